@@ -1,0 +1,50 @@
+"""Time, in one place, so that no test needs to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the library reads the time and waits for it."""
+
+    def now(self) -> datetime:
+        """The time of day, timezone-aware (UTC)."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+        ...
+
+    def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
+        """Wait on *condition*, which the caller holds, until *ready* or *timeout* seconds; return *ready*."""
+        ...
+
+    async def wait_async(self, future: asyncio.Future[None], timeout: float) -> bool:
+        """Wait until *future* is done or *timeout* seconds have passed; return whether it is done."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
+        return condition.wait_for(ready, timeout)
+
+    async def wait_async(self, future: asyncio.Future[None], timeout: float) -> bool:
+        done, _ = await asyncio.wait({future}, timeout=timeout)
+        return bool(done)
+
+
+SYSTEM_CLOCK = SystemClock()

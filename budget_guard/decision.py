@@ -1,0 +1,105 @@
+"""What is asked of a session, and what it answers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from budget_guard.errors import BudgetError
+from budget_guard.estimate import Prompt
+from budget_guard.money import to_usd
+
+if TYPE_CHECKING:
+    from budget_guard.reservation import Reservation
+
+Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
+
+
+class ModelCall(NamedTuple):
+    """One model call that an adapter is about to make, in plain values."""
+
+    model: str
+    """The model as the provider knows it."""
+    prompt: Prompt
+    """What the input weighs."""
+    provider: str | None = None
+    """The provider's name, for example ``"openai"``; None to find it by the model's name."""
+    max_output_tokens: int | None = None
+    """The output cap that the caller set; None where it set none."""
+    can_cap: bool = True
+    """Whether the adapter can send an output cap that the session asks for."""
+    needs: frozenset[str] = frozenset()
+    """Capabilities that the call needs: ``tools``, ``vision``, ``json_schema``, ``audio``."""
+    service_tier: str | None = None
+    """The provider's price tier asked for, for example ``"flex"``; None for its standard one."""
+    choices: int = 1
+    """How many answers are asked for."""
+    hosted_tools: tuple[str, ...] = ()
+    """Tools that the provider runs and bills by use, as `Usage` names them."""
+    agent: str | None = None
+    """Whom to attribute the call to."""
+    final: bool = False
+    """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
+
+
+class ToolCall(NamedTuple):
+    """One tool call that an adapter is about to make."""
+
+    tool: str
+    cost: int = 0
+    """What it is known to cost, in nano-dollars; 0 where it is free or only the result tells."""
+    agent: str | None = None
+
+
+class Estimate(NamedTuple):
+    """The most that a call may take."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: int
+    """Nano-dollars."""
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Dollars."""
+        return to_usd(self.cost)
+
+
+class Decision(NamedTuple):
+    """Whether and how a call may be made, with everything that it was decided on."""
+
+    id: str
+    at_s: float
+    """Seconds since the session started."""
+    action: Action
+    name: str
+    """The model to call, or the tool."""
+    requested: str
+    """The model asked for, or the tool."""
+    estimate: Estimate
+    output_cap: int | None
+    """The output cap that the adapter must send; None to send none."""
+    output_clamped: bool
+    """Whether the session chose a lower cap than the caller and the model would have had."""
+    bounded: bool
+    """Whether the estimate is a bound. False only where the adapter cannot send a cap, or the mode gives none."""
+    scopes: tuple[str, ...]
+    """The scopes that the call is held in, as ``kind:id``."""
+    prices: str
+    """Version and hash of the price table."""
+    reason: str
+    error: BudgetError | None
+    """Why it is refused, to be raised by the adapter; None unless *action* is ``block``."""
+    reservation: Reservation | None
+    """The hold to settle; None where nothing is held."""
+
+    def require(self) -> Reservation:
+        """The reservation, or the error.
+
+        Raises:
+            BudgetError: If the call is refused.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.reservation is not None  # a decision that is no block holds one
+        return self.reservation

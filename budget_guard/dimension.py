@@ -1,0 +1,55 @@
+"""What a ledger counts. Each dimension carries the name of the `Budget` field that limits it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from budget_guard.money import to_usd
+
+DIMENSIONS = (
+    "max_cost_usd",
+    "max_input_tokens",
+    "max_output_tokens",
+    "max_total_tokens",
+    "max_requests",
+    "max_tool_calls",
+)
+"""The names of the dimensions, in the order of `Amounts` and `Limits`."""
+
+
+class Amounts(NamedTuple):
+    """A quantity in every dimension, as non-negative integers."""
+
+    cost: int = 0
+    """Nano-dollars."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    requests: int = 0
+    """Model calls."""
+    tool_calls: int = 0
+
+    def plus(self, other: Amounts) -> Amounts:
+        """The sum, dimension by dimension."""
+        return Amounts(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+NOTHING = Amounts()
+
+
+class Limits(NamedTuple):
+    """A ceiling in every dimension; None where there is none."""
+
+    cost: int | None = None
+    """Nano-dollars."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    requests: int | None = None
+    tool_calls: int | None = None
+
+
+def in_unit(dimension: int, quantity: int) -> Decimal | int:
+    """*quantity* in the unit that users see: dollars for the cost, a count for everything else."""
+    return to_usd(quantity) if dimension == 0 else quantity

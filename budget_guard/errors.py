@@ -1,0 +1,200 @@
+"""Every error of the library, under one root.
+
+::
+
+    BudgetError
+    ├── BudgetExceeded          a limit would be, or was, passed
+    ├── BudgetRevoked           a run, user or key was cut off
+    ├── UnknownPriceError       the price of a model, a tier or a billed unit is not known
+    ├── UnboundedCallError      nothing bounds what the call may cost
+    ├── InvalidDowngradeError   the cheaper model cannot stand in for the one asked for
+    └── ReservationError        a hold was used in a way that its history forbids
+        ├── ReservationConflict     the same id with other parameters
+        └── UnknownReservation      an id that the ledger never saw, or has let go
+
+An adapter raises a subclass that derives from its framework's own base as well, made by `BudgetError.recast`, so
+``except BudgetExceeded`` works everywhere. Errors carry fields, are picklable, and say what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from budget_guard.report import BudgetReport
+
+E = TypeVar("E", bound="BudgetError")
+
+
+class BudgetError(Exception):
+    """Root of every error that this library raises on purpose."""
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+    decision_id: str | None = None
+    """The id of the decision in the session's log; None where there was none."""
+
+    def fields(self) -> dict[str, Any]:
+        """The keyword arguments that make an equal error."""
+        return {name: getattr(self, name) for name in self._fields}
+
+    def recast(self, cls: type[E]) -> E:
+        """The same error as *cls*, a subclass of this error's type, with this one as its cause's cause."""
+        error = cls(**self.fields())
+        error.__cause__ = self.__cause__
+        return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.fields())
+
+
+def _rebuild(cls: type[E], fields: dict[str, Any]) -> E:
+    return cls(**fields)
+
+
+class BudgetExceeded(BudgetError):
+    """A limit would be passed by the next call, or was passed by money already spent."""
+
+    _fields = ("dimension", "limit", "actual", "scope", "estimate", "decision_id", "report", "remedy")
+
+    def __init__(
+        self,
+        *,
+        dimension: str,
+        limit: Decimal | float,
+        actual: Decimal | float,
+        scope: str,
+        estimate: Decimal | float | None = None,
+        decision_id: str | None = None,
+        report: BudgetReport | None = None,
+        remedy: str = "",
+    ) -> None:
+        self.dimension = dimension
+        """The name of the `Budget` field whose limit it is, for example ``"max_cost_usd"``."""
+        self.limit = limit
+        """The limit: dollars as Decimal, seconds as float, everything else as int."""
+        self.actual = actual
+        """What is committed and held against the limit already, in the limit's unit."""
+        self.scope = scope
+        """The scope whose limit it is, as ``kind:id``, for example ``"user:u1"``."""
+        self.estimate = estimate
+        """What the refused call might have added, in the limit's unit; None where nothing was asked for."""
+        self.decision_id = decision_id
+        self.report = report
+        """The run's report at that moment, with the partial work's spend."""
+        self.remedy = remedy
+        """What to do about it."""
+        unit = "$" if dimension == "max_cost_usd" else ""
+        asked = "" if estimate is None else f", and this call may take {unit}{estimate}"
+        super().__init__(
+            f"{dimension}={unit}{limit} of {scope} is reached: {unit}{actual} spent or held{asked}."
+            + (f" {remedy}" if remedy else "")
+        )
+
+
+class BudgetRevoked(BudgetError):
+    """A run, user or key was cut off with `revoke`."""
+
+    _fields = ("scope", "reason", "at", "decision_id", "report")
+
+    def __init__(
+        self,
+        *,
+        scope: str,
+        reason: str,
+        at: datetime,
+        decision_id: str | None = None,
+        report: BudgetReport | None = None,
+    ) -> None:
+        self.scope = scope
+        """The scope that was cut off, as ``kind:id``."""
+        self.reason = reason
+        """The reason given to `revoke`."""
+        self.at = at
+        """When it was cut off (UTC)."""
+        self.decision_id = decision_id
+        self.report = report
+        super().__init__(f"{scope} was revoked at {at.isoformat(timespec='seconds')}: {reason}")
+
+
+class UnknownPriceError(BudgetError):
+    """A price is not known, so the call is refused: an unknown price is never $0."""
+
+    _fields = ("model", "provider", "missing", "suggestions", "remedy", "decision_id")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        provider: str | None = None,
+        missing: str = "model",
+        suggestions: Sequence[str] = (),
+        remedy: str = "",
+        decision_id: str | None = None,
+    ) -> None:
+        self.model = model
+        """The model as it was asked for."""
+        self.provider = provider
+        """The provider as it was given, None if it was not."""
+        self.missing = missing
+        """What has no price: ``"model"``, or a billed unit or service tier such as ``"web_search"``."""
+        self.suggestions = tuple(suggestions)
+        """The nearest known names, best first."""
+        self.remedy = remedy or f'give its price, dollars per token: pricing={{"{model}": (2.5e-6, 10e-6)}}'
+        """What to do about it."""
+        self.decision_id = decision_id
+        where = f" at {provider}" if provider else ""
+        what = f"model {model!r}{where}" if missing == "model" else f"{missing} of model {model!r}{where}"
+        near = f" Nearest known: {', '.join(self.suggestions)}." if self.suggestions else ""
+        super().__init__(f"No price is known for {what}.{near} To allow it, {self.remedy}.")
+
+
+class UnboundedCallError(BudgetError):
+    """Nothing bounds what the call may cost, so a hard gate cannot admit it."""
+
+    _fields = ("model", "reason", "remedy", "decision_id")
+
+    def __init__(self, *, model: str, reason: str, remedy: str, decision_id: str | None = None) -> None:
+        self.model = model
+        self.reason = reason
+        """What has no bound, for example ``"an image"``."""
+        self.remedy = remedy
+        self.decision_id = decision_id
+        super().__init__(f"Nothing bounds the cost of a call to {model!r}: {reason}. {remedy}")
+
+
+class InvalidDowngradeError(BudgetError, ValueError):
+    """A downgrade target is unknown, dearer than the model it replaces, or lacks a capability that is needed."""
+
+    _fields = ("model", "target", "reason", "remedy", "decision_id")
+
+    def __init__(self, *, model: str, target: str, reason: str, remedy: str, decision_id: str | None = None) -> None:
+        self.model = model
+        """The model that was to be replaced; ``"*"`` for any."""
+        self.target = target
+        """The model that cannot replace it."""
+        self.reason = reason
+        self.remedy = remedy
+        self.decision_id = decision_id
+        super().__init__(f"Cannot downgrade {model!r} to {target!r}: {reason}. {remedy}")
+
+
+class ReservationError(BudgetError):
+    """A hold was used in a way that its history forbids."""
+
+    _fields = ("reservation_id", "detail")
+
+    def __init__(self, *, reservation_id: str, detail: str) -> None:
+        self.reservation_id = reservation_id
+        self.detail = detail
+        super().__init__(f"Reservation {reservation_id!r}: {detail}")
+
+
+class ReservationConflict(ReservationError):
+    """The same reservation id came again with other parameters. Nothing was changed."""
+
+
+class UnknownReservation(ReservationError):
+    """No hold of that id is known: it was never made, or it was settled long ago. Nothing was changed."""

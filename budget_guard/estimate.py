@@ -1,0 +1,246 @@
+"""How many tokens a call may take at most, before it is made.
+
+The text bound rests on one fact about every tokenizer in use: after some Unicode normalisation it works on bytes and
+makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its compatibility
+decomposition where those are more. The *anchor* makes that tight: a conversation that grows takes at most what its last
+call was billed for, plus the bytes of what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+_BASE_TOKENS = 256
+"""Template tokens of any request. Measured over open chat templates: at most 175."""
+_TOOLS_BASE_TOKENS = 1_024
+"""Template tokens of a request with tools. Documented for Claude: up to 530."""
+_MESSAGE_TOKENS = 16
+"""Template tokens of one message or tool. Measured over open chat templates: at most 7."""
+_UNASSIGNED_TOKENS = 33
+"""Bytes that a code point unknown to this Python's Unicode table may decompose to: the longest known does to 33."""
+
+_NON_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+class _TokensOfCharacter(dict[str, int]):
+    """The most tokens that one character can be, worked out on first sight."""
+
+    def __missing__(self, character: str) -> int:
+        own = len(character.encode("utf-8", "surrogatepass"))
+        if unicodedata.category(character) == "Cn":
+            tokens = max(own, _UNASSIGNED_TOKENS)
+        elif "\uac00" <= character <= "\ud7a3" or "\ud800" <= character <= "\udfff":
+            tokens = own  # tokenizers that decompose Hangul compose it again; surrogates do not decompose
+        else:
+            tokens = max(own, len(unicodedata.normalize("NFKD", character).encode()))
+        self[character] = tokens
+        return tokens
+
+
+_TOKENS_OF_CHARACTER = _TokensOfCharacter()
+
+
+def token_bound(text: str) -> int:
+    """The most tokens that any byte-level tokenizer makes of *text*."""
+    if text.isascii():
+        return len(text)
+    rare = _NON_ASCII.findall(text)
+    return len(text) - len(rare) + sum(map(_TOKENS_OF_CHARACTER.__getitem__, rare))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What to reserve for what cannot be weighed before the call.
+
+    A hard gate refuses a call with an image, a file, audio, history kept by the provider or a hosted tool, unless an
+    allowance says what such a call may take.
+    """
+
+    input_tokens: int = 0
+    """Input tokens to reserve for each call that carries such content."""
+    hosted_tool_calls: int = 0
+    """Uses of each hosted tool to reserve in each call that offers it."""
+
+    def __post_init__(self) -> None:
+        for field in ("input_tokens", "hosted_tool_calls"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"allowance.{field}={value!r} must be a whole number, zero or more")
+
+
+class Prompt(NamedTuple):
+    """What the input of one call weighs. Made by `weigh`."""
+
+    base: int
+    """Most tokens of instructions, tools, output schema and template together."""
+    base_key: int
+    """Equal for equal instructions, tools and schema."""
+    parts: tuple[tuple[int, int], ...]
+    """For each message, a key that is equal for equal messages, and the most tokens that its text takes."""
+    unweighed: Mapping[int, str] = {}
+    """By key, the messages that carry more than text, and what it is, for example ``"an image"``."""
+    opaque: tuple[str, ...] = ()
+    """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
+
+
+_KEPT_REASONING = "reasoning kept by the provider"
+
+
+def weigh(
+    *,
+    system: str | None = None,
+    messages: str | Sequence[Mapping[str, Any] | str] = (),
+    tools: Iterable[Any] = (),
+    schema: Any = None,
+    opaque: Sequence[str] = (),
+) -> Prompt:
+    """Weigh the input of a call.
+
+    Args:
+        system: The instructions.
+        messages: The conversation: JSON-like messages, or texts.
+        tools: Tool definitions as they are sent, JSON-like.
+        schema: The output schema as it is sent, JSON-like.
+        opaque: What else the call refers to that cannot be weighed, in words.
+    """
+    fixed = [_json(tool) for tool in tools]
+    base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
+    if schema is not None:
+        fixed.append(_json(schema))
+    if system:
+        fixed.append(system)
+    base += sum(map(token_bound, fixed))
+    parts: list[tuple[int, int]] = []
+    unweighed: dict[int, str] = {}
+    for message in (messages,) if isinstance(messages, str) else messages:
+        texts: list[str] = []
+        found = _texts(message, texts)
+        key = hash(tuple(texts))
+        parts.append((key, _MESSAGE_TOKENS + sum(map(token_bound, texts))))
+        if found is not None:
+            unweighed[key] = found
+    return Prompt(base, hash(tuple(fixed)), tuple(parts), unweighed, tuple(opaque))
+
+
+_OPAQUE_PARTS = {
+    "input_image": "an image",
+    "image_url": "an image",
+    "image": "an image",
+    "computer_screenshot": "an image",
+    "input_file": "a file",
+    "file": "a file",
+    "document": "a file",
+    "input_audio": "audio",
+    "audio": "audio",
+    "video": "a video",
+    "item_reference": "history kept by the provider",
+    "compaction": "history kept by the provider",
+}
+
+
+def _texts(value: Any, texts: list[str]) -> str | None:
+    """Collect every text in *value*, keys included; return what in it is not text."""
+    if isinstance(value, str):
+        texts.append(value)
+        return None
+    found: str | None = None
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        kind = fields.get("type")
+        if kind in _OPAQUE_PARTS:
+            texts.append(_json(value))  # so that another image is another message
+            return _OPAQUE_PARTS[kind]
+        if kind == "reasoning" and not fields.get("encrypted_content"):
+            found = _KEPT_REASONING
+        for name, inner in fields.items():
+            texts.append(name)
+            if type(inner) is str:
+                texts.append(inner)
+            else:
+                found = _texts(inner, texts) or found
+    elif isinstance(value, (list, tuple)):
+        for inner in cast("Sequence[Any]", value):
+            found = _texts(inner, texts) or found
+    else:
+        texts.append(_json(value))
+    return found
+
+
+def _json(value: Any) -> str:
+    # Providers may escape non-ASCII text in schemas, so the longer, escaped form is the bound.
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+class _Anchor(NamedTuple):
+    parts: tuple[tuple[int, int], ...]
+    input_tokens: int
+
+
+class Anchors:
+    """What past calls were billed for, by conversation; bounds what the next call of each can take.
+
+    Not thread-safe: the session calls it under its own lock.
+    """
+
+    __slots__ = ("_anchors", "_capacity", "_distrusted", "_largest_output")
+
+    def __init__(self, capacity: int = 256) -> None:
+        self._capacity = capacity
+        self._anchors: OrderedDict[tuple[str, int, int], _Anchor] = OrderedDict()
+        self._distrusted: set[str] = set()
+        self._largest_output = 0
+
+    def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
+        """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
+        parts = prompt.parts
+        anchor = self._anchors.get(_conversation(model, prompt)) if parts else None
+        tokens = prompt.base + sum([weight for _, weight in parts])
+        new: Sequence[tuple[int, int]] = parts
+        if anchor is not None:
+            new = _added(anchor.parts, parts)
+            anchored = anchor.input_tokens + sum([weight for _, weight in new])
+            # the bytes alone are no bound where the billed part held more than text
+            tokens = anchored if prompt.unweighed else min(tokens, anchored)
+        unbounded = list(prompt.opaque)
+        if prompt.unweighed:
+            for key, _ in new:
+                what = prompt.unweighed.get(key)
+                if what is _KEPT_REASONING and self._largest_output:
+                    tokens += self._largest_output  # it is part of one output, so no longer than the longest
+                elif what is not None and what not in unbounded:
+                    unbounded.append(what)
+        return tokens, ", ".join(unbounded) or None
+
+    def learn(self, model: str, prompt: Prompt, input_tokens: int, output_tokens: int) -> None:
+        """Remember what a call was billed for."""
+        self._largest_output = max(self._largest_output, output_tokens)
+        if model in self._distrusted or not prompt.parts or prompt.opaque:
+            return
+        key = _conversation(model, prompt)
+        self._anchors[key] = _Anchor(prompt.parts, input_tokens)
+        self._anchors.move_to_end(key)
+        if len(self._anchors) > self._capacity:
+            self._anchors.popitem(last=False)
+
+    def distrust(self, model: str) -> None:
+        """Never anchor *model* again: it was billed above its bound once."""
+        self._distrusted.add(model)
+        for key in [key for key in self._anchors if key[0] == model]:
+            del self._anchors[key]
+
+
+def _conversation(model: str, prompt: Prompt) -> tuple[str, int, int]:
+    return model, prompt.base_key, prompt.parts[0][0]
+
+
+def _added(before: tuple[tuple[int, int], ...], now: tuple[tuple[int, int], ...]) -> Sequence[tuple[int, int]]:
+    """The messages of *now* that were not in *before*, each as often as it is new."""
+    if now[: len(before)] == before:
+        return now[len(before) :]
+    return list((Counter(now) - Counter(before)).elements())

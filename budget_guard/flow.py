@@ -1,0 +1,51 @@
+"""One engine for blocking and awaiting callers.
+
+Engine logic is a generator that yields ledger verbs as ``(name, arguments)`` and gets their results back. A driver
+performs them: `drive` on a ledger that blocks, `adrive` on one to await. So no rule is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from budget_guard.ledger.base import AsyncLedger, Ledger
+
+T = TypeVar("T")
+
+Verb: TypeAlias = Literal["reserve", "forward", "commit", "release", "charge", "await_room", "balances"]
+Flow: TypeAlias = Generator[tuple[Verb, tuple[Any, ...]], Any, T]
+
+
+def drive(flow: Flow[T], ledger: Ledger) -> T:
+    """Perform *flow* on a ledger that blocks."""
+    result: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            verb, arguments = flow.send(result) if error is None else flow.throw(error)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        result, error = None, None
+        try:
+            result = getattr(ledger, verb)(*arguments)
+        except BaseException as exc:  # the flow decides, a cancellation included
+            error = exc
+
+
+async def adrive(flow: Flow[T], ledger: AsyncLedger) -> T:
+    """Perform *flow* on a ledger to await."""
+    result: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            verb, arguments = flow.send(result) if error is None else flow.throw(error)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        result, error = None, None
+        try:
+            result = await getattr(ledger, verb)(*arguments)
+        except BaseException as exc:  # the flow decides, a cancellation included
+            error = exc

@@ -1,0 +1,1 @@
+"""The import paths of the adapters; each needs the extra of its name."""

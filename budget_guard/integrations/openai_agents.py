@@ -1,0 +1,30 @@
+"""``from budget_guard.integrations.openai_agents import BudgetGuard``: the OpenAI Agents SDK."""
+
+try:
+    import agents as _agents  # the SDK itself, so that an error inside the adapter is not taken for its absence
+except ImportError as error:
+    raise ImportError('The OpenAI Agents SDK is not installed: pip install "budget-guard[openai-agents]"') from error
+
+from budget_guard_openai_agents import (
+    BudgetExceeded,
+    BudgetGuard,
+    BudgetRevoked,
+    BudgetStop,
+    CompositeRunHooks,
+    InvalidDowngradeError,
+    UnboundedCallError,
+    UnknownPriceError,
+)
+
+__all__ = [
+    "BudgetExceeded",
+    "BudgetGuard",
+    "BudgetRevoked",
+    "BudgetStop",
+    "CompositeRunHooks",
+    "InvalidDowngradeError",
+    "UnboundedCallError",
+    "UnknownPriceError",
+]
+
+del _agents

@@ -1,0 +1,151 @@
+"""How people write a model's name: providers, prefixes and snapshot suffixes.
+
+The rules here are strict on purpose. A name that merely looks like a known one ("gpt-4o-mini-foo") is another model
+with another price, and pricing it by its looks would let it spend more than a limit allows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import date
+from typing import NamedTuple
+
+FIRST_PARTY = (
+    "anthropic",
+    "cohere",
+    "deepseek",
+    "google",
+    "meta",
+    "minimax",
+    "mistral",
+    "moonshotai",
+    "openai",
+    "perplexity",
+    "voyageai",
+    "x-ai",
+)
+"""The providers among which a name without a provider is looked for."""
+
+# What SDKs, gateways and tracing call a provider -> its id in the table. Underscores are read as hyphens.
+_ALIASES = {
+    "accounts": "fireworks",
+    "amazon-bedrock": "aws",
+    "anthropic-vertex": "google",
+    "azure-ai": "azure",
+    "azure-openai": "azure",
+    "bedrock": "aws",
+    "bedrock-converse": "aws",
+    "cohere-chat": "cohere",
+    "fireworks-ai": "fireworks",
+    "gemini": "google",
+    "google-ai": "google",
+    "google-anthropic-vertex": "google",
+    "google-genai": "google",
+    "google-gla": "google",
+    "google-vertex": "google",
+    "google-vertexai": "google",
+    "mistralai": "mistral",
+    "models": "google",
+    "moonshot": "moonshotai",
+    "openai-chat": "openai",
+    "openai-responses": "openai",
+    "publishers": "google",
+    "together-ai": "together",
+    "togetherai": "together",
+    "vertex": "google",
+    "vertex-ai": "google",
+    "vertexai": "google",
+    "xai": "x-ai",
+}
+_ROUTERS = ("litellm",)  # they pass a call on under the name of its real provider
+
+_BEDROCK = re.compile(
+    r"(?:(?:us-gov|us|eu|apac|global|jp|au|ca|in)\.)?"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|writer)\.[a-z].*"
+)
+_VERTEX_PATH = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?publishers/[^/]+/models/")
+_SNAPSHOT = re.compile(
+    r"(?P<stem>.+?)"
+    r"(?:[-@](?P<ymd>20\d{6})|-(?P<iso>20\d\d-\d\d-\d\d)|-(?P<my>\d\d-20\d\d)|-(?P<ym>2[3-9]\d\d)"
+    r"|-00\d|@default|(?P<latest>-latest))"
+)
+_BEDROCK_VERSION = re.compile(r"(?:-v\d)?(?::\d)?$")
+
+
+class Snapshot(NamedTuple):
+    """A name taken apart."""
+
+    stem: str
+    """The name without its suffix."""
+    day: date | None
+    """The day the suffix gives; its first possible day where it gives a month."""
+    latest: bool
+    """Whether the suffix is "-latest"."""
+
+
+def provider_id(name: str | None) -> str | None:
+    """The table's id of a provider as people write it; None if *name* says nothing about the provider."""
+    if not name:
+        return None
+    plain = name.lower().replace("_", "-").replace(" ", "-")
+    return None if plain in _ROUTERS else _ALIASES.get(plain, plain)
+
+
+def readings(model: str, provider: str | None, known: Collection[str]) -> Iterator[tuple[str | None, str]]:
+    """The (provider, name) pairs that *model* may mean, best first; a provider of None is any first-party one.
+
+    Args:
+        model: The name as it was asked for.
+        provider: The provider's id, None if it was not given.
+        known: Ids of providers in the table.
+    """
+    name = model.lower()
+    head, slash, rest = name.partition("/")
+    if slash and head in _ROUTERS:
+        name = rest
+        head, slash, rest = name.partition("/")
+    home = provider_id(head) if slash else None
+    if provider is None:
+        provider = home if home in known else _dialect(name)
+    yield provider, name
+    if provider is not None and home == provider:
+        yield provider, rest
+        if provider == "google":
+            yield provider, _VERTEX_PATH.sub("", name)
+
+
+def _dialect(name: str) -> str | None:
+    """The provider whose way of writing names is unmistakable."""
+    if _BEDROCK.fullmatch(name):
+        return "aws"
+    return "google" if name.find("@") > 0 else None
+
+
+def snapshots(name: str, provider: str) -> Iterator[Snapshot]:
+    """The ways to read *name* as a known name with a suffix: a version on Bedrock, a day or "-latest" anywhere."""
+    if provider == "aws":
+        name = _BEDROCK_VERSION.sub("", name, count=1)
+        yield Snapshot(name, None, latest=False)
+    if match := _SNAPSHOT.fullmatch(name):
+        try:
+            yield Snapshot(match["stem"], _day(match), match["latest"] is not None)
+        except ValueError:  # no day of the calendar
+            return
+
+
+def _day(match: re.Match[str]) -> date | None:
+    if text := match["iso"]:
+        return date.fromisoformat(text)
+    if text := match["ymd"]:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
+    if text := match["my"]:
+        return date(int(text[3:]), int(text[:2]), 1)
+    if text := match["ym"]:
+        return date(2000 + int(text[:2]), int(text[2:]), 1)
+    return None
+
+
+def base_of_fine_tune(name: str) -> str:
+    """The part of ``ft:<base>:<organization>:<name>:<id>`` that decides the price; other names unchanged."""
+    return ":".join(name.split(":")[:2]) if name.startswith("ft:") else name

@@ -1,0 +1,90 @@
+"""Money is an integer number of nano-dollars inside, and a `Decimal` number of dollars at the edge.
+
+Nano-dollars are the coarsest unit that holds real prices: one token of a cheap model costs less than a
+micro-dollar, and rounding each call up to micro-dollars overstates such a bill by about 1%.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from typing import TypeAlias
+
+NANO_PER_USD = 1_000_000_000
+NANO_PER_CENT = NANO_PER_USD // 100
+MAX_NANO = 2**62
+"""The largest limit a ledger accepts, in nano-dollars: about $4.6 billion."""
+
+Usd: TypeAlias = Decimal
+UsdLike: TypeAlias = "str | int | float | Decimal"
+"""Dollars as users write them: "$5.00", "5", 5, 1.5 or Decimal("5")."""
+
+_REMEDY = 'use dollars such as "$5.00", 5, 1.5 or Decimal("5")'
+
+
+def parse_usd(value: UsdLike, field: str) -> Decimal:
+    """Read *value* as a finite, non-negative number of dollars.
+
+    A float is read by its shortest decimal form: ``0.1`` is ten cents, not 0.1000000000000000055.
+
+    Args:
+        value: Dollars, for example ``"$5.00"``, ``5``, ``1.5`` or ``Decimal("5")``.
+        field: The name that an error message should give.
+
+    Raises:
+        ValueError: If *value* is a bool, not a number, NaN, infinite, negative, or beyond `MAX_NANO`.
+    """
+    # Callers without a type checker pass anything; a bool is an int to Python and never a price.
+    raw: object = value
+    if isinstance(raw, bool) or not isinstance(raw, (str, int, float, Decimal)):
+        raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}")
+    text = raw.strip().removeprefix("$").replace(",", "") if isinstance(raw, str) else str(raw)
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}") from None
+    if not amount.is_finite():
+        raise ValueError(f"{field}={raw!r} is not a finite amount: {_REMEDY}")
+    if amount < 0:
+        raise ValueError(f"{field}={raw!r} is negative: {_REMEDY}")
+    if amount * NANO_PER_USD > MAX_NANO:
+        raise ValueError(f"{field}={raw!r} is more than a ledger can hold (${MAX_NANO / NANO_PER_USD:,.0f})")
+    return amount
+
+
+def limit_nano(amount: Decimal) -> int:
+    """A ceiling in nano-dollars, rounded down: a ceiling never grows by conversion."""
+    return int((amount * NANO_PER_USD).to_integral_value(ROUND_FLOOR))
+
+
+def cost_nano(amount: Decimal) -> int:
+    """A cost in nano-dollars, rounded up: a cost never shrinks by conversion."""
+    return int((amount * NANO_PER_USD).to_integral_value(ROUND_CEILING))
+
+
+def nano_of(value: UsdLike, field: str) -> int:
+    """A cost as users write it, in nano-dollars, rounded up.
+
+    Raises:
+        ValueError: As `parse_usd`.
+    """
+    return cost_nano(parse_usd(value, field))
+
+
+def to_usd(nano: int) -> Decimal:
+    """Exact dollars of *nano* nano-dollars."""
+    return Decimal(nano).scaleb(-9)
+
+
+def format_usd(nano: int) -> str:
+    """*nano* for people: cents where they say it all, more digits where the amount is smaller.
+
+    ``$3.42``, ``$0.30``, ``$0.0149``, ``$0.00000135``, ``-$0.05``.
+    """
+    sign, size = ("-", -nano) if nano < 0 else ("", nano)
+    if size >= NANO_PER_USD or size % NANO_PER_CENT == 0:
+        digits = 2
+    elif size >= 100_000:
+        digits = 4
+    else:
+        return f"{sign}${to_usd(size).normalize():f}"
+    return f"{sign}${to_usd(size):,.{digits}f}"

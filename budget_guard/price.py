@@ -1,0 +1,293 @@
+"""What one model's units cost, and the most that a call to it may cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from fractions import Fraction
+from typing import NamedTuple, TypeAlias
+
+from budget_guard.errors import UnknownPriceError
+from budget_guard.usage import Usage
+
+UNLIMITED_OUTPUT = 2**62
+"""What `ModelPrice.affordable_output` answers where output is free: more tokens than any model writes."""
+
+BUCKETS = Usage._fields[:-1]
+"""The buckets of `Usage` that are counts, in its order."""
+
+RateCard: TypeAlias = "Mapping[str, Sequence[tuple[int, Fraction]]]"
+"""Unit -> its steps (above, nano-dollars per unit), lowest first: a step holds for the *whole* call once the call
+has more than `above` input tokens."""
+
+ALWAYS = -1
+"""The `above` of a step that needs no input."""
+
+_NO_TOP = 2**62
+
+# The only fallbacks there are: each is to a price that is never lower. A cache write, audio or a tool's fee has none.
+_FALLBACKS = {"cache_read": "input", "cache_audio": "input_audio", "input_image": "input", "reasoning": "output"}
+_TEXT_INPUT = tuple(BUCKETS.index(b) for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h"))
+_TEXT_OUTPUT = tuple(BUCKETS.index(b) for b in ("output", "reasoning"))
+_REQUESTS = BUCKETS.index("requests")
+
+
+def to_utc(at: datetime) -> datetime:
+    """*at* in UTC.
+
+    Raises:
+        ValueError: If it has no time zone: a price by the hour cannot guess one.
+    """
+    if at.tzinfo is None:
+        raise ValueError(f"at={at!r} has no time zone: use datetime.now(timezone.utc)")
+    return at.astimezone(timezone.utc)
+
+
+class Window(NamedTuple):
+    """A part of the UTC week with its own prices, such as peak hours."""
+
+    start: int
+    """Second of the day at which it opens."""
+    end: int
+    """Second of the day at which it closes; before `start` where it spans midnight."""
+    days: frozenset[int]
+    """Days of the week, 0 for Monday."""
+    card: RateCard
+
+    def is_open(self, at: datetime) -> bool:
+        utc = to_utc(at)
+        second = utc.hour * 3600 + utc.minute * 60 + utc.second
+        if self.start <= self.end:
+            return utc.weekday() in self.days and self.start <= second < self.end
+        opened = utc.weekday() if second >= self.start else (utc.weekday() - 1) % 7
+        return opened in self.days and not self.end <= second < self.start
+
+
+class Terms(NamedTuple):
+    """All that is known of one model's price."""
+
+    model: str
+    """The model as it was asked for."""
+    provider: str | None
+    """The provider whose prices they are; None for prices that only the user knows."""
+    card: RateCard
+    """The prices outside every window."""
+    windows: Sequence[Window] = ()
+    """Parts of the week with prices of their own; the first that is open counts."""
+    next_day: Sequence[RateCard] = ()
+    """Prices that may be in force before the call ends. They count in `ModelPrice.worst` only."""
+    max_output: int | None = None
+    context_window: int | None = None
+    capabilities: frozenset[str] | None = None
+    assumed_alias: bool = False
+
+
+class _Tier(NamedTuple):
+    """The prices of calls with more than `above` input tokens, in parts of a nano-dollar."""
+
+    above: int
+    rates: tuple[int | None, ...]  # aligned to BUCKETS
+    other: dict[str, int]
+
+
+class _TextRow(NamedTuple):
+    """The dearest that text costs in one tier, in parts of a nano-dollar."""
+
+    above: int
+    top: int  # the most input tokens that the tier takes
+    input: int
+    output: int
+    request: int
+
+    def covers(self, row: _TextRow) -> bool:
+        """Whether this row is never below *row*."""
+        return (
+            self.above <= row.above
+            and self.top >= row.top
+            and self.input >= row.input
+            and self.output >= row.output
+            and self.request >= row.request
+        )
+
+
+class ModelPrice:
+    """The prices of one model at one provider, in one service tier, on one day. Not changed once it is made.
+
+    Sums are exact integers over a common denominator and are rounded up to a nano-dollar once per call.
+    """
+
+    __slots__ = (
+        "_denominator",
+        "_hours",
+        "_rows",
+        "_tiers",
+        "_unpriced",
+        "assumed_alias",
+        "capabilities",
+        "context_window",
+        "max_output",
+        "model",
+        "provider",
+    )
+
+    def __init__(self, terms: Terms) -> None:
+        self.model = terms.model
+        """The model as it was asked for."""
+        self.provider = terms.provider
+        """The provider whose prices they are; None for prices that only the user knows."""
+        self.max_output = terms.max_output
+        """The most output tokens of one call, None if no source has it."""
+        self.context_window = terms.context_window
+        """The most tokens of one call, None if no source has it."""
+        self.capabilities = terms.capabilities
+        """Of "tools", "vision", "json_schema", "reasoning" and "audio", those it has; None if not known."""
+        self.assumed_alias = terms.assumed_alias
+        """Whether the price rests on where a moving name (such as "-latest") pointed when the table was made."""
+        cards = [terms.card, *(window.card for window in terms.windows), *terms.next_day]
+        rates = (rate for card in cards for steps in card.values() for _, rate in steps)
+        self._denominator = math.lcm(*(rate.denominator for rate in rates))
+        tiers = [_tiers(card, self._denominator) for card in cards]
+        self._tiers = tiers[0]
+        self._hours = list(zip(terms.windows, tiers[1:]))  # noqa: B905 (the next day's have no window)
+        self._unpriced = [name for name in ("input", "output") if any(name not in card for card in cards)]
+        self._rows = _dearest(row for each in tiers for row in _text_rows(each))
+
+    def __repr__(self) -> str:
+        return f"ModelPrice(model={self.model!r}, provider={self.provider!r})"
+
+    def cost(self, usage: Usage, at: datetime | None = None) -> int:
+        """What *usage* costs, in nano-dollars, rounded up once.
+
+        Args:
+            usage: What one call used.
+            at: When, with a time zone. None takes the dearest hour of the day where prices depend on it.
+
+        Raises:
+            UnknownPriceError: If a unit that was used has no price.
+            ValueError: If a quantity is negative.
+        """
+        if not self._hours:
+            return self._bill(self._tiers, usage)
+        if at is None:
+            return max(self._bill(tiers, usage) for tiers in (self._tiers, *(t for _, t in self._hours)))
+        tiers = next((tiers for window, tiers in self._hours if window.is_open(at)), self._tiers)
+        return self._bill(tiers, usage)
+
+    def _bill(self, tiers: Sequence[_Tier], usage: Usage) -> int:
+        tier = tiers[-1]
+        if len(tiers) > 1:
+            size = usage.input_tokens
+            tier = next(tier for tier in tiers if size > tier.above)
+        total = 0
+        for quantity, rate in zip(usage[:-1], tier.rates):  # noqa: B905 (same length by construction)
+            if quantity:
+                if rate is None or quantity < 0:
+                    raise self._refusal(usage, tier)
+                total += quantity * rate
+        for name, quantity in usage.other:
+            if quantity:
+                if name not in tier.other or quantity < 0:
+                    raise self._refusal(usage, tier)
+                total += quantity * tier.other[name]
+        return -(-total // self._denominator)
+
+    def _refusal(self, usage: Usage, tier: _Tier) -> Exception:
+        counts = [*zip(BUCKETS, usage[:-1], tier.rates, strict=True)]
+        counts += [(name, quantity, tier.other.get(name)) for name, quantity in usage.other]
+        for name, quantity, rate in counts:
+            if quantity < 0:
+                return ValueError(f"usage of {self.model!r} has {name}={quantity}: a quantity is never negative")
+            if quantity and rate is None:
+                return self._no_price(name)
+        raise AssertionError("called with a usage that is priced")
+
+    def _no_price(self, unit: str) -> UnknownPriceError:
+        example = f'"{unit}": 1e-5' if unit in BUCKETS else f'"other": {{"{unit}": 1e-5}}'
+        return UnknownPriceError(
+            model=self.model,
+            provider=self.provider,
+            missing=unit,
+            remedy="give every price that it has, dollars per unit: "
+            f'pricing={{"{self.model}": {{"input": 2.5e-6, "output": 10e-6, {example}}}}}',
+        )
+
+    def worst(self, input_tokens: int, output_tokens: int, requests: int = 1) -> int:
+        """The most that a call with at most so many text tokens may cost, in nano-dollars.
+
+        Never below `cost` of any text usage within the bounds, at any hour: the input may be written to the dearest
+        cache there is, the output may all be reasoning, the size may fall into any tier up to the bound, and the
+        call may end on the next day.
+
+        Raises:
+            UnknownPriceError: If text input or output has no price.
+        """
+        self._check_text(input_tokens, output_tokens)
+        most = 0
+        for above, top, per_input, per_output, per_request in self._rows:
+            if input_tokens > above:
+                reach = min(input_tokens, top)
+                most = max(most, reach * per_input + output_tokens * per_output + requests * per_request)
+        return -(-most // self._denominator)
+
+    def affordable_output(self, nano: int, input_tokens: int, requests: int = 1) -> int:
+        """The most output tokens that *nano* nano-dollars are sure to pay for.
+
+        Returns:
+            The largest ``n >= 0`` with ``worst(input_tokens, n, requests) <= nano``; -1 if not even 0 fits;
+            `UNLIMITED_OUTPUT` if output is free.
+
+        Raises:
+            UnknownPriceError: If text input or output has no price.
+        """
+        self._check_text(input_tokens, 1)
+        most = UNLIMITED_OUTPUT
+        for above, top, per_input, per_output, per_request in self._rows:
+            if input_tokens > above:
+                reach = min(input_tokens, top)
+                left = nano * self._denominator - reach * per_input - requests * per_request
+                if left < 0:
+                    return -1
+                if per_output:
+                    most = min(most, left // per_output)
+        return most
+
+    def _check_text(self, input_tokens: int, output_tokens: int) -> None:
+        if self._unpriced:
+            for name, tokens in (("input", input_tokens), ("output", output_tokens)):
+                if tokens and name in self._unpriced:
+                    raise self._no_price(name)
+
+
+def _tiers(card: RateCard, denominator: int) -> tuple[_Tier, ...]:
+    """The tiers of a rate card, that of the largest calls first."""
+    starts = sorted({ALWAYS} | {above for steps in card.values() for above, _ in steps}, reverse=True)
+
+    def rate(unit: str, start: int) -> int | None:
+        steps = card.get(unit) or card.get(_FALLBACKS.get(unit, ""))
+        if steps is None:
+            return 0 if unit == "requests" else None  # most providers charge nothing for the request itself
+        _, nano = max(step for step in steps if step[0] <= start)
+        return int(nano * denominator)
+
+    others = [unit for unit in card if unit not in BUCKETS]
+    return tuple(
+        _Tier(start, tuple(rate(b, start) for b in BUCKETS), {u: rate(u, start) or 0 for u in others})
+        for start in starts
+    )
+
+
+def _text_rows(tiers: Sequence[_Tier]) -> Iterator[_TextRow]:
+    top = _NO_TOP
+    for above, rates, _ in tiers:
+        dearest = [max(rates[i] or 0 for i in part) for part in (_TEXT_INPUT, _TEXT_OUTPUT)]
+        yield _TextRow(above, top, dearest[0], dearest[1], rates[_REQUESTS] or 0)
+        top = above
+
+
+def _dearest(rows: Iterable[_TextRow]) -> tuple[_TextRow, ...]:
+    """The rows that can be the dearest."""
+    unique = sorted(set(rows), reverse=True)
+    return tuple(
+        row for row in unique if not any(other is not row and other.covers(row) for other in unique)
+    )

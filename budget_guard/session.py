@@ -1,0 +1,286 @@
+"""The live handle of one run: authorises calls, holds the timeline, makes the report."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TypeVar
+
+from budget_guard.accountant import Accountant
+from budget_guard.budget import Budget
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.decision import Action, Decision, ModelCall, ToolCall
+from budget_guard.errors import BudgetRevoked
+from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
+from budget_guard.flow import adrive, drive
+from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.memory import MemoryLedger
+from budget_guard.money import UsdLike, nano_of, to_usd
+from budget_guard.pricing import PriceLike, PriceTable
+from budget_guard.report import BudgetReport
+from budget_guard.scope import Scope
+from budget_guard.timeline import describe
+
+T = TypeVar("T")
+
+
+class SessionHandle:
+    """What a guard, a handler and a session have in common: the view of one session, and how to steer it."""
+
+    session: Session
+
+    @property
+    def budget(self) -> Budget:
+        """The budget, with its limits as they are now."""
+        return self.session.budget
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """Dollars committed, exact to the nano-dollar."""
+        return self.session.spent_usd
+
+    @property
+    def reserved_usd(self) -> Decimal:
+        """Dollars held for calls in flight."""
+        return self.session.reserved_usd
+
+    @property
+    def remaining_usd(self) -> Decimal | None:
+        """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
+        return self.session.remaining_usd
+
+    @property
+    def times_raised(self) -> int:
+        """How often the limits were raised."""
+        return self.session.times_raised
+
+    def report(self) -> BudgetReport:
+        """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
+        return self.session.report()
+
+    def raise_limits(self, **limits: UsdLike | None) -> None:
+        """Raise limits of the running session. As `Session.raise_limits`."""
+        self.session.raise_limits(**limits)
+
+    def revoke(self, reason: str) -> None:
+        """Refuse every further call. Calls in flight settle as usual."""
+        self.session.revoke(reason)
+
+    def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
+        """Book *cost* dollars that were already spent on *tool*. As `Session.charge`."""
+        self.session.charge(tool, cost, agent=agent)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event; returns how to stop. As `Session.subscribe`."""
+        return self.session.subscribe(subscriber)
+
+
+class Session:
+    """One run's budget, live. Safe to use from any number of threads and tasks, with and without ``with``.
+
+    Every verb that may wait comes twice: ``authorize`` blocks, ``aauthorize`` is awaited.
+
+    Args:
+        budget: What the run may spend.
+        ledger: Where the counters live; a new one in memory by default.
+        run_id: The run's name; made up by default.
+        scopes: Further scopes whose ceilings hold as well, opened in the ledger beforehand.
+        tags: Whom the run is attributed to, for the report alone.
+        pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        clock: Where time comes from.
+
+    Raises:
+        InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
+        ValueError: If a price makes no sense.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        ledger: Ledger | None = None,
+        run_id: str | None = None,
+        scopes: Sequence[Scope] = (),
+        tags: Mapping[str, str] | None = None,
+        pricing: Mapping[str, PriceLike] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        prices = PriceTable.bundled()
+        if pricing:
+            prices = prices.overlaid(pricing)
+        if budget.downgrade is not None:
+            budget.downgrade.check(prices)
+        self.id = run_id or _new_run_id()
+        """The run's id."""
+        self._tags = dict(tags or {})
+        self._scope = Scope("run", self.id)
+        self._ledger: Ledger = ledger or MemoryLedger(clock=clock)
+        self._ledger.set_limits(self._scope, budget.limits)
+        self._clock = clock
+        self.times_raised = 0
+        """How often the limits were raised."""
+        self._accountant = Accountant(budget, self._ledger, (self._scope, *scopes), prices, clock, self.report)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget, with its limits as they are now."""
+        return self._accountant.budget
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """Dollars committed, exact to the nano-dollar."""
+        return to_usd(self._balance().committed.cost)
+
+    @property
+    def reserved_usd(self) -> Decimal:
+        """Dollars held for calls in flight."""
+        return to_usd(self._balance().reserved.cost)
+
+    @property
+    def remaining_usd(self) -> Decimal | None:
+        """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
+        return _remaining(self._balance())
+
+    @property
+    def terminated_by(self) -> str | None:
+        """What stopped the run: the name of a limit, or as in `BudgetReport.terminated_by`; None while nothing did."""
+        return self._accountant.terminated_by
+
+    @property
+    def near_limit(self) -> bool:
+        """Whether a soft limit is reached; without soft limits, whether a limit is."""
+        balance = self._balance()
+        at = self.budget.soft_limit or 1.0
+        return any(
+            limit is not None and committed >= limit * at
+            for limit, committed in zip(balance.limits, balance.committed, strict=True)
+        )
+
+    def decisions(self, *, action: Action | None = None) -> list[Decision]:
+        """The latest decisions, oldest first; 1,000 are kept.
+
+        Args:
+            action: Only those with this action.
+        """
+        latest = list(self._accountant.timeline.decisions)
+        return [decision for decision in latest if action is None or decision.action == action]
+
+    def events(self) -> list[Event]:
+        """The latest events, oldest first; 1,000 are kept."""
+        return list(self._accountant.timeline.events)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
+
+        A subscriber that raises is logged and does not disturb the run.
+        """
+        return self._accountant.timeline.subscribe(subscriber)
+
+    def report(self) -> BudgetReport:
+        """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
+        accountant = self._accountant
+        balance = self._balance()
+        with accountant.lock:
+            tally = accountant.tally
+            return BudgetReport(
+                session_id=self.id,
+                budget={name: value for name, value in asdict(accountant.budget).items() if value is not None},
+                tags=self._tags,
+                total_spent=to_usd(balance.committed.cost),
+                reserved=to_usd(balance.reserved.cost),
+                remaining=_remaining(balance),
+                breakdown=tally.breakdown(),
+                by_agent=tally.by_agent(),
+                duration_seconds=accountant.timeline.duration(),
+                terminated_by=accountant.terminated_by,
+                unpriced_calls=tally.unpriced_calls,
+                uncertain=to_usd(tally.uncertain),
+                overrun=to_usd(tally.overrun),
+                bound_violations=tally.violations,
+                events=[describe(event) for event in self.events()],
+            )
+
+    def raise_limits(self, **limits: UsdLike | None) -> None:
+        """Raise limits of the running session, for example ``raise_limits(max_cost_usd="3.00")``.
+
+        Args:
+            **limits: New values of ``max_...`` fields of the budget; None removes a limit.
+
+        Raises:
+            ValueError: If a name is not a limit, or a value is lower than before. Nothing is changed then.
+        """
+        accountant = self._accountant
+        with accountant.lock:
+            raised = accountant.budget.raised(**limits)
+            self._ledger.set_limits(self._scope, raised.limits)
+            accountant.budget = raised
+            accountant.terminated_by = None
+            self.times_raised += 1
+        accountant.forget_warnings()
+        accountant.timeline.emit(LimitsRaised(accountant.timeline.at(), tuple(limits)))
+
+    def revoke(self, reason: str) -> None:
+        """Refuse every further call of this run. Calls in flight settle as usual."""
+        accountant = self._accountant
+        self._ledger.revoke(self._scope, reason)
+        accountant.terminated_by = "revoked"
+        accountant.revoked = BudgetRevoked(scope=str(self._scope), reason=reason, at=self._clock.now())
+        accountant.timeline.emit(SessionRevoked(accountant.timeline.at(), reason))
+
+    def authorize(self, call: ModelCall | ToolCall) -> Decision:
+        """Decide on *call*, and hold its worst case if it may be made.
+
+        Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
+        """
+        return drive(self._accountant.authorize(call), self._ledger)
+
+    async def aauthorize(self, call: ModelCall | ToolCall) -> Decision:
+        """As `authorize`."""
+        return await adrive(self._accountant.authorize(call), self._ledger.aio)
+
+    def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
+        """Book *cost* dollars that were already spent on *tool*. Always charged.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. The money is booked all the same.
+            ValueError: If *cost* is no amount of money. Nothing is booked then.
+        """
+        drive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger)
+
+    async def acharge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
+        """As `charge`."""
+        await adrive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
+
+    def track(self, value: T, *, cost: UsdLike, tool: str, agent: str | None = None) -> T:
+        """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""
+        self.charge(tool, cost, agent=agent)
+        return value
+
+    def __enter__(self) -> Session:
+        self._accountant.timeline.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._accountant.timeline.end()
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+    def _balance(self) -> Balance:
+        return self._ledger.balances((self._scope,))[0]
+
+
+def _remaining(balance: Balance) -> Decimal | None:
+    limit = balance.limits.cost
+    return None if limit is None else to_usd(limit - balance.committed.cost - balance.reserved.cost)
+
+
+def _new_run_id() -> str:
+    """A new id that sorts by the time it was made: 48 bits of milliseconds, then 64 random ones."""
+    return f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[:16]}"

@@ -1,0 +1,94 @@
+"""Running totals of a session: exact for ever, in bounded memory."""
+
+from __future__ import annotations
+
+from budget_guard.money import to_usd
+from budget_guard.report import AgentSpend, Breakdown, LlmSpend, ModelSpend, ToolSpend, ToolsSpend
+
+_MOST_NAMES = 1_000
+"""Names kept apart in each breakdown; a run that makes up names is summed under `_REST` beyond that."""
+_REST = "(others)"
+
+
+class _Sum:
+    __slots__ = ("calls", "cost", "input_tokens", "output_tokens")
+
+    def __init__(self) -> None:
+        self.cost = 0
+        self.calls = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+
+    def add(self, cost: int, calls: int, input_tokens: int = 0, output_tokens: int = 0) -> None:
+        self.cost += cost
+        self.calls += calls
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
+
+
+class Tally:
+    """Sums by model, tool and agent. Not thread-safe: the session calls it under its own lock."""
+
+    __slots__ = ("_agents", "_models", "_tools", "overrun", "uncertain", "unpriced_calls", "violations")
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Sum] = {}
+        self._tools: dict[str, _Sum] = {}
+        self._agents: dict[str, _Sum] = {}
+        self.overrun = 0
+        self.uncertain = 0
+        self.unpriced_calls = 0
+        self.violations = 0
+
+    def model(
+        self, model: str, agent: str | None, cost: int, calls: int, input_tokens: int, output_tokens: int
+    ) -> None:
+        """Add what a model call took; amounts are negative where they correct an earlier estimate."""
+        _of(self._models, model).add(cost, calls, input_tokens, output_tokens)
+        if agent is not None:
+            _of(self._agents, agent).add(cost, calls)
+
+    def tool(self, tool: str, agent: str | None, cost: int, calls: int) -> None:
+        """Add what a tool call took."""
+        _of(self._tools, tool).add(cost, calls)
+        if agent is not None:
+            _of(self._agents, agent).add(cost, calls)
+
+    def breakdown(self) -> Breakdown:
+        """The sums by model and by tool."""
+        models, tools = self._models.values(), self._tools.values()
+        return Breakdown(
+            llm=LlmSpend(
+                total=to_usd(sum(s.cost for s in models)),
+                calls=sum(s.calls for s in models),
+                by_model={
+                    name: ModelSpend(
+                        total=to_usd(s.cost),
+                        calls=s.calls,
+                        input_tokens=s.input_tokens,
+                        output_tokens=s.output_tokens,
+                    )
+                    for name, s in self._models.items()
+                },
+            ),
+            tools=ToolsSpend(
+                total=to_usd(sum(s.cost for s in tools)),
+                calls=sum(s.calls for s in tools),
+                by_tool={name: ToolSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._tools.items()},
+            ),
+        )
+
+    def by_agent(self) -> dict[str, AgentSpend]:
+        """The sums by agent."""
+        return {name: AgentSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._agents.items()}
+
+
+def _of(sums: dict[str, _Sum], name: str) -> _Sum:
+    found = sums.get(name)
+    if found is None:
+        if len(sums) >= _MOST_NAMES:
+            name = _REST
+            if name in sums:
+                return sums[name]
+        found = sums[name] = _Sum()
+    return found

@@ -1,0 +1,52 @@
+"""One request to the local provider, in words that every wire format shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRequest:
+    """What a client asked for."""
+
+    endpoint: str
+    """"chat_completions" or "responses"."""
+    model: str
+    messages: Sequence[Any]
+    """Chat messages, or the input items of Responses; a plain input string is one user message."""
+    instructions: str | None = None
+    """The instructions of Responses. Chat Completions keeps its own among the messages."""
+    tools: tuple[str, ...] = ()
+    """Names of the tools; the type where the provider's own tool has no name, for example "web_search"."""
+    tool_choice: Any = None
+    """As sent: a string, an object, or None if it was not."""
+    max_output_tokens: int | None = None
+    """The cap on output tokens under any of its names, None if there was none."""
+    stream: bool = False
+    include_usage: bool = True
+    """Whether usage is due: always, but for a Chat stream that did not ask for it."""
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    service_tier: str | None = None
+    """The tier asked for."""
+    choices: int = 1
+    """How many answers were asked for (``n`` of Chat Completions). All are billed."""
+    previous_response_id: str | None = None
+    """The answer that this request continues. All of its tokens are billed as input again."""
+    input_tokens: int
+    """What the request weighs, by `budget_guard.testing.tokens`."""
+    headers: Mapping[str, str] = field(repr=False)
+    """The HTTP headers, names in lower case. Not in the repr: a key may be among them."""
+    body: Mapping[str, Any] = field(repr=False)
+    """The JSON as it came."""
+    index: int = 0
+    """How many calls arrived before this one."""
+    model_index: int = 0
+    """How many calls of the same model arrived before this one."""
+
+
+class MalformedRequest(Exception):
+    """The body is not a request that the endpoint understands."""

@@ -1,0 +1,86 @@
+"""What happened in a session and when: bounded logs of events and decisions, and who wants to hear of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from budget_guard.clock import Clock
+from budget_guard.decision import Decision
+from budget_guard.events import Event, Subscriber
+from budget_guard.money import to_usd
+
+_log = logging.getLogger("budget_guard")
+
+KEPT = 1_000
+"""How many of the latest events, and of the latest decisions, are kept."""
+
+_MONEY_FIELDS = {"held", "cost", "overrun"}
+
+
+class Timeline:
+    """The logs of one session. Safe to use from any thread."""
+
+    __slots__ = ("_clock", "_lock", "_subscribers", "decisions", "ended_s", "events", "started_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._subscribers: tuple[Subscriber, ...] = ()
+        self.started_s: float | None = None
+        """When the first call came, on the clock's own scale."""
+        self.ended_s: float | None = None
+        self.events: deque[Event] = deque(maxlen=KEPT)
+        self.decisions: deque[Decision] = deque(maxlen=KEPT)
+
+    def start(self) -> None:
+        """Start the run's time, once."""
+        if self.started_s is None:
+            with self._lock:
+                if self.started_s is None:
+                    self.started_s = self._clock.monotonic()
+
+    def end(self) -> None:
+        """Stop the run's time."""
+        self.ended_s = self._clock.monotonic()
+
+    def at(self) -> float:
+        """Seconds since the start; 0 before it."""
+        return 0.0 if self.started_s is None else self._clock.monotonic() - self.started_s
+
+    def duration(self) -> float:
+        """Seconds from the start to the end, or to now."""
+        if self.started_s is None:
+            return 0.0
+        return (self._clock.monotonic() if self.ended_s is None else self.ended_s) - self.started_s
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event from now on; returns how to stop."""
+        with self._lock:
+            self._subscribers = (*self._subscribers, subscriber)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Note *event* and tell whoever subscribed. Never raises for a subscriber that does."""
+        self.events.append(event)
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:
+                _log.exception("a budget_guard subscriber failed on %r", event)
+
+
+def describe(event: Event) -> dict[str, Any]:
+    """*event* as plain values, money in dollars."""
+    plain: dict[str, Any] = {"event": type(event).__name__}
+    for name, value in event._asdict().items():
+        plain[f"{name}_usd" if name in _MONEY_FIELDS else name] = to_usd(value) if name in _MONEY_FIELDS else value
+    return plain

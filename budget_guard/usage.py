@@ -1,0 +1,66 @@
+"""What one model call used, in disjoint buckets."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Usage(NamedTuple):
+    """Billed units of one model call. Buckets are *disjoint*: a cached token is not also in `input`.
+
+    Only adapters build it, because only they know whether their provider's totals include the parts. Unknown
+    usage is `None` in place of a `Usage`, never a `Usage` of zeros. (A named tuple, not a dataclass: one is made
+    for every call, and a frozen dataclass of this size takes five times as long to make.)
+    """
+
+    input: int = 0
+    """Input tokens that were neither cached nor of another kind below."""
+    cache_read: int = 0
+    """Input tokens read from the provider's cache."""
+    cache_write_5m: int = 0
+    """Input tokens written to a cache with the provider's default lifetime."""
+    cache_write_1h: int = 0
+    """Input tokens written to a one-hour cache."""
+    input_audio: int = 0
+    """Audio input tokens."""
+    cache_audio: int = 0
+    """Audio input tokens read from the provider's cache."""
+    input_image: int = 0
+    """Image input tokens, where the provider bills them apart from text."""
+    output: int = 0
+    """Output tokens that were neither reasoning nor of another kind below."""
+    reasoning: int = 0
+    """Reasoning tokens."""
+    output_audio: int = 0
+    """Audio output tokens."""
+    output_image: int = 0
+    """Image output tokens."""
+    web_search: int = 0
+    """Web searches made by the provider's hosted tool."""
+    requests: int = 1
+    """Requests sent to the provider."""
+    other: tuple[tuple[str, int], ...] = ()
+    """Any billed unit that has no bucket here, as (name, quantity). Priced only if a price names it."""
+
+    @property
+    def input_tokens(self) -> int:
+        """All input tokens, cached ones included: the total that users see."""
+        return (
+            self.input
+            + self.cache_read
+            + self.cache_write_5m
+            + self.cache_write_1h
+            + self.input_audio
+            + self.cache_audio
+            + self.input_image
+        )
+
+    @property
+    def output_tokens(self) -> int:
+        """All output tokens, reasoning included: the total that users see."""
+        return self.output + self.reasoning + self.output_audio + self.output_image
+
+    @property
+    def total_tokens(self) -> int:
+        """`input_tokens` plus `output_tokens`."""
+        return self.input_tokens + self.output_tokens

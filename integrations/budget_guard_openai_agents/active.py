@@ -1,0 +1,166 @@
+"""Which guarded run the current task belongs to."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from agents.models.interface import Model, ModelProvider
+
+from budget_guard import BudgetError, Reservation
+
+if TYPE_CHECKING:
+    from budget_guard_openai_agents.guard import BudgetGuard
+
+
+class ActiveRun:
+    """One guarded run: its guards, and what was found out on the way.
+
+    A run started inside another one (a sub-agent, a guardrail, a tool that calls ``Runner.run``) has that one as its
+    parent, and spends from the parent's guards as well as from its own.
+    """
+
+    def __init__(self, guards: Sequence[BudgetGuard], parent: ActiveRun | None, *, ambient: bool = False) -> None:
+        inherited: tuple[BudgetGuard, ...] = parent.guards if parent is not None else ()
+        self.parent = parent
+        self.guards: tuple[BudgetGuard, ...] = (*inherited, *(guard for guard in guards if guard not in inherited))
+        """Outermost first. A call is made only if all of them allow it."""
+        self.ambient = ambient
+        """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
+        self._stops: dict[BudgetGuard, tuple[BudgetError, int]] = {}
+        self._tools: dict[tuple[BudgetGuard, int, str], list[Reservation]] = {}
+        self._final: set[BudgetGuard] = set()
+        self._agents: dict[int, tuple[object, str]] = {}
+        self._resolved: dict[int, tuple[Model, str, ModelProvider]] = {}
+
+    def stop(self, guard: BudgetGuard, error: BudgetError) -> None:
+        """Remember that *guard* stopped this run, and all of the run that it guards from the top.
+
+        The SDK turns an error in a tool into text for the model, also where the tool is a sub-agent that was stopped.
+        """
+        top = self._top(guard)
+        if not top.ambient:  # other runs in the block may still have calls that fit
+            top._stops[guard] = (error, guard.times_raised)
+
+    def stopped(self) -> tuple[BudgetGuard, BudgetError] | None:
+        """The stop that holds for this run, unless the guard's limits were raised since."""
+        run: ActiveRun | None = self
+        while run is not None:
+            for guard, (error, times_raised) in run._stops.items():
+                if guard.times_raised == times_raised:
+                    return guard, error
+            run = run.parent
+        return None
+
+    def may_finalize(self, guard: BudgetGuard) -> bool:
+        """Whether this run may still make the one final answer that *guard* keeps money for."""
+        return guard.on_exceeded == "finalize" and self._top(guard) is self and guard not in self._final
+
+    def finalize(self, guard: BudgetGuard) -> None:
+        """Note that the final answer is being made."""
+        self._final.add(guard)
+
+    def finalized(self, guard: BudgetGuard) -> bool:
+        """Whether the final answer that *guard* keeps money for was asked for in this run."""
+        return guard in self._final
+
+    def _top(self, guard: BudgetGuard) -> ActiveRun:
+        run = self
+        while run.parent is not None and guard in run.parent.guards and not run.parent.ambient:
+            run = run.parent
+        return run
+
+    def note_agent(self, items: object, agent: str) -> None:
+        """Remember whose call it is: the hook and the model are given the very same list of input items."""
+        self._agents[id(items)] = (items, agent)
+
+    def agent_of(self, items: object) -> str | None:
+        """The agent that the call with *items* is for."""
+        return self._agents.pop(id(items), (None, None))[1]
+
+    def note_resolved(self, model: Model, name: str, provider: ModelProvider) -> None:
+        """Remember under which name a provider gave *model* out."""
+        self._resolved[id(model)] = (model, name, provider)
+
+    def known_as(self, model: Model) -> str | None:
+        """The name under which a provider gave *model* out in this run."""
+        return self._resolved[id(model)][1] if id(model) in self._resolved else None
+
+    def name_of(self, model: Model) -> str:
+        """The name to price *model* by: what it sends to the provider, else what it was asked for by."""
+        name = getattr(model, "model", None)
+        if isinstance(name, str) and name:
+            return name
+        return self.known_as(model) or type(model).__name__
+
+    def provider_of(self, model: Model) -> ModelProvider | None:
+        """The provider that gave *model* out in this run; None for one that an agent brought along."""
+        return self._resolved[id(model)][2] if id(model) in self._resolved else None
+
+    def tool_started(self, guard: BudgetGuard, context: Any, tool: str, hold: Reservation) -> None:
+        """Remember the hold of a tool call until the tool ends."""
+        self._tools.setdefault((guard, _tool_call(context), tool), []).append(hold)
+
+    def tool_ended(self, guard: BudgetGuard, context: Any, tool: str) -> Reservation | None:
+        """The hold of the tool call that ended."""
+        holds = self._tools.get((guard, _tool_call(context), tool))
+        return holds.pop() if holds else None
+
+    def settle_tools(self) -> None:
+        """Book the tools whose end nobody heard of: they were cancelled, or they raised."""
+        for holds in self._tools.values():
+            for hold in holds:
+                hold.commit_cost(hold.plan.estimate.cost_usd)
+        self._tools.clear()
+
+
+def _tool_call(context: Any) -> int:
+    """What tells one tool call from another: its id where there is one, else the context that the hooks share."""
+    return hash(getattr(context, "tool_call_id", None) or id(context))
+
+
+_current: contextvars.ContextVar[ActiveRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
+_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("budget_guard_inside_call", default=False)
+
+
+def current_run() -> ActiveRun | None:
+    """The guarded run that the current task belongs to."""
+    return _current.get()
+
+
+@contextmanager
+def activate(run: ActiveRun | None) -> Generator[None]:
+    """Make *run* the current one for the ``with`` block and every task started in it."""
+    token = _current.set(run)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def enter(run: ActiveRun) -> None:
+    """Make *run* the current one until it is left."""
+    _current.set(run)
+
+
+def leave() -> None:
+    """Go back to the run that was current before `enter`."""
+    run = _current.get()
+    _current.set(None if run is None else run.parent)
+
+
+def guarded_already() -> bool:
+    """Whether an outer model is accounting for the call: two guarded models that see one call count it once."""
+    return _inside.get()
+
+
+@contextmanager
+def accounting() -> Generator[None]:
+    """Mark that the call made in this block is accounted for."""
+    token: contextvars.Token[Any] = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)

@@ -1,0 +1,172 @@
+"""One attempt of one model call under its guards: admitted, sent, settled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents.items import TResponseStreamEvent
+from agents.models.interface import Model, ModelTracing
+
+from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
+from budget_guard_openai_agents.active import ActiveRun
+from budget_guard_openai_agents.downgraded import model_called
+from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.translate import input_for, model_call, never_billed, settings_for
+
+if TYPE_CHECKING:
+    from budget_guard_openai_agents.guard import BudgetGuard
+
+FINAL_NOTE = "The budget of this run is used up. Answer now with what you have. No more tools can be called."
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What the SDK passes to a model, under its own names, and in the way it does: by keyword, or by position."""
+
+    system_instructions: str | None
+    input: str | list[TResponseInputItem]
+    model_settings: ModelSettings
+    tools: list[Tool]
+    output_schema: AgentOutputSchemaBase | None
+    handoffs: list[Handoff[Any, Any]]
+    tracing: ModelTracing
+    previous_response_id: str | None
+    conversation_id: str | None
+    prompt: Any
+
+    async def get_response(self, method: Callable[..., Awaitable[ModelResponse]]) -> ModelResponse:
+        """Call a model's *method* with them."""
+        return await method(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+    def stream_response(
+        self, method: Callable[..., AsyncIterator[TResponseStreamEvent]]
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        """Call a model's *method* with them."""
+        return method(
+            self.system_instructions,
+            self.input,
+            self.model_settings,
+            self.tools,
+            self.output_schema,
+            self.handoffs,
+            self.tracing,
+            previous_response_id=self.previous_response_id,
+            conversation_id=self.conversation_id,
+            prompt=self.prompt,
+        )
+
+
+class GuardedCall:
+    """One attempt. Every guard of the run holds its worst case before it is sent, and is settled on every way out."""
+
+    def __init__(self, run: ActiveRun, model: Model, arguments: Arguments, *, stream: bool) -> None:
+        self.run = run
+        self.model = model
+        self.arguments = arguments
+        self._asked = run.name_of(model)
+        self._agent = run.agent_of(arguments.input)
+        self._stream = stream
+        self._name = self._asked
+        self._holds: list[Reservation] = []
+
+    async def admit(self) -> None:
+        """Hold the worst case with every guard, and work out what to send to which model.
+
+        Raises:
+            BudgetError: In the SDK's terms, if a guard refuses. Nothing is held then.
+        """
+        refused = self.run.stopped() or await self._authorize(final=False)
+        if refused is not None:
+            guard, error = refused
+            self.run.stop(guard, error)
+            if not self.run.may_finalize(guard):
+                raise recast(error)
+            self.run.finalize(guard)
+            refused = await self._authorize(final=True)
+            if refused is not None:
+                raise recast(refused[1])
+
+    async def _authorize(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
+        arguments, name, caps = self.arguments, self._asked, list[int]()
+        handoffs = [] if final else arguments.handoffs
+        for guard in self.run.guards:
+            decision = await guard.session.aauthorize(
+                model_call(
+                    model=self.model,
+                    name=name,
+                    agent=self._agent,
+                    system_instructions=arguments.system_instructions,
+                    input=arguments.input,
+                    settings=arguments.model_settings,
+                    tools=arguments.tools,
+                    output_schema=arguments.output_schema,
+                    handoffs=handoffs,
+                    previous_response_id=arguments.previous_response_id,
+                    conversation_id=arguments.conversation_id,
+                    prompt=arguments.prompt,
+                    final=final,
+                )
+            )
+            if decision.error is not None:
+                await self._release("another budget of the run refused the call")
+                return guard, decision.error
+            self._holds.append(decision.require())
+            name = decision.name  # what the next guard is asked for
+            if decision.output_cap is not None:
+                caps.append(decision.output_cap)
+        try:
+            self.model = model_called(self.run, self.model, self._asked, name)
+        except InvalidDowngradeError as error:
+            await self._release("the cheaper model could not be made")
+            return self.run.guards[-1], error
+        self._name = name
+        self.arguments = replace(
+            arguments,
+            model_settings=settings_for(
+                self.model,
+                arguments.model_settings,
+                asked=self._asked,
+                called=name,
+                cap=min(caps, default=None),
+                stream=self._stream,
+                final=final,
+            ),
+            handoffs=handoffs,
+            input=input_for(arguments.input, downgraded=name != self._asked, note=FINAL_NOTE if final else None),
+        )
+        return None
+
+    async def forward(self) -> None:
+        """Note that the call is being sent."""
+        for hold in self._holds:
+            await hold.aforward()
+
+    async def commit(self, usage: Usage | None) -> None:
+        """Book what the provider billed; the estimate where it did not say."""
+        for hold in self._holds:
+            await hold.acommit(usage, model=self._name)
+
+    async def fail(self, error: BaseException) -> None:
+        """Settle a call that ended in *error*: given back only if it provably was not billed."""
+        reason = f"{type(error).__name__}: {error}"[:200]
+        if never_billed(error):
+            await self._release(reason)
+        else:
+            for hold in self._holds:
+                await hold.acommit_estimate(reason)
+
+    async def _release(self, reason: str) -> None:
+        for hold in self._holds:
+            await hold.arelease(reason)
+        self._holds.clear()
+
+    def interruption(self, deltas: int) -> tuple[BudgetGuard, BudgetError] | None:
+        """Why the stream must not go on after *deltas* pieces of output."""
+        for guard, hold in zip(self.run.guards, self._holds, strict=True):
+            error = hold.interruption(deltas)
+            if error is not None:
+                return guard, error
+        return None

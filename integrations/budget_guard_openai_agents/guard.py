@@ -1,0 +1,261 @@
+"""The guard that a user passes as ``hooks=``."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, get_args
+
+from agents import (
+    Agent,
+    AgentHookContext,
+    ModelResponse,
+    RunConfig,
+    RunContextWrapper,
+    RunHooks,
+    Tool,
+    TResponseInputItem,
+)
+from agents.models.default_models import get_default_model
+from agents.models.interface import Model
+
+from budget_guard import Budget, DowngradePolicy, Reservation, Session, ToolCall
+from budget_guard.money import UsdLike, nano_of
+from budget_guard.pricing import PriceLike
+from budget_guard.session import SessionHandle
+from budget_guard_openai_agents.active import ActiveRun, current_run, enter, leave
+from budget_guard_openai_agents.composite import CompositeRunHooks
+from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.model import guard_model
+from budget_guard_openai_agents.runner import guarded_config, install
+from budget_guard_openai_agents.translate import model_call, usage_of
+
+ToolCost: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"
+"""What a tool costs a call, in dollars: an amount, or a function of its result."""
+OnExceeded: TypeAlias = Literal["raise", "finalize"]
+OnMidstream: TypeAlias = Literal["raise", "truncate"]
+
+
+class BudgetGuard(SessionHandle, RunHooks[Any]):
+    """Holds a budget for every run that it is given to.
+
+    ::
+
+        guard = BudgetGuard(Budget(max_cost_usd=1.50), downgrade_to="gpt-4o-mini")
+        result = await Runner.run(agent, "...", hooks=guard)
+        print(guard.report())
+
+    One guard is one budget: all its runs spend from it together. `fork` makes a fresh one. As a context manager,
+    ``with guard:``, it also covers runs that take no hooks.
+
+    Args:
+        budget: What the runs may spend.
+        downgrade_to: A cheaper model to switch to, or a mapping of models; short for ``Budget(downgrade=...)``.
+        downgrade_at: The fraction of the budget at which to switch.
+        pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        tool_costs: What tools cost a call, by name: dollars, or a function of the tool's result.
+        on_exceeded: ``raise`` stops the run with `BudgetExceeded`; ``finalize`` lets it make one last answer without
+            tools, out of the budget's ``finalization_reserve``.
+        on_midstream: What to do with a stream that must not go on: ``raise``, or ``truncate`` the answer where it is.
+        user: Whom to attribute the runs to, in the report.
+        key: The API key's name to attribute the runs to, in the report.
+        run_id: A name for the budget's scope; made up by default.
+
+    Raises:
+        ValueError: If the arguments contradict each other, or a cost or price makes no sense.
+        InvalidDowngradeError: If a downgrade target is unknown, or dearer than what it replaces.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        downgrade_to: str | Mapping[str, str] | None = None,
+        downgrade_at: float = 0.8,
+        pricing: Mapping[str, PriceLike] | None = None,
+        tool_costs: Mapping[str, ToolCost] | None = None,
+        on_exceeded: OnExceeded = "raise",
+        on_midstream: OnMidstream = "raise",
+        user: str | None = None,
+        key: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        if downgrade_to is not None:
+            if budget.downgrade is not None:
+                raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
+            budget = budget.replace(downgrade=DowngradePolicy(to=downgrade_to, at=downgrade_at))
+        if on_exceeded not in get_args(OnExceeded):
+            raise ValueError(f"on_exceeded={on_exceeded!r} is not known: use 'raise' or 'finalize'")
+        if on_midstream not in get_args(OnMidstream):
+            raise ValueError(f"on_midstream={on_midstream!r} is not known: use 'raise' or 'truncate'")
+        if on_exceeded == "finalize" and budget.finalization_reserve is None:
+            raise ValueError(
+                'on_exceeded="finalize" needs money kept back for the answer: Budget(..., finalization_reserve="$0.05")'
+            )
+        self._tool_costs = dict(tool_costs or {})
+        for tool, cost in self._tool_costs.items():
+            if not callable(cost):
+                nano_of(cost, f"tool_costs[{tool!r}]")
+        self._settings: dict[str, Any] = {
+            "pricing": pricing,
+            "tool_costs": tool_costs,
+            "on_exceeded": on_exceeded,
+            "on_midstream": on_midstream,
+            "user": user,
+            "key": key,
+        }
+        self._initial_budget = budget
+        self.on_exceeded: OnExceeded = on_exceeded
+        self.on_midstream: OnMidstream = on_midstream
+        tags = {kind: tag for kind, tag in (("user", user), ("key", key)) if tag is not None}
+        self.session = Session(budget, run_id=run_id, tags=tags, pricing=pricing)
+        """The core's session: decisions, events and the ledger's counters."""
+        self._unseen: dict[int, Reservation] = {}
+        self._warned = False
+        install()
+
+    def fork(self) -> BudgetGuard:
+        """A guard with the same settings and a fresh budget."""
+        return BudgetGuard(self._initial_budget, **self._settings)
+
+    def run_config(self, base: RunConfig | None = None) -> RunConfig:
+        """A run config that brings the guard along, for those who would rather pass that than hooks.
+
+        Args:
+            base: What to start from; it is not changed.
+        """
+        return guarded_config(RunConfig() if base is None else base, self)
+
+    async def needs_approval(self, context: Any = None, arguments: Any = None, call_id: str = "") -> bool:
+        """Whether a soft limit is reached, for ``function_tool(needs_approval=guard.needs_approval)``.
+
+        The run then pauses at the tool instead of being stopped later; raise the limits and approve to go on.
+        """
+        return self.session.near_limit
+
+    def __enter__(self) -> BudgetGuard:
+        enter(ActiveRun((self,), current_run(), ambient=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        leave()
+
+    async def __aenter__(self) -> BudgetGuard:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        leave()
+
+    # The SDK's hooks
+
+    async def on_agent_start(self, context: AgentHookContext[Any], agent: Any) -> None:
+        if isinstance(getattr(agent, "model", None), Model):
+            guard_model(agent.model)
+
+    async def on_llm_start(
+        self,
+        context: RunContextWrapper[Any],
+        agent: Agent[Any],
+        system_prompt: str | None,
+        input_items: list[TResponseInputItem],
+    ) -> None:
+        run = self._run()
+        if run is not None:
+            run.note_agent(input_items, agent.name)
+            stopped = run.stopped()
+            if stopped is not None and not run.may_finalize(stopped[0]):
+                raise recast(stopped[1])
+            return
+        await self._reserve_unseen(context, agent, system_prompt, input_items)
+
+    async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
+        unseen = self._unseen.pop(id(context), None)
+        if unseen is not None:
+            await unseen.acommit(usage_of(response.usage, response.output))
+
+    async def on_agent_end(self, context: AgentHookContext[Any], agent: Any, output: Any) -> None:
+        run = self._run()
+        stopped = run.stopped() if run is not None else None
+        # A sub-agent's stop may have become this agent's output: the SDK turns it into text.
+        if stopped is not None and run is not None and not run.finalized(stopped[0]):
+            raise recast(stopped[1])
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
+        cost = self._tool_costs.get(tool.name, 0)
+        call = ToolCall(tool.name, 0 if callable(cost) else nano_of(cost, "cost"), agent.name)
+        decision = await self.session.aauthorize(call)
+        run = self._run()
+        if decision.error is not None:
+            if run is not None:
+                run.stop(self, decision.error)
+            raise recast(decision.error)
+        if run is not None:
+            run.tool_started(self, context, tool.name, decision.require())
+        else:
+            await decision.require().acommit_cost(0 if callable(cost) else cost)
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
+        run = self._run()
+        hold = run.tool_ended(self, context, tool.name) if run is not None else None
+        if hold is not None:
+            cost = self._tool_costs.get(tool.name, 0)
+            await hold.acommit_cost(cost(result) if callable(cost) else cost)
+
+    def _run(self) -> ActiveRun | None:
+        """The run that our own runner has prepared for this guard."""
+        run = current_run()
+        return run if run is not None and self in run.guards and not run.ambient else None
+
+    # Without our runner: hooks are all there is
+
+    async def _reserve_unseen(
+        self, context: Any, agent: Agent[Any], system_prompt: str | None, input_items: list[TResponseInputItem]
+    ) -> None:
+        """Hold a call from the hook alone, in a run that another runner has started."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "Another agent runner is in charge, so BudgetGuard sees its runs through hooks alone: sub-agents, "
+                "guardrail agents and retries are not covered, no output cap is sent and no model is replaced. "
+                "Pass run_config=guard.run_config(), or use agents.Runner.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        left = self._unseen.pop(id(context), None)
+        if left is not None:
+            await left.acommit_estimate("the call failed unseen")
+        model = agent.model
+        name = getattr(model, "model", None) or type(model).__name__ if isinstance(model, Model) else model
+        decision = await self.session.aauthorize(
+            model_call(
+                model=model if isinstance(model, Model) else None,
+                name=name or get_default_model(),
+                agent=agent.name,
+                system_instructions=system_prompt,
+                input=input_items,
+                settings=agent.model_settings,
+                tools=agent.tools,
+                output_schema=None,
+                handoffs=[],
+                can_cap=False,
+            )
+        )
+        if decision.error is not None:
+            raise recast(decision.error)
+        hold = self._unseen[id(context)] = decision.require()
+        weakref.finalize(context, self._forget_unseen, id(context), hold)
+
+    def _forget_unseen(self, context_id: int, hold: Reservation) -> None:
+        if self._unseen.get(context_id) is hold:
+            del self._unseen[context_id]
+            hold.commit_estimate("the run ended unseen")
+
+
+def guards_in(hooks: RunHooks[Any] | None) -> tuple[BudgetGuard, ...]:
+    """The guards in *hooks*, however deep, outermost first."""
+    if isinstance(hooks, BudgetGuard):
+        return (hooks,)
+    if isinstance(hooks, CompositeRunHooks):
+        return tuple(guard for hook in hooks.hooks for guard in guards_in(hook))
+    return ()

