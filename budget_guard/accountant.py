@@ -290,6 +290,25 @@ class Accountant:
             )
         return None
 
+    def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:
+        """The error for an answer that the guard's own output cap made useless."""
+        plan = reservation.plan
+        if not plan.clamped:
+            return None
+        limits = self.budget.limits
+        i = next((i for i in (0, 2, 3) if limits[i] is not None), 0)
+        return BudgetExceeded(
+            dimension=DIMENSIONS[i],
+            limit=in_unit(i, limits[i] or 0),
+            actual=in_unit(i, self._spent[i]),
+            scope=str(self._scope),
+            estimate=in_unit(i, plan.amounts[i]),
+            decision_id=reservation.id,
+            report=self._report(),
+            remedy=f"What is left paid for {plan.output_cap} output tokens, which cut the answer off. "
+            + _RAISE.format(DIMENSIONS[i]),
+        )
+
     def commit_tool(self, reservation: Reservation, cost: int) -> Flow[int]:
         """Book what a tool call cost, in nano-dollars."""
         call = reservation.call

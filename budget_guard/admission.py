@@ -18,6 +18,8 @@ from budget_guard.usage import Usage
 
 OUTPUT_FLOOR = 256
 """The guard never sends a lower output cap of its own: an answer cut shorter is worth less than a clear refusal."""
+MOST_OUTPUT_FLOOR = 2_048
+"""Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
 """What must be left for a soft gate to open."""
@@ -146,7 +148,8 @@ class Admission:
             kept = Amounts() if call.final else budget.kept_back
             worth = affordable_output(balances, price, input_tokens, fees, share, kept)
             if worth is not None and (cap is None or worth // call.choices < cap):
-                floor = OUTPUT_FLOOR if cap is None else min(cap, OUTPUT_FLOOR)
+                floor = max(OUTPUT_FLOOR, min(self.anchors.usual_output(model), MOST_OUTPUT_FLOOR))
+                floor = floor if cap is None else min(cap, floor)
                 cap, clamped = max(worth // call.choices, floor), True
         own_limit = price is not None and cap == price.max_output
         bounded = call.can_cap or call.max_output_tokens is not None or own_limit

@@ -23,6 +23,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from budget_guard.money import cost_nano, format_usd
+
 if TYPE_CHECKING:
     from budget_guard.report import BudgetReport
 
@@ -86,12 +88,16 @@ class BudgetExceeded(BudgetError):
         """The run's report at that moment, with the partial work's spend."""
         self.remedy = remedy
         """What to do about it."""
-        unit = "$" if dimension == "max_cost_usd" else ""
-        asked = "" if estimate is None else f", and this call may take {unit}{estimate}"
+        asked = "" if estimate is None else f", and this call may take {_words(estimate)}"
         super().__init__(
-            f"{dimension}={unit}{limit} of {scope} is reached: {unit}{actual} spent or held{asked}."
+            f"{dimension}={_words(limit)} of {scope} is reached: "
+            f"{_words(actual)} spent or held{asked}."
             + (f" {remedy}" if remedy else "")
         )
+
+
+def _words(quantity: Decimal | float) -> str:
+    return format_usd(cost_nano(quantity)) if isinstance(quantity, Decimal) else str(quantity)
 
 
 class BudgetRevoked(BudgetError):

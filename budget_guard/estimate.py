@@ -188,13 +188,18 @@ class Anchors:
     Not thread-safe: the session calls it under its own lock.
     """
 
-    __slots__ = ("_anchors", "_capacity", "_distrusted", "_largest_output")
+    __slots__ = ("_anchors", "_capacity", "_distrusted", "_largest_output", "_usual_output")
 
     def __init__(self, capacity: int = 256) -> None:
         self._capacity = capacity
         self._anchors: OrderedDict[tuple[str, int, int], _Anchor] = OrderedDict()
         self._distrusted: set[str] = set()
         self._largest_output = 0
+        self._usual_output: dict[str, int] = {}
+
+    def usual_output(self, model: str) -> int:
+        """Output tokens that a call to *model* took lately: the largest of the last few."""
+        return self._usual_output.get(model, 0)
 
     def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
@@ -220,6 +225,7 @@ class Anchors:
     def learn(self, model: str, prompt: Prompt, input_tokens: int, output_tokens: int) -> None:
         """Remember what a call was billed for."""
         self._largest_output = max(self._largest_output, output_tokens)
+        self._usual_output[model] = max(output_tokens, self._usual_output.get(model, 0) * 9 // 10)
         if model in self._distrusted or not prompt.parts or prompt.opaque:
             return
         key = _conversation(model, prompt)

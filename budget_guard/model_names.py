@@ -1,7 +1,7 @@
 """How people write a model's name: providers, prefixes and snapshot suffixes.
 
-The rules here are strict on purpose. A name that merely looks like a known one ("gpt-4o-mini-foo") is another model
-with another price, and pricing it by its looks would let it spend more than a limit allows.
+The rules are strict on purpose. A name that merely looks like a known one ("gpt-4o-mini-foo") is another
+model with another price, and pricing it by its looks would let it spend more than a limit allows.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def provider_id(name: str | None) -> str | None:
 
 
 def readings(model: str, provider: str | None, known: Collection[str]) -> Iterator[tuple[str | None, str]]:
-    """The (provider, name) pairs that *model* may mean, best first; a provider of None is any first-party one.
+    """The (provider, name) pairs that *model* may mean, best first; None stands for any first-party provider.
 
     Args:
         model: The name as it was asked for.
@@ -123,7 +123,7 @@ def _dialect(name: str) -> str | None:
 
 
 def snapshots(name: str, provider: str) -> Iterator[Snapshot]:
-    """The ways to read *name* as a known name with a suffix: a version on Bedrock, a day or "-latest" anywhere."""
+    """The ways to read *name* as another one with a suffix: a version on Bedrock, a day, or "-latest"."""
     if provider == "aws":
         name = _BEDROCK_VERSION.sub("", name, count=1)
         yield Snapshot(name, None, latest=False)

@@ -6,11 +6,12 @@ micro-dollar, and rounding each call up to micro-dollars overstates such a bill 
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
 from typing import TypeAlias
 
 NANO_PER_USD = 1_000_000_000
 NANO_PER_CENT = NANO_PER_USD // 100
+_EXACT = Context(prec=40)
 MAX_NANO = 2**62
 """The largest limit a ledger accepts, in nano-dollars: about $4.6 billion."""
 
@@ -71,8 +72,8 @@ def nano_of(value: UsdLike, field: str) -> int:
 
 
 def to_usd(nano: int) -> Decimal:
-    """Exact dollars of *nano* nano-dollars."""
-    return Decimal(nano).scaleb(-9)
+    """Exact dollars of *nano* nano-dollars, whatever precision the caller's decimal context has."""
+    return _EXACT.divide(Decimal(nano), NANO_PER_USD)
 
 
 def format_usd(nano: int) -> str:

@@ -12,14 +12,15 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from budget_guard.money import NANO_PER_USD, parse_usd
-from budget_guard.price import ALWAYS, BUCKETS, RateCard
+from budget_guard.rate_card import ALWAYS, BUCKETS, RateCard
 
 PriceLike: TypeAlias = "tuple[float | str | Decimal, float | str | Decimal] | Mapping[str, Any]"
 """A price as users write it, in dollars per unit.
 
-``(2.5e-6, 10e-6)`` is input and output, dollars per token. A mapping names buckets of `Usage` ("input", "output",
-"cache_read", "cache_write_5m", "web_search", "requests", ...), and any unit of `Usage.other` under "other". It may
-also give "max_output", "context_window" and "capabilities"; a mapping of these alone keeps the known prices.
+``(2.5e-6, 10e-6)`` is input and output, dollars per token. A mapping names buckets of `Usage` ("input",
+"output", "cache_read", "cache_write_5m", "web_search", "requests", ...), and any unit of `Usage.other` under
+"other". It may also give "max_output", "context_window" and "capabilities"; a mapping of these alone keeps the
+known prices.
 Floats are read by their shortest form: ``2.5e-6`` is exactly that.
 """
 
@@ -46,7 +47,9 @@ class Overlay:
 
     def fingerprint(self) -> list[Any]:
         """The same for equal prices, however they were written."""
-        card = None if self.card is None else [[u, str(steps[0][1])] for u, steps in sorted(self.card.items())]
+        card = (
+            None if self.card is None else [[u, str(steps[0][1])] for u, steps in sorted(self.card.items())]
+        )
         can = None if self.capabilities is None else sorted(self.capabilities)
         return [card, self.max_output, self.context_window, can]
 
@@ -68,25 +71,27 @@ def parse_overlay(model: str, value: PriceLike, units: Collection[str]) -> Overl
     Raises:
         ValueError: If a price is not a finite, non-negative number of dollars, or a key is not known.
     """
-    raw: object = value  # callers without a type checker pass anything
+    raw: Any = value  # callers without a type checker pass anything
     field = f"pricing[{model!r}]"
+    given: dict[str, Any]
     if isinstance(raw, Mapping):
-        given: dict[Any, Any] = dict(value)  # type: ignore[arg-type]
-    elif isinstance(raw, (tuple, list)) and len(value) == 2:
-        given = dict(zip(("input", "output"), value, strict=True))
+        given = {str(key): item for key, item in raw.items()}
+    elif isinstance(raw, (tuple, list)) and len(raw) == 2:
+        given = {"input": raw[0], "output": raw[1]}
     else:
         raise ValueError(f"{field}={raw!r} is not a price: use {_SHAPES}")
     known = {*BUCKETS, *units, *_LIMITS}
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f'a unit of another name goes under "other": {{{key!r}: ...}}'
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            named = f'put a unit of that name under "other": {{{key!r}: 0.01}}'
+            hint = f"did you mean {near[0]!r}?" if near else named
             raise ValueError(f"{field} has an unknown key {key!r}={given[key]!r}: {hint}")
-    other = given.get("other", {})
+    other: Any = given.get("other", {})
     if not isinstance(other, Mapping):
-        raise ValueError(f'{field}["other"]={other!r} is not a mapping of units to dollars, as in {{"code_runs": 0.03}}')
+        raise ValueError(f'{field}["other"]={other!r} is not a mapping such as {{"code_runs": 0.03}}')
     prices = {key: price for key, price in given.items() if key not in _LIMITS} | dict(other)
-    card = {str(unit): [(ALWAYS, _nano(price, f"{field}[{unit!r}]"))] for unit, price in prices.items()}
+    card = {unit: [(ALWAYS, _nano(price, f"{field}[{unit!r}]"))] for unit, price in prices.items()}
     return Overlay(
         card=card or None,
         max_output=_tokens(given, "max_output", field),
@@ -104,7 +109,7 @@ def _tokens(given: Mapping[str, Any], key: str, field: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(f"{field}[{key!r}]={value!r} is not a number of tokens: use a whole number such as 16_384")
+        raise ValueError(f"{field}[{key!r}]={value!r} is not a number of tokens: use one such as 16_384")
     return value
 
 

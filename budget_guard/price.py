@@ -3,84 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
-from fractions import Fraction
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from budget_guard.errors import UnknownPriceError
+from budget_guard.rate_card import ALWAYS, BUCKETS, RateCard, Terms
 from budget_guard.usage import Usage
 
 UNLIMITED_OUTPUT = 2**62
 """What `ModelPrice.affordable_output` answers where output is free: more tokens than any model writes."""
 
-BUCKETS = Usage._fields[:-1]
-"""The buckets of `Usage` that are counts, in its order."""
-
-RateCard: TypeAlias = "Mapping[str, Sequence[tuple[int, Fraction]]]"
-"""Unit -> its steps (above, nano-dollars per unit), lowest first: a step holds for the *whole* call once the call
-has more than `above` input tokens."""
-
-ALWAYS = -1
-"""The `above` of a step that needs no input."""
-
 _NO_TOP = 2**62
 
-# The only fallbacks there are: each is to a price that is never lower. A cache write, audio or a tool's fee has none.
-_FALLBACKS = {"cache_read": "input", "cache_audio": "input_audio", "input_image": "input", "reasoning": "output"}
+# The only fallbacks there are: each is to a price that is never lower. Cache writes, audio and tool fees have none.
+_FALLBACKS = {
+    "cache_audio": "input_audio",
+    "cache_read": "input",
+    "input_image": "input",
+    "reasoning": "output",
+}
 _TEXT_INPUT = tuple(BUCKETS.index(b) for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h"))
 _TEXT_OUTPUT = tuple(BUCKETS.index(b) for b in ("output", "reasoning"))
 _REQUESTS = BUCKETS.index("requests")
-
-
-def to_utc(at: datetime) -> datetime:
-    """*at* in UTC.
-
-    Raises:
-        ValueError: If it has no time zone: a price by the hour cannot guess one.
-    """
-    if at.tzinfo is None:
-        raise ValueError(f"at={at!r} has no time zone: use datetime.now(timezone.utc)")
-    return at.astimezone(timezone.utc)
-
-
-class Window(NamedTuple):
-    """A part of the UTC week with its own prices, such as peak hours."""
-
-    start: int
-    """Second of the day at which it opens."""
-    end: int
-    """Second of the day at which it closes; before `start` where it spans midnight."""
-    days: frozenset[int]
-    """Days of the week, 0 for Monday."""
-    card: RateCard
-
-    def is_open(self, at: datetime) -> bool:
-        utc = to_utc(at)
-        second = utc.hour * 3600 + utc.minute * 60 + utc.second
-        if self.start <= self.end:
-            return utc.weekday() in self.days and self.start <= second < self.end
-        opened = utc.weekday() if second >= self.start else (utc.weekday() - 1) % 7
-        return opened in self.days and not self.end <= second < self.start
-
-
-class Terms(NamedTuple):
-    """All that is known of one model's price."""
-
-    model: str
-    """The model as it was asked for."""
-    provider: str | None
-    """The provider whose prices they are; None for prices that only the user knows."""
-    card: RateCard
-    """The prices outside every window."""
-    windows: Sequence[Window] = ()
-    """Parts of the week with prices of their own; the first that is open counts."""
-    next_day: Sequence[RateCard] = ()
-    """Prices that may be in force before the call ends. They count in `ModelPrice.worst` only."""
-    max_output: int | None = None
-    context_window: int | None = None
-    capabilities: frozenset[str] | None = None
-    assumed_alias: bool = False
 
 
 class _Tier(NamedTuple):
@@ -143,7 +88,7 @@ class ModelPrice:
         self.capabilities = terms.capabilities
         """Of "tools", "vision", "json_schema", "reasoning" and "audio", those it has; None if not known."""
         self.assumed_alias = terms.assumed_alias
-        """Whether the price rests on where a moving name (such as "-latest") pointed when the table was made."""
+        """Whether the name moves from model to model, as "-latest" does; the price is that of where it was."""
         cards = [terms.card, *(window.card for window in terms.windows), *terms.next_day]
         rates = (rate for card in cards for steps in card.values() for _, rate in steps)
         self._denominator = math.lcm(*(rate.denominator for rate in rates))
@@ -197,7 +142,7 @@ class ModelPrice:
         counts += [(name, quantity, tier.other.get(name)) for name, quantity in usage.other]
         for name, quantity, rate in counts:
             if quantity < 0:
-                return ValueError(f"usage of {self.model!r} has {name}={quantity}: a quantity is never negative")
+                return ValueError(f"{name}={quantity} of {self.model!r}: a quantity is never negative")
             if quantity and rate is None:
                 return self._no_price(name)
         raise AssertionError("called with a usage that is priced")
@@ -215,9 +160,9 @@ class ModelPrice:
     def worst(self, input_tokens: int, output_tokens: int, requests: int = 1) -> int:
         """The most that a call with at most so many text tokens may cost, in nano-dollars.
 
-        Never below `cost` of any text usage within the bounds, at any hour: the input may be written to the dearest
-        cache there is, the output may all be reasoning, the size may fall into any tier up to the bound, and the
-        call may end on the next day.
+        Never below `cost` of any text usage within the bounds, at any hour: the input may be written to the
+        dearest cache there is, the output may all be reasoning, the size may fall into any tier up to the
+        bound, and the call may end on the next day.
 
         Raises:
             UnknownPriceError: If text input or output has no price.
@@ -288,6 +233,4 @@ def _text_rows(tiers: Sequence[_Tier]) -> Iterator[_TextRow]:
 def _dearest(rows: Iterable[_TextRow]) -> tuple[_TextRow, ...]:
     """The rows that can be the dearest."""
     unique = sorted(set(rows), reverse=True)
-    return tuple(
-        row for row in unique if not any(other is not row and other.covers(row) for other in unique)
-    )
+    return tuple(row for row in unique if not any(other is not row and other.covers(row) for other in unique))

@@ -1,7 +1,8 @@
 """The price table: which model a name means, and what it costs.
 
-The bundled table is compiled from genai-prices by ``make prices`` and holds integers only. Resolution is strict: a
-name is known, is a snapshot of a known name, or is refused with the nearest names and the line that would allow it.
+The bundled table is compiled from genai-prices by ``make prices`` and holds integers only. Resolution is
+strict: a name is known, is a snapshot of a known name, or is refused with the nearest names and the line that
+would allow it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.errors import UnknownPriceError
 from budget_guard.model_names import FIRST_PARTY, base_of_fine_tune, provider_id, readings, snapshots
 from budget_guard.overlay import CAPABILITIES, Overlay, PriceLike, digest, parse_overlay
-from budget_guard.price import ALWAYS, UNLIMITED_OUTPUT, ModelPrice, RateCard, Terms, Window, to_utc
+from budget_guard.price import UNLIMITED_OUTPUT, ModelPrice
+from budget_guard.rate_card import ALWAYS, RateCard, Terms, Window, to_utc
 
 __all__ = ["UNLIMITED_OUTPUT", "ModelPrice", "PriceLike", "PriceTable"]
 
@@ -72,7 +74,7 @@ class PriceTable:
         self._overlays = overlays
         self._found: dict[tuple[str, str | None, str | None, int], ModelPrice] = {}
         self.basis = f"{bundle.basis}+overlay:{digest(overlays)}" if overlays else bundle.basis
-        """The sources' version and the hashes of the table and of the overlays: with it a cost can be explained."""
+        """The source's version and the hashes of the table and of the overlays, to explain a cost later."""
         self.as_of = bundle.as_of
         """The day on which the bundled prices were last reviewed."""
 
@@ -104,8 +106,8 @@ class PriceTable:
 
         Args:
             model: The name as it is asked for, with or without a provider's prefix.
-            provider: Who is called, as any SDK or gateway writes it. None reads it from the name, or looks among
-                the providers that make models.
+            provider: Who is called, as any SDK or gateway writes it. None reads it from the name, or looks
+                among the providers that make models.
             service_tier: None, "auto", "default" and "standard" are the standard tier.
             at: The day whose prices count, with a time zone; today if None.
 
@@ -138,9 +140,13 @@ class PriceTable:
         elif found is not None:
             terms = self._bundled_terms(model, found, tier, day)
         else:
-            raise UnknownPriceError(model=model, provider=provider, suggestions=self._nearest(model, provider))
+            raise UnknownPriceError(
+                model=model, provider=provider, suggestions=self._nearest(model, provider)
+            )
         if found is not None:
-            context_window, max_output, letters = found.raw.get("except", {}).get(found.name, found.raw["limits"])
+            context_window, max_output, letters = found.raw.get("except", {}).get(
+                found.name, found.raw["limits"]
+            )
             able = None if letters is None else frozenset(CAPABILITIES[letter] for letter in letters)
             terms = terms._replace(context_window=context_window, max_output=max_output, capabilities=able)
         return terms if overlay is None else terms._replace(**overlay.limits())
@@ -166,7 +172,9 @@ class PriceTable:
         known = self._bundle.providers
         for asked, name in readings(model, provider_id(provider), known):
             if asked is None:
-                makers = [m for maker in FIRST_PARTY if (m := self._at(maker, name)) and not m.raw.get("hosted")]
+                makers = [
+                    m for maker in FIRST_PARTY if (m := self._at(maker, name)) and not m.raw.get("hosted")
+                ]
                 if len(makers) == 1:
                     return makers[0]
             elif asked in known:
@@ -220,7 +228,9 @@ class PriceTable:
     def _nearest(self, model: str, provider: str | None) -> list[str]:
         known = self._bundle.providers
         asked, name = list(readings(model, provider_id(provider), known))[-1]
-        pool = (asked, *known[asked].get("fallback", ())) if asked in known else FIRST_PARTY
+        pool = (
+            FIRST_PARTY if asked is None or asked not in known else (asked, *known[asked].get("fallback", ()))
+        )
         names = {name for each in pool for name in self._bundle.names(each)[0]}
         return difflib.get_close_matches(name, sorted(names), n=3)
 

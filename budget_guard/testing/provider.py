@@ -10,7 +10,8 @@
     assert provider.bill_usd == Decimal("0.0045")
 
 It speaks the real wire format, JSON and server-sent events, and keeps its own ledger of what it served: the
-bill to compare a guard with. It bills
+bill to compare a guard with. A cap on output tokens is obeyed, and refused where OpenAI refuses it: below 16
+on Responses, below 1 on Chat Completions. It bills
 
 - a completed call in full, whether or not the client was told its usage;
 - a call that was refused (`Reply.status`) with nothing;

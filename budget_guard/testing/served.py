@@ -20,7 +20,7 @@ class ServedCall(ProviderRequest):
     """A request that is over: what was asked, and what became of it."""
 
     status: int
-    """The HTTP status."""
+    """The HTTP status; 200 for a call that ended before any was sent."""
     outcome: Outcome
     """``completed``; ``refused`` (error status); ``dropped`` by the provider; ``aborted`` by the client."""
     served_model: str

@@ -72,11 +72,14 @@ class Service:
         # In one change: whoever was waiting for this call to arrive finds its answer decided.
         with self.signal.changing():
             call = self.log.open(request)
-            reply = self._prepare(call)
+            reply = self._prepare(call, wire.least_cap)
         try:
             await self._serve(call, reply, wire, line)
         except _ClientGone:
             self.settle(call, "aborted")
+        finally:
+            # Whatever ended it: no call stays open. This does nothing where the call is booked already.
+            self.settle(call, "dropped")
 
     def settle(self, call: OpenCall, outcome: Outcome, status: int = 200) -> None:
         """Book *call* as over. This comes before the last byte, so a client that has it finds it booked."""
@@ -91,9 +94,12 @@ class Service:
     def _rates_of(self, model: str) -> Rates | None:
         return self._rates.get(model) or self._rates.get(_SNAPSHOT_DATE.sub("", model))
 
-    def _prepare(self, call: OpenCall) -> Reply:
+    def _prepare(self, call: OpenCall, least_cap: int) -> Reply:
         """Choose the reply to *call*, and compose its answer unless it is a refusal."""
-        request = call.request
+        request, cap = call.request, call.request.max_output_tokens
+        if cap is not None and cap < least_cap:
+            message = f"The cap on output tokens is below the minimum: expected >= {least_cap}, got {cap}."
+            return Reply(status=400, text=message)
         try:
             reply = choose(self.script, request)
             unknown = self._refuse_unknown_models and self._rates_of(request.model) is None

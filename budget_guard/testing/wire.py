@@ -35,6 +35,11 @@ class Wire(Protocol):
         """Where it is served, for example "/v1/chat/completions"."""
         ...
 
+    @property
+    def least_cap(self) -> int:
+        """The lowest cap on output tokens that it accepts."""
+        ...
+
     def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
         """What the client asks for.
 
@@ -51,7 +56,7 @@ class Wire(Protocol):
         """The answer as server-sent events: the opening, one frame for each of its chunks, the ending."""
         ...
 
-    def error(self, status: int, message: str, code: str | None = None) -> Json:
+    def error(self, status: int, message: str) -> Json:
         """The body of a refusal."""
         ...
 
@@ -91,7 +96,22 @@ def required(body: Json, name: str, kind: type | tuple[type, ...]) -> Any:
     return value
 
 
-def openai_error(status: int, message: str, code: str | None = None) -> Json:
+def optional_int(body: Json, *names: str) -> int | None:
+    """The value of the first field among *names* that is given.
+
+    Raises:
+        MalformedRequest: If it is not an integer.
+    """
+    for name in names:
+        value = body.get(name)
+        if type(value) is int:
+            return value
+        if value is not None:
+            raise MalformedRequest(f"Invalid type for '{name}': expected an integer.")
+    return None
+
+
+def openai_error(status: int, message: str) -> Json:
     """An error as both OpenAI endpoints give it."""
     by_status = {
         400: ("invalid_request_error", None),
@@ -100,5 +120,5 @@ def openai_error(status: int, message: str, code: str | None = None) -> Json:
         429: ("requests", "rate_limit_exceeded"),
     }
     other = "server_error" if status >= 500 else "invalid_request_error"
-    kind, usual_code = by_status.get(status, (other, None))
-    return {"error": {"message": message, "type": kind, "param": None, "code": code or usual_code}}
+    kind, code = by_status.get(status, (other, None))
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -16,6 +16,7 @@ from budget_guard.testing.wire import (
     ending_kind,
     mapping,
     openai_error,
+    optional_int,
     required,
     sse,
     tool_names,
@@ -26,25 +27,25 @@ class OpenAIChatWire:
     """The endpoint ``/v1/chat/completions``."""
 
     path = "/v1/chat/completions"
+    least_cap = 1
 
     def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
         stream = bool(body.get("stream"))
         messages = required(body, "messages", list)
-        cap = body.get("max_completion_tokens")
         return ProviderRequest(
             endpoint="chat_completions",
             model=required(body, "model", str),
             messages=messages,
             tools=tool_names(body.get("tools")),
             tool_choice=body.get("tool_choice"),
-            max_output_tokens=body.get("max_tokens") if cap is None else cap,
+            max_output_tokens=optional_int(body, "max_completion_tokens", "max_tokens"),
             stream=stream,
             include_usage=not stream or bool(mapping(body.get("stream_options")).get("include_usage")),
             temperature=body.get("temperature"),
             reasoning_effort=body.get("reasoning_effort"),
             verbosity=body.get("verbosity"),
             service_tier=body.get("service_tier"),
-            choices=body.get("n") or 1,
+            choices=optional_int(body, "n") or 1,
             input_tokens=weigh(messages, schemas=(body.get("tools"), body.get("response_format"))),
             headers=headers,
             body=body,
@@ -79,8 +80,8 @@ class OpenAIChatWire:
         last = sse({**envelope, "choices": [], **_usage_field(answer)}) if pending else b""
         yield Frame(ending_kind(answer), last + b"data: [DONE]\n\n")
 
-    def error(self, status: int, message: str, code: str | None = None) -> Json:
-        return openai_error(status, message, code)
+    def error(self, status: int, message: str) -> Json:
+        return openai_error(status, message)
 
 
 def _envelope(answer: Answer, kind: str) -> Json:

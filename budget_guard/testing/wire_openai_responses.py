@@ -17,6 +17,7 @@ from budget_guard.testing.wire import (
     ending_kind,
     mapping,
     openai_error,
+    optional_int,
     required,
     sse,
     tool_names,
@@ -29,6 +30,7 @@ class OpenAIResponsesWire:
     """The endpoint ``/v1/responses``."""
 
     path = "/v1/responses"
+    least_cap = 16
 
     def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
         given = required(body, "input", (str, list))
@@ -41,7 +43,7 @@ class OpenAIResponsesWire:
             instructions=instructions,
             tools=tool_names(body.get("tools")),
             tool_choice=body.get("tool_choice"),
-            max_output_tokens=body.get("max_output_tokens"),
+            max_output_tokens=optional_int(body, "max_output_tokens"),
             stream=bool(body.get("stream")),
             temperature=body.get("temperature"),
             reasoning_effort=mapping(body.get("reasoning")).get("effort"),
@@ -61,8 +63,8 @@ class OpenAIResponsesWire:
     def stream(self, request: ProviderRequest, answer: Answer) -> Iterator[Frame]:
         return _Events(request, answer).frames()
 
-    def error(self, status: int, message: str, code: str | None = None) -> Json:
-        return openai_error(status, message, code)
+    def error(self, status: int, message: str) -> Json:
+        return openai_error(status, message)
 
 
 class _Events:

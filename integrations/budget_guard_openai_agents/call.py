@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
@@ -157,6 +158,16 @@ class GuardedCall:
         else:
             for hold in self._holds:
                 await hold.acommit_estimate(reason)
+
+    def cut_short(self, error: BaseException) -> BudgetError | None:
+        """The stop that *error* is, where an output cap of a guard's own cut the answer off."""
+        if isinstance(error, ModelBehaviorError):
+            for guard, hold in zip(self.run.guards, self._holds, strict=True):
+                cut = hold.cut_short()
+                if cut is not None:
+                    self.run.stop(guard, cut)
+                    return recast(cut)
+        return None
 
     async def _release(self, reason: str) -> None:
         for hold in self._holds:

@@ -71,6 +71,8 @@ class _Guarded(Model):
                 response = await call.arguments.get_response(call.model.get_response)
         except BaseException as error:
             await call.fail(error)
+            if (cut := call.cut_short(error)) is not None:
+                raise cut from error
             raise
         await call.commit(usage_of(response.usage, response.output))
         return response

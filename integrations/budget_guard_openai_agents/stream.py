@@ -58,6 +58,8 @@ async def guarded_stream(call: GuardedCall) -> AsyncIterator[TResponseStreamEven
         if not settled:
             settled = True
             await call.fail(error)
+        if (cut := call.cut_short(error)) is not None:
+            raise cut from error
         raise
     finally:
         if not settled:

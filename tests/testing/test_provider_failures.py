@@ -36,14 +36,16 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return chat if request.param == "chat" else responses
 
 
+def text_in(event: Any) -> str:
+    """The piece of text that an event of either endpoint carries."""
+    if hasattr(event, "choices"):
+        return event.choices[0].delta.content or "" if event.choices else ""
+    return event.delta if event.type == "response.output_text.delta" else ""
+
+
 def deltas(stream: Any) -> Iterator[str]:
-    """The pieces of text of a stream of either endpoint, as they come."""
-    for event in stream:
-        piece = getattr(event, "delta", None) or (
-            getattr(event, "choices", None) and event.choices[0].delta.content
-        )
-        if isinstance(piece, str) and piece:
-            yield piece
+    """The pieces of text of a stream, as they come."""
+    return filter(None, map(text_in, stream))
 
 
 def client_of(provider: LocalProvider) -> AsyncOpenAI:
@@ -81,10 +83,23 @@ def test_each_retry_of_the_client_is_a_call(serve: Serve) -> None:
     assert provider.bill_nano == INPUT_NANO + OUTPUT_NANO
 
 
+def test_a_cap_below_the_minimum_of_its_endpoint_is_refused(serve: Serve) -> None:
+    provider, client = serve()
+    with pytest.raises(openai.BadRequestError, match="expected >= 16, got 15"):
+        client.responses.create(model="gpt-4o", input="hi", max_output_tokens=15)
+    with pytest.raises(openai.BadRequestError, match="expected >= 1, got 0"):
+        client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=0)
+    client.responses.create(model="gpt-4o", input="hi", max_output_tokens=16)
+    assert [served.outcome for served in provider.calls] == ["refused", "refused", "completed"]
+
+
 def test_a_body_that_is_no_request_is_a_bad_request_and_no_call(serve: Serve) -> None:
     provider, client = serve()
     with pytest.raises(openai.BadRequestError, match="messages"):
         client.post("/chat/completions", body={"model": "gpt-4o"}, cast_to=object)
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        body: Any = {"model": "gpt-4o", "messages": HI, "max_tokens": "many"}
+        client.post("/chat/completions", body=body, cast_to=object)
     with pytest.raises(openai.BadRequestError, match="JSON object"):
         client.post("/responses", body=[1], cast_to=object)
     assert provider.calls == []
@@ -152,9 +167,7 @@ async def test_a_cancelled_task_aborts_its_stream_after_exactly_the_released_chu
 
             async def read() -> None:
                 async for event in await call(client, stream=True):
-                    if getattr(event, "delta", None) or (
-                        getattr(event, "choices", None) and event.choices[0].delta.content
-                    ):
+                    if text_in(event):
                         received.set()
 
             task = asyncio.create_task(read())
