@@ -1,19 +1,18 @@
-"""The engine of a session: authorises, settles and books, written once for blocking and awaiting callers."""
+"""The engine of a session: decides on calls and books them, written once for blocking and awaiting callers."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 
-from budget_guard import events
 from budget_guard.admission import Admission, Plan, Rung, room
+from budget_guard.books import Books
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
 from budget_guard.decision import Action, Decision, Estimate, ModelCall, ToolCall
-from budget_guard.dimension import DIMENSIONS, Amounts, Limits, in_unit
+from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -22,14 +21,13 @@ from budget_guard.errors import (
     UnboundedCallError,
     UnknownPriceError,
 )
+from budget_guard.events import CallBlocked, CallReleased, ModelDowngraded
 from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Held, Ledger, Refused, ReserveOutcome, Revoked, Settled
 from budget_guard.pricing import PriceTable
 from budget_guard.report import BudgetReport
 from budget_guard.reservation import Reservation
 from budget_guard.scope import Scope
-from budget_guard.tally import Tally
-from budget_guard.timeline import Timeline
 from budget_guard.usage import Usage
 
 _log = logging.getLogger("budget_guard")
@@ -38,7 +36,7 @@ _RAISE = "Raise it with raise_limits({}=...), or start over with a larger Budget
 
 
 class Accountant:
-    """Decides and books for one run. Its flows yield ledger verbs; everything else is worked out here."""
+    """Decides and books for one run. It asks the ledger through flows, or is told what the ledger answered."""
 
     def __init__(
         self,
@@ -52,26 +50,23 @@ class Accountant:
         self.budget = budget
         self.ledger = ledger
         self.scopes = tuple(scopes)
-        self.tally = Tally()
-        self.timeline = Timeline(clock)
-        self.terminated_by: str | None = None
+        self.books = Books(scopes[0], clock)
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""
-        self.lock = threading.Lock()
-        """Guards the tally, the anchors and what was warned of."""
         self._scope = scopes[0]
         self._scope_names = tuple(map(str, scopes))
         self._admission = Admission(prices)
+        self._basis = prices.basis
         self._clock = clock
         self._report = report
         self._numbers = itertools.count(1)
-        self._spent = Amounts()
-        self._warned: set[tuple[Scope, int]] = set()
         self._warned_unbounded = False
+
+    # Before a call
 
     def authorize(self, call: ModelCall | ToolCall) -> Flow[Decision]:
         """Decide on *call* and hold its worst case."""
-        self.timeline.start()
+        self.books.timeline.start()
         decision_id = f"{self._scope.id}-{next(self._numbers)}"
         plan: Plan | None = None
         try:
@@ -99,7 +94,7 @@ class Accountant:
 
     def _in_time(self) -> Budget:
         budget = self.budget
-        if budget.max_duration_s is not None and (elapsed := self.timeline.at()) > budget.max_duration_s:
+        if budget.max_duration_s is not None and (elapsed := self.books.timeline.at()) > budget.max_duration_s:
             raise BudgetExceeded(
                 dimension="max_duration_s",
                 limit=budget.max_duration_s,
@@ -113,20 +108,18 @@ class Accountant:
         self, budget: Budget, decision_id: str, call: ModelCall | ToolCall
     ) -> Flow[tuple[ReserveOutcome, Plan]]:
         """Try to hold *call*: on its own model, or on the first cheaper one that fits."""
-        balances: Sequence[Balance] = yield "balances", (self.scopes,)
-        if len(self.scopes) > 1:
-            for balance in balances[1:]:
-                self._warn(balance.scope, balance.limits, balance.committed)
         if isinstance(call, ToolCall):
             plan = _plan_tool(call)
             outcome: ReserveOutcome = yield "reserve", (decision_id, self.scopes, plan.amounts, plan.amounts)
             return outcome, plan
+        balances: Sequence[Balance] = yield "balances", (self.scopes,)
+        if budget.soft_limit is not None:
+            for balance in balances[1:]:  # the run's own is checked whenever something is booked
+                self.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in self._admission.rungs(budget, call, balances, self._clock.now()):
-            with self.lock:
-                plan = self._admission.plan(budget, call, rung, balances)
-            needed = room(budget, plan, call.final)
-            outcome = yield "reserve", (decision_id, self.scopes, plan.amounts, needed)
+            plan = self._admission.plan(budget, call, rung, balances)
+            outcome = yield "reserve", (decision_id, self.scopes, plan.amounts, room(budget, plan, call.final))
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
@@ -137,18 +130,19 @@ class Accountant:
 
     def _admitted(self, decision_id: str, call: ModelCall | ToolCall, plan: Plan, would_refuse: str | None) -> Decision:
         name = plan.rung.model
-        requested = call.tool if isinstance(call, ToolCall) else call.model
+        requested = call[0]  # the model, or the tool
         action: Action = "allow"
         reason = ""
+        if name != requested:
+            action, reason = "downgrade", f"{requested} is too dear for what is left"
         if would_refuse is not None:
             action, reason = "advisory_warn", would_refuse
-        elif name != requested:
-            action, reason = "downgrade", f"{requested} is too dear for what is left"
-        at_s = self.timeline.at()
+        timeline = self.books.timeline
         decision = Decision(
             decision_id,
-            at_s,
+            timeline.at(),
             action,
+            "model" if isinstance(call, ModelCall) else "tool",
             name,
             requested,
             plan.estimate,
@@ -156,25 +150,24 @@ class Accountant:
             plan.clamped,
             plan.bounded,
             self._scope_names,
-            self._admission.prices.basis,
+            self._basis,
             reason,
             None,
             Reservation(decision_id, call, plan, self),
         )
-        timeline = self.timeline
-        timeline.decisions.append(decision)
-        timeline.emit(events.CallAdmitted(at_s, decision_id, name, plan.amounts.cost))
+        timeline.admitted(decision)
         if name != requested:
-            timeline.emit(events.ModelDowngraded(at_s, decision_id, requested, name, reason))
-        if not plan.bounded and self.budget.mode == "hard_gate" and not self._warned_unbounded:
+            timeline.emit(ModelDowngraded(decision.at_s, decision_id, requested, name, reason))
+        if not plan.bounded and not self._warned_unbounded and self.budget.mode == "hard_gate" and plan.amounts.cost:
             self._warn_unbounded(name)
         return decision
 
     def _blocked(self, decision_id: str, call: ModelCall | ToolCall, plan: Plan | None, error: BudgetError) -> Decision:
-        requested = call.tool if isinstance(call, ToolCall) else call.model
-        at_s = self.timeline.at()
-        self.terminated_by = _cause(error)
-        self.timeline.emit(events.CallBlocked(at_s, decision_id, requested, str(error)))
+        requested = call[0]
+        books = self.books
+        at_s = books.timeline.at()
+        books.terminated_by = _cause(error)
+        books.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error)))
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked)):
             error.report = self._report()
@@ -182,6 +175,7 @@ class Accountant:
             decision_id,
             at_s,
             "block",
+            "model" if isinstance(call, ModelCall) else "tool",
             requested,
             requested,
             plan.estimate if plan else Estimate(0, 0, 0),
@@ -189,12 +183,12 @@ class Accountant:
             False,
             plan.bounded if plan else False,
             self._scope_names,
-            self._admission.prices.basis,
+            self._basis,
             str(error),
             error,
             None,
         )
-        self.timeline.decisions.append(decision)
+        books.timeline.decisions.append(decision)
         _log.warning("%s: blocked %s: %s", self._scope, requested, error)
         return decision
 
@@ -212,187 +206,6 @@ class Accountant:
             remedy=_RAISE.format(DIMENSIONS[i]),
         )
 
-    def forward(self, reservation: Reservation) -> Flow[None]:
-        """Note that the call is being sent."""
-        yield "forward", (reservation.id,)
-
-    def commit(self, reservation: Reservation, usage: Usage | None, reason: str, model: str | None = None) -> Flow[int]:
-        """Book *usage*, or the estimate where it is None. Money that was spent is never refused here."""
-        call, plan = reservation.call, reservation.plan
-        assert isinstance(call, ModelCall)
-        name, price, held = plan.rung.model, plan.rung.price, plan.amounts
-        if model is not None and model != name:
-            name, price = model, self._admission.price_called(call, model, price, self._clock.now())
-        uncertain, unpriced = usage is None, price is None
-        if usage is None:
-            amounts = held
-        else:
-            cost = 0
-            if price is not None:
-                try:
-                    cost = price.cost(usage, self._clock.now())
-                except UnknownPriceError as error:
-                    # It is spent, whatever it was: at least what was held, and said to be unpriced.
-                    cost, unpriced, reason = held.cost, True, str(error)
-            amounts = Amounts(cost, *_tokens(usage), max(1, usage.requests))
-        settled: Settled = yield "commit", (reservation.id, amounts, uncertain)
-        at_s = self.timeline.at()
-        with self.lock:
-            first = self._book(reservation, amounts, settled, uncertain)
-            replaced = settled.replaced or Amounts()
-            self.tally.model(
-                name,
-                call.agent,
-                amounts.cost - replaced.cost,
-                first,
-                amounts.input_tokens - replaced.input_tokens,
-                amounts.output_tokens - replaced.output_tokens,
-            )
-            if unpriced:
-                self.tally.unpriced_calls += first
-            exceeded = (
-                plan.bounded
-                and usage is not None
-                and (amounts.input_tokens > held.input_tokens or amounts.output_tokens > held.output_tokens)
-            )
-            if exceeded:
-                self.tally.violations += first
-                self._admission.anchors.distrust(name)
-            elif usage is not None:
-                self._admission.anchors.learn(name, call.prompt, amounts.input_tokens, amounts.output_tokens)
-        if settled.replaced == amounts:
-            return amounts.cost  # said before
-        if exceeded:
-            self.timeline.emit(
-                events.BoundViolated(at_s, reservation.id, name, held.total_tokens, amounts.total_tokens)
-            )
-        self._tell(reservation, name, amounts, settled, uncertain, at_s)
-        if uncertain or unpriced:
-            _log.warning("%s: booked an estimate of %s for %s: %s", self._scope, amounts.cost, name, reason)
-        return amounts.cost
-
-    def interruption(self, reservation: Reservation, output_tokens: int) -> BudgetError | None:
-        """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
-        if self.revoked is not None:
-            return self.revoked
-        try:
-            self._in_time()
-        except BudgetExceeded as error:
-            return error
-        plan = reservation.plan
-        if plan.bounded and self.budget.mode == "hard_gate" and output_tokens > plan.estimate.output_tokens > 0:
-            return BudgetExceeded(
-                dimension="call_max_output_tokens",
-                limit=plan.estimate.output_tokens,
-                actual=output_tokens,
-                scope=str(self._scope),
-                remedy="The provider did not keep to the output cap that it was sent.",
-            )
-        return None
-
-    def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:
-        """The error for an answer that the guard's own output cap made useless."""
-        plan = reservation.plan
-        if not plan.clamped:
-            return None
-        limits = self.budget.limits
-        i = next((i for i in (0, 2, 3) if limits[i] is not None), 0)
-        return BudgetExceeded(
-            dimension=DIMENSIONS[i],
-            limit=in_unit(i, limits[i] or 0),
-            actual=in_unit(i, self._spent[i]),
-            scope=str(self._scope),
-            estimate=in_unit(i, plan.amounts[i]),
-            decision_id=reservation.id,
-            report=self._report(),
-            remedy=f"What is left paid for {plan.output_cap} output tokens, which cut the answer off. "
-            + _RAISE.format(DIMENSIONS[i]),
-        )
-
-    def commit_tool(self, reservation: Reservation, cost: int) -> Flow[int]:
-        """Book what a tool call cost, in nano-dollars."""
-        call = reservation.call
-        assert isinstance(call, ToolCall)
-        amounts = Amounts(cost=cost, tool_calls=1)
-        settled: Settled = yield "commit", (reservation.id, amounts, False)
-        with self.lock:
-            first = self._book(reservation, amounts, settled, uncertain=False)
-            replaced = settled.replaced or Amounts()
-            self.tally.tool(call.tool, call.agent, cost - replaced.cost, first)
-        if settled.replaced != amounts:
-            self._tell(reservation, call.tool, amounts, settled, False, self.timeline.at())
-        return cost
-
-    def release(self, reservation: Reservation, reason: str) -> Flow[None]:
-        """Give the hold back."""
-        if (yield "release", (reservation.id,)):
-            reservation.settled = True
-            name = reservation.plan.rung.model
-            self.timeline.emit(events.CallReleased(self.timeline.at(), reservation.id, name, reason))
-
-    def charge(self, call: ToolCall) -> Flow[None]:
-        """Book money that was spent without asking."""
-        self.timeline.start()
-        charge_id = f"{self._scope.id}-{next(self._numbers)}"
-        plan = _plan_tool(call)
-        passed: Refused | None = yield "charge", (charge_id, self.scopes, plan.amounts)
-        with self.lock:
-            self._spent = self._spent.plus(plan.amounts)
-            self.tally.tool(call.tool, call.agent, call.cost, 1)
-        self.timeline.emit(events.CallCommitted(self.timeline.at(), charge_id, call.tool, call.cost, False))
-        self._warn(self._scope, self.budget.limits, self._spent)
-        if passed is not None:
-            error = self._refusal(passed, plan)
-            error.report = self._report()
-            self.terminated_by = _cause(error)
-            raise error
-
-    def _book(self, reservation: Reservation, amounts: Amounts, settled: Settled, uncertain: bool) -> int:
-        """Keep the sums that are the same for models and tools; return 1 if it is the first time, else 0."""
-        replaced = settled.replaced
-        if replaced is None:
-            self._spent = self._spent.plus(amounts)
-        else:
-            self._spent = Amounts(*(s + a - r for s, a, r in zip(self._spent, amounts, replaced, strict=True)))
-            if replaced != amounts and not uncertain:
-                self.tally.uncertain -= replaced.cost
-        if uncertain and replaced is None:
-            self.tally.uncertain += amounts.cost
-        if replaced != amounts:
-            self.tally.overrun += settled.overrun
-        reservation.settled = True
-        return 1 if replaced is None else 0
-
-    def _tell(
-        self, reservation: Reservation, name: str, amounts: Amounts, settled: Settled, uncertain: bool, at_s: float
-    ) -> None:
-        self.timeline.emit(events.CallCommitted(at_s, reservation.id, name, amounts.cost, uncertain))
-        if settled.overrun:
-            self.timeline.emit(events.OverrunCharged(at_s, reservation.id, name, settled.overrun))
-        self._warn(self._scope, self.budget.limits, self._spent)
-
-    def _warn(self, scope: Scope, limits: Limits, committed: Amounts) -> None:
-        """Send `SoftLimitReached`, once for each limit."""
-        at = self.budget.soft_limit
-        if at is None:
-            return
-        for i, limit in enumerate(limits):
-            if limit is not None and committed[i] >= limit * at and (scope, i) not in self._warned:
-                with self.lock:
-                    if (scope, i) in self._warned:
-                        continue
-                    self._warned.add((scope, i))
-                fraction = committed[i] / limit if limit else 1.0
-                self.timeline.emit(
-                    events.SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4))
-                )
-                _log.warning("%s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
-
-    def forget_warnings(self) -> None:
-        """Warn of the run's own limits again: they were raised."""
-        with self.lock:
-            self._warned = {(scope, i) for scope, i in self._warned if scope != self._scope}
-
     def _warn_unbounded(self, model: str) -> None:
         self._warned_unbounded = True
         warnings.warn(
@@ -403,15 +216,140 @@ class Accountant:
             stacklevel=2,
         )
 
+    # While it runs
+
+    def interruption(self, reservation: Reservation, output_tokens: int) -> BudgetError | None:
+        """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
+        if self.revoked is not None:
+            return self.revoked
+        try:
+            self._in_time()
+        except BudgetExceeded as error:
+            return error
+        plan = reservation.plan
+        if plan.bounded and self.budget.mode == "hard_gate" and output_tokens > plan.amounts.output_tokens > 0:
+            return BudgetExceeded(
+                dimension="call_max_output_tokens",
+                limit=plan.amounts.output_tokens,
+                actual=output_tokens,
+                scope=str(self._scope),
+                decision_id=reservation.id,
+                remedy="The provider did not keep to the output cap that it was sent.",
+            )
+        return None
+
+    # After it
+
+    def bill(self, reservation: Reservation, usage: Usage, model: str | None) -> tuple[Amounts, str | None]:
+        """What to commit for *usage*, and why it is no exact price, if it is none.
+
+        Money that was spent is never refused here, and never booked as nothing.
+        """
+        call, plan = reservation.call, reservation.plan
+        if not isinstance(call, ModelCall):
+            raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
+        price = plan.rung.price
+        if model is not None and model != plan.rung.model:
+            price = self._admission.price_called(call, model, price, self._clock.now())
+        unpriced = None
+        if price is None:
+            cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"
+        else:
+            try:
+                cost = price.cost(usage, self._clock.now() if price.varies_by_hour else None)
+            except UnknownPriceError as error:
+                cost, unpriced = plan.amounts.cost, str(error)  # it is spent, whatever it was: at least what was held
+        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+        return Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, usage.requests or 1), unpriced
+
+    def booked(
+        self,
+        reservation: Reservation,
+        amounts: Amounts,
+        settled: Settled,
+        *,
+        model: str | None = None,
+        uncertain: str | None = None,
+        unpriced: str | None = None,
+    ) -> int:
+        """Take note that the ledger committed a model call; return its cost in nano-dollars."""
+        call, plan = reservation.call, reservation.plan
+        assert isinstance(call, ModelCall)
+        reservation.settled = True
+        name = model or plan.rung.model
+        if settled.replaced == amounts:
+            return amounts.cost  # it was booked before
+        violated = False
+        if uncertain is None:
+            held = plan.amounts
+            anchors = self._admission.anchors
+            violated = plan.bounded and (
+                amounts.input_tokens > held.input_tokens or amounts.output_tokens > held.output_tokens
+            )
+            if violated:
+                anchors.distrust(name)
+            else:
+                anchors.learn(name, call.prompt, amounts.input_tokens, amounts.output_tokens)
+        self.books.model_call(reservation, name, amounts, settled, uncertain, unpriced, violated)
+        self._warn(settled.committed)
+        return amounts.cost
+
+    def booked_tool(self, reservation: Reservation, amounts: Amounts, settled: Settled) -> int:
+        """Take note that the ledger committed a tool call; return its cost in nano-dollars."""
+        reservation.settled = True
+        if settled.replaced != amounts:
+            self.books.tool_call(reservation, amounts, settled)
+            self._warn(settled.committed)
+        return amounts.cost
+
+    def released(self, reservation: Reservation, reason: str, freed: bool) -> None:
+        """Take note that the ledger gave a hold back."""
+        reservation.settled = True
+        if freed:
+            timeline = self.books.timeline
+            timeline.emit(CallReleased(timeline.at(), reservation.id, reservation.plan.rung.model, reason))
+
+    def charge(self, call: ToolCall) -> Flow[None]:
+        """Book money that was spent without asking."""
+        self.books.timeline.start()
+        plan = _plan_tool(call)
+        charge = Reservation(f"{self._scope.id}-{next(self._numbers)}", call, plan, self)
+        passed: Refused | None = yield "charge", (charge.id, self.scopes, plan.amounts)
+        self.books.tool_call(charge, plan.amounts, None)
+        balances: Sequence[Balance] = yield "balances", (self.scopes[:1],)
+        self._warn(balances[0].committed)
+        if passed is not None:
+            error = self._refusal(passed, plan)
+            error.report = self._report()
+            self.books.terminated_by = _cause(error)
+            raise error
+
+    def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:
+        """The error for an answer that the guard's own output cap made useless."""
+        plan = reservation.plan
+        if not plan.clamped:
+            return None
+        balance = self.ledger.balances(self.scopes[:1])[0]
+        i = next((i for i in (0, 2, 3) if balance.limits[i] is not None), 0)
+        return BudgetExceeded(
+            dimension=DIMENSIONS[i],
+            limit=in_unit(i, balance.limits[i] or 0),
+            actual=in_unit(i, balance.committed[i] + balance.reserved[i]),
+            scope=str(self._scope),
+            estimate=in_unit(i, plan.amounts[i]),
+            decision_id=reservation.id,
+            report=self._report(),
+            remedy=f"What is left paid for {plan.output_cap} output tokens, which cut the answer off. "
+            + _RAISE.format(DIMENSIONS[i]),
+        )
+
+    def _warn(self, committed: Amounts) -> None:
+        if self.budget.soft_limit is not None:
+            self.books.warn(self._scope, self.budget.limits, committed, self.budget.soft_limit)
+
 
 def _plan_tool(call: ToolCall) -> Plan:
-    amounts = Amounts(cost=call.cost, tool_calls=1)
-    return Plan(Rung(call.tool, None), Estimate(0, 0, call.cost), amounts, None, False, True)
-
-
-def _tokens(usage: Usage) -> tuple[int, int, int]:
-    input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
-    return input_tokens, output_tokens, input_tokens + output_tokens
+    return Plan(Rung(call.tool, None), Amounts(cost=call.cost, tool_calls=1), None, False, True)
 
 
 def _cause(error: BudgetError) -> str:

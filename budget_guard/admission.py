@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from budget_guard.budget import Budget
 from budget_guard.decision import Estimate, ModelCall
-from budget_guard.dimension import Amounts
+from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.downgrade import refuse_dearer, refuse_incapable
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCallError, UnknownPriceError
 from budget_guard.estimate import Anchors
@@ -21,6 +21,7 @@ OUTPUT_FLOOR = 256
 MOST_OUTPUT_FLOOR = 2_048
 """Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
+_NO_LIMITS = (None, None, None, None)
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
 """What must be left for a soft gate to open."""
 
@@ -37,11 +38,15 @@ class Plan(NamedTuple):
     """What to hold for the call on one rung."""
 
     rung: Rung
-    estimate: Estimate
     amounts: Amounts
     output_cap: int | None
     clamped: bool
     bounded: bool
+
+    @property
+    def estimate(self) -> Estimate:
+        """The amounts as users see them."""
+        return Estimate(self.amounts.input_tokens, self.amounts.output_tokens, self.amounts.cost)
 
 
 class Admission:
@@ -126,11 +131,12 @@ class Admission:
             UnknownPriceError: If a hosted tool's fee is not known.
         """
         if budget.mode == "actuals_only":
-            return Plan(rung, Estimate(0, 0, 0), Amounts(requests=1), call.max_output_tokens, False, False)
+            return Plan(rung, Amounts(requests=1), call.max_output_tokens, False, False)
         model, price = rung
+        prompt = call.prompt
+        input_tokens, unweighed = self.anchors.bound(model, prompt)
         # where only requests or tool calls are limited, nothing depends on the tokens
-        hard = budget.mode == "hard_gate" and any(limit is not None for b in balances for limit in b.limits[:4])
-        input_tokens, unweighed = self.anchors.bound(model, call.prompt)
+        hard = budget.mode == "hard_gate" and any(balance.limits[:4] != _NO_LIMITS for balance in balances)
         if unweighed is not None:
             if hard and not budget.allowance.input_tokens:
                 raise UnboundedCallError(
@@ -140,39 +146,36 @@ class Admission:
                 )
             input_tokens += budget.allowance.input_tokens
         fees = self._fees(budget, call, rung, hard) if call.hosted_tools else 0
-        caps = [call.max_output_tokens, budget.call_max_output_tokens, None if price is None else price.max_output]
-        cap = min([known for known in caps if known is not None], default=None)
+        own, asked, cap = None if price is None else price.max_output, call.max_output_tokens, None
+        for most in (asked, budget.call_max_output_tokens, own):
+            if most is not None and (cap is None or most < cap):
+                cap = most
         clamped = False
-        if budget.clamp_output == "always" or (budget.clamp_output == "when_unset" and call.max_output_tokens is None):
+        cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * call.choices) + fees
+        if budget.clamp_output == "always" or (budget.clamp_output == "when_unset" and asked is None):
             share = 1.0 if call.final else budget.hold_share
-            kept = Amounts() if call.final else budget.kept_back
-            worth = affordable_output(balances, price, input_tokens, fees, share, kept)
-            if worth is not None and (cap is None or worth // call.choices < cap):
-                floor = max(OUTPUT_FLOOR, min(self.anchors.usual_output(model), MOST_OUTPUT_FLOOR))
-                floor = floor if cap is None else min(cap, floor)
-                cap, clamped = max(worth // call.choices, floor), True
-        own_limit = price is not None and cap == price.max_output
-        bounded = call.can_cap or call.max_output_tokens is not None or own_limit
-        if cap is None or (not bounded and budget.unbounded == "deny" and hard):
-            if hard:
-                raise UnboundedCallError(
-                    model=model,
-                    reason="its output has no cap" if cap is None else "no output cap can be sent with it",
-                    remedy="Set the model's own maximum output tokens, give max_output in its pricing=, "
-                    'or Budget(..., clamp_output="when_unset", unbounded="allow").',
-                )
-            cap, bounded = 0, False
-        output_tokens = cap * call.choices
-        cost = fees if price is None else fees + price.worst(input_tokens, output_tokens)
-        return Plan(
-            rung,
-            Estimate(input_tokens, output_tokens, cost),
-            Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, 1),
-            # The model's own limit holds without being sent, and our record of it may be out of date.
-            None if (own_limit and call.max_output_tokens is None) or not cap or not call.can_cap else cap,
-            clamped,
-            bounded,
-        )
+            kept = NOTHING if call.final else budget.kept_back
+            if cap is None or not _is_small(balances, cost, cap * call.choices, input_tokens, share, kept):
+                worth = affordable_output(balances, price, input_tokens, fees, share, kept)
+                if worth is not None and (cap is None or worth // call.choices < cap):
+                    floor = max(OUTPUT_FLOOR, min(self.anchors.usual_output(model), MOST_OUTPUT_FLOOR))
+                    clamped = True
+                    cap = max(worth // call.choices, floor if cap is None else min(cap, floor))
+                    cost = 0 if price is None else price.worst(input_tokens, cap * call.choices) + fees
+        by_itself = cap is not None and cap == own
+        bounded = cap is not None and (call.can_cap or asked is not None or by_itself)
+        if hard and (cap is None or not (bounded or budget.unbounded == "allow")):
+            raise UnboundedCallError(
+                model=model,
+                reason="its output has no cap" if cap is None else "no output cap can be sent with it",
+                remedy="Set the model's own maximum output tokens, give max_output in its pricing=, "
+                'or Budget(..., clamp_output="when_unset", unbounded="allow").',
+            )
+        output_tokens = 0 if cap is None else cap * call.choices
+        amounts = Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, 1)
+        # The model's own limit holds without being sent, and our record of it may be out of date.
+        sent = cap if call.can_cap and (asked is not None or not by_itself) else None
+        return Plan(rung, amounts, sent, clamped, bounded)
 
     def _fees(self, budget: Budget, call: ModelCall, rung: Rung, hard: bool) -> int:
         uses = budget.allowance.hosted_tool_calls
@@ -212,6 +215,22 @@ def spent_fraction(balances: Sequence[Balance]) -> float:
             if limit is not None:
                 fraction = max(fraction, balance.committed[i] / limit if limit else 1.0)
     return fraction
+
+
+def _is_small(
+    balances: Sequence[Balance], cost: int, output_tokens: int, input_tokens: int, share: float, kept: Amounts
+) -> bool:
+    """Whether a hold is within *share* of what remains everywhere, its input included: then no cap is needed."""
+    for _, limits, committed, reserved, _, _ in balances:
+        if limits[0] is not None and cost > (limits[0] - committed[0] - reserved[0] - kept[0]) * share:
+            return False
+        if limits[2] is not None and output_tokens > (limits[2] - committed[2] - reserved[2]) * share:
+            return False
+        if limits[3] is not None:
+            left = limits[3] - committed[3] - reserved[3]
+            if input_tokens + output_tokens > left * share:
+                return False
+    return True
 
 
 def affordable_output(

@@ -72,6 +72,7 @@ class Decision(NamedTuple):
     at_s: float
     """Seconds since the session started."""
     action: Action
+    kind: Literal["model", "tool"]
     name: str
     """The model to call, or the tool."""
     requested: str

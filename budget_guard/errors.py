@@ -91,8 +91,7 @@ class BudgetExceeded(BudgetError):
         asked = "" if estimate is None else f", and this call may take {_words(estimate)}"
         super().__init__(
             f"{dimension}={_words(limit)} of {scope} is reached: "
-            f"{_words(actual)} spent or held{asked}."
-            + (f" {remedy}" if remedy else "")
+            f"{_words(actual)} spent or held{asked}." + (f" {remedy}" if remedy else "")
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -83,6 +83,8 @@ class Prompt(NamedTuple):
     """Equal for equal instructions, tools and schema."""
     parts: tuple[tuple[int, int], ...]
     """For each message, a key that is equal for equal messages, and the most tokens that its text takes."""
+    text: int
+    """Most tokens of all the messages' text together."""
     unweighed: Mapping[int, str] = {}
     """By key, the messages that carry more than text, and what it is, for example ``"an image"``."""
     opaque: tuple[str, ...] = ()
@@ -125,7 +127,8 @@ def weigh(
         parts.append((key, _MESSAGE_TOKENS + sum(map(token_bound, texts))))
         if found is not None:
             unweighed[key] = found
-    return Prompt(base, hash(tuple(fixed)), tuple(parts), unweighed, tuple(opaque))
+    text = sum([weight for _, weight in parts])
+    return Prompt(base, hash(tuple(fixed)), tuple(parts), text, unweighed, tuple(opaque))
 
 
 _OPAQUE_PARTS = {
@@ -177,22 +180,18 @@ def _json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-class _Anchor(NamedTuple):
-    parts: tuple[tuple[int, int], ...]
-    input_tokens: int
-
-
 class Anchors:
     """What past calls were billed for, by conversation; bounds what the next call of each can take.
 
-    Not thread-safe: the session calls it under its own lock.
+    Safe to use from any thread without a lock: every step is one operation on a dict, and a lost one costs tightness,
+    not the bound.
     """
 
     __slots__ = ("_anchors", "_capacity", "_distrusted", "_largest_output", "_usual_output")
 
     def __init__(self, capacity: int = 256) -> None:
         self._capacity = capacity
-        self._anchors: OrderedDict[tuple[str, int, int], _Anchor] = OrderedDict()
+        self._anchors: dict[tuple[str, int, int], tuple[tuple[tuple[int, int], ...], int]] = {}
         self._distrusted: set[str] = set()
         self._largest_output = 0
         self._usual_output: dict[str, int] = {}
@@ -203,42 +202,47 @@ class Anchors:
 
     def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
-        parts = prompt.parts
+        base, _, parts, text, unweighed, opaque = prompt
         anchor = self._anchors.get(_conversation(model, prompt)) if parts else None
-        tokens = prompt.base + sum([weight for _, weight in parts])
+        tokens = base + text
         new: Sequence[tuple[int, int]] = parts
         if anchor is not None:
-            new = _added(anchor.parts, parts)
-            anchored = anchor.input_tokens + sum([weight for _, weight in new])
+            before, billed = anchor
+            new = _added(before, parts)
+            anchored = billed + sum([weight for _, weight in new]) if new else billed
             # the bytes alone are no bound where the billed part held more than text
-            tokens = anchored if prompt.unweighed else min(tokens, anchored)
-        unbounded = list(prompt.opaque)
-        if prompt.unweighed:
-            for key, _ in new:
-                what = prompt.unweighed.get(key)
-                if what is _KEPT_REASONING and self._largest_output:
-                    tokens += self._largest_output  # it is part of one output, so no longer than the longest
-                elif what is not None and what not in unbounded:
-                    unbounded.append(what)
+            tokens = anchored if unweighed or anchored < tokens else tokens
+        if not unweighed and not opaque:
+            return tokens, None
+        unbounded = list(opaque)
+        for key, _ in new:
+            what = unweighed.get(key)
+            if what is _KEPT_REASONING and self._largest_output:
+                tokens += self._largest_output  # it is part of one output, so no longer than the longest
+            elif what is not None and what not in unbounded:
+                unbounded.append(what)
         return tokens, ", ".join(unbounded) or None
 
     def learn(self, model: str, prompt: Prompt, input_tokens: int, output_tokens: int) -> None:
         """Remember what a call was billed for."""
-        self._largest_output = max(self._largest_output, output_tokens)
-        self._usual_output[model] = max(output_tokens, self._usual_output.get(model, 0) * 9 // 10)
+        if output_tokens > self._largest_output:
+            self._largest_output = output_tokens
+        usual = self._usual_output.get(model, 0) * 9 // 10
+        self._usual_output[model] = output_tokens if output_tokens > usual else usual
         if model in self._distrusted or not prompt.parts or prompt.opaque:
             return
-        key = _conversation(model, prompt)
-        self._anchors[key] = _Anchor(prompt.parts, input_tokens)
-        self._anchors.move_to_end(key)
-        if len(self._anchors) > self._capacity:
-            self._anchors.popitem(last=False)
+        anchors = self._anchors
+        anchors[_conversation(model, prompt)] = (prompt.parts, input_tokens)
+        if len(anchors) > self._capacity:
+            for oldest in list(anchors)[: self._capacity // 2]:
+                anchors.pop(oldest, None)
 
     def distrust(self, model: str) -> None:
         """Never anchor *model* again: it was billed above its bound once."""
         self._distrusted.add(model)
-        for key in [key for key in self._anchors if key[0] == model]:
-            del self._anchors[key]
+        for key in list(self._anchors):
+            if key[0] == model:
+                self._anchors.pop(key, None)
 
 
 def _conversation(model: str, prompt: Prompt) -> tuple[str, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from budget_guard.money import to_usd
 
@@ -17,6 +17,7 @@ class CallAdmitted(NamedTuple):
 
     at_s: float
     decision_id: str
+    kind: Literal["model", "tool"]
     name: str
     """The model, or the tool."""
     held: int
@@ -33,6 +34,7 @@ class CallCommitted(NamedTuple):
 
     at_s: float
     decision_id: str
+    kind: Literal["model", "tool"]
     name: str
     cost: int
     """Nano-dollars."""

@@ -19,8 +19,8 @@ PriceLike: TypeAlias = "tuple[float | str | Decimal, float | str | Decimal] | Ma
 
 ``(2.5e-6, 10e-6)`` is input and output, dollars per token. A mapping names buckets of `Usage` ("input",
 "output", "cache_read", "cache_write_5m", "web_search", "requests", ...), and any unit of `Usage.other` under
-"other". It may also give "max_output", "context_window" and "capabilities"; a mapping of these alone keeps the
-known prices.
+"other". It may also give "max_output", "context_window" and "capabilities"; a mapping of these alone keeps
+the known prices.
 Floats are read by their shortest form: ``2.5e-6`` is exactly that.
 """
 
@@ -75,9 +75,9 @@ def parse_overlay(model: str, value: PriceLike, units: Collection[str]) -> Overl
     field = f"pricing[{model!r}]"
     given: dict[str, Any]
     if isinstance(raw, Mapping):
-        given = {str(key): item for key, item in raw.items()}
-    elif isinstance(raw, (tuple, list)) and len(raw) == 2:
-        given = {"input": raw[0], "output": raw[1]}
+        given = _named(raw)
+    elif isinstance(raw, (tuple, list)) and len(value) == 2:
+        given = _named(zip(("input", "output"), value, strict=True))
     else:
         raise ValueError(f"{field}={raw!r} is not a price: use {_SHAPES}")
     known = {*BUCKETS, *units, *_LIMITS}
@@ -87,10 +87,12 @@ def parse_overlay(model: str, value: PriceLike, units: Collection[str]) -> Overl
             named = f'put a unit of that name under "other": {{{key!r}: 0.01}}'
             hint = f"did you mean {near[0]!r}?" if near else named
             raise ValueError(f"{field} has an unknown key {key!r}={given[key]!r}: {hint}")
-    other: Any = given.get("other", {})
+    other = given.get("other", {})
     if not isinstance(other, Mapping):
         raise ValueError(f'{field}["other"]={other!r} is not a mapping such as {{"code_runs": 0.03}}')
-    prices = {key: price for key, price in given.items() if key not in _LIMITS} | dict(other)
+    prices = {key: price for key, price in given.items() if key not in _LIMITS} | _named(
+        given.get("other", {})
+    )
     card = {unit: [(ALWAYS, _nano(price, f"{field}[{unit!r}]"))] for unit, price in prices.items()}
     return Overlay(
         card=card or None,
@@ -98,6 +100,10 @@ def parse_overlay(model: str, value: PriceLike, units: Collection[str]) -> Overl
         context_window=_tokens(given, "context_window", field),
         capabilities=_capabilities(given.get("capabilities"), field),
     )
+
+
+def _named(items: Any) -> dict[str, Any]:
+    return {str(name): item for name, item in dict(items).items()}
 
 
 def _nano(price: Any, field: str) -> Fraction:

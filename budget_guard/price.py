@@ -16,7 +16,7 @@ UNLIMITED_OUTPUT = 2**62
 
 _NO_TOP = 2**62
 
-# The only fallbacks there are: each is to a price that is never lower. Cache writes, audio and tool fees have none.
+# The only fallbacks there are, each to a price that is never lower. Cache writes, audio and fees have none.
 _FALLBACKS = {
     "cache_audio": "input_audio",
     "cache_read": "input",
@@ -88,7 +88,7 @@ class ModelPrice:
         self.capabilities = terms.capabilities
         """Of "tools", "vision", "json_schema", "reasoning" and "audio", those it has; None if not known."""
         self.assumed_alias = terms.assumed_alias
-        """Whether the name moves from model to model, as "-latest" does; the price is that of where it was."""
+        """Whether the name is one that moves from model to model, as "-latest" does."""
         cards = [terms.card, *(window.card for window in terms.windows), *terms.next_day]
         rates = (rate for card in cards for steps in card.values() for _, rate in steps)
         self._denominator = math.lcm(*(rate.denominator for rate in rates))
@@ -100,6 +100,11 @@ class ModelPrice:
 
     def __repr__(self) -> str:
         return f"ModelPrice(model={self.model!r}, provider={self.provider!r})"
+
+    @property
+    def varies_by_hour(self) -> bool:
+        """Whether the price depends on the time of day."""
+        return bool(self._hours)
 
     def cost(self, usage: Usage, at: datetime | None = None) -> int:
         """What *usage* costs, in nano-dollars, rounded up once.

@@ -200,37 +200,36 @@ class PriceTable:
         """The rate card in force on *day* and the windows of that day; None if there is no such tier."""
         changes: dict[str, Any] = {}
         if tier is not None:
-            entries = [] if not found.own else found.raw.get("variants", {}).get(tier, [])
-            active = [rates for start, rates in entries if start <= day.isoformat()]
+            entries: list[Any] = found.raw.get("variants", {}).get(tier, []) if found.own else []
+            active: list[dict[str, Any]] = [rates for start, rates in entries if start <= day.isoformat()]
             if not active:
                 return None
             for rates in reversed(active):  # the first in force wins
                 changes |= rates
-        base, windows = None, list[Window]()
-        for start, rates in found.raw["prices"]:
-            if isinstance(start, list):
+        base: dict[str, Any] = {}
+        windows: list[Window] = []
+        for start, rates in found.raw["prices"]:  # the last in force wins
+            if not isinstance(start, str):
                 opens, closes, days = start
                 windows.insert(0, Window(opens, closes, frozenset(days), self._card(rates | changes)))
-            elif base is None or start <= day.isoformat():
+            elif start <= day.isoformat():
                 base, windows = rates, []
-        assert base is not None
         return self._card(base | changes), windows
 
     def _card(self, rates: Mapping[str, Any]) -> RateCard:
         per = self._bundle.per
         card: dict[str, list[tuple[int, Fraction]]] = {}
-        for unit, value in rates.items():
-            first, *more = value if isinstance(value, list) else [value]
+        for unit, (first, *more) in rates.items():
             scale = _PICO_PER_NANO * per.get(unit, 1)
-            card[unit] = [(above, Fraction(pico, scale)) for above, pico in [(ALWAYS, first), *more]]
+            card[unit] = [(above, Fraction(pico, scale)) for above, pico in ((ALWAYS, first), *more)]
         return card
 
     def _nearest(self, model: str, provider: str | None) -> list[str]:
         known = self._bundle.providers
         asked, name = list(readings(model, provider_id(provider), known))[-1]
-        pool = (
-            FIRST_PARTY if asked is None or asked not in known else (asked, *known[asked].get("fallback", ()))
-        )
+        pool: tuple[str, ...] = FIRST_PARTY
+        if asked is not None and asked in known:
+            pool = (asked, *known[asked].get("fallback", ()))
         names = {name for each in pool for name in self._bundle.names(each)[0]}
         return difflib.get_close_matches(name, sorted(names), n=3)
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from budget_guard.decision import ModelCall, ToolCall
+from budget_guard.dimension import Amounts
 from budget_guard.errors import BudgetError
-from budget_guard.flow import adrive, drive
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.usage import Usage
 
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from budget_guard.accountant import Accountant
     from budget_guard.admission import Plan
 
+_NO_USAGE = "the provider sent no usage"
+
 
 class Reservation:
-    """The hold of one model call. Safe to settle from any thread; each verb is idempotent."""
+    """The hold of one call. Safe to settle from any thread; each verb is idempotent."""
 
     __slots__ = ("_accountant", "call", "id", "plan", "settled")
 
@@ -42,11 +44,11 @@ class Reservation:
 
     def forward(self) -> None:
         """Note that the call is being sent."""
-        drive(self._accountant.forward(self), self._accountant.ledger)
+        self._accountant.ledger.forward(self.id)
 
     async def aforward(self) -> None:
         """As `forward`."""
-        await adrive(self._accountant.forward(self), self._accountant.ledger.aio)
+        await self._accountant.ledger.aio.forward(self.id)
 
     def commit(self, usage: Usage | None, *, model: str | None = None) -> int:
         """Book what the call used, and give the rest of the hold back.
@@ -61,13 +63,19 @@ class Reservation:
         Raises:
             ReservationConflict: If other usage was committed before.
         """
-        flow = self._accountant.commit(self, usage, "the provider sent no usage", model)
-        return drive(flow, self._accountant.ledger)
+        if usage is None:
+            return self.commit_estimate(_NO_USAGE)
+        amounts, unpriced = self._accountant.bill(self, usage, model)
+        settled = self._accountant.ledger.commit(self.id, amounts)
+        return self._accountant.booked(self, amounts, settled, model=model, unpriced=unpriced)
 
     async def acommit(self, usage: Usage | None, *, model: str | None = None) -> int:
         """As `commit`."""
-        flow = self._accountant.commit(self, usage, "the provider sent no usage", model)
-        return await adrive(flow, self._accountant.ledger.aio)
+        if usage is None:
+            return await self.acommit_estimate(_NO_USAGE)
+        amounts, unpriced = self._accountant.bill(self, usage, model)
+        settled = await self._accountant.ledger.aio.commit(self.id, amounts)
+        return self._accountant.booked(self, amounts, settled, model=model, unpriced=unpriced)
 
     def commit_estimate(self, reason: str) -> int:
         """Book the estimate, because nobody knows what the call used. A later `commit` replaces it.
@@ -78,11 +86,15 @@ class Reservation:
         Returns:
             The cost, in nano-dollars.
         """
-        return drive(self._accountant.commit(self, None, reason), self._accountant.ledger)
+        amounts = self.plan.amounts
+        settled = self._accountant.ledger.commit(self.id, amounts, True)
+        return self._accountant.booked(self, amounts, settled, uncertain=reason)
 
     async def acommit_estimate(self, reason: str) -> int:
         """As `commit_estimate`."""
-        return await adrive(self._accountant.commit(self, None, reason), self._accountant.ledger.aio)
+        amounts = self.plan.amounts
+        settled = await self._accountant.ledger.aio.commit(self.id, amounts, True)
+        return self._accountant.booked(self, amounts, settled, uncertain=reason)
 
     def commit_cost(self, cost: UsdLike) -> int:
         """Book what a tool call cost, in dollars, and give the rest of the hold back.
@@ -93,11 +105,21 @@ class Reservation:
         Raises:
             ValueError: If *cost* is no amount of money. Nothing is booked then.
         """
-        return drive(self._accountant.commit_tool(self, nano_of(cost, "cost")), self._accountant.ledger)
+        amounts = Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+        return self._accountant.booked_tool(self, amounts, self._accountant.ledger.commit(self.id, amounts))
 
     async def acommit_cost(self, cost: UsdLike) -> int:
         """As `commit_cost`."""
-        return await adrive(self._accountant.commit_tool(self, nano_of(cost, "cost")), self._accountant.ledger.aio)
+        amounts = Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+        return self._accountant.booked_tool(self, amounts, await self._accountant.ledger.aio.commit(self.id, amounts))
+
+    def release(self, reason: str) -> None:
+        """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""
+        self._accountant.released(self, reason, self._accountant.ledger.release(self.id))
+
+    async def arelease(self, reason: str) -> None:
+        """As `release`."""
+        self._accountant.released(self, reason, await self._accountant.ledger.aio.release(self.id))
 
     def interruption(self, output_tokens: int) -> BudgetError | None:
         """Why a call that has begun must not go on; None while it may.
@@ -110,11 +132,3 @@ class Reservation:
     def cut_short(self) -> BudgetError | None:
         """The error for an answer that is of no use because the guard's own output cap cut it; None if it set none."""
         return self._accountant.cut_short(self)
-
-    def release(self, reason: str) -> None:
-        """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""
-        drive(self._accountant.release(self, reason), self._accountant.ledger)
-
-    async def arelease(self, reason: str) -> None:
-        """As `release`."""
-        await adrive(self._accountant.release(self, reason), self._accountant.ledger.aio)

@@ -147,7 +147,7 @@ class Session:
     @property
     def terminated_by(self) -> str | None:
         """What stopped the run: the name of a limit, or as in `BudgetReport.terminated_by`; None while nothing did."""
-        return self._accountant.terminated_by
+        return self._accountant.books.terminated_by
 
     @property
     def near_limit(self) -> bool:
@@ -165,26 +165,26 @@ class Session:
         Args:
             action: Only those with this action.
         """
-        latest = list(self._accountant.timeline.decisions)
+        latest = list(self._accountant.books.timeline.decisions)
         return [decision for decision in latest if action is None or decision.action == action]
 
     def events(self) -> list[Event]:
         """The latest events, oldest first; 1,000 are kept."""
-        return list(self._accountant.timeline.events)
+        return self._accountant.books.timeline.events()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
 
         A subscriber that raises is logged and does not disturb the run.
         """
-        return self._accountant.timeline.subscribe(subscriber)
+        return self._accountant.books.timeline.subscribe(subscriber)
 
     def report(self) -> BudgetReport:
         """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
         accountant = self._accountant
         balance = self._balance()
-        with accountant.lock:
-            tally = accountant.tally
+        with accountant.books.lock:
+            tally = accountant.books.tally
             return BudgetReport(
                 session_id=self.id,
                 budget={name: value for name, value in asdict(accountant.budget).items() if value is not None},
@@ -194,8 +194,8 @@ class Session:
                 remaining=_remaining(balance),
                 breakdown=tally.breakdown(),
                 by_agent=tally.by_agent(),
-                duration_seconds=accountant.timeline.duration(),
-                terminated_by=accountant.terminated_by,
+                duration_seconds=accountant.books.timeline.duration(),
+                terminated_by=accountant.books.terminated_by,
                 unpriced_calls=tally.unpriced_calls,
                 uncertain=to_usd(tally.uncertain),
                 overrun=to_usd(tally.overrun),
@@ -213,22 +213,21 @@ class Session:
             ValueError: If a name is not a limit, or a value is lower than before. Nothing is changed then.
         """
         accountant = self._accountant
-        with accountant.lock:
+        with accountant.books.lock:
             raised = accountant.budget.raised(**limits)
             self._ledger.set_limits(self._scope, raised.limits)
             accountant.budget = raised
-            accountant.terminated_by = None
             self.times_raised += 1
-        accountant.forget_warnings()
-        accountant.timeline.emit(LimitsRaised(accountant.timeline.at(), tuple(limits)))
+        accountant.books.limits_raised()
+        accountant.books.timeline.emit(LimitsRaised(accountant.books.timeline.at(), tuple(limits)))
 
     def revoke(self, reason: str) -> None:
         """Refuse every further call of this run. Calls in flight settle as usual."""
         accountant = self._accountant
         self._ledger.revoke(self._scope, reason)
-        accountant.terminated_by = "revoked"
+        accountant.books.terminated_by = "revoked"
         accountant.revoked = BudgetRevoked(scope=str(self._scope), reason=reason, at=self._clock.now())
-        accountant.timeline.emit(SessionRevoked(accountant.timeline.at(), reason))
+        accountant.books.timeline.emit(SessionRevoked(accountant.books.timeline.at(), reason))
 
     def authorize(self, call: ModelCall | ToolCall) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
@@ -260,11 +259,11 @@ class Session:
         return value
 
     def __enter__(self) -> Session:
-        self._accountant.timeline.start()
+        self._accountant.books.timeline.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._accountant.timeline.end()
+        self._accountant.books.timeline.end()
 
     async def __aenter__(self) -> Session:
         return self.__enter__()

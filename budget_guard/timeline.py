@@ -10,7 +10,7 @@ from typing import Any
 
 from budget_guard.clock import Clock
 from budget_guard.decision import Decision
-from budget_guard.events import Event, Subscriber
+from budget_guard.events import CallAdmitted, Event, Subscriber
 from budget_guard.money import to_usd
 
 _log = logging.getLogger("budget_guard")
@@ -24,7 +24,7 @@ _MONEY_FIELDS = {"held", "cost", "overrun"}
 class Timeline:
     """The logs of one session. Safe to use from any thread."""
 
-    __slots__ = ("_clock", "_lock", "_subscribers", "decisions", "ended_s", "events", "started_s")
+    __slots__ = ("_clock", "_events", "_lock", "_subscribers", "decisions", "ended_s", "started_s")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class Timeline:
         self.started_s: float | None = None
         """When the first call came, on the clock's own scale."""
         self.ended_s: float | None = None
-        self.events: deque[Event] = deque(maxlen=KEPT)
+        self._events: deque[Event | Decision] = deque(maxlen=KEPT)
         self.decisions: deque[Decision] = deque(maxlen=KEPT)
 
     def start(self) -> None:
@@ -68,14 +68,34 @@ class Timeline:
 
         return unsubscribe
 
+    def admitted(self, decision: Decision) -> None:
+        """Note a decision that lets a call through; its event is made only if somebody asks for it."""
+        self.decisions.append(decision)
+        self._events.append(decision)
+        if self._subscribers:
+            self._tell(_event_of(decision))
+
+    def events(self) -> list[Event]:
+        """The latest events, oldest first."""
+        return [_event_of(event) if isinstance(event, Decision) else event for event in list(self._events)]
+
     def emit(self, event: Event) -> None:
         """Note *event* and tell whoever subscribed. Never raises for a subscriber that does."""
-        self.events.append(event)
+        self._events.append(event)
+        if self._subscribers:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
             except Exception:
                 _log.exception("a budget_guard subscriber failed on %r", event)
+
+
+def _event_of(decision: Decision) -> CallAdmitted:
+    held = decision.estimate.cost
+    return CallAdmitted(decision.at_s, decision.id, decision.kind, decision.name, held)
 
 
 def describe(event: Event) -> dict[str, Any]:

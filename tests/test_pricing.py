@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget_guard.errors import UnknownPriceError
@@ -22,6 +23,8 @@ from budget_guard.usage import Usage
 
 TABLE = PriceTable.bundled()
 NANO = 10**9
+
+relaxed = settings(max_examples=60, deadline=None)  # a busy machine is no failure
 
 
 def utc(text: str) -> datetime:
@@ -443,23 +446,22 @@ def bundled_names(provider: str) -> list[str]:
     return [name for model in bundled()["providers"][provider]["models"] for name in model["names"]]
 
 
-def numbers(value: Any) -> Iterator[object]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from numbers(item)
-    elif not isinstance(value, str) and value is not None:
-        yield value
+def numbers(text: str) -> Iterator[str]:
+    """Every number and flag of a JSON text, as it is written."""
+    return (match[0] for match in re.finditer(r"(?<=[:,\[])[-+.\w]+", re.sub(r'"[^"]*"', '""', text)))
 
 
-def test_the_bundled_table_holds_no_float_and_no_undeclared_zero() -> None:
-    data = bundled()
-    assert {type(number) for number in numbers(data)} == {int, bool}  # bool: the flag of resold models
-    for provider, entry in data["providers"].items():
+def test_the_bundled_table_holds_integers_only() -> None:
+    words = {word for word in numbers(json.dumps(bundled(), separators=(",", ":"))) if not word.isdecimal()}
+    assert words == {"null", "true"}
+
+
+def test_the_bundled_table_has_no_zero_that_is_not_declared_free() -> None:
+    for provider, entry in bundled()["providers"].items():
         for model in entry["models"]:
             free = any(name.endswith(":free") for name in model["names"])
-            assert free or 0 not in set(numbers([r for _, r in model["prices"]])), (provider, model["names"])
+            listed = json.dumps([card for _, card in model["prices"]], separators=(",", ":"))
+            assert free or "0" not in set(numbers(listed)), (provider, model["names"])
 
 
 def test_every_bundled_name_resolves_to_a_price() -> None:
@@ -478,9 +480,10 @@ def test_the_basis_names_the_version_and_the_content() -> None:
 def test_found_prices_are_kept_and_bounded() -> None:
     table = PriceTable.bundled().overlaid({"m": (1, 1)})
     assert table.find("gpt-4o", at=NOW) is table.find("gpt-4o", at=NOW)
+    held = table.find("m", at=NOW)
     for day in range(1, 6000):
         table.find("m", at=datetime.fromordinal(day).replace(tzinfo=timezone.utc))
-    assert len(table._found) <= 4096
+    assert table.find("m", at=NOW) is not held  # let go on the way
 
 
 # --- overlays ----------------------------------------------------------------------------------------------
@@ -578,6 +581,7 @@ def test_the_basis_tells_overlays_apart_by_what_they_cost() -> None:
 amounts = st.integers(0, 10**9).map(lambda n: Decimal(n).scaleb(-12)) | st.floats(0, 1000, allow_nan=False)
 
 
+@relaxed
 @given(amounts, amounts, st.integers(0, M), st.integers(0, M))
 def test_an_overlay_is_charged_exactly_as_it_was_typed(
     a: Any, b: Any, tokens_in: int, tokens_out: int
@@ -587,6 +591,9 @@ def test_an_overlay_is_charged_exactly_as_it_was_typed(
     assert price.cost(Usage(tokens_in, output=tokens_out)) == math.ceil(exact * NANO)
 
 
+Steps: TypeAlias = "list[tuple[int, Fraction]]"
+Card: TypeAlias = "dict[str, Steps]"
+
 # --- properties --------------------------------------------------------------------------------------------
 
 tokens = st.integers(0, 10) | st.integers(0, 400_000)
@@ -594,25 +601,31 @@ rate = st.fractions(0, 50_000, max_denominator=10**6)
 steps = st.lists(
     st.tuples(st.sampled_from([10, 1000, 128_000, 200_000]), rate), max_size=3, unique_by=lambda s: s[0]
 )
-tiered = st.builds(lambda first, more: [(-1, first), *sorted(more)], rate, steps)
+
+
+def tiered_price(first: Fraction, more: list[tuple[int, Fraction]]) -> Steps:
+    return [(-1, first), *sorted(more)]
+
+
+def price_of(card: Card, open_hours: list[Window], later: list[Card]) -> ModelPrice:
+    return ModelPrice(Terms("m", "p", card, windows=open_hours, next_day=later))
+
+
+tiered = st.builds(tiered_price, rate, steps)
 cards = st.fixed_dictionaries(
     {"input": tiered, "output": tiered},
     optional=dict.fromkeys(
         ("cache_read", "cache_write_5m", "cache_write_1h", "reasoning", "requests"), tiered
     ),
 )
-windows = st.builds(
-    Window, st.integers(0, 86_399), st.integers(0, 86_399), st.frozensets(st.integers(0, 6)), cards
-)
-prices = st.builds(
-    lambda card, open_hours, later: ModelPrice(Terms("m", "p", card, windows=open_hours, next_day=later)),
-    cards,
-    st.lists(windows, max_size=2),
-    st.lists(cards, max_size=1),
-)
-moments = st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(timezone.utc))  # noqa: DTZ001
-def usage_of(counts: dict[str, int]) -> Usage:
-    return Usage(*(counts.get(bucket, 0) for bucket in BUCKETS[:-1]), requests=counts.get("requests", 1))
+seconds = st.integers(0, 86_399)
+windows = st.builds(Window, seconds, seconds, st.frozensets(st.integers(0, 6)), cards)
+prices = st.builds(price_of, cards, st.lists(windows, max_size=2), st.lists(cards, max_size=1))
+moments = st.integers(0, 3 * 366 * 86_400).map(lambda late: utc("2024-01-01T00:00") + timedelta(seconds=late))
+
+
+def usage_of(counts: dict[str, Any]) -> Usage:
+    return Usage(**counts)
 
 
 text_usage = st.fixed_dictionaries(
@@ -621,7 +634,7 @@ text_usage = st.fixed_dictionaries(
 ).map(usage_of)
 
 
-def cost_by_the_book(card: dict[str, list[tuple[int, Fraction]]], usage: Usage) -> Fraction | None:
+def cost_by_the_book(card: Card, usage: Usage) -> Fraction | None:
     """An independent reading of the rules: exact dollars, None where a unit has no price."""
     instead = {"cache_read": "input", "reasoning": "output", "requests": None}
     total = Fraction(0)
@@ -639,8 +652,9 @@ def cost_by_the_book(card: dict[str, list[tuple[int, Fraction]]], usage: Usage) 
     return total
 
 
+@relaxed
 @given(cards, text_usage)
-def test_a_cost_is_the_exact_sum_rounded_up_once(card: Any, usage: Usage) -> None:
+def test_a_cost_is_the_exact_sum_rounded_up_once(card: Card, usage: Usage) -> None:
     price, exact = ModelPrice(Terms("m", "p", card)), cost_by_the_book(card, usage)
     if exact is None:
         with pytest.raises(UnknownPriceError):
@@ -651,6 +665,7 @@ def test_a_cost_is_the_exact_sum_rounded_up_once(card: Any, usage: Usage) -> Non
         assert cost == math.ceil(exact)
 
 
+@relaxed
 @given(prices, text_usage, moments, tokens, tokens)
 def test_the_worst_is_never_below_a_cost_within_the_bounds(
     price: ModelPrice, usage: Usage, at: datetime, more_in: int, more_out: int
@@ -664,8 +679,9 @@ def test_the_worst_is_never_below_a_cost_within_the_bounds(
     assert bound >= cost
 
 
+@relaxed
 @given(cards, tokens, tokens)
-def test_the_worst_is_what_some_call_costs(card: Any, tokens_in: int, tokens_out: int) -> None:
+def test_the_worst_is_what_some_call_costs(card: Card, tokens_in: int, tokens_out: int) -> None:
     """The bound is tight: it is reached in the dearest bucket, at the end of some tier."""
     kinds = [b for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h") if b in card]
     ends = {tokens_in} | {above for steps in card.values() for above, _ in steps if 0 <= above < tokens_in}
@@ -679,6 +695,7 @@ def test_the_worst_is_what_some_call_costs(card: Any, tokens_in: int, tokens_out
     assert price.worst(tokens_in, tokens_out) == max(price.cost(call) for call in calls)
 
 
+@relaxed
 @given(prices, st.integers(0, 10**12), tokens)
 def test_the_affordable_output_fits_and_one_token_more_does_not(
     price: ModelPrice, nano: int, tokens_in: int

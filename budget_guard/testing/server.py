@@ -129,9 +129,7 @@ class HttpServer:
         Raises:
             RuntimeError: If the server does not come up.
         """
-        routes = [
-            Route(path, _Endpoint(handler, signal), methods=["POST"]) for path, handler in handlers.items()
-        ]
+        routes = [Route(path, _Endpoint(handler, signal), methods=["POST"]) for path, handler in handlers.items()]
         self._server = _Uvicorn(
             uvicorn.Config(
                 Starlette(routes=routes),

@@ -68,8 +68,7 @@ class OpenAIChatWire:
 
         def event(delta: Json, finish_reason: str | None = None) -> bytes:
             return b"".join(
-                sse({**envelope, "choices": [_choice(index, delta, finish_reason)]})
-                for index in range(answer.choices)
+                sse({**envelope, "choices": [_choice(index, delta, finish_reason)]}) for index in range(answer.choices)
             )
 
         yield Frame("opening", event({"role": "assistant", "content": "", "refusal": None}))

@@ -122,9 +122,7 @@ class _Events:
         arguments, place = item["arguments"], self._place(item)
         data = self._added({**item, "status": "in_progress", "arguments": ""})
         data += self._event("response.function_call_arguments.delta", **place, delta=arguments)
-        data += self._event(
-            "response.function_call_arguments.done", **place, name=item["name"], arguments=arguments
-        )
+        data += self._event("response.function_call_arguments.done", **place, name=item["name"], arguments=arguments)
         return data + self._done(item)
 
     def _place(self, item: Json) -> Json:

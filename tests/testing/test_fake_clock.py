@@ -52,7 +52,6 @@ def test_a_wait_jumps_to_its_end_and_looks_once_more() -> None:
     assert clock.monotonic() == 10
 
 
-@pytest.mark.asyncio
 async def test_an_async_wait_jumps_too_unless_the_future_is_done() -> None:
     clock, future = FakeClock(), asyncio.get_running_loop().create_future()
     assert not await clock.wait_async(future, 5)

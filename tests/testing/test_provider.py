@@ -50,9 +50,7 @@ def test_chat_json_carries_text_and_usage_and_is_billed_exactly(serve: Serve) ->
     assert reply.usage.completion_tokens_details.reasoning_tokens == 50
     assert provider.bill_nano == PRICED_NANO
     assert provider.bill_usd == Decimal("0.0045")
-    assert provider.calls[0].usage == Usage(
-        input=500, cache_read=400, cache_write_5m=100, output=200, reasoning=50
-    )
+    assert provider.calls[0].usage == Usage(input=500, cache_read=400, cache_write_5m=100, output=200, reasoning=50)
 
 
 def test_chat_stream_carries_the_same_and_costs_the_same(serve: Serve) -> None:
@@ -93,7 +91,6 @@ def test_responses_stream_carries_the_same_and_costs_the_same(serve: Serve) -> N
     assert provider.bill_nano == PRICED_NANO
 
 
-@pytest.mark.asyncio
 async def test_the_async_client_gets_the_same_from_both_endpoints() -> None:
     with LocalProvider(PRICED) as provider:
         async with AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0) as client:

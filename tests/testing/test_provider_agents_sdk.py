@@ -46,7 +46,6 @@ async def run(request: pytest.FixtureRequest) -> AsyncIterator[tuple[LocalProvid
             yield provider, Agent("reporter", model=model, tools=[weather], model_settings=settings)
 
 
-@pytest.mark.asyncio
 async def test_a_tool_loop_runs_to_its_end(run: tuple[LocalProvider, Agent[Any]]) -> None:
     provider, agent = run
     result = await Runner.run(agent, "What is the weather in Bern?", run_config=UNTRACED)
@@ -59,7 +58,6 @@ async def test_a_tool_loop_runs_to_its_end(run: tuple[LocalProvider, Agent[Any]]
     assert "sunny in Bern" in str(provider.calls[1].messages)
 
 
-@pytest.mark.asyncio
 async def test_a_streamed_tool_loop_runs_to_its_end(run: tuple[LocalProvider, Agent[Any]]) -> None:
     provider, agent = run
     result = Runner.run_streamed(agent, "What is the weather in Bern?", run_config=UNTRACED)
@@ -72,7 +70,6 @@ async def test_a_streamed_tool_loop_runs_to_its_end(run: tuple[LocalProvider, Ag
     assert [(served.stream, served.include_usage) for served in provider.calls] == [(True, True)] * 2
 
 
-@pytest.mark.asyncio
 async def test_an_agent_that_never_stops_is_billed_for_every_turn(
     run: tuple[LocalProvider, Agent[Any]],
 ) -> None:

@@ -117,9 +117,7 @@ def test_a_reply_cut_before_its_body_is_billed_whole(serve: Serve, call: Callabl
 def test_a_stream_cut_after_some_chunks_is_billed_for_those(
     serve: Serve, call: Callable[..., Any], chunks: int, output: int
 ) -> None:
-    provider, client = serve(
-        Reply(text="abcdefgh", chunks=4, input_tokens=100, output_tokens=40, drop_after=chunks)
-    )
+    provider, client = serve(Reply(text="abcdefgh", chunks=4, input_tokens=100, output_tokens=40, drop_after=chunks))
     received: list[str] = []
     with pytest.raises(openai.APIConnectionError):
         received.extend(deltas(call(client, stream=True)))
@@ -140,9 +138,7 @@ def test_what_was_sent_before_the_cut_arrives(serve: Serve, call: Callable[..., 
 def test_a_stream_that_the_client_closes_is_billed_for_the_chunks_it_let_come(
     serve: Serve, call: Callable[..., Any]
 ) -> None:
-    provider, client = serve(
-        Reply(text="abcdefgh", chunks=4, input_tokens=100, output_tokens=40, gate_chunks=True)
-    )
+    provider, client = serve(Reply(text="abcdefgh", chunks=4, input_tokens=100, output_tokens=40, gate_chunks=True))
     stream = call(client, stream=True)
     provider.release_chunk(2)
     pieces = deltas(stream)
@@ -154,13 +150,10 @@ def test_a_stream_that_the_client_closes_is_billed_for_the_chunks_it_let_come(
     assert provider.bill_nano == 100 * INPUT_NANO + 20 * OUTPUT_NANO
 
 
-@pytest.mark.asyncio
 async def test_a_cancelled_task_aborts_its_stream_after_exactly_the_released_chunks(
     call: Callable[..., Any],
 ) -> None:
-    reply = Reply(
-        text="abcdefgh", chunks=4, input_tokens=100, output_tokens=43, reasoning_tokens=3, gate_chunks=True
-    )
+    reply = Reply(text="abcdefgh", chunks=4, input_tokens=100, output_tokens=43, reasoning_tokens=3, gate_chunks=True)
     with LocalProvider(reply) as provider:
         async with client_of(provider) as client:
             received = asyncio.Event()
@@ -184,7 +177,6 @@ async def test_a_cancelled_task_aborts_its_stream_after_exactly_the_released_chu
         assert provider.bill_nano == 100 * INPUT_NANO + 11 * OUTPUT_NANO
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(("stream", "output"), [(False, 40), (True, 0)])
 async def test_a_call_given_up_before_its_answer_is_billed_whole_unless_it_streams(
     call: Callable[..., Any], stream: bool, output: int
@@ -231,7 +223,6 @@ def test_late_usage_is_held_back_while_paused_and_billed_although_never_read(
     assert provider.bill_nano == 100 * INPUT_NANO + 40 * OUTPUT_NANO
 
 
-@pytest.mark.asyncio
 async def test_two_hundred_calls_are_served_at_once() -> None:
     with LocalProvider(Reply(input_tokens=10, output_tokens=2)) as provider:
         async with client_of(provider) as client:

@@ -1,0 +1,189 @@
+"""Every call of every kind of run is seen once, and costs what the provider bills."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pytest
+
+pytest.importorskip("agents")
+
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    Model,
+    ModelProvider,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIProvider,
+    OpenAIResponsesModel,
+    RunConfig,
+    Runner,
+    function_tool,
+    set_default_openai_client,
+)
+from agents.models import _openai_shared
+from openai import AsyncOpenAI
+
+from budget_guard import Budget
+from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
+from budget_guard.testing import LocalProvider, Reply
+from tests.integrations.openai_agents.support import (
+    BIG,
+    NAMELESS_PRICE,
+    DelegatingModel,
+    Lab,
+    NamelessModel,
+    agent_named,
+    agree,
+    by_role,
+    caller_of,
+    capped,
+    client_of,
+    lookup,
+    never_below,
+    run_anyhow,
+    run_in,
+)
+
+MODES = ["run", "run_sync", "run_streamed"]
+HELPER = "gpt-4.1-mini"
+
+MakeModel: TypeAlias = Callable[[str], Any]
+
+
+@dataclass
+class Setting:
+    """How the models of one test are made."""
+
+    kind: str
+    client: AsyncOpenAI
+    provider: LocalProvider
+    settings: ModelSettings
+
+    def model(self, name: str) -> Any:
+        made: dict[str, Callable[[], Any]] = {
+            "name": lambda: name,
+            "name, default client": lambda: name,
+            "responses": lambda: OpenAIResponsesModel(name, openai_client=self.client),
+            "chat": lambda: OpenAIChatCompletionsModel(name, openai_client=self.client),
+            "custom": lambda: DelegatingModel(OpenAIResponsesModel(name, openai_client=self.client), name),
+            # its class stands for one price only, so it takes the part of the big model alone
+            "nameless": lambda: NamelessModel(OpenAIChatCompletionsModel(BIG, openai_client=self.client)),
+        }
+        return made[self.kind]()
+
+    def config(self) -> RunConfig:
+        if self.kind == "name":
+            return RunConfig(model_provider=OpenAIProvider(openai_client=self.client), tracing_disabled=True)
+        return RunConfig(tracing_disabled=True)
+
+    def agent(self, name: str, model: str = BIG, **options: Any) -> Agent[Any]:
+        return agent_named(name, self.model(model), model_settings=self.settings, **options)
+
+
+KINDS = ["name", "name, default client", "responses", "chat", "custom", "nameless"]
+
+
+def tool_loop(setting: Setting) -> Agent[Any]:
+    return setting.agent("Worker", tools=[lookup])
+
+
+def handoff(setting: Setting) -> Agent[Any]:
+    return setting.agent("Triage", handoffs=[setting.agent("Helper", HELPER)])
+
+
+def sub_agents(setting: Setting) -> Agent[Any]:
+    helper = setting.agent("Helper", HELPER)
+    return setting.agent("Boss", tools=[helper.as_tool("ask", "Ask the helper.")])
+
+
+def guardrail_agent(setting: Setting) -> Agent[Any]:
+    async def check(context: Any, agent: Agent[Any], input: Any) -> GuardrailFunctionOutput:
+        judged = await Runner.run(setting.agent("Helper", HELPER), input, run_config=setting.config())
+        return GuardrailFunctionOutput(judged.final_output, tripwire_triggered=False)
+
+    return setting.agent("Worker", tools=[lookup], input_guardrails=[InputGuardrail(check)])
+
+
+def nested_run(setting: Setting) -> Agent[Any]:
+    @function_tool
+    async def delegate() -> str:
+        result = await Runner.run(setting.agent("Helper", HELPER), "go", run_config=setting.config())
+        return str(result.final_output)
+
+    return setting.agent("Delegator", tools=[delegate])
+
+
+def nested_streamed_run(setting: Setting) -> Agent[Any]:
+    @function_tool
+    async def delegate() -> str:
+        result = await run_in("run_streamed", setting.agent("Helper", HELPER), "go", run_config=setting.config())
+        return str(result.final_output)
+
+    return setting.agent("Delegator", tools=[delegate])
+
+
+def nested_run_in_a_thread(setting: Setting) -> Agent[Any]:
+    @function_tool
+    def delegate() -> str:
+        own = client_of(setting.provider)  # connections belong to one event loop
+        kind = "name" if setting.kind == "name, default client" else setting.kind
+        there = Setting(kind, own, setting.provider, setting.settings)
+        result = run_anyhow("run_sync", lambda _: (there.agent("Helper", HELPER), there.config()), own)
+        return str(result.final_output)
+
+    return setting.agent("Delegator", tools=[delegate])
+
+
+SCENARIOS: dict[Callable[[Setting], Agent[Any]], int] = {
+    tool_loop: 3,
+    handoff: 2,
+    sub_agents: 12,
+    guardrail_agent: 4,
+    nested_run: 3,
+    nested_streamed_run: 3,
+    nested_run_in_a_thread: 3,
+}
+"""Each with the calls it takes."""
+
+LONG = {"output_tokens": 1_000, "reasoning_tokens": 30}
+SCRIPT = by_role(
+    {
+        "Worker": [caller_of("lookup", key="a"), caller_of("lookup", key="b"), Reply(text="done", **LONG)],
+        "Triage": caller_of("transfer_to_helper"),
+        "Boss": [caller_of("ask", times=10, input="help"), Reply(text="done")],
+        "Delegator": [caller_of("delegate"), Reply(text="done")],
+        "Helper": Reply(text="helped", **LONG),
+    }
+)
+
+
+@pytest.fixture(params=KINDS)
+def setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+    with LocalProvider(SCRIPT) as provider:
+        client = client_of(provider)
+        if request.param == "name, default client":
+            monkeypatch.setattr(_openai_shared, "_default_openai_client", None)  # put back afterwards
+            set_default_openai_client(client)
+        yield Setting(request.param, client, provider, capped(1_000, include_usage=True))
+
+
+def guard_of(budget: Budget, **options: Any) -> BudgetGuard:
+    return BudgetGuard(budget, pricing=NAMELESS_PRICE, **options)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_call_is_seen_once_and_costs_what_is_billed(
+    mode: str, scenario: Callable[[Setting], Agent[Any]], setting: Setting
+) -> None:
+    guard = guard_of(Budget("$50.00"))
+    run_anyhow(mode, lambda _: (scenario(setting), setting.config()), setting.client, hooks=guard)
+    assert len(setting.provider.calls) == SCENARIOS[scenario]
+    agree(setting.provider, guard)
+    assert guard.session.terminated_by is None
