@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 
-from budget_guard.admission import Admission, Plan, Rung, room
+from budget_guard.admission import Admission, Plan, Rung, priced_part, room
 from budget_guard.books import Books
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
@@ -32,6 +33,9 @@ from budget_guard.usage import Usage
 
 _log = logging.getLogger("budget_guard")
 
+_EVENTS_IN_ERRORS = 20
+"""An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
+
 _RAISE = "Raise it with raise_limits({}=...), or start over with a larger Budget."
 
 
@@ -45,9 +49,8 @@ class Accountant:
         scopes: Sequence[Scope],
         prices: PriceTable,
         clock: Clock,
-        report: Callable[[], BudgetReport],
+        report: Callable[[int], BudgetReport],
     ) -> None:
-        self.budget = budget
         self.ledger = ledger
         self.scopes = tuple(scopes)
         self.books = Books(scopes[0], clock)
@@ -59,50 +62,59 @@ class Accountant:
         self._basis = prices.basis
         self._clock = clock
         self._report = report
+        self._prefix = f"{scopes[0].id}-{uuid.uuid4().hex[:8]}"  # a run may be resumed by another session
         self._numbers = itertools.count(1)
         self._warned_unbounded = False
+        self.set_budget(budget)
+
+    def set_budget(self, budget: Budget) -> None:
+        """Decide by *budget* from now on."""
+        self.budget = budget
+        self._limits = budget.limits
 
     # Before a call
 
     def authorize(self, call: ModelCall | ToolCall) -> Flow[Decision]:
         """Decide on *call* and hold its worst case."""
         self.books.timeline.start()
-        decision_id = f"{self._scope.id}-{next(self._numbers)}"
+        decision_id = f"{self._prefix}-{next(self._numbers)}"
         plan: Plan | None = None
+        advisory = self.budget.mode == "advisory_estimate"
+        deadline: float | None = None
         try:
-            budget = self._in_time()
-            deadline: float | None = None
             while True:
-                outcome, plan = yield from self._attempt(budget, decision_id, call)
-                if not isinstance(outcome, Refused):
-                    break
+                late = self._too_late()
+                if late is not None and not advisory:
+                    raise late
+                outcome, plan = yield from self._attempt(self.budget, decision_id, call)
+                if isinstance(outcome, Held):
+                    return self._admitted(decision_id, call, plan, late)
+                if isinstance(outcome, Revoked):
+                    raise BudgetRevoked(scope=str(outcome.scope), reason=outcome.reason, at=outcome.at)
                 now = self._clock.monotonic()
-                deadline = now + budget.max_wait_s if deadline is None else deadline
+                deadline = now + self.budget.max_wait_s if deadline is None else deadline
                 if not outcome.waiting_helps or now >= deadline:
                     break
                 yield "await_room", (outcome.version, deadline - now)
-                budget = self._in_time()
-            if isinstance(outcome, Held):
-                return self._admitted(decision_id, call, plan, None)
-            error: BudgetError = self._refusal(outcome, plan)
-            if budget.mode == "advisory_estimate" and isinstance(outcome, Refused):
-                yield "reserve", (decision_id, self.scopes, plan.amounts, None)
-                return self._admitted(decision_id, call, plan, str(error))
-        except (BudgetExceeded, UnknownPriceError, UnboundedCallError, InvalidDowngradeError) as refusal:
-            error = refusal
-        return self._blocked(decision_id, call, plan, error)
+            refused = self._exceeded(outcome, plan.amounts)
+            if not advisory:
+                raise refused
+            yield "reserve", (decision_id, self.scopes, plan.amounts, None)
+            return self._admitted(decision_id, call, plan, refused)
+        except (BudgetExceeded, BudgetRevoked, UnknownPriceError, UnboundedCallError, InvalidDowngradeError) as error:
+            return self._blocked(decision_id, call, plan, error)
 
-    def _in_time(self) -> Budget:
-        budget = self.budget
-        if budget.max_duration_s is not None and (elapsed := self.books.timeline.at()) > budget.max_duration_s:
-            raise BudgetExceeded(
-                dimension="max_duration_s",
-                limit=budget.max_duration_s,
-                actual=round(elapsed, 3),
-                scope=str(self._scope),
-                remedy=_RAISE.format("max_duration_s"),
-            )
-        return budget
+    def _too_late(self) -> BudgetExceeded | None:
+        most = self.budget.max_duration_s
+        if most is None or (elapsed := self.books.timeline.at()) <= most:
+            return None
+        return BudgetExceeded(
+            dimension="max_duration_s",
+            limit=most,
+            actual=round(elapsed, 3),
+            scope=str(self._scope),
+            remedy=_RAISE.format("max_duration_s"),
+        )
 
     def _attempt(
         self, budget: Budget, decision_id: str, call: ModelCall | ToolCall
@@ -110,7 +122,8 @@ class Accountant:
         """Try to hold *call*: on its own model, or on the first cheaper one that fits."""
         if isinstance(call, ToolCall):
             plan = _plan_tool(call)
-            outcome: ReserveOutcome = yield "reserve", (decision_id, self.scopes, plan.amounts, plan.amounts)
+            needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
+            outcome: ReserveOutcome = yield "reserve", (decision_id, self.scopes, plan.amounts, needed)
             return outcome, plan
         balances: Sequence[Balance] = yield "balances", (self.scopes,)
         if budget.soft_limit is not None:
@@ -128,15 +141,17 @@ class Accountant:
         assert first is not None  # there is always a first rung
         return first
 
-    def _admitted(self, decision_id: str, call: ModelCall | ToolCall, plan: Plan, would_refuse: str | None) -> Decision:
+    def _admitted(
+        self, decision_id: str, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None
+    ) -> Decision:
         name = plan.rung.model
         requested = call[0]  # the model, or the tool
         action: Action = "allow"
         reason = ""
         if name != requested:
             action, reason = "downgrade", f"{requested} is too dear for what is left"
-        if would_refuse is not None:
-            action, reason = "advisory_warn", would_refuse
+        if ignored is not None:
+            action, reason = "advisory_warn", str(ignored)
         timeline = self.books.timeline
         decision = Decision(
             decision_id,
@@ -170,7 +185,7 @@ class Accountant:
         books.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error)))
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked)):
-            error.report = self._report()
+            error.report = self._report(_EVENTS_IN_ERRORS)
         decision = Decision(
             decision_id,
             at_s,
@@ -189,20 +204,17 @@ class Accountant:
             None,
         )
         books.timeline.decisions.append(decision)
-        _log.warning("%s: blocked %s: %s", self._scope, requested, error)
+        _log.info("%s: blocked %s: %s", self._scope, requested, error)
         return decision
 
-    def _refusal(self, outcome: ReserveOutcome, plan: Plan) -> BudgetExceeded | BudgetRevoked:
-        if isinstance(outcome, Revoked):
-            return BudgetRevoked(scope=str(outcome.scope), reason=outcome.reason, at=outcome.at)
-        assert isinstance(outcome, Refused)
-        i = outcome.dimension
+    def _exceeded(self, refused: Refused, asked: Amounts | None) -> BudgetExceeded:
+        i = refused.dimension
         return BudgetExceeded(
             dimension=DIMENSIONS[i],
-            limit=in_unit(i, outcome.limit),
-            actual=in_unit(i, outcome.committed + outcome.reserved),
-            scope=str(outcome.scope),
-            estimate=in_unit(i, plan.amounts[i]),
+            limit=in_unit(i, refused.limit),
+            actual=in_unit(i, refused.committed + refused.reserved),
+            scope=str(refused.scope),
+            estimate=None if asked is None else in_unit(i, asked[i]),
             remedy=_RAISE.format(DIMENSIONS[i]),
         )
 
@@ -222,10 +234,9 @@ class Accountant:
         """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
         if self.revoked is not None:
             return self.revoked
-        try:
-            self._in_time()
-        except BudgetExceeded as error:
-            return error
+        late = self._too_late()
+        if late is not None:
+            return late
         plan = reservation.plan
         if plan.bounded and self.budget.mode == "hard_gate" and output_tokens > plan.amounts.output_tokens > 0:
             return BudgetExceeded(
@@ -251,14 +262,16 @@ class Accountant:
         price = plan.rung.price
         if model is not None and model != plan.rung.model:
             price = self._admission.price_called(call, model, price, self._clock.now())
-        unpriced = None
+        unpriced: str | None = None
         if price is None:
             cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"
         else:
             try:
                 cost = price.cost(usage, self._clock.now() if price.varies_by_hour else None)
-            except UnknownPriceError as error:
-                cost, unpriced = plan.amounts.cost, str(error)  # it is spent, whatever it was: at least what was held
+            except UnknownPriceError:
+                # It is spent, whatever it was: at least what was held, and at least the part that has a price.
+                cost, unpriced = priced_part(price, usage)
+                cost = max(cost, plan.amounts.cost)
         input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
         return Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, usage.requests or 1), unpriced
 
@@ -276,9 +289,9 @@ class Accountant:
         call, plan = reservation.call, reservation.plan
         assert isinstance(call, ModelCall)
         reservation.settled = True
+        if not settled.changed:
+            return settled.charged.cost
         name = model or plan.rung.model
-        if settled.replaced == amounts:
-            return amounts.cost  # it was booked before
         violated = False
         if uncertain is None:
             held = plan.amounts
@@ -290,17 +303,19 @@ class Accountant:
                 anchors.distrust(name)
             else:
                 anchors.learn(name, call.prompt, amounts.input_tokens, amounts.output_tokens)
-        self.books.model_call(reservation, name, amounts, settled, uncertain, unpriced, violated)
+        elif plan.rung.price is None or not amounts.total_tokens:
+            unpriced = uncertain  # nobody knows what it cost, and nothing was estimated
+        self.books.model_call(reservation, name, settled, uncertain, unpriced, violated)
         self._warn(settled.committed)
         return amounts.cost
 
-    def booked_tool(self, reservation: Reservation, amounts: Amounts, settled: Settled) -> int:
+    def booked_tool(self, reservation: Reservation, settled: Settled) -> int:
         """Take note that the ledger committed a tool call; return its cost in nano-dollars."""
         reservation.settled = True
-        if settled.replaced != amounts:
-            self.books.tool_call(reservation, amounts, settled)
+        if settled.changed:
+            self.books.tool_call(reservation, settled.charged, settled.overrun)
             self._warn(settled.committed)
-        return amounts.cost
+        return settled.charged.cost
 
     def released(self, reservation: Reservation, reason: str, freed: bool) -> None:
         """Take note that the ledger gave a hold back."""
@@ -313,14 +328,14 @@ class Accountant:
         """Book money that was spent without asking."""
         self.books.timeline.start()
         plan = _plan_tool(call)
-        charge = Reservation(f"{self._scope.id}-{next(self._numbers)}", call, plan, self)
+        charge = Reservation(f"{self._prefix}-{next(self._numbers)}", call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self.scopes, plan.amounts)
-        self.books.tool_call(charge, plan.amounts, None)
+        self.books.tool_call(charge, plan.amounts, 0)
         balances: Sequence[Balance] = yield "balances", (self.scopes[:1],)
         self._warn(balances[0].committed)
         if passed is not None:
-            error = self._refusal(passed, plan)
-            error.report = self._report()
+            error = self._exceeded(passed, None)
+            error.report = self._report(_EVENTS_IN_ERRORS)
             self.books.terminated_by = _cause(error)
             raise error
 
@@ -338,14 +353,14 @@ class Accountant:
             scope=str(self._scope),
             estimate=in_unit(i, plan.amounts[i]),
             decision_id=reservation.id,
-            report=self._report(),
+            report=self._report(_EVENTS_IN_ERRORS),
             remedy=f"What is left paid for {plan.output_cap} output tokens, which cut the answer off. "
             + _RAISE.format(DIMENSIONS[i]),
         )
 
     def _warn(self, committed: Amounts) -> None:
         if self.budget.soft_limit is not None:
-            self.books.warn(self._scope, self.budget.limits, committed, self.budget.soft_limit)
+            self.books.warn(self._scope, self._limits, committed, self.budget.soft_limit)
 
 
 def _plan_tool(call: ToolCall) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from budget_guard.budget import Budget
 from budget_guard.decision import Estimate, ModelCall
@@ -21,7 +21,6 @@ OUTPUT_FLOOR = 256
 MOST_OUTPUT_FLOOR = 2_048
 """Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
-_NO_LIMITS = (None, None, None, None)
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
 """What must be left for a soft gate to open."""
 
@@ -80,6 +79,8 @@ class Admission:
                 targets.append(Rung(target, self._find(target, call, at)))
             invalid = invalid or error
         if not targets and invalid is not None:
+            if budget.mode == "advisory_estimate":
+                return [asked]
             raise invalid
         return targets if spent_fraction(balances) >= policy.at else [asked, *targets]
 
@@ -87,7 +88,9 @@ class Admission:
         try:
             return self._find(call.model, call, at)
         except UnknownPriceError:
-            if budget.unpriced == "deny" and any(balance.limits.cost is not None for balance in balances):
+            if budget.unpriced == "allow" or budget.mode == "advisory_estimate":
+                return None
+            if any(balance.limits.cost is not None for balance in balances):
                 raise
             return None
 
@@ -135,24 +138,23 @@ class Admission:
         model, price = rung
         prompt = call.prompt
         input_tokens, unweighed = self.anchors.bound(model, prompt)
-        # where only requests or tool calls are limited, nothing depends on the tokens
-        hard = budget.mode == "hard_gate" and any(balance.limits[:4] != _NO_LIMITS for balance in balances)
         if unweighed is not None:
-            if hard and not budget.allowance.input_tokens:
+            if not budget.allowance.input_tokens and _is_gated(budget, balances, price):
                 raise UnboundedCallError(
                     model=model,
                     reason=f"it carries {unweighed}",
                     remedy="Say what to reserve for it: Budget(..., allowance=Allowance(input_tokens=20_000)).",
                 )
             input_tokens += budget.allowance.input_tokens
-        fees = self._fees(budget, call, rung, hard) if call.hosted_tools else 0
+        fees = self._fees(budget, call, rung, balances) if call.hosted_tools else 0
         own, asked, cap = None if price is None else price.max_output, call.max_output_tokens, None
-        for most in (asked, budget.call_max_output_tokens, own):
+        # a cap of ours counts only where it can be sent
+        for most in (asked, budget.call_max_output_tokens if call.can_cap or asked is None else None, own):
             if most is not None and (cap is None or most < cap):
                 cap = most
         clamped = False
         cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * call.choices) + fees
-        if budget.clamp_output == "always" or (budget.clamp_output == "when_unset" and asked is None):
+        if (asked is None and budget.clamp_output != "never") or (call.can_cap and budget.clamp_output == "always"):
             share = 1.0 if call.final else budget.hold_share
             kept = NOTHING if call.final else budget.kept_back
             if cap is None or not _is_small(balances, cost, cap * call.choices, input_tokens, share, kept):
@@ -164,7 +166,7 @@ class Admission:
                     cost = 0 if price is None else price.worst(input_tokens, cap * call.choices) + fees
         by_itself = cap is not None and cap == own
         bounded = cap is not None and (call.can_cap or asked is not None or by_itself)
-        if hard and (cap is None or not (bounded or budget.unbounded == "allow")):
+        if (cap is None or not (bounded or budget.unbounded == "allow")) and _is_gated(budget, balances, price):
             raise UnboundedCallError(
                 model=model,
                 reason="its output has no cap" if cap is None else "no output cap can be sent with it",
@@ -177,10 +179,10 @@ class Admission:
         sent = cap if call.can_cap and (asked is not None or not by_itself) else None
         return Plan(rung, amounts, sent, clamped, bounded)
 
-    def _fees(self, budget: Budget, call: ModelCall, rung: Rung, hard: bool) -> int:
+    def _fees(self, budget: Budget, call: ModelCall, rung: Rung, balances: Sequence[Balance]) -> int:
         uses = budget.allowance.hosted_tool_calls
         if not uses:
-            if not hard:
+            if not _is_gated(budget, balances, rung.price):
                 return 0
             raise UnboundedCallError(
                 model=call.model,
@@ -191,6 +193,21 @@ class Admission:
         if rung.price is None:
             return 0
         return rung.price.cost(hosted_usage(dict.fromkeys(call.hosted_tools, uses)))
+
+
+def priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:
+    """What the units of *usage* that have a price cost, in nano-dollars, and which have none, in words."""
+    unpriced: str | None = None
+    while True:
+        try:
+            return price.cost(usage), unpriced
+        except UnknownPriceError as error:
+            unpriced = unpriced or str(error)
+            if error.missing in Usage._fields:
+                without: dict[str, Any] = {error.missing: 0}
+                usage = usage._replace(**without)
+            else:
+                usage = usage._replace(other=tuple(unit for unit in usage.other if unit[0] != error.missing))
 
 
 def hosted_usage(uses: dict[str, int]) -> Usage:
@@ -217,19 +234,24 @@ def spent_fraction(balances: Sequence[Balance]) -> float:
     return fraction
 
 
+def _is_gated(budget: Budget, balances: Sequence[Balance], price: ModelPrice | None) -> bool:
+    """Whether a call needs a bound: only if something is limited that depends on its tokens."""
+    since = 1 if price is None else 0  # what has no price counts nothing against a dollar limit
+    return budget.mode == "hard_gate" and any(limit is not None for b in balances for limit in b.limits[since:4])
+
+
 def _is_small(
     balances: Sequence[Balance], cost: int, output_tokens: int, input_tokens: int, share: float, kept: Amounts
 ) -> bool:
     """Whether a hold is within *share* of what remains everywhere, its input included: then no cap is needed."""
-    for _, limits, committed, reserved, _, _ in balances:
-        if limits[0] is not None and cost > (limits[0] - committed[0] - reserved[0] - kept[0]) * share:
+    for _, (cost_limit, _, output_limit, total_limit, _, _), committed, reserved, _, _ in balances:
+        if cost_limit is not None and cost > (cost_limit - committed[0] - reserved[0] - kept[0]) * share:
             return False
-        if limits[2] is not None and output_tokens > (limits[2] - committed[2] - reserved[2]) * share:
+        if output_limit is not None and output_tokens > (output_limit - committed[2] - reserved[2]) * share:
             return False
-        if limits[3] is not None:
-            left = limits[3] - committed[3] - reserved[3]
-            if input_tokens + output_tokens > left * share:
-                return False
+        total = input_tokens + output_tokens
+        if total_limit is not None and total > (total_limit - committed[3] - reserved[3]) * share:
+            return False
     return True
 
 

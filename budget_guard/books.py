@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from budget_guard.clock import Clock
-from budget_guard.decision import ModelCall
 from budget_guard.dimension import DIMENSIONS, Amounts, Limits
 from budget_guard.events import BoundViolated, CallCommitted, OverrunCharged, SoftLimitReached
 from budget_guard.ledger.base import Settled
@@ -40,77 +39,65 @@ class Books:
         self,
         reservation: Reservation,
         model: str,
-        amounts: Amounts,
         settled: Settled,
         uncertain: str | None,
         unpriced: str | None,
         violated: bool,
     ) -> None:
-        """Add a model call that was committed, or the difference to the estimate that stood for it."""
-        call, held, replaced = reservation.call, reservation.plan.amounts, settled.replaced
-        assert isinstance(call, ModelCall)
-        cost, _, _, _, _, _ = amounts
+        """Add a model call that was committed, in the place of the estimate that stood for it."""
+        call, charged, estimate = reservation.call, settled.charged, settled.replaced
         tally = self.tally
         with self.lock:
-            if replaced is None:
-                first = 1
-                tally.model(model, call.agent, cost, 1, amounts.input_tokens, amounts.output_tokens)
-                if uncertain is not None:
-                    tally.uncertain += cost
-            else:
-                first = 0
-                input_tokens = amounts.input_tokens - replaced.input_tokens
-                output_tokens = amounts.output_tokens - replaced.output_tokens
-                tally.model(model, call.agent, cost - replaced.cost, 0, input_tokens, output_tokens)
-                tally.uncertain -= replaced.cost
-            if settled.overrun:
-                tally.overrun += settled.overrun
-            if unpriced is not None:
-                tally.unpriced_calls += first
-            if violated:
-                tally.violations += 1
+            if estimate is not None:
+                tally.model(reservation.plan.rung.model, call.agent, estimate, -1)
+                tally.uncertain -= estimate.cost
+                tally.unpriced_calls -= reservation.unpriced
+            tally.model(model, call.agent, charged, 1)
+            if uncertain is not None:
+                tally.uncertain += charged.cost
+            reservation.unpriced = unpriced is not None
+            tally.unpriced_calls += reservation.unpriced
+            tally.overrun += settled.overrun
+            tally.violations += violated
         timeline = self.timeline
         at_s = timeline.at()
-        timeline.emit(CallCommitted(at_s, reservation.id, "model", model, cost, uncertain is not None))
+        timeline.emit(CallCommitted(at_s, reservation.id, "model", model, charged.cost, uncertain is not None))
         if settled.overrun:
             timeline.emit(OverrunCharged(at_s, reservation.id, model, settled.overrun))
         if violated:
-            timeline.emit(BoundViolated(at_s, reservation.id, model, held.total_tokens, amounts.total_tokens))
+            held = reservation.plan.amounts.total_tokens
+            timeline.emit(BoundViolated(at_s, reservation.id, model, held, charged.total_tokens))
         why = uncertain or unpriced
         if why is not None:
-            _log.warning("%s: booked an estimate of %s for %s: %s", self._scope, format_usd(cost), model, why)
+            _log.warning("%s: booked an estimate of %s for %s: %s", self._scope, format_usd(charged.cost), model, why)
 
-    def tool_call(self, reservation: Reservation, amounts: Amounts, settled: Settled | None) -> None:
+    def tool_call(self, reservation: Reservation, charged: Amounts, overrun: int) -> None:
         """Add a tool call that was committed, or charged without a hold."""
-        tool, agent = reservation.plan.rung.model, reservation.call.agent
-        replaced = settled.replaced if settled is not None else None
-        overrun = settled.overrun if settled is not None else 0
+        tool = reservation.plan.rung.model
         with self.lock:
-            if replaced is None:
-                self.tally.tool(tool, agent, amounts.cost, 1)
-            else:
-                self.tally.tool(tool, agent, amounts.cost - replaced.cost, 0)
+            self.tally.tool(tool, reservation.call.agent, charged)
             self.tally.overrun += overrun
         at_s = self.timeline.at()
-        self.timeline.emit(CallCommitted(at_s, reservation.id, "tool", tool, amounts.cost, False))
+        self.timeline.emit(CallCommitted(at_s, reservation.id, "tool", tool, charged.cost, False))
         if overrun:
             self.timeline.emit(OverrunCharged(at_s, reservation.id, tool, overrun))
 
     def warn(self, scope: Scope, limits: Limits, committed: Amounts, at: float) -> None:
         """Send `SoftLimitReached` where a limit is spent to the fraction *at*, once for each limit."""
         for i, limit in enumerate(limits):
-            if limit is None or committed[i] < limit * at or (scope, i) in self._warned:
+            if not limit or committed[i] < limit * at or (scope, i) in self._warned:
                 continue
             with self.lock:
                 if (scope, i) in self._warned:
                     continue
                 self._warned.add((scope, i))
-            fraction = committed[i] / limit if limit else 1.0
+            fraction = committed[i] / limit
             self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
             _log.warning("%s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
 
     def limits_raised(self) -> None:
         """Start afresh with the run's own limits."""
-        self.terminated_by = None
+        if self.terminated_by != "revoked":
+            self.terminated_by = None
         with self.lock:
             self._warned = {(scope, i) for scope, i in self._warned if scope != self._scope}

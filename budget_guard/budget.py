@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.downgrade import DowngradePolicy
@@ -80,7 +79,7 @@ class Budget:
         max_tool_calls: int | None = None,
         max_duration_s: float | None = None,
         soft_limit: float | None = 0.9,
-        downgrade: DowngradePolicy | Mapping[str, str] | None = None,
+        downgrade: DowngradePolicy | Mapping[str, str] | str | None = None,
         mode: Mode = "hard_gate",
         unpriced: Unpriced = "deny",
         unbounded: Unbounded = "allow",
@@ -105,7 +104,7 @@ class Budget:
             "max_tool_calls": _count("max_tool_calls", max_tool_calls, least=0),
             "max_duration_s": None if max_duration_s is None else _seconds("max_duration_s", max_duration_s),
             "soft_limit": None if soft_limit is None else _fraction("soft_limit", soft_limit),
-            "downgrade": DowngradePolicy(to=dict(downgrade)) if isinstance(downgrade, Mapping) else downgrade,
+            "downgrade": _policy(downgrade),
             "mode": _one_of("mode", mode, get_args(Mode)),
             "unpriced": _one_of("unpriced", unpriced, get_args(Unpriced)),
             "unbounded": _one_of("unbounded", unbounded, get_args(Unbounded)),
@@ -116,7 +115,7 @@ class Budget:
             "finalization_reserve": None
             if finalization_reserve is None
             else _dollars("finalization_reserve", finalization_reserve),
-            "allowance": allowance or Allowance(),
+            "allowance": _allowance(allowance),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -125,7 +124,12 @@ class Budget:
         reserve, ceiling = self.finalization_reserve, self.max_cost_usd
         if reserve is not None and (ceiling is None or reserve >= ceiling):
             raise ValueError(
-                f"finalization_reserve={reserve} must be less than max_cost_usd={ceiling}: it is a part of it"
+                f"finalization_reserve={finalization_reserve!r} must be less than max_cost_usd={max_cost_usd!r}: "
+                "it is a part of it"
+            )
+        if reserve is not None and self.max_requests == 1:
+            raise ValueError(
+                "max_requests=1 leaves no call but the final one: allow more, or drop finalization_reserve"
             )
 
     @property
@@ -181,8 +185,24 @@ class Budget:
 def _dollars(field: str, value: UsdLike) -> Decimal:
     amount = parse_usd(value, field)
     if limit_nano(amount) == 0:
-        raise ValueError(f'{field}={value!r} would refuse every call: set an amount above zero, such as "$1.00"')
+        raise ValueError(f'{field}={value!r} is nothing: use an amount above zero, such as "$1.00", or None')
     return amount
+
+
+def _policy(downgrade: object) -> DowngradePolicy | None:
+    if downgrade is None or isinstance(downgrade, DowngradePolicy):
+        return downgrade
+    if isinstance(downgrade, str):
+        return DowngradePolicy(to=downgrade)
+    if isinstance(downgrade, Mapping):
+        return DowngradePolicy(to=dict(cast("Mapping[str, str]", downgrade)))
+    raise ValueError(f'downgrade={downgrade!r} is no policy: use a model such as "gpt-4o-mini", or a mapping of models')
+
+
+def _allowance(allowance: object) -> Allowance:
+    if allowance is None or isinstance(allowance, Allowance):
+        return allowance or Allowance()
+    raise ValueError(f"allowance={allowance!r} is not known: use Allowance(input_tokens=...)")
 
 
 def _count(field: str, value: int | None, *, least: int = 1) -> int | None:
@@ -198,8 +218,8 @@ def _count(field: str, value: int | None, *, least: int = 1) -> int | None:
 
 
 def _number(field: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{field}={value!r} is not a finite number: use a number such as 0.5")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e15:
+        raise ValueError(f"{field}={value!r} is not a number of that kind: use one such as 0.5")
     return float(value)
 
 

@@ -43,13 +43,13 @@ class BudgetError(Exception):
         return {name: getattr(self, name) for name in self._fields}
 
     def recast(self, cls: type[E]) -> E:
-        """The same error as *cls*, a subclass of this error's type, with this one as its cause's cause."""
+        """The same error as *cls*, a subclass of this error's type."""
         error = cls(**self.fields())
         error.__cause__ = self.__cause__
         return error
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.fields())
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if not self._fields else (_rebuild, (type(self), self.fields()))
 
 
 def _rebuild(cls: type[E], fields: dict[str, Any]) -> E:
@@ -88,10 +88,11 @@ class BudgetExceeded(BudgetError):
         """The run's report at that moment, with the partial work's spend."""
         self.remedy = remedy
         """What to do about it."""
-        asked = "" if estimate is None else f", and this call may take {_words(estimate)}"
+        passed = "is passed" if estimate is None else "would be passed"
+        asked = "" if estimate is None else f", and this call may take up to {_words(estimate)}"
         super().__init__(
-            f"{dimension}={_words(limit)} of {scope} is reached: "
-            f"{_words(actual)} spent or held{asked}." + (f" {remedy}" if remedy else "")
+            f"{dimension}={_words(limit)} of {scope} {passed}: {_words(actual)} is spent or held{asked}."
+            + (f" {remedy}" if remedy else "")
         )
 
 
@@ -189,9 +190,10 @@ class InvalidDowngradeError(BudgetError, ValueError):
 class ReservationError(BudgetError):
     """A hold was used in a way that its history forbids."""
 
-    _fields = ("reservation_id", "detail")
+    _fields = ("reservation_id", "detail", "decision_id")
 
-    def __init__(self, *, reservation_id: str, detail: str) -> None:
+    def __init__(self, *, reservation_id: str, detail: str, decision_id: str | None = None) -> None:
+        self.decision_id = decision_id
         self.reservation_id = reservation_id
         self.detail = detail
         super().__init__(f"Reservation {reservation_id!r}: {detail}")

@@ -156,7 +156,7 @@ def _texts(value: Any, texts: list[str]) -> str | None:
     if isinstance(value, Mapping):
         fields = cast("Mapping[str, Any]", value)
         kind = fields.get("type")
-        if kind in _OPAQUE_PARTS:
+        if isinstance(kind, str) and kind in _OPAQUE_PARTS:
             texts.append(_json(value))  # so that another image is another message
             return _OPAQUE_PARTS[kind]
         if kind == "reasoning" and not fields.get("encrypted_content"):

@@ -15,11 +15,11 @@ import functools
 import logging
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from budget_guard.events import CallAdmitted, Event, ModelDowngraded
+from budget_guard.events import CallAdmitted, CallCommitted, CallReleased, Event
 from budget_guard.money import cost_nano, format_usd
 from budget_guard.session import Session, SessionHandle
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["spend_line"]
 
 _log = logging.getLogger("budget_guard")
-_BAR_WIDTH = 24
+_BAR = 24
+"""The width of the bar."""
 
 
 @contextmanager
@@ -41,30 +42,24 @@ def spend_line(guard: SessionHandle | Session) -> Generator[None, None, None]:
     Args:
         guard: A guard, a handler or a session.
     """
-    session = guard if isinstance(guard, Session) else guard.session
-    line = _SpendLine(session)
-    unsubscribe = session.subscribe(line.on_event)
+    line = _SpendLine(guard if isinstance(guard, Session) else guard.session)
     live = _start(line)
     try:
         yield
     finally:
-        unsubscribe()
+        line.unsubscribe()
         if live is not None:
-            try:
+            with suppress(Exception):  # the terminal may be gone
                 live.stop()
-            except Exception:
-                _log.debug("the line of spend could not be ended", exc_info=True)
 
 
 def _start(line: _SpendLine) -> Live | None:
     try:
-        if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        if not (sys.stdout.isatty() and sys.stderr.isatty()) or _console().is_dumb_terminal:
             return None
         from rich.live import Live
 
-        if _console().is_dumb_terminal:
-            return None
-        live = Live(console=_console(), get_renderable=line.render, transient=True, refresh_per_second=8)
+        live = Live(console=_console(), get_renderable=line.draw, transient=True)
         live.start(refresh=True)
     except Exception:  # rich is missing, or something else has the terminal
         _log.debug("no line of spend", exc_info=True)
@@ -82,42 +77,34 @@ def _console() -> Console:
 class _SpendLine:
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._name = ""
+        self._calls = session.report().breakdown.llm.calls
+        self._open: set[str] = set()
         self._model = ""
+        self.unsubscribe = session.subscribe(self._note)
 
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, CallAdmitted):
-            self._name = event.name
-        elif isinstance(event, ModelDowngraded):
-            self._model = event.target
+    def _note(self, event: Event) -> None:
+        if isinstance(event, CallAdmitted) and event.kind == "model":
+            self._open.add(event.decision_id)
+            self._model = event.name
+        elif isinstance(event, (CallCommitted, CallReleased)) and event.decision_id in self._open:
+            self._open.discard(event.decision_id)  # an estimate may be followed by the actual: counted once
+            self._calls += isinstance(event, CallCommitted)
 
-    def render(self) -> Text:
+    def draw(self) -> Text:
         from rich.text import Text
 
-        try:
-            return self._text()
-        except Exception:  # drawn in rich's thread: an error here would be printed over the run's own output
-            _log.debug("the line of spend could not be drawn", exc_info=True)
-            return Text("")
-
-    def _text(self) -> Text:
-        from rich.text import Text
-
-        budget, report = self._session.budget, self._session.report()
-        llm = report.breakdown.llm
-        if self._name in llm.by_model or not self._model:
-            self._model = self._name  # events name models and tools alike; only models have an entry here
-        line = Text(_usd(report.total_spent), style="bold", no_wrap=True, overflow="ellipsis")
+        budget, spent = self._session.budget, self._session.spent_usd
+        line = Text(_usd(spent), no_wrap=True, overflow="ellipsis")
         if budget.max_cost_usd is not None:
-            share = float(report.total_spent / budget.max_cost_usd)
+            share = float(spent / budget.max_cost_usd)
             style = "red" if share >= 1 else "yellow" if share >= (budget.soft_limit or 1) else "green"
-            filled = min(_BAR_WIDTH, int(share * _BAR_WIDTH))
-            line.append(f" of {_usd(budget.max_cost_usd)} ", style="default")
-            line.append("━" * filled, style=style).append("━" * (_BAR_WIDTH - filled), style="bright_black")
-            line.append(f" {share:.0%}", style=style)
-        calls = f"{llm.calls}" if budget.max_requests is None else f"{llm.calls} of {budget.max_requests}"
-        parts = [f"held {_usd(report.reserved)}", f"{calls} calls", self._model]
-        return line.append("  " + " · ".join(filter(None, parts)), style="default")
+            full, empty = ("━", "─") if _console().encoding.startswith("utf") else ("#", "-")
+            filled = min(_BAR, int(share * _BAR))
+            line.append(f" of {_usd(budget.max_cost_usd)} ").append(full * filled, style)
+            line.append(empty * (_BAR - filled), "bright_black").append(f" {share:.0%}", style)
+        most = "" if budget.max_requests is None else f" of {budget.max_requests}"
+        line.append(f" | held {_usd(self._session.reserved_usd)} | calls {self._calls}{most}")
+        return line.append(f" | {self._model}" if self._model else "")
 
 
 def _usd(amount: Decimal) -> str:

@@ -6,12 +6,17 @@ micro-dollar, and rounding each call up to micro-dollars overstates such a bill 
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
+import math
+import re
+from decimal import Context, Decimal, InvalidOperation
+from fractions import Fraction
 from typing import TypeAlias
 
 NANO_PER_USD = 1_000_000_000
 NANO_PER_CENT = NANO_PER_USD // 100
 _EXACT = Context(prec=40)
+"""Enough digits for any amount: the caller's own decimal context may have fewer."""
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 MAX_NANO = 2**62
 """The largest limit a ledger accepts, in nano-dollars: about $4.6 billion."""
 
@@ -38,28 +43,38 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
     raw: object = value
     if isinstance(raw, bool) or not isinstance(raw, (str, int, float, Decimal)):
         raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}")
-    text = raw.strip().removeprefix("$").replace(",", "") if isinstance(raw, str) else str(raw)
     try:
-        amount = Decimal(text)
+        # a float by its shortest form, which is what the caller typed
+        amount = Decimal(_text(raw) if isinstance(raw, str) else str(raw) if isinstance(raw, float) else raw)
     except InvalidOperation:
         raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}") from None
     if not amount.is_finite():
         raise ValueError(f"{field}={raw!r} is not a finite amount: {_REMEDY}")
     if amount < 0:
         raise ValueError(f"{field}={raw!r} is negative: {_REMEDY}")
-    if amount * NANO_PER_USD > MAX_NANO:
-        raise ValueError(f"{field}={raw!r} is more than a ledger can hold (${MAX_NANO / NANO_PER_USD:,.0f})")
+    if amount.adjusted() > 10 or amount * NANO_PER_USD > MAX_NANO:
+        raise ValueError(f"{field}={_short(raw)} is more than a ledger can hold (${MAX_NANO / NANO_PER_USD:,.0f})")
     return amount
+
+
+def _text(value: str) -> str:
+    """The number in *value*. Commas may group thousands and nothing else: "1,5" is not fifteen."""
+    text = value.strip().removeprefix("$")
+    return text.replace(",", "") if _GROUPED.fullmatch(text) else text
+
+
+def _short(value: object) -> str:
+    return "a number of thousands of digits" if isinstance(value, int) and abs(value) > 10**1000 else repr(value)
 
 
 def limit_nano(amount: Decimal) -> int:
     """A ceiling in nano-dollars, rounded down: a ceiling never grows by conversion."""
-    return int((amount * NANO_PER_USD).to_integral_value(ROUND_FLOOR))
+    return math.floor(Fraction(amount) * NANO_PER_USD)
 
 
 def cost_nano(amount: Decimal) -> int:
     """A cost in nano-dollars, rounded up: a cost never shrinks by conversion."""
-    return int((amount * NANO_PER_USD).to_integral_value(ROUND_CEILING))
+    return math.ceil(Fraction(amount) * NANO_PER_USD)
 
 
 def nano_of(value: UsdLike, field: str) -> int:
@@ -87,5 +102,5 @@ def format_usd(nano: int) -> str:
     elif size >= 100_000:
         digits = 4
     else:
-        return f"{sign}${to_usd(size).normalize():f}"
+        return f"{sign}${_EXACT.normalize(to_usd(size)):f}"
     return f"{sign}${to_usd(size):,.{digits}f}"

@@ -24,7 +24,7 @@ from budget_guard.overlay import CAPABILITIES, Overlay, PriceLike, digest, parse
 from budget_guard.price import UNLIMITED_OUTPUT, ModelPrice
 from budget_guard.rate_card import ALWAYS, RateCard, Terms, Window, to_utc
 
-__all__ = ["UNLIMITED_OUTPUT", "ModelPrice", "PriceLike", "PriceTable"]
+__all__ = ["UNLIMITED_OUTPUT", "ModelPrice", "PriceData", "PriceLike", "PriceTable"]
 
 _STANDARD = (None, "auto", "default", "standard")
 _PICO_PER_NANO = 1000
@@ -44,7 +44,7 @@ class _Model(NamedTuple):
     latest: bool
 
 
-class _Bundle:
+class PriceData:
     """The parsed ``prices.json``, shared by all tables that are overlaid on it."""
 
     def __init__(self, data: Mapping[str, Any], basis: str) -> None:
@@ -69,7 +69,7 @@ class _Bundle:
 class PriceTable:
     """Prices of models, bundled and given by the user. Make one with `bundled` and `overlaid`."""
 
-    def __init__(self, bundle: _Bundle, overlays: Mapping[str, Overlay]) -> None:
+    def __init__(self, bundle: PriceData, overlays: Mapping[str, Overlay]) -> None:
         self._bundle = bundle
         self._overlays = overlays
         self._found: dict[tuple[str, str | None, str | None, int], ModelPrice] = {}
@@ -208,12 +208,12 @@ class PriceTable:
                 changes |= rates
         base: dict[str, Any] = {}
         windows: list[Window] = []
-        for start, rates in found.raw["prices"]:  # the last in force wins
+        for start, rates in found.raw["prices"]:  # the last day in force wins
             if not isinstance(start, str):
                 opens, closes, days = start
-                windows.insert(0, Window(opens, closes, frozenset(days), self._card(rates | changes)))
+                windows.append(Window(opens, closes, frozenset(days), self._card(rates | changes)))
             elif start <= day.isoformat():
-                base, windows = rates, []
+                base = rates
         return self._card(base | changes), windows
 
     def _card(self, rates: Mapping[str, Any]) -> RateCard:
@@ -244,4 +244,4 @@ def _bundled() -> PriceTable:
     data = json.loads(content)
     version = data["sources"]["genai-prices"]
     basis = f"genai-prices=={version}+sha256:{hashlib.sha256(content).hexdigest()[:16]}"
-    return PriceTable(_Bundle(data, basis), {})
+    return PriceTable(PriceData(data, basis), {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,6 +113,15 @@ class BudgetReport(_Value):
         if self.terminated_by:
             parts.append(f"Stopped by: {self.terminated_by}")
         return " | ".join(parts)
+
+
+def as_plain(value: Any) -> Any:
+    """*value* in JSON's own types, dollars as text, so that a report reads the same after a trip through JSON."""
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(inner) for name, inner in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(inner) for inner in cast("Sequence[Any]", value)]
+    return f"{value:f}" if isinstance(value, Decimal) else value
 
 
 def _usd(amount: Decimal) -> str:

@@ -31,7 +31,7 @@ _NO_USAGE = "the provider sent no usage"
 class Reservation:
     """The hold of one call. Safe to settle from any thread; each verb is idempotent."""
 
-    __slots__ = ("_accountant", "call", "id", "plan", "settled")
+    __slots__ = ("_accountant", "call", "id", "plan", "settled", "unpriced")
 
     def __init__(self, reservation_id: str, call: ModelCall | ToolCall, plan: Plan, accountant: Accountant) -> None:
         self.id = reservation_id
@@ -40,6 +40,8 @@ class Reservation:
         self.plan = plan
         self.settled = False
         """Whether it was committed or released."""
+        self.unpriced = False
+        """Whether what was booked for it leaves out a part whose price is not known."""
         self._accountant = accountant
 
     def forward(self) -> None:
@@ -106,12 +108,12 @@ class Reservation:
             ValueError: If *cost* is no amount of money. Nothing is booked then.
         """
         amounts = Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
-        return self._accountant.booked_tool(self, amounts, self._accountant.ledger.commit(self.id, amounts))
+        return self._accountant.booked_tool(self, self._accountant.ledger.commit(self.id, amounts))
 
     async def acommit_cost(self, cost: UsdLike) -> int:
         """As `commit_cost`."""
         amounts = Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
-        return self._accountant.booked_tool(self, amounts, await self._accountant.ledger.aio.commit(self.id, amounts))
+        return self._accountant.booked_tool(self, await self._accountant.ledger.aio.commit(self.id, amounts))
 
     def release(self, reason: str) -> None:
         """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""

@@ -20,9 +20,9 @@ from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
 from budget_guard.pricing import PriceLike, PriceTable
-from budget_guard.report import BudgetReport
+from budget_guard.report import BudgetReport, as_plain
 from budget_guard.scope import Scope
-from budget_guard.timeline import describe
+from budget_guard.timeline import KEPT, describe
 
 T = TypeVar("T")
 
@@ -119,10 +119,9 @@ class Session:
         self._scope = Scope("run", self.id)
         self._ledger: Ledger = ledger or MemoryLedger(clock=clock)
         self._ledger.set_limits(self._scope, budget.limits)
-        self._clock = clock
         self.times_raised = 0
         """How often the limits were raised."""
-        self._accountant = Accountant(budget, self._ledger, (self._scope, *scopes), prices, clock, self.report)
+        self._accountant = Accountant(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
 
     @property
     def budget(self) -> Budget:
@@ -155,7 +154,7 @@ class Session:
         balance = self._balance()
         at = self.budget.soft_limit or 1.0
         return any(
-            limit is not None and committed >= limit * at
+            limit is not None and limit > 0 and committed >= limit * at
             for limit, committed in zip(balance.limits, balance.committed, strict=True)
         )
 
@@ -181,13 +180,17 @@ class Session:
 
     def report(self) -> BudgetReport:
         """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
+        return self._report()
+
+    def _report(self, most_events: int = KEPT) -> BudgetReport:
         accountant = self._accountant
         balance = self._balance()
+        budget = {name: value for name, value in asdict(accountant.budget).items() if value is not None}
         with accountant.books.lock:
             tally = accountant.books.tally
             return BudgetReport(
                 session_id=self.id,
-                budget={name: value for name, value in asdict(accountant.budget).items() if value is not None},
+                budget=as_plain(budget),
                 tags=self._tags,
                 total_spent=to_usd(balance.committed.cost),
                 reserved=to_usd(balance.reserved.cost),
@@ -200,7 +203,7 @@ class Session:
                 uncertain=to_usd(tally.uncertain),
                 overrun=to_usd(tally.overrun),
                 bound_violations=tally.violations,
-                events=[describe(event) for event in self.events()],
+                events=[describe(event) for event in self.events()[-most_events:]],
             )
 
     def raise_limits(self, **limits: UsdLike | None) -> None:
@@ -216,7 +219,7 @@ class Session:
         with accountant.books.lock:
             raised = accountant.budget.raised(**limits)
             self._ledger.set_limits(self._scope, raised.limits)
-            accountant.budget = raised
+            accountant.set_budget(raised)
             self.times_raised += 1
         accountant.books.limits_raised()
         accountant.books.timeline.emit(LimitsRaised(accountant.books.timeline.at(), tuple(limits)))
@@ -226,7 +229,9 @@ class Session:
         accountant = self._accountant
         self._ledger.revoke(self._scope, reason)
         accountant.books.terminated_by = "revoked"
-        accountant.revoked = BudgetRevoked(scope=str(self._scope), reason=reason, at=self._clock.now())
+        revoked = self._balance().revoked  # an earlier reason stands
+        if revoked is not None:
+            accountant.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         accountant.books.timeline.emit(SessionRevoked(accountant.books.timeline.at(), reason))
 
     def authorize(self, call: ModelCall | ToolCall) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from budget_guard.dimension import Amounts
 from budget_guard.money import to_usd
 from budget_guard.report import AgentSpend, Breakdown, LlmSpend, ModelSpend, ToolSpend, ToolsSpend
 
@@ -19,11 +20,11 @@ class _Sum:
         self.input_tokens = 0
         self.output_tokens = 0
 
-    def add(self, cost: int, calls: int, input_tokens: int = 0, output_tokens: int = 0) -> None:
-        self.cost += cost
-        self.calls += calls
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
+    def add(self, amounts: Amounts, sign: int = 1) -> None:
+        self.cost += sign * amounts.cost
+        self.calls += sign
+        self.input_tokens += sign * amounts.input_tokens
+        self.output_tokens += sign * amounts.output_tokens
 
 
 class Tally:
@@ -40,19 +41,17 @@ class Tally:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def model(
-        self, model: str, agent: str | None, cost: int, calls: int, input_tokens: int, output_tokens: int
-    ) -> None:
-        """Add what a model call took; amounts are negative where they correct an earlier estimate."""
-        _of(self._models, model).add(cost, calls, input_tokens, output_tokens)
+    def model(self, model: str, agent: str | None, amounts: Amounts, sign: int) -> None:
+        """Add what a model call took (*sign* 1), or take it out again (-1)."""
+        _of(self._models, model).add(amounts, sign)
         if agent is not None:
-            _of(self._agents, agent).add(cost, calls)
+            _of(self._agents, agent).add(amounts, sign)
 
-    def tool(self, tool: str, agent: str | None, cost: int, calls: int) -> None:
+    def tool(self, tool: str, agent: str | None, amounts: Amounts) -> None:
         """Add what a tool call took."""
-        _of(self._tools, tool).add(cost, calls)
+        _of(self._tools, tool).add(amounts)
         if agent is not None:
-            _of(self._agents, agent).add(cost, calls)
+            _of(self._agents, agent).add(amounts)
 
     def breakdown(self) -> Breakdown:
         """The sums by model and by tool."""
@@ -69,6 +68,7 @@ class Tally:
                         output_tokens=s.output_tokens,
                     )
                     for name, s in self._models.items()
+                    if s.calls
                 },
             ),
             tools=ToolsSpend(

@@ -6,12 +6,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from budget_guard.clock import Clock
 from budget_guard.decision import Decision
 from budget_guard.events import CallAdmitted, Event, Subscriber
 from budget_guard.money import to_usd
+from budget_guard.report import as_plain
 
 _log = logging.getLogger("budget_guard")
 
@@ -103,4 +104,4 @@ def describe(event: Event) -> dict[str, Any]:
     plain: dict[str, Any] = {"event": type(event).__name__}
     for name, value in event._asdict().items():
         plain[f"{name}_usd" if name in _MONEY_FIELDS else name] = to_usd(value) if name in _MONEY_FIELDS else value
-    return plain
+    return cast("dict[str, Any]", as_plain(plain))

@@ -72,7 +72,7 @@ async def main() -> int:
 
     show(unguarded, guarded)
     agree = guard.spent_usd == guarded.bill
-    within = guarded.bill <= Decimal(LIMIT[1:])
+    within = guard.budget.max_cost_usd is not None and guarded.bill <= guard.budget.max_cost_usd
     print(f"Guard's ledger:     ${guard.spent_usd:.9f}")
     print(f"Provider's ledger:  ${guarded.bill:.9f}")
     print("They agree to the nano-dollar." if agree else "THEY DO NOT AGREE.")

@@ -236,10 +236,14 @@ def limits(
 
 
 def schedule(model: genai.ModelInfo, days: list[int] | None) -> list[Json]:
-    """[[when, rates], ...] in the data's order: the last entry in force wins."""
+    """[[when, rates], ...]: the last date in force wins, and over it the first window that is open."""
     if isinstance(model.prices, genai.ModelPrice):
         return [["", rates(model.prices)]]
-    return [[when(c.constraint, days), rates(c.prices)] for c in model.prices]
+    entries = [[when(c.constraint, days), rates(c.prices)] for c in model.prices]
+    dates = [entry for entry in entries if isinstance(entry[0], str)]
+    if entries[: len(dates)] != dates or dates != sorted(dates, key=lambda entry: str(entry[0])):
+        raise SystemExit(f"{model.id}: dates out of order, or a date after a window")
+    return dates + entries[: len(dates) - 1 : -1]  # the data lets the last window win
 
 
 def variants(model: genai.ModelInfo) -> dict[str, Json]:

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget_guard.errors import UnknownPriceError
-from budget_guard.pricing import UNLIMITED_OUTPUT, ModelPrice, PriceTable
+from budget_guard.model_names import FIRST_PARTY
+from budget_guard.pricing import UNLIMITED_OUTPUT, ModelPrice, PriceData, PriceTable
 from budget_guard.rate_card import BUCKETS, Terms, Window
 from budget_guard.usage import Usage
 
@@ -179,6 +180,24 @@ def test_a_name_that_several_makers_use_needs_a_provider() -> None:
 def test_a_prefix_of_another_provider_is_not_ignored() -> None:
     with pytest.raises(UnknownPriceError):
         TABLE.find("anthropic/claude-sonnet-4-5", provider="openai")
+
+
+@pytest.mark.parametrize("model", ["deepseek-chat-v9", "claude-haiku-4-5-v1:0", "gpt-6-sol:0"])
+def test_a_version_is_a_suffix_on_bedrock_only(model: str) -> None:
+    with pytest.raises(UnknownPriceError):
+        TABLE.find(model)
+
+
+def test_a_name_of_two_makers_is_not_guessed() -> None:
+    shared = {"names": ["twin"], "limits": [None, None, None], "prices": [["", {"input": [1_000_000]}]]}
+    providers = {
+        maker: {"models": [shared] if maker in ("openai", "mistral") else []} for maker in FIRST_PARTY
+    }
+    data: dict[str, Any] = {"providers": providers, "units": [], "per": {}, "as_of": "2026-11-22"}
+    table = PriceTable(PriceData(data, "test"), {})
+    assert table.find("mistral/twin").cost(Usage(1)) == 1000
+    with pytest.raises(UnknownPriceError):
+        table.find("twin")
 
 
 @pytest.mark.parametrize(
@@ -428,6 +447,15 @@ def test_a_tier_of_a_model_that_another_provider_sells_is_refused() -> None:
 def test_a_tier_is_refused_on_a_day_before_its_price() -> None:
     with pytest.raises(UnknownPriceError):
         TABLE.find("gpt-5", service_tier="flex", at=utc("2026-10-11T12:00"))
+
+
+def test_a_tier_has_the_prices_of_each_day() -> None:
+    # batch is half of 0.75 a million, and of 1.5 from 2027 on
+    def batch(day: str) -> int:
+        return TABLE.find("gemini-3.6-flash", service_tier="batch", at=utc(day)).cost(Usage(M))
+
+    assert batch("2026-12-31T12:00") == Decimal("0.375") * NANO
+    assert batch("2027-01-01T12:00") == Decimal("0.75") * NANO
 
 
 def test_only_declared_names_are_free() -> None:
@@ -706,6 +734,24 @@ def test_the_affordable_output_fits_and_one_token_more_does_not(
     else:
         assert price.worst(tokens_in, most) <= nano
         assert most == UNLIMITED_OUTPUT or price.worst(tokens_in, most + 1) > nano
+
+
+def test_a_bound_at_the_end_of_a_tier_stays_in_it() -> None:
+    price = TABLE.find("gpt-6-sol", at=NOW)
+    # the input may be written to the cache: 272,000 x 2.5/M + 1,000 x 10/M, then 272,001 x 5/M + 1,000 x 15/M
+    assert price.worst(272_000, 1000) == Decimal("0.69") * NANO
+    assert price.worst(272_001, 1000) == Decimal("1.375005") * NANO
+
+
+def test_a_bound_counts_the_dearest_fee_of_a_request() -> None:
+    def card(per_token: int, per_request: int) -> Card:
+        units = {"input": per_token, "output": per_token, "requests": per_request}
+        return {unit: [(-1, Fraction(nano))] for unit, nano in units.items()}
+
+    night = Window(0, 3600, frozenset(range(7)), card(1, 500))
+    price = ModelPrice(Terms("m", "p", card(2, 0), windows=[night]))
+    assert price.worst(10, 10, requests=2) == 1020  # 20 tokens and 2 requests at night
+    assert price.worst(1000, 1000, requests=2) == 4000  # 2,000 tokens at day
 
 
 def test_output_that_is_free_has_no_end() -> None:

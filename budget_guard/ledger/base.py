@@ -10,7 +10,7 @@ answers one question atomically over all scopes of a call: may this much be held
 3. A hold goes ``reserved -> forwarded -> committed | released``. What was spent is charged in full: above the hold,
    and after a release too. A release after a commit does nothing.
 4. An estimate booked with ``uncertain=True`` is replaced, once, by the actual amounts when they come.
-5. Amounts are non-negative integers. Time is the ledger's own.
+5. Amounts are non-negative integers; anything else is a `ValueError` before any effect. Time is the ledger's own.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
 """
@@ -62,10 +62,14 @@ class Settled(NamedTuple):
 
     committed: Amounts
     """What is committed in the first scope now."""
+    charged: Amounts
+    """What is booked for the hold now."""
+    changed: bool
+    """Whether this commit did it. False for a repeated one, and for an estimate that came after the actual amounts."""
+    replaced: Amounts | None
+    """The uncertain estimate that the actual amounts replaced."""
     overrun: int
     """Nano-dollars charged above what was held."""
-    replaced: Amounts | None
-    """The uncertain estimate that this commit replaced, if it did."""
 
 
 class Balance(NamedTuple):

@@ -66,28 +66,24 @@ class Hold:
         if self.state is State.RESERVED:
             self.state = State.FORWARDED
 
-    def commit(self, amounts: Amounts, uncertain: bool) -> tuple[Amounts | None, Amounts | None]:
-        """Book *amounts*.
-
-        Returns:
-            What the counters must take from *reserved*, and what they must take from *committed* before they add
-            *amounts*; None where nothing. A commit that changes nothing returns ``(None, amounts)``.
+    def commit(self, amounts: Amounts, uncertain: bool) -> bool:
+        """Book *amounts*; return whether that changed anything.
 
         Raises:
             ReservationConflict: If other amounts were booked for certain.
         """
-        held = self.amounts if self.open else None
-        replaced = self.charged
-        if replaced is not None and not self.uncertain and replaced != amounts:
-            raise ReservationConflict(
-                reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
-            )
-        if replaced is not None and uncertain:
-            return None, amounts  # an estimate never replaces what was booked before it
+        if self.charged is not None and uncertain:
+            return False  # an estimate never replaces what was booked before it
+        if self.charged is not None and not self.uncertain:
+            if self.charged != amounts:
+                raise ReservationConflict(
+                    reservation_id=self.id, detail=f"is committed with {self.charged} and cannot take {amounts}"
+                )
+            return False
         self.state = State.COMMITTED
         self.charged = amounts
         self.uncertain = uncertain
-        return held, replaced
+        return True
 
     def release(self) -> bool:
         """Give the hold back; return whether it was open."""

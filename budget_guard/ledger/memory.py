@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.dimension import DIMENSIONS, Amounts, Limits
@@ -16,8 +15,6 @@ from budget_guard.ledger.hold import Hold
 from budget_guard.scope import Scope
 
 _ALL = range(len(DIMENSIONS))
-_amounts: Callable[[list[int]], Amounts] = partial(tuple.__new__, Amounts)
-"""`Amounts` of a list of the right length, in a quarter of the time: it is made for every call."""
 
 
 class _Counters:
@@ -35,7 +32,7 @@ class _Counters:
         self.revoked: Revoked | None = None
 
     def balance(self) -> Balance:
-        committed, reserved = _amounts(self.committed), _amounts(self.reserved)
+        committed, reserved = Amounts._make(self.committed), Amounts._make(self.reserved)
         return Balance(self.scope, self.limits, committed, reserved, self.open_holds, self.revoked)
 
     def blocking(self, room: Amounts) -> int | None:
@@ -105,28 +102,31 @@ class MemoryLedger:
             self._hold(hold_id).forward()
 
     def commit(self, hold_id: str, amounts: Amounts, uncertain: bool = False) -> Settled:
+        _check(amounts)
         with self._lock:
             hold = self._hold(hold_id)
-            held, replaced = hold.commit(amounts, uncertain)
+            held, replaced = hold.amounts if hold.open else None, hold.charged
+            changed = hold.commit(amounts, uncertain)
+            first = self._scopes[hold.scopes[0]]
+            if not changed:
+                assert replaced is not None
+                return Settled(Amounts._make(first.committed), replaced, False, None, 0)
             for scope in hold.scopes:
                 counters = self._scopes[scope]
                 committed, reserved = counters.committed, counters.reserved
-                for i in _ALL:
-                    committed[i] += amounts[i]
                 if held is not None:
                     for i in _ALL:
+                        committed[i] += amounts[i]
                         reserved[i] -= held[i]
                     counters.open_holds -= 1
-                if replaced is not None:
+                else:
                     for i in _ALL:
-                        committed[i] -= replaced[i]
+                        committed[i] += amounts[i] - (replaced[i] if replaced is not None else 0)
             if held is not None:
                 self._settle(hold_id)
-            if held is not None or replaced is not None:
-                self._gave_room()
+            self._gave_room()
             overrun = amounts[0] - hold.amounts[0]
-            total = _amounts(self._scopes[hold.scopes[0]].committed)
-            return Settled(total, overrun if overrun > 0 else 0, replaced)
+            return Settled(Amounts._make(first.committed), amounts, True, replaced, overrun if overrun > 0 else 0)
 
     def release(self, hold_id: str) -> bool:
         with self._lock:
@@ -143,6 +143,7 @@ class MemoryLedger:
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
+        _check(amounts)
         with self._lock:
             found = [self._scopes[scope] for scope in scopes]
             known = self._holds.get(charge_id)
@@ -232,6 +233,11 @@ class MemoryLedger:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(_wake, future)
             self._futures.clear()
+
+
+def _check(amounts: Amounts) -> None:
+    if min(amounts) < 0 or type(sum(amounts)) is not int:  # one float, NaN included, makes the sum a float
+        raise ValueError(f"{amounts} must be whole numbers, zero or more")
 
 
 def _wake(future: asyncio.Future[None]) -> None:

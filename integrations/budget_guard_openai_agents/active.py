@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from budget_guard_openai_agents.guard import BudgetGuard
 
 
+_NOTED_AGENTS = 64
+"""How many of the latest calls keep the name of their agent: more than run in parallel, few enough to hold on to."""
+
+
 class ActiveRun:
     """One guarded run: its guards, and what was found out on the way.
 
@@ -25,10 +29,13 @@ class ActiveRun:
     def __init__(self, guards: Sequence[BudgetGuard], parent: ActiveRun | None, *, ambient: bool = False) -> None:
         inherited: tuple[BudgetGuard, ...] = parent.guards if parent is not None else ()
         self.parent = parent
-        self.guards: tuple[BudgetGuard, ...] = (*inherited, *(guard for guard in guards if guard not in inherited))
+        self.guards: tuple[BudgetGuard, ...] = tuple(dict.fromkeys((*inherited, *guards)))
         """Outermost first. A call is made only if all of them allow it."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
+        self.hooks: object = None
+        self.config: object = None
+        """What the inner runner is given, to know the run by when it passes through two of our runners."""
         self._stops: dict[BudgetGuard, tuple[BudgetError, int]] = {}
         self._tools: dict[tuple[BudgetGuard, int, str], list[Reservation]] = {}
         self._final: set[BudgetGuard] = set()
@@ -75,10 +82,13 @@ class ActiveRun:
     def note_agent(self, items: object, agent: str) -> None:
         """Remember whose call it is: the hook and the model are given the very same list of input items."""
         self._agents[id(items)] = (items, agent)
+        while len(self._agents) > _NOTED_AGENTS:
+            del self._agents[next(iter(self._agents))]
 
     def agent_of(self, items: object) -> str | None:
-        """The agent that the call with *items* is for."""
-        return self._agents.pop(id(items), (None, None))[1]
+        """The agent that the call with *items* is for, at every attempt of it."""
+        noted, agent = self._agents.get(id(items), (None, None))
+        return agent if noted is items else None
 
     def note_resolved(self, model: Model, name: str, provider: ModelProvider) -> None:
         """Remember under which name a provider gave *model* out."""
@@ -98,6 +108,10 @@ class ActiveRun:
     def provider_of(self, model: Model) -> ModelProvider | None:
         """The provider that gave *model* out in this run; None for one that an agent brought along."""
         return self._resolved[id(model)][2] if id(model) in self._resolved else None
+
+    def tool_is_held(self, guard: BudgetGuard, context: Any, tool: str) -> bool:
+        """Whether *guard* holds this very tool call already: the same guard may be in the hooks twice."""
+        return hasattr(context, "tool_call_id") and bool(self._tools.get((guard, _tool_call(context), tool)))
 
     def tool_started(self, guard: BudgetGuard, context: Any, tool: str, hold: Reservation) -> None:
         """Remember the hold of a tool call until the tool ends."""

@@ -91,6 +91,13 @@ class GuardedCall:
                 raise recast(refused[1])
 
     async def _authorize(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
+        try:
+            return await self._hold(final=final)
+        except BaseException:  # a cancelled wait, a provider that cannot make the cheaper model
+            await self._release("the call could not be made")
+            raise
+
+    async def _hold(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
         arguments, name, caps = self.arguments, self._asked, list[int]()
         handoffs = [] if final else arguments.handoffs
         for guard in self.run.guards:

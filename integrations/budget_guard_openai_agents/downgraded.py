@@ -21,13 +21,16 @@ def model_called(run: ActiveRun, model: Model, asked: str, target: str) -> Model
     provider = run.provider_of(model)
     if provider is not None:
         return provider.get_model(target)
-    if not isinstance(getattr(model, "model", None), str):
+    cheaper = copy.copy(model)
+    try:
+        if not isinstance(getattr(model, "model", None), str):
+            raise AttributeError("it has no name")
+        object.__setattr__(cheaper, "model", target)  # the copy is ours, also where its class is frozen
+    except AttributeError as error:
         raise InvalidDowngradeError(
             model=asked,
             target=target,
             reason=f"{type(model).__name__} has no `model` name that could be changed",
             remedy="Give the agent the model by name, with RunConfig(model_provider=...).",
-        )
-    cheaper = copy.copy(model)
-    setattr(cheaper, "model", target)  # noqa: B010  `Model` itself declares no name, its implementations have one
+        ) from error
     return cheaper

@@ -182,10 +182,12 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             raise recast(stopped[1])
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
+        run = self._run()
+        if run is not None and run.tool_is_held(self, context, tool.name):
+            return
         cost = self._tool_costs.get(tool.name, 0)
         call = ToolCall(tool.name, 0 if callable(cost) else nano_of(cost, "cost"), agent.name)
         decision = await self.session.aauthorize(call)
-        run = self._run()
         if decision.error is not None:
             if run is not None:
                 run.stop(self, decision.error)
@@ -198,9 +200,14 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
         run = self._run()
         hold = run.tool_ended(self, context, tool.name) if run is not None else None
-        if hold is not None:
-            cost = self._tool_costs.get(tool.name, 0)
+        if hold is None:
+            return
+        cost = self._tool_costs.get(tool.name, 0)
+        try:
             await hold.acommit_cost(cost(result) if callable(cost) else cost)
+        except BaseException:  # a cost function that fails: the call is counted all the same
+            await hold.acommit_cost(0)
+            raise
 
     def _run(self) -> ActiveRun | None:
         """The run that our own runner has prepared for this guard."""

@@ -109,6 +109,15 @@ class _Guarded(Model):
             return arguments.stream_response(inner.stream_response)
         return guarded_stream(GuardedCall(run, self, arguments, stream=True))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Pickled and copied as what it was: the class that guards it can be found by no name.
+        reduced = super().__reduce_ex__(protocol)
+        if not isinstance(reduced, tuple):
+            return reduced
+        make, arguments, *rest = reduced
+        was = type(self).__mro__[2]
+        return (make, tuple(was if argument is type(self) else argument for argument in arguments), *rest)
+
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
         if isinstance(request.error, BudgetError):
             # Our own stop is not a failure of the provider: nobody is to try it again.
@@ -133,7 +142,7 @@ def guard_model(model: Model) -> Model:
         TypeError: If the object does not allow it, as only types written in C do.
     """
     if not isinstance(model, _Guarded):
-        model.__class__ = _guarded_class(type(model))
+        object.__setattr__(model, "__class__", _guarded_class(type(model)))  # frozen classes allow it, too
     return model
 
 

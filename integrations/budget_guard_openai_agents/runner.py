@@ -107,19 +107,16 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
         guards = (*guards, config.model_provider.guard)
     if not guards and outer is None:
         return None
+    if outer is not None and kwargs.get("hooks") is outer.hooks and given is outer.config:
+        return None  # it came through another of our runners, and has everything it needs
     run = ActiveRun(guards, outer)
     missing = [guard for guard in run.guards if guard not in guards_in(hooks)]
     if missing:
         hooks = CompositeRunHooks(*missing, *(() if hooks is None else (hooks,)))
     config = guarded_config(config, None)
-    provider = config.model_provider
-    return _Prepared(
-        run,
-        {**kwargs, "hooks": hooks, "run_config": config},
-        provider
-        if fields is not None and "model_provider" not in fields and isinstance(provider, GuardedProvider)
-        else None,
-    )
+    run.hooks, run.config = hooks, config
+    owned = fields is not None and "model_provider" not in fields
+    return _Prepared(run, {**kwargs, "hooks": hooks, "run_config": config}, config.model_provider if owned else None)
 
 
 def guarded_config(config: RunConfig, guard: BudgetGuard | None) -> RunConfig:

@@ -34,6 +34,9 @@ _HOSTED_TOOLS = {
 }
 """Tools that the provider runs, by the SDK's class, as `budget_guard.Usage` names them."""
 
+_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+"""The names of the output cap in the provider's requests."""
+
 _PLAIN = (str, int, float, dict, list)
 
 _BILLED_ITEMS = {
@@ -76,11 +79,12 @@ def model_call(
 ) -> ModelCall:
     """What the core needs to know of one call."""
     opaque: list[str] = []
-    if previous_response_id or conversation_id:
+    kept = bool(previous_response_id or conversation_id)
+    if kept:
         opaque.append("history kept by the provider")
     if prompt is not None:
         opaque.append("a prompt kept by the provider")
-    hosted = tuple(_HOSTED_TOOLS[type(tool).__name__] for tool in tools if type(tool).__name__ in _HOSTED_TOOLS)
+    hosted = tuple(kind for kind in map(_hosted, tools) if kind is not None)
     if hosted:
         opaque.append(f"what {', '.join(hosted)} may bring in")
     schema = None if output_schema is None or output_schema.is_plain_text() else output_schema.json_schema()
@@ -97,7 +101,7 @@ def model_call(
         provider_of(model),
         output_cap(settings),
         can_cap,
-        _needs(weighed, bool(tools or handoffs), schema is not None),
+        _needs(weighed, tools=bool(tools or handoffs), schema=schema is not None, kept=kept and _reasons(name)),
         _setting(settings, "service_tier"),
         hosted_tools=hosted,
         agent=agent,
@@ -114,8 +118,7 @@ def provider_of(model: Model | None) -> str | None:
 
 def output_cap(settings: ModelSettings) -> int | None:
     """The output cap that the caller set, by whichever name."""
-    names = ("max_output_tokens", "max_completion_tokens", "max_tokens")
-    caps = [settings.max_tokens, *(_setting(settings, name) for name in names)]
+    caps = [settings.max_tokens, *(_setting(settings, name) for name in _CAPS)]
     return min([cap for cap in caps if isinstance(cap, int)], default=None)
 
 
@@ -127,8 +130,14 @@ def _setting(settings: ModelSettings, name: str) -> Any:
     return None
 
 
-def _needs(weighed: Prompt, tools: bool, schema: bool) -> frozenset[str]:
+def _hosted(tool: Tool) -> str | None:
+    return next((_HOSTED_TOOLS[c.__name__] for c in type(tool).__mro__ if c.__name__ in _HOSTED_TOOLS), None)
+
+
+def _needs(weighed: Prompt, *, tools: bool, schema: bool, kept: bool) -> frozenset[str]:
     needs = {"tools"} if tools else set[str]()
+    if kept:
+        needs.add("reasoning")  # the provider's copy of the conversation holds reasoning that cannot be taken out
     if schema:
         needs.add("json_schema")
     for what, need in (("an image", "vision"), ("audio", "audio")):
@@ -185,13 +194,19 @@ def settings_for(
     changes: dict[str, Any] = {}
     if called != asked:
         changes |= _without_foreign(settings, asked, called)
-    if cap is not None and cap != output_cap(settings):
+    if cap is not None and (cap != output_cap(settings) or called != asked):
+        extra_args = {name: value for name, value in (settings.extra_args or {}).items() if name not in _CAPS}
+        body: Any = settings.extra_body
+        if isinstance(body, dict):
+            body = cast("dict[str, Any]", body)
+            changes["extra_body"] = {name: value for name, value in body.items() if name not in _CAPS} or None
         if isinstance(model, OpenAIChatCompletionsModel) and _reasons(called):
             # These models refuse Chat Completions' older name for it, which is the one that the SDK sends.
+            extra_args["max_completion_tokens"] = cap
             changes["max_tokens"] = None
-            changes["extra_args"] = {**(settings.extra_args or {}), "max_completion_tokens": cap}
         else:
             changes["max_tokens"] = cap
+        changes["extra_args"] = extra_args or None
     if stream and settings.include_usage is None:
         changes["include_usage"] = True
     if final:

@@ -1,0 +1,561 @@
+"""What every ledger must do, as tests to inherit.
+
+The author of a ledger subclasses `LedgerContract` in a pytest file, and every rule runs against it::
+
+    class TestMyLedger(LedgerContract):
+        def make_ledger(self, clock: Clock) -> Ledger:
+            return MyLedger("my://database", clock=clock)
+
+Needs ``pip install pytest``. Put ``pytest.register_assert_rewrite("budget_guard.testing.ledger_contract")`` into a
+``conftest.py`` to see the values of a failed comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pytest
+
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.dimension import DIMENSIONS, Amounts, Limits
+from budget_guard.errors import ReservationConflict, UnknownReservation
+from budget_guard.ledger.base import Balance, Held, Ledger, Refused, Revoked, Settled
+from budget_guard.scope import Scope
+from budget_guard.testing.clock import FakeClock
+
+T = TypeVar("T")
+
+RUN = Scope("run", "r1")
+USER = Scope("user", "u1")
+OTHER = Scope("user", "u2")
+BOTH = (RUN, USER)
+LARGEST = 2**53 - 1
+"""The largest single amount that a ledger must take."""
+_PATIENCE_S = 60.0
+"""How long a wait that ought to be woken at once may take before the test gives up."""
+
+
+def race(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Run *jobs* at the same time, a thread each, all let go by one barrier; return their results in order."""
+    barrier = threading.Barrier(len(jobs))
+
+    def job_at_once(job: Callable[[], T]) -> T:
+        barrier.wait(_PATIENCE_S)
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(job_at_once, jobs))
+
+
+def cost(nano: int) -> Amounts:
+    """Amounts of *nano* nano-dollars and nothing else."""
+    return Amounts(cost=nano)
+
+
+class LedgerContract:
+    """The rules of `budget_guard.ledger.base`, one test each."""
+
+    workers = 32
+    """Threads in the races. A slow ledger may lower it."""
+    rounds = 100
+    """Calls of each thread in the races. A slow ledger may lower it."""
+
+    def make_ledger(self, clock: Clock) -> Ledger:
+        """A new, empty ledger that reads the time from *clock*."""
+        raise NotImplementedError
+
+    def close_ledger(self, ledger: Ledger) -> None:
+        """Let go of what *ledger* uses. Does nothing by default."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """The time of `ledger`."""
+        return FakeClock()
+
+    @pytest.fixture
+    def ledger(self, clock: FakeClock) -> Iterator[Ledger]:
+        """A ledger with a run of 100 nano-dollars, and two users of 1,000 nano-dollars."""
+        made = self.make_ledger(clock)
+        _open(made)
+        yield made
+        self.close_ledger(made)
+
+    @pytest.fixture
+    def live_ledger(self) -> Iterator[Ledger]:
+        """As `ledger`, in real time: for waits that something ends."""
+        made = self.make_ledger(SYSTEM_CLOCK)
+        _open(made)
+        yield made
+        self.close_ledger(made)
+
+    # --- holding: the predicate, all scopes or none
+
+    def test_a_hold_is_counted_in_every_scope_and_in_no_other(self, ledger: Ledger) -> None:
+        assert ledger.reserve("h", BOTH, cost(40), cost(40)) == Held("h")
+        run, user, other = ledger.balances((RUN, USER, OTHER))
+        assert run.reserved == user.reserved == cost(40)
+        assert run.committed == user.committed == other.reserved == Amounts()
+        assert (run.open_holds, user.open_holds, other.open_holds) == (1, 1, 0)
+
+    @pytest.mark.parametrize("dimension", range(len(DIMENSIONS)), ids=DIMENSIONS)
+    @pytest.mark.parametrize("amount", [1, 7, LARGEST])
+    def test_the_limit_itself_still_fits_and_one_more_does_not(
+        self, ledger: Ledger, dimension: int, amount: int
+    ) -> None:
+        scope = Scope("team", "boundary")
+        ledger.set_limits(scope, Limits(**{Amounts._fields[dimension]: amount}))
+        exactly, one = _only(dimension, amount), _only(dimension, 1)
+        above = _only(dimension, amount + 1)
+        refused = ledger.reserve("above", (scope,), above, above)
+        assert isinstance(refused, Refused)
+        assert ledger.reserve("exactly", (scope,), exactly, exactly) == Held("exactly")
+        refused = ledger.reserve("one", (scope,), one, one)
+        assert isinstance(refused, Refused)
+        assert (refused.scope, refused.dimension, refused.limit) == (scope, dimension, amount)
+        assert (refused.committed, refused.reserved) == (0, amount)
+        assert ledger.reserve("nothing", (scope,), Amounts(), Amounts()) == Held("nothing")
+
+    def test_what_is_committed_counts_as_much_as_what_is_held(self, ledger: Ledger) -> None:
+        _spend(ledger, "spent", 60)
+        assert isinstance(ledger.reserve("over", BOTH, cost(41), cost(41)), Refused)
+        assert ledger.reserve("fits", BOTH, cost(40), cost(40)) == Held("fits")
+
+    def test_amounts_beyond_floating_point_are_exact(self, ledger: Ledger) -> None:
+        wide = Scope("team", "wide")
+        ledger.set_limits(wide, Limits(cost=2**60))
+        for number in range(3):
+            ledger.reserve(f"h{number}", (wide,), cost(LARGEST), cost(LARGEST))
+            ledger.commit(f"h{number}", cost(LARGEST))
+        ledger.reserve("one", (wide,), cost(1), cost(1))
+        balance = _balance(ledger, wide)
+        assert (balance.committed.cost, balance.reserved.cost) == (3 * LARGEST, 1)
+
+    def test_a_limit_in_one_scope_refuses_the_hold_in_all_of_them(self, ledger: Ledger) -> None:
+        ledger.set_limits(USER, Limits(cost=30))
+        refused = ledger.reserve("h", BOTH, cost(40), cost(40))
+        assert isinstance(refused, Refused)
+        assert (refused.scope, refused.limit) == (USER, 30)
+        for balance in ledger.balances(BOTH):
+            assert (balance.reserved, balance.open_holds) == (Amounts(), 0)
+
+    def test_a_refused_id_may_try_again_with_other_amounts(self, ledger: Ledger) -> None:
+        assert isinstance(ledger.reserve("h", BOTH, cost(101), cost(101)), Refused)
+        assert ledger.reserve("h", BOTH, cost(100), cost(100)) == Held("h")
+
+    def test_the_room_asked_for_may_differ_from_the_hold(self, ledger: Ledger) -> None:
+        assert isinstance(ledger.reserve("kept", BOTH, cost(60), cost(101)), Refused)
+        assert ledger.reserve("soft", BOTH, cost(150), cost(1)) == Held("soft")
+        assert _balance(ledger, RUN).reserved == cost(150)
+
+    def test_a_hold_without_a_question_is_never_refused(self, ledger: Ledger) -> None:
+        assert ledger.reserve("h", BOTH, cost(5_000), None) == Held("h")
+        assert _balance(ledger, RUN).reserved == cost(5_000)
+
+    def test_a_scope_without_limits_only_counts(self, ledger: Ledger) -> None:
+        free = Scope("feature", "f")
+        ledger.set_limits(free, Limits())
+        huge = Amounts(*[LARGEST] * len(DIMENSIONS))
+        assert ledger.reserve("h", (free,), huge, huge) == Held("h")
+        assert _balance(ledger, free).reserved == huge
+
+    def test_a_limit_of_zero_takes_nothing(self, ledger: Ledger) -> None:
+        ledger.set_limits(RUN, Limits(tool_calls=0))
+        one = Amounts(tool_calls=1)
+        assert isinstance(ledger.reserve("h", (RUN,), one, one), Refused)
+
+    def test_a_scope_that_was_never_opened_is_an_error_and_holds_nothing(self, ledger: Ledger) -> None:
+        unknown = Scope("user", "nobody")
+        with pytest.raises(KeyError):
+            ledger.reserve("h", (RUN, unknown), cost(1), cost(1))
+        with pytest.raises(KeyError):
+            ledger.balances((unknown,))
+        assert _balance(ledger, RUN).reserved == Amounts()
+
+    @pytest.mark.parametrize("verb", ["reserve", "commit", "charge"])
+    def test_an_amount_that_is_negative_is_refused_before_anything_changes(self, ledger: Ledger, verb: str) -> None:
+        ledger.reserve("open", BOTH, cost(10), cost(10))
+        before = ledger.balances(BOTH)
+        hostile = Amounts(output_tokens=-1)
+        with pytest.raises(ValueError, match="-1"):
+            if verb == "reserve":
+                ledger.reserve("h", BOTH, hostile, hostile)
+            elif verb == "commit":
+                ledger.commit("open", hostile)
+            else:
+                ledger.charge("h", BOTH, hostile)
+        assert ledger.balances(BOTH) == before
+
+    def test_scope_names_do_not_run_into_each_other(self, ledger: Ledger) -> None:
+        names = [Scope("user", "a:b"), Scope("user:a", "b"), Scope("user", "a"), Scope("user", "ä{}\n'\"")]
+        for scope in names:
+            ledger.set_limits(scope, Limits(cost=10))
+        ledger.reserve("h", names[:1], cost(10), cost(10))
+        assert [balance.reserved.cost for balance in ledger.balances(names)] == [10, 0, 0, 0]
+
+    # --- idempotence
+
+    def test_the_same_reserve_again_gets_the_same_answer_and_holds_once(self, ledger: Ledger) -> None:
+        for _ in range(3):
+            assert ledger.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
+        assert _balance(ledger, RUN).reserved == cost(60)
+        assert _balance(ledger, RUN).open_holds == 1
+
+    @pytest.mark.parametrize(
+        ("scopes", "amounts"),
+        [(BOTH, cost(61)), (BOTH, Amounts(cost=60, requests=1)), ((RUN,), cost(60)), ((RUN, OTHER), cost(60))],
+    )
+    def test_the_same_id_with_other_parameters_is_a_conflict_that_changes_nothing(
+        self, ledger: Ledger, scopes: tuple[Scope, ...], amounts: Amounts
+    ) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        before = ledger.balances((RUN, USER, OTHER))
+        with pytest.raises(ReservationConflict) as caught:
+            ledger.reserve("h", scopes, amounts, None)
+        assert caught.value.reservation_id == "h"
+        assert ledger.balances((RUN, USER, OTHER)) == before
+
+    def test_the_scopes_of_a_hold_are_its_own(self, ledger: Ledger) -> None:
+        scopes = [RUN, USER]
+        ledger.reserve("h", scopes, cost(10), cost(10))
+        scopes.clear()
+        ledger.release("h")
+        assert [balance.reserved for balance in ledger.balances(BOTH)] == [Amounts(), Amounts()]
+
+    # --- settling
+
+    def test_a_commit_books_what_was_spent_and_frees_the_rest(self, ledger: Ledger) -> None:
+        held, spent = Amounts(60, 50, 40, 90, 1, 0), Amounts(25, 20, 10, 30, 1, 0)
+        ledger.reserve("h", BOTH, held, held)
+        assert ledger.commit("h", spent) == Settled(spent, spent, True, None, 0)
+        for balance in ledger.balances(BOTH):
+            assert (balance.committed, balance.reserved, balance.open_holds) == (spent, Amounts(), 0)
+
+    def test_a_commit_above_the_hold_is_charged_in_full(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        assert ledger.commit("h", cost(160)) == Settled(cost(160), cost(160), True, None, 100)
+        assert _balance(ledger, RUN).committed == cost(160)
+        assert isinstance(ledger.reserve("next", BOTH, Amounts(), Amounts()), Refused)
+
+    def test_a_release_gives_the_whole_hold_back_once(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        ledger.reserve("other", BOTH, cost(30), cost(30))
+        assert ledger.release("h") is True
+        assert ledger.release("h") is False
+        for balance in ledger.balances(BOTH):
+            assert (balance.committed, balance.reserved, balance.open_holds) == (Amounts(), cost(30), 1)
+
+    def test_a_release_after_the_commit_does_nothing(self, ledger: Ledger) -> None:
+        _spend(ledger, "h", 60)
+        assert ledger.release("h") is False
+        assert _balance(ledger, RUN).committed == cost(60)
+        assert _balance(ledger, RUN).reserved == Amounts()
+
+    def test_a_commit_after_the_release_is_charged_all_the_same(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        ledger.release("h")
+        ledger.commit("h", cost(25))
+        for balance in ledger.balances(BOTH):
+            assert (balance.committed, balance.reserved, balance.open_holds) == (cost(25), Amounts(), 0)
+
+    def test_a_commit_again_is_booked_once_and_says_so(self, ledger: Ledger) -> None:
+        _spend(ledger, "h", 60)
+        _spend(ledger, "h2", 10)
+        assert ledger.commit("h", cost(60)) == Settled(cost(70), cost(60), False, None, 0)
+        assert _balance(ledger, RUN).committed == cost(70)
+
+    def test_a_commit_of_other_amounts_is_a_conflict_that_changes_nothing(self, ledger: Ledger) -> None:
+        _spend(ledger, "h", 60)
+        with pytest.raises(ReservationConflict):
+            ledger.commit("h", cost(61))
+        assert _balance(ledger, RUN).committed == cost(60)
+
+    def test_an_estimate_is_replaced_by_the_actual_amounts_once(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), True, None, 0)
+        assert ledger.commit("h", cost(25)) == Settled(cost(25), cost(25), True, cost(60), 0)
+        for balance in ledger.balances(BOTH):
+            assert (balance.committed, balance.reserved) == (cost(25), Amounts())
+        with pytest.raises(ReservationConflict):
+            ledger.commit("h", cost(26))
+
+    def test_an_estimate_again_is_booked_once(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        ledger.commit("h", cost(60), uncertain=True)
+        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), False, None, 0)
+        assert _balance(ledger, RUN).committed == cost(60)
+
+    def test_an_estimate_never_replaces_what_was_booked_for_certain(self, ledger: Ledger) -> None:
+        _spend(ledger, "h", 25)
+        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(25), cost(25), False, None, 0)
+        assert _balance(ledger, RUN).committed == cost(25)
+
+    def test_an_actual_amount_equal_to_the_estimate_makes_it_certain(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        ledger.commit("h", cost(60), uncertain=True)
+        assert ledger.commit("h", cost(60)) == Settled(cost(60), cost(60), True, cost(60), 0)
+        with pytest.raises(ReservationConflict):
+            ledger.commit("h", cost(61))
+        assert _balance(ledger, RUN).committed == cost(60)
+
+    def test_a_forwarded_hold_settles_like_any_other(self, ledger: Ledger) -> None:
+        for hold_id in ("paid", "free"):
+            ledger.reserve(hold_id, BOTH, cost(40), cost(40))
+            ledger.forward(hold_id)
+            ledger.forward(hold_id)
+        assert _balance(ledger, RUN).reserved == cost(80)
+        ledger.commit("paid", cost(25))
+        assert ledger.release("free") is True
+        ledger.forward("paid")
+        assert ledger.release("paid") is False
+        assert _balance(ledger, RUN)[2:5] == (cost(25), Amounts(), 0)
+
+    @pytest.mark.parametrize("verb", ["forward", "release", "commit"])
+    def test_an_unknown_id_is_an_error_that_names_it_and_changes_nothing(self, ledger: Ledger, verb: str) -> None:
+        arguments: tuple[Any, ...] = (cost(5),) if verb == "commit" else ()
+        with pytest.raises(UnknownReservation, match="ghost"):
+            getattr(ledger, verb)("ghost", *arguments)
+        assert _balance(ledger, RUN).committed == Amounts()
+
+    # --- money that was spent without asking
+
+    def test_a_charge_is_always_booked_and_names_the_limit_that_is_passed(self, ledger: Ledger) -> None:
+        assert ledger.charge("c1", BOTH, cost(100)) is None
+        passed = ledger.charge("c2", BOTH, cost(1))
+        assert passed is not None
+        assert (passed.scope, passed.dimension, passed.limit, passed.committed) == (RUN, 0, 100, 101)
+        assert [balance.committed.cost for balance in ledger.balances(BOTH)] == [101, 101]
+
+    def test_a_charge_again_is_booked_once(self, ledger: Ledger) -> None:
+        for _ in range(2):
+            assert ledger.charge("c", BOTH, cost(30)) is None
+        assert _balance(ledger, RUN).committed == cost(30)
+        with pytest.raises(ReservationConflict):
+            ledger.charge("c", BOTH, cost(31))
+
+    # --- limits and revocation
+
+    def test_raised_limits_hold_at_once(self, ledger: Ledger) -> None:
+        _spend(ledger, "h", 100)
+        ledger.set_limits(RUN, Limits(cost=150))
+        balance = _balance(ledger, RUN)
+        assert (balance.limits, balance.committed) == (Limits(cost=150), cost(100))
+        assert ledger.reserve("h2", BOTH, cost(50), cost(50)) == Held("h2")
+
+    def test_a_revoked_scope_is_refused_and_no_other(self, ledger: Ledger, clock: FakeClock) -> None:
+        clock.advance(5)
+        ledger.revoke(USER, "compromised")
+        expected = Revoked(USER, "compromised", clock.now())
+        clock.advance(5)
+        ledger.revoke(USER, "again")
+        assert ledger.reserve("h", BOTH, cost(1), cost(1)) == expected
+        assert ledger.reserve("h", BOTH, cost(1), None) == expected
+        assert _balance(ledger, USER).revoked == expected
+        assert _balance(ledger, RUN).reserved == Amounts()
+        assert ledger.reserve("h2", (RUN, OTHER), cost(1), cost(1)) == Held("h2")
+
+    def test_what_is_in_flight_settles_after_a_revocation(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        ledger.revoke(USER, "compromised")
+        assert ledger.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
+        ledger.commit("h", cost(25))
+        assert ledger.charge("c", BOTH, cost(5)) is None
+        assert _balance(ledger, USER)[2:5] == (cost(30), Amounts(), 0)
+
+    def test_a_scope_may_be_revoked_before_it_is_opened(self, ledger: Ledger) -> None:
+        early = Scope("key", "k")
+        ledger.revoke(early, "leaked")
+        ledger.set_limits(early, Limits(cost=10))
+        assert isinstance(ledger.reserve("h", (early,), cost(1), cost(1)), Revoked)
+
+    # --- waiting
+
+    def test_a_refusal_says_whether_waiting_can_help(self, ledger: Ledger) -> None:
+        ledger.reserve("open", BOTH, cost(60), cost(60))
+        fits, never = (ledger.reserve(f"h{n}", BOTH, cost(n), cost(n)) for n in (100, 101))
+        assert isinstance(fits, Refused) and fits.waiting_helps
+        assert isinstance(never, Refused) and not never.waiting_helps
+        ledger.set_limits(USER, Limits(cost=70))
+        elsewhere = ledger.reserve("h", BOTH, cost(80), cost(80))
+        assert isinstance(elsewhere, Refused) and not elsewhere.waiting_helps
+
+    def test_a_wait_that_nothing_ends_takes_its_time_and_says_so(self, ledger: Ledger, clock: FakeClock) -> None:
+        version = _full(ledger)
+        assert ledger.await_room(version, 7.5) is False
+        assert clock.monotonic() == 7.5
+
+    def test_an_async_wait_that_nothing_ends_takes_its_time_too(self, ledger: Ledger, clock: FakeClock) -> None:
+        version = _full(ledger)
+        assert asyncio.run(_wait(ledger, version, 7.5)) is False
+        assert clock.monotonic() == 7.5
+
+    @pytest.mark.parametrize("awaits", [False, True], ids=["blocking", "async"])
+    @pytest.mark.parametrize("event", ["release", "commit", "raise", "revoke", "correct"])
+    def test_what_made_room_before_the_wait_began_is_not_missed(
+        self, ledger: Ledger, clock: FakeClock, event: str, awaits: bool
+    ) -> None:
+        version = _full(ledger)
+        _make_room(ledger, event)
+        if awaits:
+            assert asyncio.run(_wait(ledger, version, 60)) is True
+        else:
+            assert ledger.await_room(version, 60) is True
+        assert clock.monotonic() == 0
+
+    @pytest.mark.parametrize("event", ["release", "commit", "raise", "revoke"])
+    def test_whoever_waits_is_woken(self, live_ledger: Ledger, event: str) -> None:
+        version = _full(live_ledger)
+
+        def wait() -> bool:
+            return live_ledger.await_room(version, _PATIENCE_S)
+
+        def make_room() -> bool:
+            _make_room(live_ledger, event)
+            return True
+
+        assert all(race([wait, wait, make_room]))
+
+    @pytest.mark.parametrize("event", ["release", "commit", "raise", "revoke"])
+    def test_whoever_awaits_is_woken(self, live_ledger: Ledger, event: str) -> None:
+        version = _full(live_ledger)
+
+        async def waiters() -> list[bool]:
+            waiting = [asyncio.create_task(_wait(live_ledger, version, _PATIENCE_S)) for _ in range(3)]
+            await asyncio.sleep(0)  # let them begin
+            await asyncio.to_thread(_make_room, live_ledger, event)
+            return await asyncio.gather(*waiting)
+
+        assert asyncio.run(waiters()) == [True, True, True]
+
+    def test_a_cancelled_wait_leaves_nothing_behind(self, live_ledger: Ledger) -> None:
+        version = _full(live_ledger)
+
+        async def cancel_one_of_two() -> bool:
+            first, second = (asyncio.create_task(_wait(live_ledger, version, _PATIENCE_S)) for _ in range(2))
+            await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            _make_room(live_ledger, "release")
+            return await second
+
+        assert asyncio.run(cancel_one_of_two()) is True
+        assert _balance(live_ledger, RUN).open_holds == 0
+
+    # --- races
+
+    def test_threads_never_hold_more_than_the_limit_and_lose_nothing(self, ledger: Ledger) -> None:
+        ledger.set_limits(RUN, Limits(cost=10))
+        ledger.set_limits(USER, Limits())
+        most: list[int] = []
+
+        def work(worker: int) -> int:
+            spent = 0
+            for number in range(self.rounds):
+                hold_id = f"{worker}-{number}"
+                if isinstance(ledger.reserve(hold_id, BOTH, cost(3), cost(3)), Held):
+                    most.append(_balance(ledger, RUN).reserved.cost)
+                    ledger.release(hold_id)
+                ledger.reserve(f"{hold_id}-user", (USER,), cost(3), None)
+                ledger.commit(f"{hold_id}-user", cost(2))
+                spent += 2
+            return spent
+
+        spent = race([lambda worker=worker: work(worker) for worker in range(self.workers)])  # type: ignore[misc]
+        run, user = ledger.balances(BOTH)
+        assert max(most) <= 10
+        assert (run.committed, run.reserved, run.open_holds) == (Amounts(), Amounts(), 0)
+        assert user.committed == cost(sum(spent)) == cost(2 * self.rounds * self.workers)
+        assert (user.reserved, user.open_holds) == (Amounts(), 0)
+
+    def test_exactly_as_many_threads_pass_as_fit(self, ledger: Ledger) -> None:
+        def hold(worker: int) -> bool:
+            return isinstance(ledger.reserve(f"h{worker}", BOTH, cost(10), cost(10)), Held)
+
+        admitted = race([lambda worker=worker: hold(worker) for worker in range(self.workers)])  # type: ignore[misc]
+        assert sum(admitted) == min(10, self.workers)
+        assert _balance(ledger, RUN).reserved == cost(10 * sum(admitted))
+
+    def test_one_hold_settled_by_many_threads_is_settled_once(self, ledger: Ledger) -> None:
+        ledger.reserve("h", BOTH, cost(60), cost(60))
+        race([lambda: ledger.commit("h", cost(25))] * self.workers)
+        assert _balance(ledger, RUN)[2:5] == (cost(25), Amounts(), 0)
+
+    def test_tasks_never_hold_more_than_the_limit_and_lose_nothing(self, ledger: Ledger) -> None:
+        async def call(number: int) -> bool:
+            outcome = await ledger.aio.reserve(f"h{number}", BOTH, cost(10), cost(10))
+            if not isinstance(outcome, Held):
+                return False
+            await asyncio.sleep(0)
+            await ledger.aio.forward(f"h{number}")
+            await ledger.aio.commit(f"h{number}", cost(10))
+            return True
+
+        async def all_at_once() -> list[bool]:
+            return await asyncio.gather(*(call(number) for number in range(200)))
+
+        assert sum(asyncio.run(all_at_once())) == 10
+        assert _balance(ledger, RUN)[2:5] == (cost(100), Amounts(), 0)
+
+    def test_the_verbs_to_await_are_the_blocking_ones(self, ledger: Ledger) -> None:
+        async def every_verb() -> None:
+            aio = ledger.aio
+            assert await aio.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
+            assert await aio.reserve("h2", BOTH, cost(40), cost(40)) == Held("h2")
+            await aio.forward("h")
+            assert (await aio.commit("h", cost(60), True)).replaced is None
+            assert (await aio.commit("h", cost(25))).replaced == cost(60)
+            assert await aio.release("h2") is True
+            assert await aio.charge("c", BOTH, cost(5)) is None
+            assert list(await aio.balances(BOTH)) == list(ledger.balances(BOTH))
+
+        asyncio.run(every_verb())
+        assert _balance(ledger, RUN)[2:5] == (cost(30), Amounts(), 0)
+
+
+def _open(ledger: Ledger) -> None:
+    ledger.set_limits(RUN, Limits(cost=100))
+    for scope in (USER, OTHER):
+        ledger.set_limits(scope, Limits(cost=1_000))
+
+
+def _only(dimension: int, amount: int) -> Amounts:
+    return Amounts(**{Amounts._fields[dimension]: amount})
+
+
+def _balance(ledger: Ledger, scope: Scope) -> Balance:
+    return ledger.balances((scope,))[0]
+
+
+def _spend(ledger: Ledger, hold_id: str, nano: int) -> None:
+    ledger.reserve(hold_id, BOTH, cost(nano), cost(nano))
+    ledger.commit(hold_id, cost(nano))
+
+
+def _full(ledger: Ledger) -> int:
+    """Fill the run with the hold "full"; return the version to wait from."""
+    ledger.reserve("full", BOTH, cost(100), cost(100))
+    refused = ledger.reserve("next", BOTH, cost(1), cost(1))
+    assert isinstance(refused, Refused)
+    return refused.version
+
+
+def _make_room(ledger: Ledger, event: str) -> None:
+    if event == "release":
+        ledger.release("full")
+    elif event == "commit":
+        ledger.commit("full", cost(10))
+    elif event == "correct":
+        ledger.commit("full", cost(100), uncertain=True)
+        ledger.commit("full", cost(10))
+    elif event == "raise":
+        ledger.set_limits(RUN, Limits(cost=200))
+    else:
+        ledger.revoke(RUN, "stop")
+
+
+async def _wait(ledger: Ledger, version: int, timeout: float) -> bool:
+    return await ledger.aio.await_room(version, timeout)

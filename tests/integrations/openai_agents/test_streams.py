@@ -1,0 +1,272 @@
+"""Streams: ended at any chunk by anybody, with and without usage, cut off by the guard itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("agents")
+
+from agents import Agent, Runner
+from agents.items import TResponseStreamEvent
+from agents.result import RunResultStreaming
+from openai.types.responses import ResponseTextDeltaEvent
+
+from budget_guard import Budget
+from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
+from budget_guard.testing import Reply
+from tests.integrations.openai_agents.support import (
+    BIG,
+    DelegatingModel,
+    Lab,
+    agent_named,
+    agree,
+    by_role,
+    caller_of,
+    capped,
+    lookup,
+    never_below,
+)
+
+CHUNKS = 4
+TEXT = "one and two and three and four and five and six"
+ENDPOINTS: list[Callable[[Lab], Any]] = [lambda lab: lab.responses(), lambda lab: lab.chat()]
+endpoints = pytest.mark.parametrize("model_of", ENDPOINTS, ids=["responses", "chat"])
+
+
+def start(lab: Lab, agent: Agent[Any], guard: BudgetGuard) -> RunResultStreaming:
+    return Runner.run_streamed(agent, "go", hooks=guard, run_config=lab.config())
+
+
+async def deltas(result: RunResultStreaming) -> AsyncIterator[str]:
+    async for event in result.stream_events():
+        if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent):
+            yield event.data.delta
+
+
+async def settled(result: RunResultStreaming) -> None:
+    """Wait for the end of the run's own task, whatever it is."""
+    assert result.run_loop_task is not None
+    await asyncio.wait([result.run_loop_task])
+
+
+@endpoints
+@pytest.mark.parametrize("how", ["cancel", "break", "aclose", "task"])
+@pytest.mark.parametrize("after", range(CHUNKS))
+async def test_a_stream_that_is_ended_after_any_chunk_is_booked_and_leaves_nothing_held(
+    lab: Lab, after: int, how: str, model_of: Callable[[Lab], Any]
+) -> None:
+    lab.script(Reply(text=TEXT, chunks=CHUNKS, gate_chunks=True))
+    guard = BudgetGuard(Budget("$1.00"))
+    agent = agent_named("Worker", model_of(lab), model_settings=capped(500))
+    result = start(lab, agent, guard)
+    seen: list[str] = []
+
+    async def consume() -> None:
+        events = result.stream_events()
+        async for event in events:
+            data = getattr(event, "data", None)
+            if isinstance(data, ResponseTextDeltaEvent):
+                seen.append(data.delta)
+                if len(seen) <= after:
+                    lab.provider.release_chunk()
+            if len(seen) > after or (after == 0 and event.type == "raw_response_event"):
+                break
+        if how == "aclose":
+            if lab.provider.open_calls:
+                lab.provider.release_chunk(CHUNKS)  # the SDK waits there for the turn to end
+            await events.aclose()  # type: ignore[attr-defined]  # a generator, typed as an iterator
+
+    consumer = asyncio.ensure_future(consume())
+    await lab.provider.await_calls(1)
+    if after:
+        lab.provider.release_chunk()
+    if how == "task" and not after:
+        consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+    else:
+        await consumer
+    assert guard.reserved_usd > 0 or guard.spent_usd > 0
+    if how == "cancel":
+        result.cancel()
+    elif result.run_loop_task is not None and not result.run_loop_task.done():
+        for _ in lab.provider.open_calls:
+            lab.provider.release_chunk(CHUNKS)  # nobody reads on; the run may still go to its end
+    await settled(result)
+    await lab.provider.await_idle()
+    never_below(lab.provider, guard)
+    assert guard.report().breakdown.llm.calls == 1
+
+
+@endpoints
+async def test_a_run_that_is_to_stop_after_its_turn_books_that_turn(
+    lab: Lab, model_of: Callable[[Lab], Any]
+) -> None:
+    lab.script(by_role({"Worker": [caller_of("lookup"), Reply(text=TEXT)]}))
+    guard = BudgetGuard(Budget("$1.00"))
+    result = start(lab, agent_named("Worker", model_of(lab), tools=[lookup]), guard)
+    async for event in result.stream_events():
+        if event.type == "raw_response_event":
+            result.cancel(mode="after_turn")
+    assert len(lab.calls) == 1
+    agree(lab.provider, guard)
+
+
+@endpoints
+@pytest.mark.parametrize("usage", ["off", "missing"])
+@pytest.mark.parametrize("mode", ["run", "run_streamed"])
+async def test_without_usage_the_estimate_is_booked_and_marked_and_never_nothing(
+    lab: Lab, mode: str, usage: Any, model_of: Callable[[Lab], Any]
+) -> None:
+    lab.script(Reply(text=TEXT, usage=usage))
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, agent_named("Worker", model_of(lab), model_settings=capped(200)), hooks=guard)
+    never_below(lab.provider, guard)
+    report = guard.report()
+    assert report.uncertain == report.total_spent > 0
+    assert report.breakdown.llm.calls == len(lab.calls) == 1
+    assert report.breakdown.llm.by_model[BIG].output_tokens == 200
+
+
+@endpoints
+async def test_usage_that_comes_late_is_booked_exactly(lab: Lab, model_of: Callable[[Lab], Any]) -> None:
+    lab.script(Reply(text=TEXT, chunks=CHUNKS, usage="late", gate_chunks=True))
+    guard = BudgetGuard(Budget("$1.00"))
+    result = start(lab, agent_named("Worker", model_of(lab)), guard)
+    pieces = deltas(result)
+    for _ in range(CHUNKS):
+        await lab.provider.await_calls(1)
+        lab.provider.release_chunk()
+        await anext(pieces)
+    assert guard.spent_usd == 0 < guard.reserved_usd
+    lab.provider.release_chunk()
+    assert [piece async for piece in pieces] == []
+    agree(lab.provider, guard)
+    assert guard.report().uncertain == 0
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(None, True), (True, True), (False, False)])
+async def test_usage_is_asked_for_in_a_stream_unless_the_user_says_no(
+    lab: Lab, asked: bool | None, sent: bool
+) -> None:
+    guard = BudgetGuard(Budget("$1.00"))
+    agent = agent_named("Worker", lab.chat(), model_settings=capped(200, include_usage=asked))
+    await lab.run("run_streamed", agent, hooks=guard)
+    assert [call.include_usage for call in lab.calls] == [sent]
+    never_below(lab.provider, guard)
+    assert (guard.report().uncertain == 0) is sent
+
+
+async def test_a_call_that_is_not_streamed_is_sent_as_it_was(lab: Lab) -> None:
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run("run", agent_named("Worker", lab.chat(), model_settings=capped(200)), hooks=guard)
+    assert "stream_options" not in lab.calls[0].body
+
+
+class Babbler(DelegatingModel):
+    """A model that does not keep to the cap it is sent."""
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
+        async for event in super().stream_response(*args, **kwargs):
+            if isinstance(event, ResponseTextDeltaEvent):
+                for _ in range(400):
+                    yield event
+            yield event
+
+
+def wordy(lab: Lab, **options: Any) -> Agent[Any]:
+    return agent_named("Worker", lab.responses(), model_settings=capped(300), **options)
+
+
+async def revoke_after(lab: Lab, guard: BudgetGuard, agent: Agent[Any], chunks: int) -> tuple[RunResultStreaming, list[str]]:
+    """Consume a gated stream, and cut the guard off after *chunks* of its pieces."""
+    result = start(lab, agent, guard)
+    seen: list[str] = []
+    await lab.provider.await_calls(1)
+    lab.provider.release_chunk()
+    async for piece in deltas(result):
+        seen.append(piece)
+        if len(seen) <= chunks:
+            lab.provider.release_chunk()
+        if len(seen) == chunks:
+            guard.revoke("enough")
+    return result, seen
+
+
+async def test_a_revoked_stream_is_stopped_where_it_is(lab: Lab) -> None:
+    lab.script(Reply(text=TEXT, chunks=CHUNKS, gate_chunks=True))
+    guard = BudgetGuard(Budget("$1.00"))
+    with pytest.raises(BudgetRevoked, match="enough"):
+        await revoke_after(lab, guard, wordy(lab), 2)
+    await lab.provider.await_idle()
+    assert lab.calls[0].outcome == "aborted"
+    never_below(lab.provider, guard)
+    assert guard.report().uncertain > 0
+
+
+async def test_a_revoked_stream_can_end_as_if_the_answer_were_complete(lab: Lab) -> None:
+    lab.script(Reply(text=TEXT, chunks=CHUNKS, gate_chunks=True))
+    guard = BudgetGuard(Budget("$1.00"), on_midstream="truncate")
+    result, seen = await revoke_after(lab, guard, wordy(lab), 2)
+    assert result.final_output == "".join(seen)
+    assert result.final_output != TEXT
+    assert TEXT.startswith(result.final_output)
+    await lab.provider.await_idle()
+    assert lab.calls[0].outcome == "aborted"
+    never_below(lab.provider, guard)
+
+
+@pytest.mark.parametrize("on_midstream", ["raise", "truncate"])
+async def test_a_half_made_tool_call_is_never_run(lab: Lab, on_midstream: Any) -> None:
+    lab.script(Reply(text=TEXT, chunks=CHUNKS, tool_calls=caller_of("lookup").tool_calls, gate_chunks=True))
+    guard = BudgetGuard(Budget("$1.00"), on_midstream=on_midstream)
+    result = start(lab, wordy(lab, tools=[lookup]), guard)
+    await lab.provider.await_calls(1)
+    lab.provider.release_chunk(CHUNKS + 1)
+    with pytest.raises(BudgetRevoked):
+        async for event in result.stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.output_item.added":
+                if event.data.item.type == "function_call":
+                    guard.revoke("enough")
+    await lab.provider.await_idle()
+    never_below(lab.provider, guard)
+    assert guard.report().breakdown.tools.calls == 0
+
+
+async def test_a_model_that_ignores_its_cap_is_stopped(lab: Lab) -> None:
+    guard = BudgetGuard(Budget("$1.00"))
+    agent = agent_named("Worker", Babbler(lab.responses()), model_settings=capped(300))
+    with pytest.raises(BudgetExceeded) as stop:
+        await lab.run("run_streamed", agent, hooks=guard)
+    assert stop.value.dimension == "call_max_output_tokens"
+    await lab.provider.await_idle()
+    never_below(lab.provider, guard)
+
+
+async def test_a_model_that_ignores_its_cap_can_be_truncated(lab: Lab) -> None:
+    guard = BudgetGuard(Budget("$1.00"), on_midstream="truncate")
+    agent = agent_named("Worker", Babbler(lab.responses()), model_settings=capped(300))
+    result = await lab.run("run_streamed", agent, hooks=guard)
+    assert result.final_output == "o" * 301  # the first chunk of "ok", again and again
+    await lab.provider.await_idle()
+    never_below(lab.provider, guard)
+
+
+@pytest.mark.parametrize("delivered", ["queued", "read"])
+async def test_what_was_paid_for_reaches_a_slow_consumer_before_the_stop(lab: Lab, delivered: str) -> None:
+    lab.script(by_role({"Worker": [caller_of("lookup"), Reply(text=TEXT)]}))
+    guard = BudgetGuard(Budget(max_requests=1))
+    result = start(lab, agent_named("Worker", lab.responses(), tools=[lookup]), guard)
+    kinds: list[str] = []
+    if delivered == "queued":
+        await settled(result)  # everything is in the queue, the stop behind it
+    with pytest.raises(BudgetExceeded):
+        async for event in result.stream_events():
+            kinds.append(getattr(event, "name", event.type))
+    assert "tool_called" in kinds
+    assert "tool_output" in kinds
+    agree(lab.provider, guard)

@@ -1,0 +1,73 @@
+"""Run every Python block of a Markdown page, in order, against a local provider: ``python run_page.py README.md``.
+
+The setup that the pages do not show: the default OpenAI client points at the provider, whose model calls the first
+tool that it is offered until it has three results, and then answers. A block may use ``await`` and whatever the blocks
+above it on the same page have defined. Functions named ``test_...`` are called. A provider of its own serves each block.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from agents import set_default_openai_client, set_tracing_disabled
+from openai import AsyncOpenAI
+
+from budget_guard.testing import LocalProvider, ProviderRequest, Reply, ToolCall
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def answer(request: ProviderRequest) -> Reply:
+    """A model that looks three things up and then answers."""
+    results = sum(item.get("type") == "function_call_output" for item in request.messages if isinstance(item, dict))
+    tools: list[dict[str, Any]] = request.body.get("tools") or []
+    if tools and results < 3:
+        arguments = dict.fromkeys(tools[0]["parameters"]["properties"], "the sky")
+        return Reply(tool_calls=[ToolCall(tools[0]["name"], arguments)])
+    return Reply(text="Because the air scatters blue light.", output_tokens=500)
+
+
+def blocks(page: Path) -> list[CodeType]:
+    """The page's blocks, compiled so that an error shows the page's own line."""
+    text = page.read_text(encoding="utf-8")
+    compiled: list[CodeType] = []
+    for found in _BLOCK.finditer(text):
+        tree = ast.parse(found[1], str(page))
+        ast.increment_lineno(tree, text.count("\n", 0, found.start(1)))
+        compiled.append(compile(tree, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+    return compiled
+
+
+def run(code: CodeType, names: dict[str, Any]) -> None:
+    """Run one block, and the tests that it defines."""
+    if code.co_flags & inspect.CO_COROUTINE:
+
+        async def block() -> None:
+            await eval(code, names)
+
+        asyncio.run(block())
+    else:
+        exec(code, names)
+    for name in [name for name in names if name.startswith("test_")]:
+        names.pop(name)()
+
+
+def main(page: Path) -> None:
+    names: dict[str, Any] = {}
+    set_tracing_disabled(True)
+    for code in blocks(page):
+        with LocalProvider(answer) as provider:
+            client = AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0)
+            set_default_openai_client(client, use_for_tracing=False)
+            run(code, names)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,137 @@
+"""Every error carries its fields wherever it goes, and says what to do."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from budget_guard import Budget, Session, errors
+from budget_guard.errors import (
+    BudgetError,
+    BudgetExceeded,
+    BudgetRevoked,
+    InvalidDowngradeError,
+    ReservationConflict,
+    UnboundedCallError,
+    UnknownPriceError,
+    UnknownReservation,
+)
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+SAMPLES: list[BudgetError] = [
+    BudgetExceeded(
+        dimension="max_cost_usd",
+        limit=Decimal("1.00"),
+        actual=Decimal("0.95"),
+        scope="run:r1",
+        estimate=Decimal("0.10"),
+        decision_id="r1-7",
+        report=Budget("$1.00").session(run_id="r1").report(),
+        remedy="Raise it.",
+    ),
+    BudgetRevoked(scope="user:u1", reason="compromised", at=NOON, decision_id="r1-7"),
+    UnknownPriceError(model="gpt-9", provider="openai", missing="web_search", suggestions=["gpt-5"], decision_id="d"),
+    UnboundedCallError(model="gpt-4o", reason="it carries an image", remedy="Say what to reserve.", decision_id="d"),
+    InvalidDowngradeError(model="a", target="b", reason="'b' is dearer", remedy="Name another.", decision_id="d"),
+    ReservationConflict(reservation_id="r1-7", detail="holds 5 and was asked to hold 6"),
+    UnknownReservation(reservation_id="r1-7", detail="was never made"),
+]
+each = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
+
+
+def public(error: BudgetError) -> dict[str, Any]:
+    return {name: value for name, value in vars(error).items() if not name.startswith("_")}
+
+
+def classes() -> dict[str, type[BaseException]]:
+    return {n: c for n, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, BudgetError)}
+
+
+@each
+def test_an_error_survives_pickling_with_its_fields_and_words(error: BudgetError) -> None:
+    travelled = pickle.loads(pickle.dumps(error))
+    assert type(travelled) is type(error)
+    assert str(travelled) == str(error)
+    assert public(travelled) == public(error)
+
+
+@each
+def test_an_error_becomes_an_adapters_own_with_the_same_fields_words_and_cause(error: BudgetError) -> None:
+    class FrameworkStop(RuntimeError):
+        pass
+
+    own = type("Own", (type(error), FrameworkStop), {})
+    cause = KeyError("price")
+    error.__cause__ = cause
+    recast = error.recast(own)
+    assert isinstance(recast, FrameworkStop) and isinstance(recast, type(error))
+    assert (str(recast), public(recast), recast.__cause__) == (str(error), public(error), cause)
+    error.__cause__ = None
+
+
+@each
+def test_a_decision_id_given_later_travels_too(error: BudgetError) -> None:
+    late = error.recast(type(error))
+    late.decision_id = "r1-8"
+    assert pickle.loads(pickle.dumps(late)).decision_id == "r1-8"
+
+
+def test_every_error_has_a_sample_here() -> None:
+    leaves = {c for c in classes().values() if not any(issubclass(o, c) and o is not c for o in classes().values())}
+    assert leaves == {type(error) for error in SAMPLES}
+
+
+def test_the_tree_is_as_it_is_drawn() -> None:
+    drawn: dict[str, str] = {}
+    path: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"^([ │├└─]*)(\w+Error|Budget\w+|\w+(?:Exceeded|Conflict|Reservation)\b)", line)
+        if found is None or found.group(2) not in classes():
+            continue
+        depth = len(found.group(1))
+        path = [(d, name) for d, name in path if d < depth]
+        if path:
+            drawn[found.group(2)] = path[-1][1]
+        path.append((depth, found.group(2)))
+    actual = {
+        name: next(base.__name__ for base in cls.__bases__ if issubclass(base, BudgetError))
+        for name, cls in classes().items()
+        if cls is not BudgetError
+    }
+    assert drawn == actual
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SAMPLES[0], ["max_cost_usd", "$1.00", "run:r1", "$0.95", "$0.10", "Raise it."]),
+        (SAMPLES[1], ["user:u1", "2026-03-01T12:00:00", "compromised"]),
+        (SAMPLES[2], ["web_search", "'gpt-9'", "openai", "gpt-5", "pricing={"]),
+        (SAMPLES[3], ["'gpt-4o'", "an image", "Say what to reserve."]),
+        (SAMPLES[4], ["'a'", "'b'", "dearer", "Name another."]),
+        (SAMPLES[5], ["'r1-7'", "holds 5", "6"]),
+        (SAMPLES[6], ["'r1-7'", "never made"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_message_names_what_it_is_about_and_what_to_do(error: BudgetError, words: list[str]) -> None:
+    for word in words:
+        assert word in str(error)
+
+
+def test_an_unknown_model_is_allowed_by_the_line_that_its_error_shows() -> None:
+    error = UnknownPriceError(model="my-model")
+    shown = re.search(r"pricing=(\{.*\})", str(error))
+    assert shown is not None
+    Session(Budget("$1"), pricing=eval(shown.group(1)))
+
+
+def test_an_invalid_downgrade_is_a_value_error_too() -> None:
+    assert issubclass(InvalidDowngradeError, ValueError)

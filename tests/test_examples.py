@@ -1,0 +1,74 @@
+"""Every example runs, offline, and prints what its docstring says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("agents")
+pytest.importorskip("uvicorn")
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+LINES = {
+    "quickstart": ["Take an umbrella.", "Total spend: $0.0072 | Remaining: $0.9928", "The provider's bill: $0.00715"],
+    "downgrade": ["gpt-4o -> gpt-4o-mini", "gpt-4o-mini  $0.00", "Found it.", "The agent's model is still gpt-4o."],
+    "streaming": ["Money that is held cannot be spent twice.\nTotal spend: $0.0001", "Uncertain: $0.00"],
+    "sub_agents": ["Stopped by max_requests=8", "Editor  ", "Researcher  "],
+    "composite_hooks": ["Poet: ", "Total spend: $0.00"],
+    "resume": [
+        "Stopped by max_requests=2 after ordering ['ink', 'paper']",
+        "All three are ordered.",
+        "Ordered: ['ink', 'paper', 'pens']",
+    ],
+}
+
+
+def run(name: str) -> subprocess.CompletedProcess[str]:
+    """Run an example as a user would, in an environment without any key."""
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "integrations")])
+    environment["PYTHONIOENCODING"] = "utf-8"
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_an_example_prints_what_it_promises(name: str) -> None:
+    done = run(name)
+
+    assert done.returncode == 0, done.stderr
+    for line in LINES[name]:
+        assert line in done.stdout
+
+
+def test_the_demo_shows_two_bills_and_two_ledgers_that_agree() -> None:
+    done = run("overspend_demo")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    bills = re.search(r"Provider's bill +\$([\d.]+) +\$([\d.]+)", done.stdout)
+    guards = re.search(r"Guard's ledger: +\$(\d\.\d{9})\n", done.stdout)
+    providers = re.search(r"Provider's ledger: +\$(\d\.\d{9})\n", done.stdout)
+    assert bills and guards and providers
+    assert guards[1] == providers[1]
+    assert float(bills[2]) <= 0.50 < 3 < float(bills[1])
+    assert "They agree to the nano-dollar." in done.stdout
+
+
+def test_every_example_is_tested_and_listed() -> None:
+    names = {path.stem for path in EXAMPLES.glob("[!_]*.py")}
+    listed = set(re.findall(r"^\| `(\w+)\.py`", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert names == {*LINES, "overspend_demo"} == listed

@@ -1,0 +1,119 @@
+"""The four modes: how hard the gate is."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Usage
+from budget_guard.testing import FakeClock
+from tests.builders import Way, call, session
+
+
+def test_a_hard_gate_admits_no_call_that_might_not_fit(way: Way) -> None:
+    run = session(Budget("$0.25", mode="hard_gate"))
+    actions = [way.authorize(run, call()).action for _ in range(3)]
+    assert actions == ["allow", "allow", "block"]
+
+
+def test_a_soft_gate_admits_calls_as_long_as_anything_is_left(way: Way) -> None:
+    run = session(Budget("$0.25", mode="soft_gate"))
+    for _ in range(3):
+        way.pay(run, call())
+    assert run.spent_usd == Decimal("0.30")
+    error = way.authorize(run, call()).error
+    assert isinstance(error, BudgetExceeded) and error.dimension == "max_cost_usd"
+
+
+def test_a_soft_gate_counts_what_is_held(way: Way) -> None:
+    run = session(Budget("$0.25", mode="soft_gate"))
+    assert [way.authorize(run, call()).action for _ in range(4)] == ["allow", "allow", "allow", "block"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [
+        ({"max_cost_usd": "$0.05"}, call()),
+        ({"max_total_tokens": 50}, call("large", cap=50)),
+        ({"max_requests": 1}, call()),
+    ],
+)
+def test_an_advisory_budget_lets_everything_through_and_says_what_it_would_have_refused(
+    way: Way, limits: dict[str, Any], asked: Any
+) -> None:
+    run = session(Budget(**limits, mode="advisory_estimate"))
+    decisions = [way.authorize(run, asked) for _ in range(2)]
+    last = decisions[-1]
+    assert (last.action, last.error) == ("advisory_warn", None)
+    assert next(iter(limits)) in last.reason
+    before = run.spent_usd
+    way.commit(last.require(), Usage(input=100, output=50))
+    assert run.spent_usd > before or "max_cost_usd" not in limits
+    assert run.terminated_by is None
+
+
+def test_an_advisory_budget_allows_without_a_word_what_fits(way: Way) -> None:
+    decision = way.authorize(session(Budget("$1", mode="advisory_estimate")), call())
+    assert (decision.action, decision.reason) == ("allow", "")
+
+
+def test_an_advisory_budget_does_not_refuse_late_calls_either(way: Way) -> None:
+    clock = FakeClock()
+    run = session(Budget(max_duration_s=5, mode="advisory_estimate"), clock=clock)
+    way.pay(run, call())
+    clock.advance(6)
+    decision = way.authorize(run, call())
+    assert decision.action == "advisory_warn" and "max_duration_s" in decision.reason
+    way.commit(decision.require(), Usage())
+    assert run.report().breakdown.llm.calls == 2
+
+
+def test_an_advisory_budget_counts_what_it_has_no_price_for(way: Way) -> None:
+    run = session(Budget("$1", mode="advisory_estimate"))
+    decision = way.authorize(run, call("nobody-knows", cap=50))
+    assert decision.action in ("allow", "advisory_warn")
+    way.commit(decision.require(), Usage(input=50, output=5))
+    assert run.report().unpriced_calls == 1
+
+
+def test_actuals_only_holds_nothing_and_refuses_once_a_limit_is_reached(way: Way) -> None:
+    run = session(Budget("$0.25", mode="actuals_only"))
+    for _ in range(3):
+        reservation = way.reserve(run, call())
+        assert run.reserved_usd == 0
+        way.commit(reservation, Usage())
+    assert run.spent_usd == Decimal("0.30")
+    assert way.authorize(run, call()).action == "block"
+
+
+def test_actuals_only_keeps_the_clients_cap_and_claims_no_bound(way: Way) -> None:
+    run = session(Budget("$0.01", mode="actuals_only"))
+    for cap in (None, 700):
+        decision = way.authorize(run, call("large", cap=cap))
+        assert (decision.output_cap, decision.bounded, decision.output_clamped) == (cap, False, False)
+
+
+def test_actuals_only_never_hides_a_call_whose_usage_is_missing(way: Way) -> None:
+    run = session(Budget("$1", mode="actuals_only"))
+    way.commit(way.reserve(run, call("large")), None)
+    report = run.report()
+    assert report.breakdown.llm.calls == 1
+    assert report.unpriced_calls == 1 or report.uncertain > 0
+
+
+def test_requests_are_counted_while_they_are_in_flight_even_in_actuals_only(way: Way) -> None:
+    run = session(Budget(max_requests=2, mode="actuals_only"))
+    assert [way.authorize(run, call()).action for _ in range(3)] == ["allow", "allow", "block"]
+
+
+@pytest.mark.parametrize("mode", ["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"])
+def test_every_mode_books_what_was_spent_and_obeys_a_revocation(way: Way, mode: Any) -> None:
+    run = session(Budget("$1", mode=mode))
+    way.pay(run, call())
+    assert run.spent_usd == Decimal("0.10")
+    run.revoke("stop")
+    decision = way.authorize(run, call())
+    assert isinstance(decision.error, BudgetRevoked)
+    assert run.reserved_usd == 0

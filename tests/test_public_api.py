@@ -1,0 +1,49 @@
+"""What `import budget_guard` gives, and what it leaves alone."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import budget_guard
+
+FOREIGN = [
+    *["agents", "anthropic", "google.genai", "langchain", "langchain_core", "langgraph", "litellm", "openai"],
+    *["redis", "sqlite3", "starlette", "uvicorn", "fastapi", "rich", "httpx", "requests", "genai_prices"],
+]
+
+
+@pytest.mark.parametrize("name", ["budget_guard", "budget_guard.ledger"])
+def test_all_is_sorted_and_is_every_public_name(name: str) -> None:
+    module = importlib.import_module(name)
+    public = {
+        key
+        for key in dir(module)
+        if not key.startswith("_") and not (isinstance(getattr(module, key), ModuleType)) and key != "annotations"
+    }
+    assert list(module.__all__) == sorted(public)
+
+
+def test_every_public_name_is_documented() -> None:
+    assert [name for name in budget_guard.__all__ if not getattr(budget_guard, name).__doc__] == []
+
+
+def test_the_core_imports_no_framework_no_database_and_no_web_server() -> None:
+    program = f"import budget_guard, sys; print([m for m in {FOREIGN!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_whole_call_imports_none_either() -> None:
+    program = (
+        "import sys; from budget_guard import Budget, ModelCall, Usage, weigh\n"
+        "with Budget('$1').session() as session:\n"
+        "    session.authorize(ModelCall('gpt-4o', weigh(messages='hi'))).require().commit(Usage(input=9, output=9))\n"
+        f"str(session.report()); print([m for m in {FOREIGN!r} if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,56 @@
+"""What the README and the pages of docs/ show is true: their code runs, their output is as shown, their links lead on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("agents")
+pytest.importorskip("uvicorn")
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def run(page: Path) -> str:
+    """Run the page's Python blocks in an interpreter of their own; return what they print."""
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "integrations")])
+    environment["PYTHONIOENCODING"] = "utf-8"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "run_page.py"), str(page)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_block_runs_and_prints_what_the_page_says(page: Path) -> None:
+    printed = run(page)
+
+    for promised in re.findall(r"^ *print\(.*\)  # (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        assert promised in printed.splitlines()
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "examples" / "README.md"]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_first_screen_is_short() -> None:
+    text = README.read_text(encoding="utf-8")
+
+    assert len(text.splitlines()) <= 150
+    first = re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert first is not None and len([line for line in first[1].splitlines() if line]) <= 11

@@ -1,0 +1,259 @@
+"""Every call that was admitted is settled once, in full, and money that was spent is never booked as nothing."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from budget_guard import Budget, ReservationConflict, Session, ToolCall, Usage
+from budget_guard.events import BoundViolated, CallCommitted, CallReleased, OverrunCharged
+from tests.builders import Way, call, session
+
+USED = Usage(input=60, cache_read=20, output=8, reasoning=2)
+USED_COST = 80 * 1_000 + 10 * 10_000
+HELD_COST = 100 * 1_000 + 50 * 10_000
+
+
+def ask(**options: Any) -> Any:
+    return call("large", tokens=100, cap=50, **options)
+
+
+def sums(run: Session) -> tuple[Decimal, Decimal, Decimal, int]:
+    """What every sum of the report says was spent, and how many calls, after a look whether they agree."""
+    report = run.report()
+    llm, tools = report.breakdown.llm, report.breakdown.tools
+    assert llm.total == sum(m.total for m in llm.by_model.values())
+    assert llm.calls == sum(m.calls for m in llm.by_model.values())
+    assert report.total_spent == run.spent_usd == llm.total + tools.total
+    assert all(m.total >= 0 and m.calls >= 0 and m.input_tokens >= 0 for m in llm.by_model.values())
+    return report.total_spent, report.reserved, report.uncertain, llm.calls
+
+
+def usd(nano: int) -> Decimal:
+    return Decimal(nano) / 10**9
+
+
+def test_a_commit_books_the_actual_cost_and_gives_the_rest_back(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    assert run.reserved_usd == usd(HELD_COST)
+    way.forward(reservation)
+    assert way.commit(reservation, USED) == USED_COST
+    assert reservation.settled
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+    assert run.remaining_usd == 1 - usd(USED_COST)
+    spend = run.report().breakdown.llm.by_model["large"]
+    assert (spend.input_tokens, spend.output_tokens, spend.calls) == (80, 10, 1)
+
+
+def test_a_commit_again_changes_nothing(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    for _ in range(3):
+        assert way.commit(reservation, USED) == USED_COST
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+    assert len([e for e in run.events() if isinstance(e, CallCommitted)]) == 1
+
+
+def test_a_commit_of_other_usage_is_a_conflict_that_changes_nothing(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.commit(reservation, USED)
+    with pytest.raises(ReservationConflict):
+        way.commit(reservation, USED._replace(output=9))
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+
+
+def test_a_released_call_costs_nothing_and_is_no_call(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.release(reservation, "connection refused")
+    way.release(reservation, "again")
+    assert reservation.settled
+    assert sums(run) == (0, 0, 0, 0)
+    released = [e for e in run.events() if isinstance(e, CallReleased)]
+    assert [(e.decision_id, e.name, e.reason) for e in released] == [(reservation.id, "large", "connection refused")]
+
+
+def test_a_release_after_the_commit_gives_nothing_back(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.commit(reservation, USED)
+    way.release(reservation)
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+
+
+def test_a_commit_after_the_release_is_charged(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.release(reservation)
+    way.commit(reservation, USED)
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+
+
+# --- what nobody knows
+
+
+@pytest.mark.parametrize("say", ["no usage", "estimate"])
+def test_a_call_of_unknown_usage_is_booked_as_its_estimate(way: Way, say: str) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    cost = way.commit(reservation, None) if say == "no usage" else way.commit_estimate(reservation, "timed out")
+    assert cost == HELD_COST
+    assert sums(run) == (usd(HELD_COST), 0, usd(HELD_COST), 1)
+    assert re.search(r"Uncertain: \$0\.0006", str(run.report()))
+
+
+@pytest.mark.parametrize("usage", [USED, Usage(input=100, output=50), Usage(input=500, output=50)])
+def test_a_late_actual_replaces_the_estimate_once_in_every_sum(way: Way, usage: Usage) -> None:
+    run = session()
+    reservation = way.reserve(run, ask(agent="researcher"))
+    way.commit_estimate(reservation)
+    way.commit_estimate(reservation)
+    for _ in range(2):
+        cost = way.commit(reservation, usage)
+    assert sums(run) == (usd(cost), 0, 0, 1)
+    report = run.report()
+    assert report.by_agent["researcher"].total == usd(cost)
+    assert report.by_agent["researcher"].calls == 1
+    spend = report.breakdown.llm.by_model["large"]
+    assert (spend.input_tokens, spend.output_tokens) == (usage.input_tokens, usage.output_tokens)
+    assert report.overrun == usd(max(0, cost - HELD_COST))
+    assert report.bound_violations == (usage.input > 100)
+
+
+def test_an_estimate_after_the_actual_changes_nothing(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.commit(reservation, USED)
+    assert way.commit_estimate(reservation, "cancelled") == USED_COST
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+
+
+def test_a_late_actual_of_another_model_moves_the_money_there(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.commit_estimate(reservation)
+    cost = way.commit(reservation, USED, model="small")
+    assert cost == 80 * 100 + 10 * 1_000
+    assert sums(run) == (usd(cost), 0, 0, 1)
+    by_model = run.report().breakdown.llm.by_model
+    assert by_model["small"].calls == 1
+    assert "large" not in by_model or (by_model["large"].total, by_model["large"].calls) == (0, 0)
+
+
+def test_the_model_that_was_called_in_the_end_sets_the_price(way: Way) -> None:
+    run = session()
+    assert way.commit(way.reserve(run, ask()), USED, model="small") == USED_COST // 10
+    assert set(run.report().breakdown.llm.by_model) == {"small"}
+
+
+def test_a_model_without_a_price_that_was_called_in_the_end_is_booked_at_the_planned_ones(way: Way) -> None:
+    run = session()
+    assert way.commit(way.reserve(run, ask()), USED, model="nobody-knows") == USED_COST
+    assert set(run.report().breakdown.llm.by_model) == {"nobody-knows"}
+
+
+# --- what has no price
+
+
+@pytest.mark.parametrize(
+    "usage", [USED._replace(web_search=1), USED._replace(other=(("code_runs", 2),)), USED._replace(output_audio=7)]
+)
+def test_a_unit_without_a_price_is_never_booked_as_nothing(way: Way, usage: Usage) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    for _ in range(2):
+        assert way.commit(reservation, usage) == HELD_COST
+    assert run.report().unpriced_calls == 1
+
+
+def test_the_priced_part_is_charged_in_full_where_it_is_more_than_was_held(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    assert way.commit(reservation, Usage(input=100_000, web_search=1, other=(("x", 1),))) == 100_000 * 1_000
+    assert run.report().unpriced_calls == 1
+
+
+def test_a_late_actual_with_a_unit_without_a_price_is_reported(way: Way) -> None:
+    run = session()
+    reservation = way.reserve(run, ask())
+    way.commit_estimate(reservation)
+    for _ in range(2):
+        way.commit(reservation, USED._replace(web_search=1))
+    report = run.report()
+    assert (report.unpriced_calls, report.uncertain) == (1, 0)
+    assert sums(run)[3] == 1
+
+
+# --- what was more than was held
+
+
+def test_a_call_that_costs_more_than_was_held_is_charged_and_told(way: Way) -> None:
+    run = session("$0.001")
+    reservation = way.reserve(run, ask())
+    cost = way.commit(reservation, Usage(input=100, output=200))
+    assert cost == 2_100_000
+    report = run.report()
+    assert (report.overrun, report.bound_violations) == (usd(cost - HELD_COST), 1)
+    assert report.remaining == Decimal("-0.0011")
+    told = {type(e): e for e in run.events()}
+    assert told[OverrunCharged].overrun == cost - HELD_COST  # type: ignore[union-attr]
+    violated = told[BoundViolated]
+    assert isinstance(violated, BoundViolated)
+    assert (violated.decision_id, violated.model) == (reservation.id, "large")
+    assert (violated.bound_tokens, violated.actual_tokens) == (150, 300)
+    assert "Overrun: $0.0015" in str(report)
+    assert way.authorize(run, ask()).action == "block"
+
+
+@pytest.mark.parametrize("usage", [Usage(input=100, output=50), Usage(input=0, output=0)])
+def test_a_call_within_its_bound_violates_nothing(way: Way, usage: Usage) -> None:
+    run = session()
+    way.pay(run, ask(), usage)
+    assert (run.report().overrun, run.report().bound_violations) == (0, 0)
+
+
+def test_a_cheaper_call_of_more_tokens_than_held_is_a_violation_too(way: Way) -> None:
+    run = session()
+    way.pay(run, ask(), Usage(input=101))
+    assert (run.report().overrun, run.report().bound_violations) == (0, 1)
+
+
+def test_retried_requests_are_all_counted(way: Way) -> None:
+    run = session(Budget("$1", max_requests=3))
+    way.pay(run, ask(), USED._replace(requests=3))
+    assert way.authorize(run, ask()).action == "block"
+
+
+@pytest.mark.parametrize("price", ["large", "nobody-knows"])
+@pytest.mark.parametrize("bad", [Usage(input=-5), Usage(output=-1), Usage(requests=-1)])
+def test_a_negative_quantity_is_refused_and_books_nothing(way: Way, price: str, bad: Usage) -> None:
+    run = session(Budget("$1", unpriced="allow"))
+    reservation = way.reserve(run, call(price, cap=5))
+    with pytest.raises(ValueError, match="-"):
+        way.commit(reservation, bad)
+    assert not reservation.settled
+    assert sums(run)[0] == 0
+    way.commit(reservation, Usage(input=5))
+    assert reservation.settled
+
+
+# --- settling a call in the wrong way
+
+
+@pytest.mark.parametrize("verb", ["usage", "cost"])
+def test_a_model_is_not_settled_like_a_tool_nor_a_tool_like_a_model(way: Way, verb: str) -> None:
+    run = session()
+    if verb == "usage":
+        reservation = way.reserve(run, ToolCall("search", 5))
+        with pytest.raises(TypeError, match="commit_cost"):
+            way.commit(reservation, USED)
+    else:
+        reservation = way.reserve(run, ask())
+        with pytest.raises(TypeError, match=r"commit"):
+            way.commit_cost(reservation, "$0.01")
+    assert (run.spent_usd, reservation.settled) == (0, False)
