@@ -25,9 +25,10 @@ from budget_guard.errors import (
 from budget_guard.events import CallBlocked, CallReleased, ModelDowngraded
 from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Held, Ledger, Refused, ReserveOutcome, Revoked, Settled
+from budget_guard.money import UsdLike, nano_of
 from budget_guard.pricing import PriceTable
 from budget_guard.report import BudgetReport
-from budget_guard.reservation import Reservation
+from budget_guard.reservation import Booked, Reservation
 from budget_guard.scope import Scope
 from budget_guard.usage import Usage
 
@@ -90,7 +91,7 @@ class Accountant:
                 if isinstance(outcome, Held):
                     return self._admitted(decision_id, call, plan, late)
                 if isinstance(outcome, Revoked):
-                    raise BudgetRevoked(scope=str(outcome.scope), reason=outcome.reason, at=outcome.at)
+                    raise _revoked(outcome)
                 now = self._clock.monotonic()
                 deadline = now + self.budget.max_wait_s if deadline is None else deadline
                 if not outcome.waiting_helps or now >= deadline:
@@ -99,7 +100,9 @@ class Accountant:
             refused = self._exceeded(outcome, plan.amounts)
             if not advisory:
                 raise refused
-            yield "reserve", (decision_id, self.scopes, plan.amounts, None)
+            outcome = yield from self._reserve(decision_id, plan, None)
+            if isinstance(outcome, Revoked):
+                raise _revoked(outcome)
             return self._admitted(decision_id, call, plan, refused)
         except (BudgetExceeded, BudgetRevoked, UnknownPriceError, UnboundedCallError, InvalidDowngradeError) as error:
             return self._blocked(decision_id, call, plan, error)
@@ -123,8 +126,7 @@ class Accountant:
         if isinstance(call, ToolCall):
             plan = _plan_tool(call)
             needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
-            outcome: ReserveOutcome = yield "reserve", (decision_id, self.scopes, plan.amounts, needed)
-            return outcome, plan
+            return (yield from self._reserve(decision_id, plan, needed)), plan
         balances: Sequence[Balance] = yield "balances", (self.scopes,)
         if budget.soft_limit is not None:
             for balance in balances[1:]:  # the run's own is checked whenever something is booked
@@ -132,7 +134,7 @@ class Accountant:
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in self._admission.rungs(budget, call, balances, self._clock.now()):
             plan = self._admission.plan(budget, call, rung, balances)
-            outcome = yield "reserve", (decision_id, self.scopes, plan.amounts, room(budget, plan, call.final))
+            outcome = yield from self._reserve(decision_id, plan, room(budget, plan, call.final))
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
@@ -140,6 +142,17 @@ class Accountant:
                 break  # only the cost is less on a cheaper model
         assert first is not None  # there is always a first rung
         return first
+
+    def _reserve(self, decision_id: str, plan: Plan, needed: Amounts | None) -> Flow[ReserveOutcome]:
+        try:
+            outcome: ReserveOutcome = yield "reserve", (decision_id, self.scopes, plan.amounts, needed)
+            return outcome
+        except BaseException:  # a lost reply, a cancellation: it may hold all the same, and nobody would know the id
+            try:
+                yield "release", (decision_id,)
+            except Exception as error:
+                _log.info("%s: could not take back the hold %s: %s", self._scope, decision_id, error)
+            raise
 
     def _admitted(
         self, decision_id: str, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None
@@ -275,47 +288,50 @@ class Accountant:
         input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
         return Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, usage.requests or 1), unpriced
 
-    def booked(
+    def bill_tool(self, reservation: Reservation, cost: UsdLike) -> Amounts:
+        """What to commit for a tool call that cost *cost* dollars."""
+        if not isinstance(reservation.call, ToolCall):
+            raise TypeError(f"{reservation.call.model!r} is a model call: settle it with commit(usage)")
+        return Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+
+    def settled(
         self,
         reservation: Reservation,
-        amounts: Amounts,
         settled: Settled,
         *,
         model: str | None = None,
-        uncertain: str | None = None,
         unpriced: str | None = None,
+        why: str | None = None,
     ) -> int:
-        """Take note that the ledger committed a model call; return its cost in nano-dollars."""
-        call, plan = reservation.call, reservation.plan
-        assert isinstance(call, ModelCall)
-        reservation.settled = True
-        if not settled.changed:
-            return settled.charged.cost
-        name = model or plan.rung.model
-        violated = False
-        if uncertain is None:
-            held = plan.amounts
-            anchors = self._admission.anchors
-            violated = plan.bounded and (
-                amounts.input_tokens > held.input_tokens or amounts.output_tokens > held.output_tokens
-            )
-            if violated:
-                anchors.distrust(name)
-            else:
-                anchors.learn(name, call.prompt, amounts.input_tokens, amounts.output_tokens)
-        elif plan.rung.price is None or not amounts.total_tokens:
-            unpriced = uncertain  # nobody knows what it cost, and nothing was estimated
-        self.books.model_call(reservation, name, settled, uncertain, unpriced, violated)
-        self._warn(settled.committed)
-        return amounts.cost
+        """Take note of what the ledger has booked for a hold; return its cost in nano-dollars.
 
-    def booked_tool(self, reservation: Reservation, settled: Settled) -> int:
-        """Take note that the ledger committed a tool call; return its cost in nano-dollars."""
+        Args:
+            reservation: The hold.
+            settled: The ledger's answer.
+            model: The model that was called, where it is not the planned one.
+            unpriced: What has no known price, in words.
+            why: Why the amounts are an estimate, where they are one.
+        """
         reservation.settled = True
-        if settled.changed:
-            self.books.tool_call(reservation, settled.charged, settled.overrun)
+        plan, charged, uncertain = reservation.plan, settled.charged, settled.uncertain
+        name, violated = model or plan.rung.model, False
+        if isinstance(reservation.call, ModelCall):
+            anchors = self._admission.anchors
+            if uncertain and (plan.rung.price is None or not charged.total_tokens):
+                unpriced = why  # nobody knows what it cost, and nothing was estimated
+            elif not uncertain:
+                held = plan.amounts
+                violated = plan.bounded and (
+                    charged.input_tokens > held.input_tokens or charged.output_tokens > held.output_tokens
+                )
+                if violated:
+                    anchors.distrust(name)
+                else:
+                    anchors.learn(name, reservation.call.prompt, charged.input_tokens, charged.output_tokens)
+        booked = Booked(name, charged, uncertain, unpriced is not None, violated)
+        if self.books.record(reservation, booked, why or unpriced):
             self._warn(settled.committed)
-        return settled.charged.cost
+        return charged.cost
 
     def released(self, reservation: Reservation, reason: str, freed: bool) -> None:
         """Take note that the ledger gave a hold back."""
@@ -330,7 +346,7 @@ class Accountant:
         plan = _plan_tool(call)
         charge = Reservation(f"{self._prefix}-{next(self._numbers)}", call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self.scopes, plan.amounts)
-        self.books.tool_call(charge, plan.amounts, 0)
+        self.books.record(charge, Booked(call.tool, plan.amounts, False, False, False), None)
         balances: Sequence[Balance] = yield "balances", (self.scopes[:1],)
         self._warn(balances[0].committed)
         if passed is not None:
@@ -361,6 +377,10 @@ class Accountant:
     def _warn(self, committed: Amounts) -> None:
         if self.budget.soft_limit is not None:
             self.books.warn(self._scope, self._limits, committed, self.budget.soft_limit)
+
+
+def _revoked(outcome: Revoked) -> BudgetRevoked:
+    return BudgetRevoked(scope=str(outcome.scope), reason=outcome.reason, at=outcome.at)
 
 
 def _plan_tool(call: ToolCall) -> Plan:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from budget_guard.budget import Budget
 from budget_guard.decision import Estimate, ModelCall
 from budget_guard.dimension import NOTHING, Amounts
-from budget_guard.downgrade import refuse_dearer, refuse_incapable
+from budget_guard.downgrade import refuse_dearer, refuse_incapable, unknown_target
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCallError, UnknownPriceError
 from budget_guard.estimate import Anchors
 from budget_guard.ledger.base import Balance
@@ -112,18 +112,17 @@ class Admission:
     def _check(self, asked: Rung, target: str, call: ModelCall, at: datetime) -> BudgetError | None:
         key = (asked.model, target, call.needs)
         if key not in self._checked:
-            self._checked[key] = None
+            found: BudgetError | None = None
             try:
                 cheaper = self._find(target, call, at)
                 if asked.price is not None:
                     refuse_dearer(asked.price, cheaper, asked.model, target)
                 refuse_incapable(cheaper, call.needs, asked.model, target)
             except InvalidDowngradeError as error:
-                self._checked[key] = error
+                found = error
             except UnknownPriceError as error:
-                self._checked[key] = InvalidDowngradeError(
-                    model=asked.model, target=target, reason="its price is not known", remedy=str(error)
-                )
+                found = unknown_target(asked.model, target, error)
+            self._checked[key] = found
         return self._checked[key]
 
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, balances: Sequence[Balance]) -> Plan:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from budget_guard.clock import Clock
 from budget_guard.dimension import DIMENSIONS, Amounts, Limits
 from budget_guard.events import BoundViolated, CallCommitted, OverrunCharged, SoftLimitReached
-from budget_guard.ledger.base import Settled
 from budget_guard.money import format_usd
 from budget_guard.scope import Scope
 from budget_guard.tally import Tally
 from budget_guard.timeline import Timeline
 
 if TYPE_CHECKING:
-    from budget_guard.reservation import Reservation
+    from budget_guard.reservation import Booked, Reservation
 
 _log = logging.getLogger("budget_guard")
 
@@ -35,52 +34,46 @@ class Books:
         self.terminated_by: str | None = None
         """What stopped the run last; None while nothing did."""
 
-    def model_call(
-        self,
-        reservation: Reservation,
-        model: str,
-        settled: Settled,
-        uncertain: str | None,
-        unpriced: str | None,
-        violated: bool,
-    ) -> None:
-        """Add a model call that was committed, in the place of the estimate that stood for it."""
-        call, charged, estimate = reservation.call, settled.charged, settled.replaced
-        tally = self.tally
-        with self.lock:
-            if estimate is not None:
-                tally.model(reservation.plan.rung.model, call.agent, estimate, -1)
-                tally.uncertain -= estimate.cost
-                tally.unpriced_calls -= reservation.unpriced
-            tally.model(model, call.agent, charged, 1)
-            if uncertain is not None:
-                tally.uncertain += charged.cost
-            reservation.unpriced = unpriced is not None
-            tally.unpriced_calls += reservation.unpriced
-            tally.overrun += settled.overrun
-            tally.violations += violated
-        timeline = self.timeline
-        at_s = timeline.at()
-        timeline.emit(CallCommitted(at_s, reservation.id, "model", model, charged.cost, uncertain is not None))
-        if settled.overrun:
-            timeline.emit(OverrunCharged(at_s, reservation.id, model, settled.overrun))
-        if violated:
-            held = reservation.plan.amounts.total_tokens
-            timeline.emit(BoundViolated(at_s, reservation.id, model, held, charged.total_tokens))
-        why = uncertain or unpriced
-        if why is not None:
-            _log.warning("%s: booked an estimate of %s for %s: %s", self._scope, format_usd(charged.cost), model, why)
+    def record(self, reservation: Reservation, booked: Booked, why: str | None) -> bool:
+        """Put *booked* in the place of what stood for the hold so far; return whether that changed anything.
 
-    def tool_call(self, reservation: Reservation, charged: Amounts, overrun: int) -> None:
-        """Add a tool call that was committed, or charged without a hold."""
-        tool = reservation.plan.rung.model
+        Args:
+            reservation: The hold.
+            booked: What the ledger has for it now.
+            why: Why it is no exact cost, if it is none.
+        """
         with self.lock:
-            self.tally.tool(tool, reservation.call.agent, charged)
-            self.tally.overrun += overrun
-        at_s = self.timeline.at()
-        self.timeline.emit(CallCommitted(at_s, reservation.id, "tool", tool, charged.cost, False))
-        if overrun:
-            self.timeline.emit(OverrunCharged(at_s, reservation.id, tool, overrun))
+            before = reservation.booked
+            if before is not None and before.amounts == booked.amounts and before.uncertain == booked.uncertain:
+                return False
+            reservation.booked = booked
+            if before is not None:
+                self._add(reservation, before, -1)
+            self._add(reservation, booked, 1)
+        at_s, timeline = self.timeline.at(), self.timeline
+        amounts, held, name = booked.amounts, reservation.plan.amounts, booked.name
+        kind: Literal["model", "tool"] = "model" if amounts.requests else "tool"
+        timeline.emit(CallCommitted(at_s, reservation.id, kind, name, amounts.cost, booked.uncertain))
+        if amounts.cost > held.cost:
+            timeline.emit(OverrunCharged(at_s, reservation.id, name, amounts.cost - held.cost))
+        if booked.violation:
+            timeline.emit(BoundViolated(at_s, reservation.id, name, held.total_tokens, amounts.total_tokens))
+        if why is not None:
+            _log.warning("%s: booked an estimate of %s for %s: %s", self._scope, format_usd(amounts.cost), name, why)
+        return True
+
+    def _add(self, reservation: Reservation, booked: Booked, sign: int) -> None:
+        tally, amounts = self.tally, booked.amounts
+        tally.add(booked.name, reservation.call.agent, amounts, sign)
+        if booked.uncertain:
+            tally.uncertain += sign * amounts.cost
+        overrun = amounts.cost - reservation.plan.amounts.cost
+        if overrun > 0:
+            tally.overrun += sign * overrun
+        if booked.unpriced:
+            tally.unpriced_calls += sign
+        if booked.violation:
+            tally.violations += sign
 
     def warn(self, scope: Scope, limits: Limits, committed: Amounts, at: float) -> None:
         """Send `SoftLimitReached` where a limit is spent to the fraction *at*, once for each limit."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.downgrade import DowngradePolicy
 from budget_guard.estimate import Allowance
-from budget_guard.money import UsdLike, cost_nano, limit_nano, parse_usd
+from budget_guard.money import UsdLike, cost_nano, format_usd, limit_nano, parse_usd
 
 if TYPE_CHECKING:
     from budget_guard.session import Session
@@ -171,7 +171,8 @@ class Budget:
         for name, value in limits.items():
             old, new = getattr(self, name), getattr(raised, name)
             if new is not None and (old is None or new < old):
-                raise ValueError(f"{name}={value!r} is lower than the limit {old}: limits can only be raised")
+                was = format_usd(limit_nano(old)) if isinstance(old, Decimal) else old
+                raise ValueError(f"{name}={value!r} is lower than the limit of {was}: limits can only be raised")
         return raised
 
     def session(self, *, run_id: str | None = None, user: str | None = None, key: str | None = None) -> Session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from budget_guard.errors import InvalidDowngradeError
+from budget_guard.errors import InvalidDowngradeError, UnknownPriceError
 from budget_guard.pricing import ModelPrice, PriceTable
 
 _PROBE_TOKENS = 1_000
@@ -32,6 +32,7 @@ class DowngradePolicy:
         if not self.to:
             raise ValueError(f"downgrade.to={self.to!r} names no model: give one, or a mapping of models")
         if not isinstance(self.to, str):
+            object.__setattr__(self, "to", dict(self.to))  # the caller may change its own
             for model in self.to:
                 self.ladder(model)  # follows the chain, and so finds a circle
 
@@ -68,14 +69,21 @@ class DowngradePolicy:
 
 
 def _price(prices: PriceTable, model: str, target: str) -> ModelPrice:
-    from budget_guard.errors import UnknownPriceError
-
     try:
         return prices.find(target)
     except UnknownPriceError as error:
-        raise InvalidDowngradeError(
-            model=model, target=target, reason=f"the price of {target!r} is not known", remedy=str(error)
-        ) from error
+        raise unknown_target(model, target, error) from error
+
+
+def unknown_target(model: str, target: str, error: UnknownPriceError) -> InvalidDowngradeError:
+    """The error for a *target* whose price is not known."""
+    near = f" Nearest known: {', '.join(error.suggestions)}." if error.suggestions else ""
+    return InvalidDowngradeError(
+        model=model,
+        target=target,
+        reason="no price is known for it",
+        remedy=f"{near} To use it, {error.remedy}.".strip(),
+    )
 
 
 def refuse_dearer(price: ModelPrice, cheaper: ModelPrice, model: str, target: str) -> None:
@@ -89,7 +97,7 @@ def refuse_dearer(price: ModelPrice, cheaper: ModelPrice, model: str, target: st
             model=model,
             target=target,
             reason=f"{target!r} is dearer than {model!r}",
-            remedy=f'Name a cheaper model, or say which models are to be replaced: downgrade={{"...": "{target}"}}.',
+            remedy=f"Name a cheaper model, or give a mapping that leaves {model!r} out.",
         )
 
 

@@ -184,7 +184,8 @@ class InvalidDowngradeError(BudgetError, ValueError):
         self.reason = reason
         self.remedy = remedy
         self.decision_id = decision_id
-        super().__init__(f"Cannot downgrade {model!r} to {target!r}: {reason}. {remedy}")
+        what = f"to {target!r}" if model == "*" else f"{model!r} to {target!r}"
+        super().__init__(f"Cannot downgrade {what}: {reason}. {remedy}")
 
 
 class ReservationError(BudgetError):

@@ -59,7 +59,7 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
 
 def _text(value: str) -> str:
     """The number in *value*. Commas may group thousands and nothing else: "1,5" is not fifteen."""
-    text = value.strip().removeprefix("$")
+    text = value.strip().removeprefix("$").strip()
     return text.replace(",", "") if _GROUPED.fullmatch(text) else text
 
 

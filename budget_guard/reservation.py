@@ -13,12 +13,12 @@ comes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import Amounts
 from budget_guard.errors import BudgetError
-from budget_guard.money import UsdLike, nano_of
+from budget_guard.money import UsdLike
 from budget_guard.usage import Usage
 
 if TYPE_CHECKING:
@@ -28,10 +28,24 @@ if TYPE_CHECKING:
 _NO_USAGE = "the provider sent no usage"
 
 
+class Booked(NamedTuple):
+    """What stands in a session's books for one hold."""
+
+    name: str
+    """The model, or the tool."""
+    amounts: Amounts
+    uncertain: bool
+    """Whether it is an estimate."""
+    unpriced: bool
+    """Whether a part of it has no known price."""
+    violation: bool
+    """Whether it is more tokens than the estimate said there could be."""
+
+
 class Reservation:
     """The hold of one call. Safe to settle from any thread; each verb is idempotent."""
 
-    __slots__ = ("_accountant", "call", "id", "plan", "settled", "unpriced")
+    __slots__ = ("_accountant", "booked", "call", "id", "plan", "settled")
 
     def __init__(self, reservation_id: str, call: ModelCall | ToolCall, plan: Plan, accountant: Accountant) -> None:
         self.id = reservation_id
@@ -40,8 +54,8 @@ class Reservation:
         self.plan = plan
         self.settled = False
         """Whether it was committed or released."""
-        self.unpriced = False
-        """Whether what was booked for it leaves out a part whose price is not known."""
+        self.booked: Booked | None = None
+        """What the session's books hold for it."""
         self._accountant = accountant
 
     def forward(self) -> None:
@@ -64,12 +78,13 @@ class Reservation:
 
         Raises:
             ReservationConflict: If other usage was committed before.
+            TypeError: If it is a tool call's hold. Nothing is booked then.
         """
         if usage is None:
             return self.commit_estimate(_NO_USAGE)
         amounts, unpriced = self._accountant.bill(self, usage, model)
         settled = self._accountant.ledger.commit(self.id, amounts)
-        return self._accountant.booked(self, amounts, settled, model=model, unpriced=unpriced)
+        return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
 
     async def acommit(self, usage: Usage | None, *, model: str | None = None) -> int:
         """As `commit`."""
@@ -77,7 +92,7 @@ class Reservation:
             return await self.acommit_estimate(_NO_USAGE)
         amounts, unpriced = self._accountant.bill(self, usage, model)
         settled = await self._accountant.ledger.aio.commit(self.id, amounts)
-        return self._accountant.booked(self, amounts, settled, model=model, unpriced=unpriced)
+        return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
 
     def commit_estimate(self, reason: str) -> int:
         """Book the estimate, because nobody knows what the call used. A later `commit` replaces it.
@@ -88,15 +103,13 @@ class Reservation:
         Returns:
             The cost, in nano-dollars.
         """
-        amounts = self.plan.amounts
-        settled = self._accountant.ledger.commit(self.id, amounts, True)
-        return self._accountant.booked(self, amounts, settled, uncertain=reason)
+        settled = self._accountant.ledger.commit(self.id, self.plan.amounts, True)
+        return self._accountant.settled(self, settled, why=reason)
 
     async def acommit_estimate(self, reason: str) -> int:
         """As `commit_estimate`."""
-        amounts = self.plan.amounts
-        settled = await self._accountant.ledger.aio.commit(self.id, amounts, True)
-        return self._accountant.booked(self, amounts, settled, uncertain=reason)
+        settled = await self._accountant.ledger.aio.commit(self.id, self.plan.amounts, True)
+        return self._accountant.settled(self, settled, why=reason)
 
     def commit_cost(self, cost: UsdLike) -> int:
         """Book what a tool call cost, in dollars, and give the rest of the hold back.
@@ -106,14 +119,15 @@ class Reservation:
 
         Raises:
             ValueError: If *cost* is no amount of money. Nothing is booked then.
+            TypeError: If it is a model call's hold. Nothing is booked then.
         """
-        amounts = Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
-        return self._accountant.booked_tool(self, self._accountant.ledger.commit(self.id, amounts))
+        amounts = self._accountant.bill_tool(self, cost)
+        return self._accountant.settled(self, self._accountant.ledger.commit(self.id, amounts))
 
     async def acommit_cost(self, cost: UsdLike) -> int:
         """As `commit_cost`."""
-        amounts = Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
-        return self._accountant.booked_tool(self, await self._accountant.ledger.aio.commit(self.id, amounts))
+        amounts = self._accountant.bill_tool(self, cost)
+        return self._accountant.settled(self, await self._accountant.ledger.aio.commit(self.id, amounts))
 
     def release(self, reason: str) -> None:
         """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""

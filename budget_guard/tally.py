@@ -20,7 +20,7 @@ class _Sum:
         self.input_tokens = 0
         self.output_tokens = 0
 
-    def add(self, amounts: Amounts, sign: int = 1) -> None:
+    def add(self, amounts: Amounts, sign: int) -> None:
         self.cost += sign * amounts.cost
         self.calls += sign
         self.input_tokens += sign * amounts.input_tokens
@@ -41,17 +41,11 @@ class Tally:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def model(self, model: str, agent: str | None, amounts: Amounts, sign: int) -> None:
-        """Add what a model call took (*sign* 1), or take it out again (-1)."""
-        _of(self._models, model).add(amounts, sign)
+    def add(self, name: str, agent: str | None, amounts: Amounts, sign: int) -> None:
+        """Add what a call of the model or tool *name* took (*sign* 1), or take it out again (-1)."""
+        _of(self._models if amounts.requests else self._tools, name).add(amounts, sign)
         if agent is not None:
             _of(self._agents, agent).add(amounts, sign)
-
-    def tool(self, tool: str, agent: str | None, amounts: Amounts) -> None:
-        """Add what a tool call took."""
-        _of(self._tools, tool).add(amounts)
-        if agent is not None:
-            _of(self._agents, agent).add(amounts)
 
     def breakdown(self) -> Breakdown:
         """The sums by model and by tool."""

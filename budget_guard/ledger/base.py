@@ -63,13 +63,9 @@ class Settled(NamedTuple):
     committed: Amounts
     """What is committed in the first scope now."""
     charged: Amounts
-    """What is booked for the hold now."""
-    changed: bool
-    """Whether this commit did it. False for a repeated one, and for an estimate that came after the actual amounts."""
-    replaced: Amounts | None
-    """The uncertain estimate that the actual amounts replaced."""
-    overrun: int
-    """Nano-dollars charged above what was held."""
+    """What is booked for the hold now: not what was asked where that was an estimate after the actual amounts."""
+    uncertain: bool
+    """Whether that is an estimate."""
 
 
 class Balance(NamedTuple):

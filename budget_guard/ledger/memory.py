@@ -75,6 +75,7 @@ class MemoryLedger:
             self._gave_room()
 
     def reserve(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None) -> ReserveOutcome:
+        _check(amounts)
         with self._lock:
             known = self._holds.get(hold_id)
             if known is not None:
@@ -94,7 +95,7 @@ class MemoryLedger:
                 for i in _ALL:
                     reserved[i] += amounts[i]
                 counters.open_holds += 1
-            self._holds[hold_id] = Hold(hold_id, scopes, amounts)
+            self._holds[hold_id] = Hold(hold_id, tuple(scopes), amounts)
             return Held(hold_id)
 
     def forward(self, hold_id: str) -> None:
@@ -106,27 +107,23 @@ class MemoryLedger:
         with self._lock:
             hold = self._hold(hold_id)
             held, replaced = hold.amounts if hold.open else None, hold.charged
-            changed = hold.commit(amounts, uncertain)
-            first = self._scopes[hold.scopes[0]]
-            if not changed:
-                assert replaced is not None
-                return Settled(Amounts._make(first.committed), replaced, False, None, 0)
-            for scope in hold.scopes:
-                counters = self._scopes[scope]
-                committed, reserved = counters.committed, counters.reserved
+            if hold.commit(amounts, uncertain):
+                for scope in hold.scopes:
+                    counters = self._scopes[scope]
+                    committed, reserved = counters.committed, counters.reserved
+                    if held is not None:
+                        for i in _ALL:
+                            committed[i] += amounts[i]
+                            reserved[i] -= held[i]
+                        counters.open_holds -= 1
+                    else:
+                        for i in _ALL:
+                            committed[i] += amounts[i] - (replaced[i] if replaced is not None else 0)
                 if held is not None:
-                    for i in _ALL:
-                        committed[i] += amounts[i]
-                        reserved[i] -= held[i]
-                    counters.open_holds -= 1
-                else:
-                    for i in _ALL:
-                        committed[i] += amounts[i] - (replaced[i] if replaced is not None else 0)
-            if held is not None:
-                self._settle(hold_id)
-            self._gave_room()
-            overrun = amounts[0] - hold.amounts[0]
-            return Settled(Amounts._make(first.committed), amounts, True, replaced, overrun if overrun > 0 else 0)
+                    self._settle(hold_id)
+                self._gave_room()
+            assert hold.charged is not None
+            return Settled(Amounts._make(self._scopes[hold.scopes[0]].committed), hold.charged, hold.uncertain)
 
     def release(self, hold_id: str) -> bool:
         with self._lock:
@@ -153,7 +150,7 @@ class MemoryLedger:
                 for counters in found:
                     for i in _ALL:
                         counters.committed[i] += amounts[i]
-                hold = self._holds[charge_id] = Hold(charge_id, scopes, amounts)
+                hold = self._holds[charge_id] = Hold(charge_id, tuple(scopes), amounts)
                 hold.commit(amounts, uncertain=False)
                 self._settle(charge_id)
             for counters in found:

@@ -51,13 +51,20 @@ class ActiveRun:
         if not top.ambient:  # other runs in the block may still have calls that fit
             top._stops[guard] = (error, guard.times_raised)
 
+    def stopped_itself(self) -> tuple[BudgetGuard, BudgetError] | None:
+        """The stop that was meant for this very run, not for one that it is a part of."""
+        for guard, (error, times_raised) in self._stops.items():
+            if guard.times_raised == times_raised:
+                return guard, error
+        return None
+
     def stopped(self) -> tuple[BudgetGuard, BudgetError] | None:
         """The stop that holds for this run, unless the guard's limits were raised since."""
         run: ActiveRun | None = self
         while run is not None:
-            for guard, (error, times_raised) in run._stops.items():
-                if guard.times_raised == times_raised:
-                    return guard, error
+            stopped = run.stopped_itself()
+            if stopped is not None:
+                return stopped
             run = run.parent
         return None
 

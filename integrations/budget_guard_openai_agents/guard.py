@@ -176,8 +176,9 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
 
     async def on_agent_end(self, context: AgentHookContext[Any], agent: Any, output: Any) -> None:
         run = self._run()
-        stopped = run.stopped() if run is not None else None
-        # A sub-agent's stop may have become this agent's output: the SDK turns it into text.
+        stopped = run.stopped_itself() if run is not None else None
+        # A sub-agent's stop may have become this agent's output: the SDK turns it into text. A sub-agent that was in
+        # flight meanwhile may end as usual: its answer is paid for.
         if stopped is not None and run is not None and not run.finalized(stopped[0]):
             raise recast(stopped[1])
 

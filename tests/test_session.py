@@ -1,0 +1,324 @@
+"""One run's ceiling: exact under load, steerable while it runs, and one of several that hold at once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from budget_guard import Budget, BudgetExceeded, BudgetRevoked, MemoryLedger, Scope, Session, ToolCall, Usage
+from budget_guard.dimension import Limits
+from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
+from budget_guard.testing import FakeClock
+from budget_guard.testing.ledger_contract import race
+from tests.builders import Way, call, session
+
+USER, TEAM = Scope("user", "u1"), Scope("team", "t1")
+
+
+def blocked_by(way: Way, run: Session) -> tuple[str, str] | None:
+    error = way.authorize(run, call()).error
+    return (error.dimension, error.scope) if isinstance(error, BudgetExceeded) else None
+
+
+# --- many calls at once
+
+
+@pytest.mark.parametrize(("budget", "fit"), [(Budget("$1.00"), 10), (Budget(max_requests=7), 7)])
+def test_of_a_hundred_threads_exactly_as_many_calls_pass_as_fit(budget: Budget, fit: int) -> None:
+    run = session(budget)
+
+    def one_call() -> bool:
+        decision = run.authorize(call())
+        if decision.reservation is None:
+            return False
+        decision.reservation.forward()
+        decision.reservation.commit(Usage())
+        return True
+
+    assert sum(race([one_call] * 100)) == fit
+    report = run.report()
+    assert (report.total_spent, report.reserved) == (Decimal("0.10") * fit, 0)
+    assert report.breakdown.llm.calls == fit
+
+
+async def test_of_a_hundred_tasks_exactly_as_many_calls_pass_as_fit() -> None:
+    run = session("$1.00")
+
+    async def one_call() -> bool:
+        decision = await run.aauthorize(call())
+        await asyncio.sleep(0)
+        if decision.reservation is None:
+            return False
+        await decision.reservation.aforward()
+        await asyncio.sleep(0)
+        await decision.reservation.acommit(Usage())
+        return True
+
+    assert sum(await asyncio.gather(*(one_call() for _ in range(100)))) == 10
+    assert (run.spent_usd, run.reserved_usd) == (1, 0)
+
+
+def test_threads_that_hammer_one_session_never_see_it_above_its_limit_and_lose_nothing() -> None:
+    run = session("$1.00")
+    seen: list[Decimal] = []
+
+    def work() -> int:
+        settled = 0
+        for _ in range(20):
+            decision = run.authorize(call())
+            seen.append(run.spent_usd + run.reserved_usd)
+            if decision.reservation is not None:
+                decision.reservation.commit(Usage(requests=1)) if settled % 2 else decision.reservation.release("429")
+                settled += 1
+        return settled
+
+    race([work] * 20)
+    report = run.report()
+    assert max(seen) <= 1
+    assert report.total_spent == report.breakdown.llm.total == Decimal("0.10") * report.breakdown.llm.calls
+    assert (report.total_spent, report.reserved) == (1, 0)
+
+
+# --- waiting for room that others hold
+
+
+async def test_refused_calls_wait_for_refunds_and_all_pass() -> None:
+    run = session(Budget("$0.20", max_wait_s=60, soft_limit=None))
+
+    async def one_call() -> str:
+        decision = await run.aauthorize(call())
+        await asyncio.sleep(0)
+        await decision.require().arelease("429")
+        return decision.action
+
+    assert await asyncio.gather(*(one_call() for _ in range(20))) == ["allow"] * 20
+    assert run.reserved_usd == 0
+
+
+def test_threads_wait_for_refunds_too() -> None:
+    run = session(Budget("$0.20", max_wait_s=60))
+
+    def one_call() -> str:
+        decision = run.authorize(call())
+        decision.require().release("429")
+        return decision.action
+
+    assert race([one_call] * 20) == ["allow"] * 20
+
+
+def test_a_wait_ends_in_time_with_a_refusal(way: Way) -> None:
+    clock = FakeClock()
+    run = session(Budget("$0.15", max_wait_s=7.5), clock=clock)
+    held = way.reserve(run, call())
+    assert blocked_by(way, run) == ("max_cost_usd", f"run:{run.id}")
+    assert clock.monotonic() == 7.5
+    way.release(held)
+    assert way.authorize(run, call()).action == "allow"
+
+
+@pytest.mark.parametrize("wait", [0, 7.5])
+def test_a_call_that_no_refund_can_help_does_not_wait(way: Way, wait: float) -> None:
+    clock = FakeClock()
+    run = session(Budget("$0.15", max_wait_s=wait), clock=clock)
+    way.pay(run, call())
+    assert blocked_by(way, run) is not None
+    assert clock.monotonic() == 0
+
+
+async def test_a_cancelled_wait_holds_nothing() -> None:
+    run = session(Budget("$0.15", max_wait_s=60))
+    held = (await run.aauthorize(call())).require()
+    waiting = asyncio.create_task(run.aauthorize(call()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await held.arelease("429")
+    assert run.reserved_usd == 0
+
+
+async def test_a_revocation_ends_the_wait() -> None:
+    run = session(Budget("$0.15", max_wait_s=60))
+    await run.aauthorize(call())
+    waiting = asyncio.create_task(run.aauthorize(call()))
+    await asyncio.sleep(0)
+    run.revoke("stop")
+    assert isinstance((await waiting).error, BudgetRevoked)
+
+
+async def test_raised_limits_end_the_wait() -> None:
+    run = session(Budget("$0.15", max_wait_s=60))
+    await run.aauthorize(call())
+    waiting = asyncio.create_task(run.aauthorize(call()))
+    await asyncio.sleep(0)
+    run.raise_limits(max_cost_usd="$0.20")
+    assert (await waiting).action == "allow"
+
+
+# --- time
+
+
+def test_calls_that_start_too_late_are_refused(way: Way) -> None:
+    clock = FakeClock()
+    run = session(Budget("$1", max_duration_s=60), clock=clock)
+    clock.advance(1_000)  # time runs from the first call
+    held = way.reserve(run, call())
+    clock.advance(60)
+    assert way.authorize(run, call()).action == "allow"
+    assert held.interruption(0) is None
+    clock.advance(0.5)
+    error = way.authorize(run, call()).error
+    assert isinstance(error, BudgetExceeded)
+    assert (error.dimension, error.limit, error.actual) == ("max_duration_s", 60.0, 60.5)
+    assert isinstance(held.interruption(0), BudgetExceeded)
+    way.commit(held, Usage())
+    run.raise_limits(max_duration_s=100)
+    assert way.authorize(run, call()).action == "allow"
+
+
+def test_time_spent_waiting_counts(way: Way) -> None:
+    run = session(Budget("$0.15", max_duration_s=5, max_wait_s=60), clock=FakeClock())
+    way.reserve(run, call())
+    assert blocked_by(way, run) == ("max_duration_s", f"run:{run.id}")
+
+
+# --- soft limits
+
+
+def test_a_soft_limit_is_warned_of_once_for_each_limit_and_again_after_a_raise(way: Way) -> None:
+    run = session(Budget("$1.00", max_requests=20, soft_limit=0.5))
+
+    def warned() -> list[tuple[str, float]]:
+        return [(e.dimension, e.fraction) for e in run.events() if isinstance(e, SoftLimitReached)]
+
+    for _ in range(4):
+        way.pay(run, call())
+    assert (warned(), run.near_limit) == ([], False)
+    for _ in range(6):
+        way.pay(run, call())
+    assert (warned(), run.near_limit) == ([("max_cost_usd", 0.5), ("max_requests", 0.5)], True)
+    run.raise_limits(max_cost_usd="$2.00")
+    assert run.near_limit
+    way.pay(run, call())
+    assert warned()[2:] == [("max_cost_usd", 0.55), ("max_requests", 0.55)]
+
+
+@pytest.mark.parametrize(("soft_limit", "near"), [(None, 1.0), (1.0, 1.0), (0.9, 0.9)])
+def test_near_means_at_the_soft_limit_or_at_the_limit(way: Way, soft_limit: float | None, near: float) -> None:
+    run = session(Budget("$1.00", soft_limit=soft_limit))
+    for number in range(10):
+        assert run.near_limit == (number / 10 >= near)
+        way.pay(run, call())
+    assert run.near_limit
+    assert any(isinstance(e, SoftLimitReached) for e in run.events()) == (soft_limit is not None)
+
+
+def test_a_limit_of_nothing_is_neither_near_nor_warned_of(way: Way) -> None:
+    run = session(Budget("$1", max_tool_calls=0))
+    way.pay(run, call())
+    assert not run.near_limit
+    assert not any(isinstance(e, SoftLimitReached) for e in run.events())
+    assert way.authorize(run, ToolCall("search")).action == "block"
+
+
+# --- raising limits, revoking
+
+
+def test_raised_limits_let_the_run_go_on(way: Way) -> None:
+    run = session("$0.10")
+    way.pay(run, call())
+    assert blocked_by(way, run) is not None
+    run.raise_limits(max_cost_usd="$0.20")
+    assert (run.terminated_by, run.times_raised, run.budget.max_cost_usd) == (None, 1, Decimal("0.20"))
+    assert run.remaining_usd == Decimal("0.10")
+    way.pay(run, call())
+    assert [e.limits for e in run.events() if isinstance(e, LimitsRaised)] == [("max_cost_usd",)]
+
+
+@pytest.mark.parametrize("bad", [{"max_cost_usd": "$0.05"}, {"max_cost_usd": "lots"}, {"soft_limit": 1.0}])
+def test_a_raise_that_makes_no_sense_changes_nothing(bad: dict[str, Any]) -> None:
+    run = session("$0.10")
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        run.raise_limits(**bad)
+    assert (run.budget, run.times_raised) == (Budget("$0.10"), 0)
+    assert run.remaining_usd == Decimal("0.10")
+
+
+def test_a_revoked_run_makes_no_further_call_and_settles_those_in_flight(way: Way) -> None:
+    clock = FakeClock(datetime(2026, 3, 1, 12, tzinfo=timezone.utc))
+    run = session("$1.00", clock=clock)
+    held = way.reserve(run, call())
+    run.revoke("compromised")
+    clock.advance(5)
+    run.revoke("again")
+    for error in (way.authorize(run, call()).error, held.interruption(0)):
+        assert isinstance(error, BudgetRevoked)
+        assert (error.reason, error.at.second) == ("compromised", 0)
+    way.commit(held, Usage())
+    way.charge(run, "search", "$0.01")
+    assert run.spent_usd == Decimal("0.11")
+    run.raise_limits(max_cost_usd="$2.00")
+    assert run.terminated_by == run.report().terminated_by == "revoked"
+    assert [e.reason for e in run.events() if isinstance(e, SessionRevoked)][0] == "compromised"
+
+
+# --- several scopes
+
+
+def shared(user: Limits, team: Limits | None = None) -> MemoryLedger:
+    ledger = MemoryLedger()
+    ledger.set_limits(USER, user)
+    ledger.set_limits(TEAM, team or Limits())
+    return ledger
+
+
+def test_every_scope_has_its_own_ceiling_and_the_lowest_one_holds(way: Way) -> None:
+    ledger = shared(Limits(cost=250_000_000), Limits(requests=3))
+    runs = [session("$1.00", ledger=ledger, scopes=scopes) for scopes in [(USER, TEAM), (USER,), (TEAM,)]]
+    way.pay(runs[0], call())
+    way.pay(runs[1], call())
+    assert blocked_by(way, runs[0]) == blocked_by(way, runs[1]) == ("max_cost_usd", "user:u1")
+    way.pay(runs[2], call())
+    way.pay(runs[2], call())
+    assert blocked_by(way, runs[2]) == ("max_requests", "team:t1")
+    assert [run.spent_usd for run in runs] == [Decimal("0.10"), Decimal("0.10"), Decimal("0.20")]
+    assert [balance.committed.requests for balance in ledger.balances((USER, TEAM))] == [2, 3]
+    assert runs[0].decisions()[0].scopes == (f"run:{runs[0].id}", "user:u1", "team:t1")
+
+
+def test_a_dollar_limit_of_another_scope_needs_prices_too(way: Way) -> None:
+    run = session(Budget(max_requests=5), ledger=shared(Limits(cost=10**9)), scopes=(USER,))
+    assert way.authorize(run, call("nobody-knows", cap=5)).action == "block"
+
+
+def test_the_soft_limit_of_another_scope_is_warned_of_at_the_next_call(way: Way) -> None:
+    run = session(Budget("$9"), ledger=shared(Limits(cost=10**9)), scopes=(USER,))
+    way.charge(run, "tool", "$0.90")
+    for _ in range(2):
+        way.authorize(run, call("penny"))
+    assert [(e.scope, e.dimension) for e in run.events() if isinstance(e, SoftLimitReached)] == [
+        ("user:u1", "max_cost_usd")
+    ]
+
+
+def test_a_revoked_user_is_refused_in_every_run_and_no_other_user(way: Way) -> None:
+    ledger = shared(Limits())
+    mine, others = session(ledger=ledger, scopes=(USER,)), session(ledger=ledger)
+    ledger.revoke(USER, "compromised")
+    error = way.authorize(mine, call()).error
+    assert isinstance(error, BudgetRevoked) and error.scope == "user:u1"
+    assert way.authorize(others, call()).action == "allow"
+
+
+def test_a_run_that_is_resumed_goes_on_where_it_stopped(way: Way) -> None:
+    ledger = MemoryLedger()
+    first = session("$0.25", ledger=ledger, run_id="r1")
+    way.pay(first, call())
+    second = session("$0.25", ledger=ledger, run_id="r1")
+    way.pay(second, call())
+    assert second.spent_usd == Decimal("0.20")
+    assert blocked_by(way, second) == ("max_cost_usd", "run:r1")
