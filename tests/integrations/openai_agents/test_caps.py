@@ -47,7 +47,6 @@ def held_output(guard: BudgetGuard) -> list[int]:
 async def test_a_client_without_a_cap_is_given_one(
     lab: Lab, name: str, mode: str, model_of: Callable[[Lab, str], Any]
 ) -> None:
-    lab.script(Reply(output_tokens=100_000))
     guard = BudgetGuard(Budget("$0.10"))
     await lab.run(mode, agent_named("Worker", model_of(lab, name)), hooks=guard)
     (call,) = lab.calls
@@ -68,7 +67,6 @@ OWN_CAPS: list[Mapping[str, Any]] = [
 @modes
 @pytest.mark.parametrize("settings", OWN_CAPS, ids=["max_tokens", "extra_args", "extra_body"])
 async def test_a_cap_of_the_users_own_is_kept(lab: Lab, settings: Mapping[str, Any], mode: str) -> None:
-    lab.script(Reply(output_tokens=100_000))
     guard = BudgetGuard(Budget("$0.03"))  # a cap of the guard's would be lower
     agent = agent_named("Worker", lab.chat(), model_settings=ModelSettings(**settings))
     await lab.run(mode, agent, hooks=guard)
@@ -81,7 +79,6 @@ async def test_a_cap_of_the_users_own_is_kept(lab: Lab, settings: Mapping[str, A
 async def test_the_lower_cap_wins_by_whatever_name_the_user_gave_theirs(
     lab: Lab, settings: Mapping[str, Any], mode: str
 ) -> None:
-    lab.script(Reply(output_tokens=100_000))
     guard = BudgetGuard(Budget("$1.00", call_max_output_tokens=300))
     agent = agent_named("Worker", lab.chat(), model_settings=ModelSettings(**settings))
     await lab.run(mode, agent, hooks=guard)
@@ -92,7 +89,6 @@ async def test_the_lower_cap_wins_by_whatever_name_the_user_gave_theirs(
 
 @modes
 async def test_a_cap_in_the_extra_body_of_responses_is_seen_too(lab: Lab, mode: str) -> None:
-    lab.script(Reply(output_tokens=100_000))
     guard = BudgetGuard(Budget("$1.00", call_max_output_tokens=300))
     settings = ModelSettings(extra_body={"max_output_tokens": 700})
     await lab.run(mode, agent_named("Worker", lab.responses(), model_settings=settings), hooks=guard)
@@ -107,7 +103,6 @@ async def test_two_guards_send_the_lower_of_their_caps(
 ) -> None:
     from budget_guard.integrations.openai_agents import CompositeRunHooks
 
-    lab.script(Reply(output_tokens=100_000))
     guards = [BudgetGuard(Budget("$1.00", call_max_output_tokens=cap)) for cap in (400, 200)]
     await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=CompositeRunHooks(*guards))
     assert [call.max_output_tokens for call in lab.calls] == [200]

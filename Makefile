@@ -1,0 +1,56 @@
+# What CI runs, and what a contributor needs. `make` alone lists it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.installed  ## Watch a runaway agent being stopped, without an API key
+	$(BIN)/python examples/overspend_demo.py
+
+.PHONY: test
+test: $(VENV)/.installed  ## Run every test
+	$(BIN)/python -m pytest --quiet
+
+.PHONY: lint
+lint: $(VENV)/.installed  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(VENV)/.installed  ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: typecheck
+typecheck: $(VENV)/.installed  ## Check types, strictly, twice
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+.PHONY: build
+build: $(VENV)/.installed  ## Build the wheel and the source distribution
+	$(BIN)/python -m hatchling build --target wheel --target sdist --directory dist
+
+.PHONY: bench
+bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
+	$(BIN)/python benchmarks/own_work.py
+	$(BIN)/python benchmarks/openai_agents_turn.py
+
+.PHONY: prices
+prices: $(VENV)/.installed  ## Compile the price table afresh
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[prices]"
+	$(BIN)/python scripts/compile_prices.py
+
+.PHONY: clean
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
