@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show is true: their code runs, their output is as shown, their links lead on."""
+"""What the README and docs/ show is true: their code runs, their output is as shown, their links lead somewhere."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
-from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
@@ -166,14 +165,12 @@ class GuardedCall:
             for hold in self._holds:
                 await hold.acommit_estimate(reason)
 
-    def cut_short(self, error: BaseException) -> BudgetError | None:
-        """The stop that *error* is, where an output cap of a guard's own cut the answer off."""
-        if isinstance(error, ModelBehaviorError):
-            for guard, hold in zip(self.run.guards, self._holds, strict=True):
-                cut = hold.cut_short()
-                if cut is not None:
-                    self.run.stop(guard, cut)
-                    return recast(cut)
+    def cut_short(self) -> tuple[BudgetGuard, BudgetError] | None:
+        """The stop that it is when an answer is of no use because a guard's own output cap cut it off."""
+        for guard, hold in zip(self.run.guards, self._holds, strict=False):  # nothing is held once it is released
+            error = hold.cut_short()
+            if error is not None:
+                return guard, error
         return None
 
     async def _release(self, reason: str) -> None:

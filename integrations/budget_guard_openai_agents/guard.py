@@ -20,7 +20,7 @@ from agents import (
 from agents.models.default_models import get_default_model
 from agents.models.interface import Model
 
-from budget_guard import Budget, DowngradePolicy, Reservation, Session, ToolCall
+from budget_guard import Budget, BudgetError, DowngradePolicy, Reservation, Session, ToolCall
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
@@ -109,7 +109,11 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         self.on_exceeded: OnExceeded = on_exceeded
         self.on_midstream: OnMidstream = on_midstream
         tags = {kind: tag for kind, tag in (("user", user), ("key", key)) if tag is not None}
-        self.session = Session(budget, run_id=run_id, tags=tags, pricing=pricing)
+        try:
+            session = Session(budget, run_id=run_id, tags=tags, pricing=pricing)
+        except BudgetError as error:
+            raise recast(error) from error.__cause__
+        self.session = session
         """The core's session: decisions, events and the ledger's counters."""
         self._unseen: dict[int, Reservation] = {}
         self._warned = False

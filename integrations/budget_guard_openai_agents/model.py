@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from agents.models.default_models import get_default_model
 from agents.models.interface import Model, ModelProvider, ModelTracing
@@ -20,6 +21,7 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNo
 from budget_guard import BudgetError
 from budget_guard_openai_agents.active import accounting, current_run, guarded_already
 from budget_guard_openai_agents.call import Arguments, GuardedCall
+from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.stream import guarded_stream
 from budget_guard_openai_agents.translate import usage_of
 
@@ -71,8 +73,9 @@ class _Guarded(Model):
                 response = await call.arguments.get_response(call.model.get_response)
         except BaseException as error:
             await call.fail(error)
-            if (cut := call.cut_short(error)) is not None:
-                raise cut from error
+            if isinstance(error, ModelBehaviorError) and (stop := call.cut_short()) is not None:
+                run.stop(*stop)
+                raise recast(stop[1]) from error
             raise
         await call.commit(usage_of(response.usage, response.output))
         return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from openai.types.responses import (
     Response,
@@ -27,7 +28,7 @@ _LAST = (ResponseCompletedEvent, ResponseIncompleteEvent, ResponseFailedEvent)
 async def guarded_stream(call: GuardedCall) -> AsyncIterator[TResponseStreamEvent]:
     """Stream *call*. Whatever ends it early, the estimate is booked."""
     await call.admit()
-    settled = False
+    settled = truncated = False
     seen = _Seen()
     events: AsyncIterator[TResponseStreamEvent] | None = None
     try:
@@ -44,22 +45,27 @@ async def guarded_stream(call: GuardedCall) -> AsyncIterator[TResponseStreamEven
             if isinstance(event, _LAST):
                 await call.commit(usage_of(event.response.usage, event.response.output))
                 settled = True
-            elif (interruption := call.interruption(seen.deltas)) is not None:
-                guard, error = interruption
-                if guard.on_midstream == "truncate" and seen.text_only:
-                    yield event
-                    for last in seen.truncated():
-                        yield last
-                    return
-                call.run.stop(guard, error)
-                raise recast(error)
+                stop = call.cut_short() if _ran_into_its_cap(event) else None
+            else:
+                stop = call.interruption(seen.deltas)
+            if stop is not None:
+                guard, error = stop
+                truncated = guard.on_midstream == "truncate" and seen.text_only
+                if not truncated:
+                    call.run.stop(guard, error)
+                    raise recast(error)
+                if settled:
+                    break
             yield event
+            if truncated:
+                break
     except BaseException as error:
         if not settled:
             settled = True
             await call.fail(error)
-        if (cut := call.cut_short(error)) is not None:
-            raise cut from error
+        if isinstance(error, ModelBehaviorError) and (stop := call.cut_short()) is not None:
+            call.run.stop(*stop)
+            raise recast(stop[1]) from error
         raise
     finally:
         if not settled:
@@ -68,6 +74,14 @@ async def guarded_stream(call: GuardedCall) -> AsyncIterator[TResponseStreamEven
         if aclose is not None:
             with accounting():
                 await aclose()
+    if truncated:  # by now the provider has stopped writing
+        for event in seen.truncated():
+            yield event
+
+
+def _ran_into_its_cap(event: TResponseStreamEvent) -> bool:
+    details = event.response.incomplete_details if isinstance(event, ResponseIncompleteEvent) else None
+    return details is not None and details.reason == "max_output_tokens"
 
 
 class _Seen:
