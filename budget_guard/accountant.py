@@ -13,7 +13,7 @@ from budget_guard.books import Books
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
 from budget_guard.decision import Action, Decision, Estimate, ModelCall, ToolCall
-from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
+from budget_guard.dimension import DIMENSIONS, Amounts, Limits, in_unit
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -59,7 +59,7 @@ class Accountant:
         """Set where the run was cut off by this very session."""
         self._scope = scopes[0]
         self._scope_names = tuple(map(str, scopes))
-        self._admission = Admission(prices)
+        self._admission = Admission(prices, clock)
         self._basis = prices.basis
         self._clock = clock
         self._report = report
@@ -127,13 +127,19 @@ class Accountant:
             plan = _plan_tool(call)
             needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
             return (yield from self._reserve(decision_id, plan, needed)), plan
-        balances: Sequence[Balance] = yield "balances", (self.scopes,)
-        if budget.soft_limit is not None:
-            for balance in balances[1:]:  # the run's own is checked whenever something is booked
-                self.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
+        left: Limits = yield "remaining", (self.scopes,)
+        admission = self._admission
+        rungs = [admission.asked(budget, call, left)]
+        if budget.downgrade is not None or len(self.scopes) > 1:
+            balances: Sequence[Balance] = yield "balances", (self.scopes,)
+            if budget.soft_limit is not None:
+                for balance in balances[1:]:  # the run's own is looked at whenever something is booked
+                    self.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
+            if budget.downgrade is not None:
+                rungs = admission.rungs(budget, budget.downgrade, call, rungs[0], balances)
         first: tuple[ReserveOutcome, Plan] | None = None
-        for rung in self._admission.rungs(budget, call, balances, self._clock.now()):
-            plan = self._admission.plan(budget, call, rung, balances)
+        for rung in rungs:
+            plan = admission.plan(budget, call, rung, left)
             outcome = yield from self._reserve(decision_id, plan, room(budget, plan, call.final))
             if not isinstance(outcome, Refused):
                 return outcome, plan
@@ -274,7 +280,7 @@ class Accountant:
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
         price = plan.rung.price
         if model is not None and model != plan.rung.model:
-            price = self._admission.price_called(call, model, price, self._clock.now())
+            price = self._admission.price_called(call, model, price)
         unpriced: str | None = None
         if price is None:
             cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from budget_guard.budget import Budget
+from budget_guard.clock import Clock
 from budget_guard.decision import Estimate, ModelCall
-from budget_guard.dimension import NOTHING, Amounts
-from budget_guard.downgrade import refuse_dearer, refuse_incapable, unknown_target
+from budget_guard.dimension import Amounts, Limits
+from budget_guard.downgrade import DowngradePolicy, refuse_dearer, refuse_incapable, unknown_target
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCallError, UnknownPriceError
 from budget_guard.estimate import Anchors
 from budget_guard.ledger.base import Balance
@@ -21,6 +21,10 @@ OUTPUT_FLOOR = 256
 MOST_OUTPUT_FLOOR = 2_048
 """Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
+_PRICE_AGE_S = 60.0
+"""Seconds for which a price that was looked up is used again."""
+_MOST_ASKED = 1_000
+"""Looked-up prices that are kept."""
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
 """What must be left for a soft gate to open."""
 
@@ -49,59 +53,67 @@ class Plan(NamedTuple):
 
 
 class Admission:
-    """Works out plans. Holds no counters: what is left comes in as balances, what is decided goes out as values."""
+    """Works out plans. Holds no counters: what is left comes in, what is decided goes out, both as values."""
 
-    __slots__ = ("_checked", "anchors", "prices")
+    __slots__ = ("_asked", "_checked", "_clock", "anchors", "prices")
 
-    def __init__(self, prices: PriceTable) -> None:
+    def __init__(self, prices: PriceTable, clock: Clock) -> None:
         self.prices = prices
         self.anchors = Anchors()
+        self._clock = clock
+        self._asked: dict[tuple[str, str | None, str | None], tuple[Rung, float]] = {}
         self._checked: dict[tuple[str, str, frozenset[str]], BudgetError | None] = {}
 
-    def rungs(self, budget: Budget, call: ModelCall, balances: Sequence[Balance], at: datetime) -> list[Rung]:
-        """The models to try, first choice first.
+    def asked(self, budget: Budget, call: ModelCall, left: Limits) -> Rung:
+        """The model that *call* asks for.
 
         Raises:
-            UnknownPriceError: If the model's price is not known and the budget denies that.
+            UnknownPriceError: If its price is not known and the budget denies that.
+        """
+        key = (call.model, call.provider, call.service_tier)
+        known = self._asked.get(key)
+        if known is not None and known[1] > self._clock.monotonic():
+            return known[0]
+        try:
+            rung = Rung(call.model, self._find(call.model, call))
+        except UnknownPriceError:
+            if budget.unpriced == "deny" and budget.mode != "advisory_estimate" and left.cost is not None:
+                raise
+            return Rung(call.model, None)
+        if len(self._asked) >= _MOST_ASKED:  # names come from outside, so there is no end to them
+            self._asked.clear()
+        self._asked[key] = (rung, self._clock.monotonic() + _PRICE_AGE_S)
+        return rung
+
+    def rungs(
+        self, budget: Budget, policy: DowngradePolicy, call: ModelCall, asked: Rung, balances: Sequence[Balance]
+    ) -> list[Rung]:
+        """The models to try where *policy* has cheaper ones, first choice first.
+
+        Raises:
             InvalidDowngradeError: If no target of the policy can stand in for the model.
         """
-        asked = Rung(call.model, self._price(budget, call, balances, at))
-        policy = budget.downgrade
-        ladder = () if policy is None else policy.ladder(call.model)
-        if policy is None or not ladder:
-            return [asked]
         targets: list[Rung] = []
         invalid: BudgetError | None = None
-        for target in ladder:
+        for target in policy.ladder(call.model):
             # Checked when the model is first seen, not at the threshold: a policy that cannot work says so early.
-            error = self._check(asked, target, call, at)
+            error = self._check(asked, target, call)
             if error is None:
-                targets.append(Rung(target, self._find(target, call, at)))
+                targets.append(Rung(target, self._find(target, call)))
             invalid = invalid or error
-        if not targets and invalid is not None:
-            if budget.mode == "advisory_estimate":
-                return [asked]
+        if not targets and invalid is not None and budget.mode != "advisory_estimate":
             raise invalid
-        return targets if spent_fraction(balances) >= policy.at else [asked, *targets]
+        return targets if targets and spent_fraction(balances) >= policy.at else [asked, *targets]
 
-    def _price(self, budget: Budget, call: ModelCall, balances: Sequence[Balance], at: datetime) -> ModelPrice | None:
-        try:
-            return self._find(call.model, call, at)
-        except UnknownPriceError:
-            if budget.unpriced == "allow" or budget.mode == "advisory_estimate":
-                return None
-            if any(balance.limits.cost is not None for balance in balances):
-                raise
-            return None
-
-    def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None, at: datetime) -> ModelPrice | None:
+    def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None) -> ModelPrice | None:
         """The price of the model that was called in the end; the planned one's where that is not known."""
         try:
-            return self._find(model, call, at)
+            return self._find(model, call)
         except UnknownPriceError:
             return planned
 
-    def _find(self, model: str, call: ModelCall, at: datetime) -> ModelPrice:
+    def _find(self, model: str, call: ModelCall) -> ModelPrice:
+        at = self._clock.now()
         try:
             return self.prices.find(model, provider=call.provider, service_tier=call.service_tier, at=at)
         except UnknownPriceError:
@@ -109,12 +121,12 @@ class Admission:
                 raise
             return self.prices.find(model, at=at)  # a target may be another provider's
 
-    def _check(self, asked: Rung, target: str, call: ModelCall, at: datetime) -> BudgetError | None:
+    def _check(self, asked: Rung, target: str, call: ModelCall) -> BudgetError | None:
         key = (asked.model, target, call.needs)
         if key not in self._checked:
             found: BudgetError | None = None
             try:
-                cheaper = self._find(target, call, at)
+                cheaper = self._find(target, call)
                 if asked.price is not None:
                     refuse_dearer(asked.price, cheaper, asked.model, target)
                 refuse_incapable(cheaper, call.needs, asked.model, target)
@@ -125,63 +137,73 @@ class Admission:
             self._checked[key] = found
         return self._checked[key]
 
-    def plan(self, budget: Budget, call: ModelCall, rung: Rung, balances: Sequence[Balance]) -> Plan:
+    def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*.
+
+        Args:
+            budget: The limits and policies.
+            call: The call.
+            rung: The model to plan for.
+            left: What is left in every dimension.
 
         Raises:
             UnboundedCallError: If a hard gate can find no bound.
             UnknownPriceError: If a hosted tool's fee is not known.
         """
+        asked, choices = call.max_output_tokens, call.choices
         if budget.mode == "actuals_only":
-            return Plan(rung, Amounts(requests=1), call.max_output_tokens, False, False)
+            return Plan(rung, Amounts(requests=1), asked, False, False)
         model, price = rung
-        prompt = call.prompt
-        input_tokens, unweighed = self.anchors.bound(model, prompt)
+        input_tokens, unweighed = self.anchors.bound(model, call.prompt)
         if unweighed is not None:
-            if not budget.allowance.input_tokens and _is_gated(budget, balances, price):
+            if not budget.allowance.input_tokens and _is_gated(budget, left, price):
                 raise UnboundedCallError(
                     model=model,
                     reason=f"it carries {unweighed}",
                     remedy="Say what to reserve for it: Budget(..., allowance=Allowance(input_tokens=20_000)).",
                 )
             input_tokens += budget.allowance.input_tokens
-        fees = self._fees(budget, call, rung, balances) if call.hosted_tools else 0
-        own, asked, cap = None if price is None else price.max_output, call.max_output_tokens, None
-        # a cap of ours counts only where it can be sent
-        for most in (asked, budget.call_max_output_tokens if call.can_cap or asked is None else None, own):
-            if most is not None and (cap is None or most < cap):
-                cap = most
+        fees = self._fees(budget, call, rung, left) if call.hosted_tools else 0
+
+        own, cap = None if price is None else price.max_output, asked
+        if own is not None and (cap is None or own < cap):
+            cap = own
+        of_budget = budget.call_max_output_tokens
+        if of_budget is not None and (cap is None or of_budget < cap) and (call.can_cap or asked is None):
+            cap = of_budget  # a cap of ours counts only where it can be sent, or where there is no other
         clamped = False
-        cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * call.choices) + fees
+        cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * choices) + fees
         if (asked is None and budget.clamp_output != "never") or (call.can_cap and budget.clamp_output == "always"):
             share = 1.0 if call.final else budget.hold_share
-            kept = NOTHING if call.final else budget.kept_back
-            if cap is None or not _is_small(balances, cost, cap * call.choices, input_tokens, share, kept):
-                worth = affordable_output(balances, price, input_tokens, fees, share, kept)
-                if worth is not None and (cap is None or worth // call.choices < cap):
+            if not call.final and budget.finalization_reserve is not None and left.cost is not None:
+                left = left._replace(cost=left.cost - budget.kept_back.cost)
+            if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
+                worth = affordable_output(left, price, input_tokens, fees, share)
+                if worth is not None and (cap is None or worth // choices < cap):
                     floor = max(OUTPUT_FLOOR, min(self.anchors.usual_output(model), MOST_OUTPUT_FLOOR))
                     clamped = True
-                    cap = max(worth // call.choices, floor if cap is None else min(cap, floor))
-                    cost = 0 if price is None else price.worst(input_tokens, cap * call.choices) + fees
+                    cap = max(worth // choices, floor if cap is None else min(cap, floor))
+                    cost = 0 if price is None else price.worst(input_tokens, cap * choices) + fees
+
         by_itself = cap is not None and cap == own
         bounded = cap is not None and (call.can_cap or asked is not None or by_itself)
-        if (cap is None or not (bounded or budget.unbounded == "allow")) and _is_gated(budget, balances, price):
+        if not bounded and (cap is None or budget.unbounded == "deny") and _is_gated(budget, left, price):
             raise UnboundedCallError(
                 model=model,
                 reason="its output has no cap" if cap is None else "no output cap can be sent with it",
                 remedy="Set the model's own maximum output tokens, give max_output in its pricing=, "
                 'or Budget(..., clamp_output="when_unset", unbounded="allow").',
             )
-        output_tokens = 0 if cap is None else cap * call.choices
+        output_tokens = 0 if cap is None else cap * choices
         amounts = Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, 1)
         # The model's own limit holds without being sent, and our record of it may be out of date.
         sent = cap if call.can_cap and (asked is not None or not by_itself) else None
         return Plan(rung, amounts, sent, clamped, bounded)
 
-    def _fees(self, budget: Budget, call: ModelCall, rung: Rung, balances: Sequence[Balance]) -> int:
+    def _fees(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> int:
         uses = budget.allowance.hosted_tool_calls
         if not uses:
-            if not _is_gated(budget, balances, rung.price):
+            if not _is_gated(budget, left, rung.price):
                 return 0
             raise UnboundedCallError(
                 model=call.model,
@@ -233,41 +255,30 @@ def spent_fraction(balances: Sequence[Balance]) -> float:
     return fraction
 
 
-def _is_gated(budget: Budget, balances: Sequence[Balance], price: ModelPrice | None) -> bool:
+def _is_gated(budget: Budget, left: Limits, price: ModelPrice | None) -> bool:
     """Whether a call needs a bound: only if something is limited that depends on its tokens."""
     since = 1 if price is None else 0  # what has no price counts nothing against a dollar limit
-    return budget.mode == "hard_gate" and any(limit is not None for b in balances for limit in b.limits[since:4])
+    return budget.mode == "hard_gate" and any(limited is not None for limited in left[since:4])
 
 
-def _is_small(
-    balances: Sequence[Balance], cost: int, output_tokens: int, input_tokens: int, share: float, kept: Amounts
-) -> bool:
-    """Whether a hold is within *share* of what remains everywhere, its input included: then no cap is needed."""
-    for _, (cost_limit, _, output_limit, total_limit, _, _), committed, reserved, _, _ in balances:
-        if cost_limit is not None and cost > (cost_limit - committed[0] - reserved[0] - kept[0]) * share:
-            return False
-        if output_limit is not None and output_tokens > (output_limit - committed[2] - reserved[2]) * share:
-            return False
-        total = input_tokens + output_tokens
-        if total_limit is not None and total > (total_limit - committed[3] - reserved[3]) * share:
-            return False
-    return True
+def _is_small(left: Limits, cost: int, input_tokens: int, output_tokens: int, share: float) -> bool:
+    """Whether a hold is within *share* of what remains, its input included: then no cap is needed."""
+    left_cost, _, left_output, left_total, _, _ = left
+    return (
+        (left_cost is None or cost <= left_cost * share)
+        and (left_output is None or output_tokens <= left_output * share)
+        and (left_total is None or input_tokens + output_tokens <= left_total * share)
+    )
 
 
-def affordable_output(
-    balances: Sequence[Balance], price: ModelPrice | None, input_tokens: int, fees: int, share: float, kept: Amounts
-) -> int | None:
-    """The most output tokens that are worth at most *share* of what remains, and fit; None if nothing limits them."""
+def affordable_output(left: Limits, price: ModelPrice | None, input_tokens: int, fees: int, share: float) -> int | None:
+    """The most output tokens that are worth at most *share* of what is left, and fit; None if nothing limits them."""
     most: list[int] = []
-    for balance in balances:
-        limits, committed, reserved = balance.limits, balance.committed, balance.reserved
-        if limits.cost is not None and price is not None:
-            left = limits.cost - committed.cost - reserved.cost - kept.cost - fees
-            worth = price.worst(input_tokens, 0) + int(left * share)
-            most.append(price.affordable_output(min(worth, left), input_tokens))
-        if limits.output_tokens is not None:
-            most.append(int((limits.output_tokens - committed.output_tokens - reserved.output_tokens) * share))
-        if limits.total_tokens is not None:
-            left = limits.total_tokens - committed.total_tokens - reserved.total_tokens
-            most.append(min(int(left * share), left - input_tokens))
+    if left.cost is not None and price is not None:
+        worth = price.worst(input_tokens, 0) + int((left.cost - fees) * share)
+        most.append(price.affordable_output(min(worth, left.cost - fees), input_tokens))
+    if left.output_tokens is not None:
+        most.append(int(left.output_tokens * share))
+    if left.total_tokens is not None:
+        most.append(min(int(left.total_tokens * share), left.total_tokens - input_tokens))
     return min(most, default=None)

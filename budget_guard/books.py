@@ -78,15 +78,16 @@ class Books:
     def warn(self, scope: Scope, limits: Limits, committed: Amounts, at: float) -> None:
         """Send `SoftLimitReached` where a limit is spent to the fraction *at*, once for each limit."""
         for i, limit in enumerate(limits):
-            if not limit or committed[i] < limit * at or (scope, i) in self._warned:
-                continue
-            with self.lock:
-                if (scope, i) in self._warned:
-                    continue
-                self._warned.add((scope, i))
-            fraction = committed[i] / limit
-            self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
-            _log.warning("%s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
+            if limit and committed[i] >= limit * at and (scope, i) not in self._warned:
+                self._warn_once(scope, i, committed[i] / limit)
+
+    def _warn_once(self, scope: Scope, i: int, fraction: float) -> None:
+        with self.lock:
+            if (scope, i) in self._warned:
+                return
+            self._warned.add((scope, i))
+        self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
+        _log.warning("%s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
 
     def limits_raised(self) -> None:
         """Start afresh with the run's own limits."""

@@ -47,9 +47,7 @@ class Overlay:
 
     def fingerprint(self) -> list[Any]:
         """The same for equal prices, however they were written."""
-        card = (
-            None if self.card is None else [[u, str(steps[0][1])] for u, steps in sorted(self.card.items())]
-        )
+        card = None if self.card is None else [[u, str(steps[0][1])] for u, steps in sorted(self.card.items())]
         can = None if self.capabilities is None else sorted(self.capabilities)
         return [card, self.max_output, self.context_window, can]
 
@@ -90,9 +88,7 @@ def parse_overlay(model: str, value: PriceLike, units: Collection[str]) -> Overl
     other = given.get("other", {})
     if not isinstance(other, Mapping):
         raise ValueError(f'{field}["other"]={other!r} is not a mapping such as {{"code_runs": 0.03}}')
-    prices = {key: price for key, price in given.items() if key not in _LIMITS} | _named(
-        given.get("other", {})
-    )
+    prices = {key: price for key, price in given.items() if key not in _LIMITS} | _named(given.get("other", {}))
     card = {unit: [(ALWAYS, _nano(price, f"{field}[{unit!r}]"))] for unit, price in prices.items()}
     return Overlay(
         card=card or None,

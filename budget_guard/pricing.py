@@ -140,13 +140,9 @@ class PriceTable:
         elif found is not None:
             terms = self._bundled_terms(model, found, tier, day)
         else:
-            raise UnknownPriceError(
-                model=model, provider=provider, suggestions=self._nearest(model, provider)
-            )
+            raise UnknownPriceError(model=model, provider=provider, suggestions=self._nearest(model, provider))
         if found is not None:
-            context_window, max_output, letters = found.raw.get("except", {}).get(
-                found.name, found.raw["limits"]
-            )
+            context_window, max_output, letters = found.raw.get("except", {}).get(found.name, found.raw["limits"])
             able = None if letters is None else frozenset(CAPABILITIES[letter] for letter in letters)
             terms = terms._replace(context_window=context_window, max_output=max_output, capabilities=able)
         return terms if overlay is None else terms._replace(**overlay.limits())
@@ -172,9 +168,7 @@ class PriceTable:
         known = self._bundle.providers
         for asked, name in readings(model, provider_id(provider), known):
             if asked is None:
-                makers = [
-                    m for maker in FIRST_PARTY if (m := self._at(maker, name)) and not m.raw.get("hosted")
-                ]
+                makers = [m for maker in FIRST_PARTY if (m := self._at(maker, name)) and not m.raw.get("hosted")]
                 if len(makers) == 1:
                     return makers[0]
             elif asked in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
 
 from budget_guard import Budget, Decision, ModelCall, Prompt, Reservation, Session, ToolCall, Usage
@@ -11,6 +12,8 @@ from budget_guard.money import UsdLike
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+ZERO = Decimal(0)
 
 PRICES: dict[str, dict[str, Any]] = {
     # $0.10 and $0.01 a call, whatever it says

@@ -19,7 +19,7 @@ from budget_guard import (
     Usage,
     weigh,
 )
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
 
@@ -65,7 +65,7 @@ def test_a_refused_call_carries_its_error_and_holds_nothing(way: Way) -> None:
     assert error.report is not None and error.report.total_spent == Decimal("0.20")
     for words in ("max_cost_usd=$0.25", "$0.20", "$0.10", "raise_limits(max_cost_usd=...)"):
         assert words in decision.reason
-    assert (run.reserved_usd, run.terminated_by) == (0, "max_cost_usd")
+    assert (run.reserved_usd, run.terminated_by) == (ZERO, "max_cost_usd")
     with pytest.raises(BudgetExceeded):
         decision.require()
 
@@ -74,7 +74,7 @@ def test_decisions_can_be_asked_for_by_action(way: Way) -> None:
     run = session("$0.10")
     for _ in range(3):
         way.authorize(run, call())
-    assert [len(run.decisions(action=action)) for action in ("allow", "block", "downgrade")] == [1, 2, 0]  # type: ignore[arg-type]
+    assert [len(run.decisions(action=action)) for action in ("allow", "block", "downgrade")] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_budget_may_deny_calls_that_cannot_be_capped(way: Way) -> None:
     decision = way.authorize(run, call("large", can_cap=False))
     assert isinstance(decision.error, UnboundedCallError)
     assert "maximum output tokens" in str(decision.error)
-    assert (run.terminated_by, run.reserved_usd) == ("unbounded", 0)
+    assert (run.terminated_by, run.reserved_usd) == ("unbounded", ZERO)
 
 
 @pytest.mark.parametrize("unbounded", ["allow", "deny"])
@@ -238,8 +238,8 @@ def test_a_model_without_any_cap_is_refused_unless_the_budget_gives_one(way: Way
     refused = way.authorize(session(Budget("$1", clamp_output="never")), call("endless"))
     assert isinstance(refused.error, UnboundedCallError)
     assert "output has no cap" in str(refused.error)
-    for options in ({"call_max_output_tokens": 700}, {}):
-        decision = way.authorize(session(Budget("$1", **options)), call("endless"))
+    for cap in (700, None):
+        decision = way.authorize(session(Budget("$1", call_max_output_tokens=cap)), call("endless"))
         assert decision.output_cap is not None and decision.bounded
     assert way.authorize(session(Budget(max_requests=3, clamp_output="never")), call("endless")).action == "allow"
 
@@ -293,7 +293,7 @@ def test_an_unknown_price_is_refused_before_anything_is_held(way: Way) -> None:
     decision = way.authorize(run, call("gpt-4o-mini-foo"))
     assert isinstance(decision.error, UnknownPriceError)
     assert 'pricing={"gpt-4o-mini-foo": (' in str(decision.error)
-    assert (run.reserved_usd, run.spent_usd, run.terminated_by) == (0, 0, "unknown_price")
+    assert (run.reserved_usd, run.spent_usd, run.terminated_by) == (ZERO, ZERO, "unknown_price")
 
 
 def test_an_unknown_tier_or_provider_is_refused_too(way: Way) -> None:
@@ -309,7 +309,7 @@ def test_a_budget_may_allow_unknown_prices_and_says_so(way: Way, cap: int | None
     assert (decision.action, decision.estimate.cost) == ("allow", 0)
     way.commit(decision.require(), Usage(input=90, output=40))
     report = run.report()
-    assert (report.total_spent, report.unpriced_calls) == (0, 1)
+    assert (report.total_spent, report.unpriced_calls) == (ZERO, 1)
     assert report.breakdown.llm.by_model["nobody-knows"].input_tokens == 90
     assert "Unpriced calls: 1" in str(report)
 

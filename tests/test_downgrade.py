@@ -9,7 +9,7 @@ import pytest
 
 from budget_guard import Budget, BudgetExceeded, DowngradePolicy, InvalidDowngradeError, Session, Usage
 from budget_guard.events import ModelDowngraded
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 LADDER = {"large": "small", "small": "tiny"}
 
@@ -100,8 +100,8 @@ def test_a_cheaper_model_is_no_help_against_another_limit(way: Way) -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ("gpt-4o-mini-foo", "price of 'gpt-4o-mini-foo' is not known"),
-        ({"large": "gpt-9"}, "price of 'gpt-9' is not known"),
+        ("gpt-4o-mini-foo", "'gpt-4o-mini-foo': no price is known"),
+        ({"large": "gpt-9"}, "'gpt-9': no price is known"),
         ({"small": "large"}, "'large' is dearer than 'small'"),
         ({"large": "small", "small": "dime"}, "'dime' is dearer than 'small'"),
     ],
@@ -127,7 +127,7 @@ def test_a_target_that_cannot_stand_in_is_refused_at_the_first_call_not_at_the_t
     decision = way.authorize(run, asked)
     assert isinstance(decision.error, InvalidDowngradeError)
     assert words in str(decision.error) and decision.error.decision_id == decision.id
-    assert (run.reserved_usd, run.terminated_by) == (0, "downgrade")
+    assert (run.reserved_usd, run.terminated_by) == (ZERO, "downgrade")
 
 
 def test_a_target_whose_capabilities_are_not_known_is_trusted(way: Way) -> None:

@@ -70,7 +70,7 @@ def test_an_error_becomes_an_adapters_own_with_the_same_fields_words_and_cause(e
     own = type("Own", (type(error), FrameworkStop), {})
     cause = KeyError("price")
     error.__cause__ = cause
-    recast = error.recast(own)
+    recast: BudgetError = error.recast(own)
     assert isinstance(recast, FrameworkStop) and isinstance(recast, type(error))
     assert (str(recast), public(recast), recast.__cause__) == (str(error), public(error), cause)
     error.__cause__ = None

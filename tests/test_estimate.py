@@ -37,11 +37,10 @@ def test_ascii_text_takes_at_most_its_bytes(text: str) -> None:
 def test_text_takes_at_most_its_bytes_or_those_of_any_normal_form(text: str) -> None:
     bound = token_bound(text)
     assert bound >= size(text)
-    for form in ("NFC", "NFKC"):
-        assert bound >= size(unicodedata.normalize(form, text))
+    assert bound >= size(unicodedata.normalize("NFC", text))
+    assert bound >= size(unicodedata.normalize("NFKC", text))
     if not any(ord(character) in HANGUL for character in text):
-        for form in ("NFD", "NFKD"):
-            assert bound >= size(unicodedata.normalize(form, text))
+        assert bound >= size(unicodedata.normalize("NFKD", text))
 
 
 def test_no_single_character_is_worth_less_than_its_compatibility_decomposition() -> None:

@@ -12,7 +12,7 @@ import pytest
 from budget_guard import MemoryLedger, Scope, Session, ToolCall, Usage
 from budget_guard.dimension import Amounts, Limits
 from budget_guard.ledger import AsyncLedger, Balance, Refused, ReserveOutcome, Settled
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 When = Literal["before", "after"]
 
@@ -22,7 +22,7 @@ class Down(Exception):
 
 
 class FailingLedger:
-    """A ledger that fails once, where it is told to: before a verb takes effect, or after it, as if the reply was lost."""
+    """A ledger that fails once where it is told to: before a verb takes effect, or after it (a lost reply)."""
 
     def __init__(self) -> None:
         self._memory = MemoryLedger()
@@ -103,7 +103,7 @@ def run(ledger: FailingLedger) -> Session:
 
 def assert_paid_once(run: Session, usd: str) -> None:
     report = run.report()
-    assert (report.total_spent, report.reserved) == (Decimal(usd), 0)
+    assert (report.total_spent, report.reserved) == (Decimal(usd), ZERO)
     assert report.breakdown.llm.total + report.breakdown.tools.total == Decimal(usd)
     assert report.breakdown.llm.calls + report.breakdown.tools.calls == 1
 
@@ -122,7 +122,7 @@ def test_a_call_that_could_not_be_authorised_raises_and_holds_nothing(
     with pytest.raises(type(error)):
         way.authorize(run, asked)
     report = run.report()
-    assert (report.reserved, report.total_spent, run.decisions()) == (0, 0, [])
+    assert (report.reserved, report.total_spent, run.decisions()) == (ZERO, ZERO, [])
     assert way.authorize(run, asked).action == "allow"
 
 
@@ -182,7 +182,7 @@ def test_a_release_that_failed_can_be_tried_again(
     with pytest.raises(type(error)):
         way.release(reservation)
     way.release(reservation)
-    assert (run.reserved_usd, run.spent_usd, reservation.settled) == (0, 0, True)
+    assert (run.reserved_usd, run.spent_usd, reservation.settled) == (ZERO, ZERO, True)
 
 
 @around_the_effect
@@ -217,7 +217,23 @@ def test_limits_that_could_not_be_raised_are_as_they_were(run: Session, ledger: 
     ledger.fail("set_limits", "before", Down())
     with pytest.raises(Down):
         run.raise_limits(max_cost_usd="$2")
-    assert (run.budget.max_cost_usd, run.times_raised, run.remaining_usd) == (1, 0, 1)
+    assert (run.budget.max_cost_usd, run.times_raised, run.remaining_usd) == (Decimal(1), 0, Decimal(1))
+
+
+def test_an_answer_that_comes_late_does_not_put_the_estimate_back(run: Session, ledger: FailingLedger) -> None:
+    reservation = run.authorize(call("large", cap=50)).require()
+    commit = ledger.commit
+
+    def overtaken(hold_id: str, amounts: Amounts, uncertain: bool = False) -> Settled:
+        settled = commit(hold_id, amounts, uncertain)
+        if uncertain:
+            reservation.commit(Usage(input=10))  # another thread has the actual usage, and is faster
+        return settled
+
+    ledger.commit = overtaken  # type: ignore[method-assign]
+    reservation.commit_estimate("timed out")
+    assert_paid_once(run, "0.00001")
+    assert run.report().uncertain == 0
 
 
 def test_an_interrupted_thread_holds_nothing(run: Session, ledger: FailingLedger) -> None:

@@ -14,7 +14,7 @@ import pytest
 from budget_guard import Budget, BudgetReport, Session, ToolCall, Usage
 from budget_guard.events import CallAdmitted, CallBlocked, CallCommitted, Event, SoftLimitReached
 from budget_guard.testing import FakeClock
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_report_tells_what_was_spent_on_what_by_whom_and_why_it_ended(way: Way
         "finder": (Decimal("0.30"), 1),
     }
     assert report.terminated_by == "max_requests"
-    assert (report.unpriced_calls, report.uncertain, report.overrun, report.bound_violations) == (0, 0, 0, 0)
+    assert (report.unpriced_calls, report.uncertain, report.overrun, report.bound_violations) == (0, ZERO, ZERO, 0)
     assert Decimal(str(report.budget["max_cost_usd"])) == 5
     assert report.budget["max_requests"] == 3
     assert "max_total_tokens" not in report.budget
@@ -123,7 +123,7 @@ def test_events_and_decisions_are_bounded_while_totals_stay_exact(quiet: None) -
         way.pay(run, call("penny", agent=f"agent {number % 3}"), Usage(input=7))
     assert len(run.decisions()) == len(run.events()) == 1_000
     report = run.report()
-    assert (report.total_spent, report.breakdown.llm.calls) == (50, 5_000)
+    assert (report.total_spent, report.breakdown.llm.calls) == (Decimal(50), 5_000)
     assert report.breakdown.llm.by_model["penny"].input_tokens == 35_000
     assert sum(agent.calls for agent in report.by_agent.values()) == 5_000
     last = run.events()[-1]

@@ -14,7 +14,7 @@ from budget_guard.dimension import Limits
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 USER, TEAM = Scope("user", "u1"), Scope("team", "t1")
 
@@ -41,7 +41,7 @@ def test_of_a_hundred_threads_exactly_as_many_calls_pass_as_fit(budget: Budget, 
 
     assert sum(race([one_call] * 100)) == fit
     report = run.report()
-    assert (report.total_spent, report.reserved) == (Decimal("0.10") * fit, 0)
+    assert (report.total_spent, report.reserved) == (Decimal("0.10") * fit, ZERO)
     assert report.breakdown.llm.calls == fit
 
 
@@ -59,7 +59,7 @@ async def test_of_a_hundred_tasks_exactly_as_many_calls_pass_as_fit() -> None:
         return True
 
     assert sum(await asyncio.gather(*(one_call() for _ in range(100)))) == 10
-    assert (run.spent_usd, run.reserved_usd) == (1, 0)
+    assert (run.spent_usd, run.reserved_usd) == (Decimal(1), ZERO)
 
 
 def test_threads_that_hammer_one_session_never_see_it_above_its_limit_and_lose_nothing() -> None:
@@ -80,7 +80,7 @@ def test_threads_that_hammer_one_session_never_see_it_above_its_limit_and_lose_n
     report = run.report()
     assert max(seen) <= 1
     assert report.total_spent == report.breakdown.llm.total == Decimal("0.10") * report.breakdown.llm.calls
-    assert (report.total_spent, report.reserved) == (1, 0)
+    assert (report.total_spent, report.reserved) == (Decimal(1), ZERO)
 
 
 # --- waiting for room that others hold
@@ -263,7 +263,7 @@ def test_a_revoked_run_makes_no_further_call_and_settles_those_in_flight(way: Wa
     assert run.spent_usd == Decimal("0.11")
     run.raise_limits(max_cost_usd="$2.00")
     assert run.terminated_by == run.report().terminated_by == "revoked"
-    assert [e.reason for e in run.events() if isinstance(e, SessionRevoked)][0] == "compromised"
+    assert next(e.reason for e in run.events() if isinstance(e, SessionRevoked)) == "compromised"
 
 
 # --- several scopes

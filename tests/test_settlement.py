@@ -10,7 +10,7 @@ import pytest
 
 from budget_guard import Budget, ReservationConflict, Session, ToolCall, Usage
 from budget_guard.events import BoundViolated, CallCommitted, CallReleased, OverrunCharged
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 USED = Usage(input=60, cache_read=20, output=8, reasoning=2)
 USED_COST = 80 * 1_000 + 10 * 10_000
@@ -21,7 +21,7 @@ def ask(**options: Any) -> Any:
     return call("large", tokens=100, cap=50, **options)
 
 
-def sums(run: Session) -> tuple[Decimal, Decimal, Decimal, int]:
+def sums(run: Session) -> tuple[Decimal | int, Decimal | int, Decimal | int, int]:
     """What every sum of the report says was spent, and how many calls, after a look whether they agree."""
     report = run.report()
     llm, tools = report.breakdown.llm, report.breakdown.tools
@@ -142,7 +142,7 @@ def test_a_late_actual_of_another_model_moves_the_money_there(way: Way) -> None:
     assert sums(run) == (usd(cost), 0, 0, 1)
     by_model = run.report().breakdown.llm.by_model
     assert by_model["small"].calls == 1
-    assert "large" not in by_model or (by_model["large"].total, by_model["large"].calls) == (0, 0)
+    assert "large" not in by_model or (by_model["large"].total, by_model["large"].calls) == (ZERO, 0)
 
 
 def test_the_model_that_was_called_in_the_end_sets_the_price(way: Way) -> None:
@@ -185,7 +185,7 @@ def test_a_late_actual_with_a_unit_without_a_price_is_reported(way: Way) -> None
     for _ in range(2):
         way.commit(reservation, USED._replace(web_search=1))
     report = run.report()
-    assert (report.unpriced_calls, report.uncertain) == (1, 0)
+    assert (report.unpriced_calls, report.uncertain) == (1, ZERO)
     assert sums(run)[3] == 1
 
 
@@ -214,13 +214,13 @@ def test_a_call_that_costs_more_than_was_held_is_charged_and_told(way: Way) -> N
 def test_a_call_within_its_bound_violates_nothing(way: Way, usage: Usage) -> None:
     run = session()
     way.pay(run, ask(), usage)
-    assert (run.report().overrun, run.report().bound_violations) == (0, 0)
+    assert (run.report().overrun, run.report().bound_violations) == (ZERO, 0)
 
 
 def test_a_cheaper_call_of_more_tokens_than_held_is_a_violation_too(way: Way) -> None:
     run = session()
     way.pay(run, ask(), Usage(input=101))
-    assert (run.report().overrun, run.report().bound_violations) == (0, 1)
+    assert (run.report().overrun, run.report().bound_violations) == (ZERO, 1)
 
 
 def test_retried_requests_are_all_counted(way: Way) -> None:
@@ -256,4 +256,4 @@ def test_a_model_is_not_settled_like_a_tool_nor_a_tool_like_a_model(way: Way, ve
         reservation = way.reserve(run, ask())
         with pytest.raises(TypeError, match=r"commit"):
             way.commit_cost(reservation, "$0.01")
-    assert (run.spent_usd, reservation.settled) == (0, False)
+    assert (run.spent_usd, reservation.settled) == (ZERO, False)

@@ -9,7 +9,7 @@ import pytest
 
 from budget_guard import Budget, BudgetExceeded, ToolCall
 from budget_guard.events import OverrunCharged
-from tests.builders import Way, call, session
+from tests.builders import ZERO, Way, call, session
 
 CENT = 10_000_000
 
@@ -23,7 +23,7 @@ def test_a_tool_of_known_cost_is_held_and_settled_like_a_model(way: Way) -> None
     assert way.authorize(run, ToolCall("search", 3 * CENT)).action == "block"
     assert way.commit_cost(decision.require(), "$0.02") == 2 * CENT
     report = run.report()
-    assert (report.total_spent, report.reserved) == (Decimal("0.02"), 0)
+    assert (report.total_spent, report.reserved) == (Decimal("0.02"), ZERO)
     assert report.breakdown.tools.by_tool["search"].calls == report.breakdown.tools.calls == 1
     assert report.by_agent["researcher"].total == report.breakdown.tools.total == Decimal("0.02")
     assert report.breakdown.llm.calls == 0
@@ -32,7 +32,7 @@ def test_a_tool_of_known_cost_is_held_and_settled_like_a_model(way: Way) -> None
 def test_a_tool_that_never_ran_costs_nothing(way: Way) -> None:
     run = session("$0.05")
     way.release(way.reserve(run, ToolCall("search", 3 * CENT)))
-    assert (run.spent_usd, run.reserved_usd, run.report().breakdown.tools.calls) == (0, 0, 0)
+    assert (run.spent_usd, run.reserved_usd, run.report().breakdown.tools.calls) == (ZERO, ZERO, 0)
 
 
 def test_a_tool_that_cost_more_than_was_held_is_charged_in_full(way: Way) -> None:
@@ -57,7 +57,7 @@ def test_a_tool_of_unknown_outcome_is_booked_at_what_was_held(way: Way) -> None:
     assert (report.total_spent, report.uncertain, report.breakdown.tools.total) == (Decimal("0.03"),) * 3
     way.commit_cost(reservation, "$0.02")
     report = run.report()
-    assert (report.total_spent, report.uncertain) == (Decimal("0.02"), 0)
+    assert (report.total_spent, report.uncertain) == (Decimal("0.02"), ZERO)
     assert (report.breakdown.tools.total, report.breakdown.tools.calls) == (Decimal("0.02"), 1)
 
 
@@ -69,7 +69,7 @@ def test_a_cost_that_is_no_amount_of_money_books_nothing(way: Way, bad: Any) -> 
         way.commit_cost(reservation, bad)
     with pytest.raises(ValueError, match="cost="):
         way.charge(run, "search", bad)
-    assert (run.spent_usd, run.reserved_usd) == (0, Decimal("0.03"))
+    assert (run.spent_usd, run.reserved_usd) == (ZERO, Decimal("0.03"))
 
 
 def test_tool_calls_have_a_limit_of_their_own(way: Way) -> None:
@@ -131,4 +131,4 @@ def test_a_thousand_tracked_dimes_are_a_hundred_dollars() -> None:
     run = session("$100")
     for _ in range(1_000):
         run.charge("search", 0.1)
-    assert (run.spent_usd, run.remaining_usd) == (100, 0)
+    assert (run.spent_usd, run.remaining_usd) == (Decimal(100), ZERO)

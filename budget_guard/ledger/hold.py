@@ -35,20 +35,17 @@ class State(Enum):
 class Hold:
     """One hold as a ledger remembers it. The transitions say what the counters must do."""
 
-    __slots__ = ("amounts", "charged", "id", "scopes", "state", "uncertain")
+    __slots__ = ("amounts", "charged", "id", "open", "scopes", "state", "uncertain")
 
     def __init__(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts) -> None:
         self.id = hold_id
         self.scopes = scopes
         self.amounts = amounts
         self.state = State.RESERVED
+        self.open = True
+        """Whether the amounts are still held: reserved or forwarded."""
         self.charged: Amounts | None = None
         self.uncertain = False
-
-    @property
-    def open(self) -> bool:
-        """Whether the amounts are still held."""
-        return self.state is State.RESERVED or self.state is State.FORWARDED
 
     def must_match(self, scopes: Sequence[Scope], amounts: Amounts) -> None:
         """Check that a repeated reserve asks for the same.
@@ -81,6 +78,7 @@ class Hold:
                 )
             return False
         self.state = State.COMMITTED
+        self.open = False
         self.charged = amounts
         self.uncertain = uncertain
         return True
@@ -90,4 +88,5 @@ class Hold:
         if not self.open:
             return False
         self.state = State.RELEASED
+        self.open = False
         return True

@@ -8,13 +8,19 @@ from collections import deque
 from collections.abc import Sequence
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import DIMENSIONS, Amounts, Limits
+from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.errors import UnknownReservation
 from budget_guard.ledger.base import Balance, Held, Refused, ReserveOutcome, Revoked, Settled
 from budget_guard.ledger.hold import Hold
 from budget_guard.scope import Scope
 
-_ALL = range(len(DIMENSIONS))
+
+def _sum(a: Amounts, b: Amounts) -> Amounts:
+    return Amounts(a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], a[5] + b[5])
+
+
+def _difference(a: Amounts, b: Amounts) -> Amounts:
+    return Amounts(a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4], a[5] - b[5])
 
 
 class _Counters:
@@ -26,14 +32,13 @@ class _Counters:
         self.scope = scope
         self.limits = Limits()
         self.limited: tuple[tuple[int, int], ...] = ()
-        self.committed = [0] * len(DIMENSIONS)
-        self.reserved = [0] * len(DIMENSIONS)
+        self.committed = NOTHING
+        self.reserved = NOTHING
         self.open_holds = 0
         self.revoked: Revoked | None = None
 
     def balance(self) -> Balance:
-        committed, reserved = Amounts._make(self.committed), Amounts._make(self.reserved)
-        return Balance(self.scope, self.limits, committed, reserved, self.open_holds, self.revoked)
+        return Balance(self.scope, self.limits, self.committed, self.reserved, self.open_holds, self.revoked)
 
     def blocking(self, room: Amounts) -> int | None:
         """The first dimension whose limit *room* would pass."""
@@ -91,9 +96,7 @@ class MemoryLedger:
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
             for counters in found:
-                reserved = counters.reserved
-                for i in _ALL:
-                    reserved[i] += amounts[i]
+                counters.reserved = _sum(counters.reserved, amounts)
                 counters.open_holds += 1
             self._holds[hold_id] = Hold(hold_id, tuple(scopes), amounts)
             return Held(hold_id)
@@ -110,20 +113,17 @@ class MemoryLedger:
             if hold.commit(amounts, uncertain):
                 for scope in hold.scopes:
                     counters = self._scopes[scope]
-                    committed, reserved = counters.committed, counters.reserved
+                    counters.committed = _sum(counters.committed, amounts)
                     if held is not None:
-                        for i in _ALL:
-                            committed[i] += amounts[i]
-                            reserved[i] -= held[i]
+                        counters.reserved = _difference(counters.reserved, held)
                         counters.open_holds -= 1
-                    else:
-                        for i in _ALL:
-                            committed[i] += amounts[i] - (replaced[i] if replaced is not None else 0)
+                    if replaced is not None:
+                        counters.committed = _difference(counters.committed, replaced)
                 if held is not None:
                     self._settle(hold_id)
                 self._gave_room()
             assert hold.charged is not None
-            return Settled(Amounts._make(self._scopes[hold.scopes[0]].committed), hold.charged, hold.uncertain)
+            return Settled(self._scopes[hold.scopes[0]].committed, hold.charged, hold.uncertain)
 
     def release(self, hold_id: str) -> bool:
         with self._lock:
@@ -132,8 +132,7 @@ class MemoryLedger:
                 return False
             for scope in hold.scopes:
                 counters = self._scopes[scope]
-                for i in _ALL:
-                    counters.reserved[i] -= hold.amounts[i]
+                counters.reserved = _difference(counters.reserved, hold.amounts)
                 counters.open_holds -= 1
             self._settle(hold_id)
             self._gave_room()
@@ -148,8 +147,7 @@ class MemoryLedger:
                 known.must_match(scopes, amounts)
             else:
                 for counters in found:
-                    for i in _ALL:
-                        counters.committed[i] += amounts[i]
+                    counters.committed = _sum(counters.committed, amounts)
                 hold = self._holds[charge_id] = Hold(charge_id, tuple(scopes), amounts)
                 hold.commit(amounts, uncertain=False)
                 self._settle(charge_id)
@@ -186,6 +184,17 @@ class MemoryLedger:
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         with self._lock:
             return [self._scopes[scope].balance() for scope in scopes]
+
+    def remaining(self, scopes: Sequence[Scope]) -> Limits:
+        least: list[int | None] = [None] * len(DIMENSIONS)
+        with self._lock:
+            for scope in scopes:
+                counters = self._scopes[scope]
+                for i, limit in counters.limited:
+                    left, before = limit - counters.committed[i] - counters.reserved[i], least[i]
+                    if before is None or left < before:
+                        least[i] = left
+        return Limits._make(least)
 
     def revoke(self, scope: Scope, reason: str) -> None:
         at = self._clock.now()
@@ -272,3 +281,6 @@ class _Inline:
 
     async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         return self._ledger.balances(scopes)
+
+    async def remaining(self, scopes: Sequence[Scope]) -> Limits:
+        return self._ledger.remaining(scopes)

@@ -230,13 +230,13 @@ class LedgerContract:
     def test_a_commit_books_what_was_spent_and_frees_the_rest(self, ledger: Ledger) -> None:
         held, spent = Amounts(60, 50, 40, 90, 1, 0), Amounts(25, 20, 10, 30, 1, 0)
         ledger.reserve("h", BOTH, held, held)
-        assert ledger.commit("h", spent) == Settled(spent, spent, True, None, 0)
+        assert ledger.commit("h", spent) == Settled(spent, spent, False)
         for balance in ledger.balances(BOTH):
             assert (balance.committed, balance.reserved, balance.open_holds) == (spent, Amounts(), 0)
 
     def test_a_commit_above_the_hold_is_charged_in_full(self, ledger: Ledger) -> None:
         ledger.reserve("h", BOTH, cost(60), cost(60))
-        assert ledger.commit("h", cost(160)) == Settled(cost(160), cost(160), True, None, 100)
+        assert ledger.commit("h", cost(160)) == Settled(cost(160), cost(160), False)
         assert _balance(ledger, RUN).committed == cost(160)
         assert isinstance(ledger.reserve("next", BOTH, Amounts(), Amounts()), Refused)
 
@@ -264,7 +264,7 @@ class LedgerContract:
     def test_a_commit_again_is_booked_once_and_says_so(self, ledger: Ledger) -> None:
         _spend(ledger, "h", 60)
         _spend(ledger, "h2", 10)
-        assert ledger.commit("h", cost(60)) == Settled(cost(70), cost(60), False, None, 0)
+        assert ledger.commit("h", cost(60)) == Settled(cost(70), cost(60), False)
         assert _balance(ledger, RUN).committed == cost(70)
 
     def test_a_commit_of_other_amounts_is_a_conflict_that_changes_nothing(self, ledger: Ledger) -> None:
@@ -275,8 +275,8 @@ class LedgerContract:
 
     def test_an_estimate_is_replaced_by_the_actual_amounts_once(self, ledger: Ledger) -> None:
         ledger.reserve("h", BOTH, cost(60), cost(60))
-        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), True, None, 0)
-        assert ledger.commit("h", cost(25)) == Settled(cost(25), cost(25), True, cost(60), 0)
+        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), True)
+        assert ledger.commit("h", cost(25)) == Settled(cost(25), cost(25), False)
         for balance in ledger.balances(BOTH):
             assert (balance.committed, balance.reserved) == (cost(25), Amounts())
         with pytest.raises(ReservationConflict):
@@ -285,18 +285,18 @@ class LedgerContract:
     def test_an_estimate_again_is_booked_once(self, ledger: Ledger) -> None:
         ledger.reserve("h", BOTH, cost(60), cost(60))
         ledger.commit("h", cost(60), uncertain=True)
-        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), False, None, 0)
+        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), True)
         assert _balance(ledger, RUN).committed == cost(60)
 
     def test_an_estimate_never_replaces_what_was_booked_for_certain(self, ledger: Ledger) -> None:
         _spend(ledger, "h", 25)
-        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(25), cost(25), False, None, 0)
+        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(25), cost(25), False)
         assert _balance(ledger, RUN).committed == cost(25)
 
     def test_an_actual_amount_equal_to_the_estimate_makes_it_certain(self, ledger: Ledger) -> None:
         ledger.reserve("h", BOTH, cost(60), cost(60))
         ledger.commit("h", cost(60), uncertain=True)
-        assert ledger.commit("h", cost(60)) == Settled(cost(60), cost(60), True, cost(60), 0)
+        assert ledger.commit("h", cost(60)) == Settled(cost(60), cost(60), False)
         with pytest.raises(ReservationConflict):
             ledger.commit("h", cost(61))
         assert _balance(ledger, RUN).committed == cost(60)
@@ -506,8 +506,8 @@ class LedgerContract:
             assert await aio.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
             assert await aio.reserve("h2", BOTH, cost(40), cost(40)) == Held("h2")
             await aio.forward("h")
-            assert (await aio.commit("h", cost(60), True)).replaced is None
-            assert (await aio.commit("h", cost(25))).replaced == cost(60)
+            assert await aio.commit("h", cost(60), True) == Settled(cost(60), cost(60), True)
+            assert await aio.commit("h", cost(25)) == Settled(cost(25), cost(25), False)
             assert await aio.release("h2") is True
             assert await aio.charge("c", BOTH, cost(5)) is None
             assert list(await aio.balances(BOTH)) == list(ledger.balances(BOTH))

@@ -107,7 +107,7 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
         guards = (*guards, config.model_provider.guard)
     if not guards and outer is None:
         return None
-    if outer is not None and kwargs.get("hooks") is outer.hooks and given is outer.config:
+    if outer is not None and not outer.ambient and kwargs.get("hooks") is outer.hooks and given is outer.config:
         return None  # it came through another of our runners, and has everything it needs
     run = ActiveRun(guards, outer)
     missing = [guard for guard in run.guards if guard not in guards_in(hooks)]

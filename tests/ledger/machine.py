@@ -82,16 +82,13 @@ def machine(make: Callable[[], Ledger]) -> type[RuleBasedStateMachine]:
         def commit(self, hold_id: str, amounts: Amounts, uncertain: bool) -> None:
             record = self.naive.records.get(hold_id)
             self.corrected = record is not None and record.charged is not None and not record.certain
-            before = None if record is None else record.charged
-            changed = outcome(lambda: self.naive.commit(hold_id, amounts, uncertain))
+            expected = outcome(lambda: self.naive.commit(hold_id, amounts, uncertain))
             settled = outcome(lambda: self.real.commit(hold_id, amounts, uncertain))
             if record is None or isinstance(settled, str):
-                assert settled == changed
-                return
-            assert (settled.changed, settled.charged) == (changed, record.charged)
-            assert settled.committed == self.naive.committed(record.scopes[0])
-            assert settled.replaced == (before if changed else None)
-            assert settled.overrun == (max(0, amounts.cost - record.held.cost) if changed else 0)
+                assert settled == expected
+            else:
+                assert expected is None
+                assert settled == (self.naive.committed(record.scopes[0]), record.charged, not record.certain)
 
         @rule(hold_id=HOLD_IDS)
         def release(self, hold_id: str) -> None:

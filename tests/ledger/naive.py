@@ -63,17 +63,13 @@ class NaiveLedger:
         self.records[hold_id] = Record(scopes, amounts)
         return "held"
 
-    def commit(self, hold_id: str, amounts: Amounts, uncertain: bool) -> bool:
-        """Book it; return whether that changed anything."""
+    def commit(self, hold_id: str, amounts: Amounts, uncertain: bool) -> None:
         record = self._find(hold_id)
         if record.charged is not None and uncertain:
-            return False
-        if record.certain:
-            if record.charged != amounts:
-                raise Conflict
-            return False
+            return
+        if record.certain and record.charged != amounts:
+            raise Conflict
         record.open, record.charged, record.certain = False, amounts, not uncertain
-        return True
 
     def release(self, hold_id: str) -> bool:
         record = self._find(hold_id)

@@ -42,7 +42,7 @@ def test_settled_holds_beyond_the_retained_ones_are_forgotten_and_stay_counted()
     for forgotten in ("h0", "h1"):
         with pytest.raises(UnknownReservation, match="long ago"):
             ledger.commit(forgotten, cost(2))
-    assert not ledger.commit("h2", cost(2)).changed
+    assert ledger.commit("h2", cost(2)).committed == cost(10)
     assert ledger.balances((RUN,))[0].committed == cost(10)
 
 

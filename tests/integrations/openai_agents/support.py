@@ -76,8 +76,7 @@ def client_of(provider: LocalProvider, **options: Any) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=provider.base_url,
         api_key="none",
-        http_client=httpx.AsyncClient(verify=_TLS, timeout=30),
-        **{"max_retries": 0, **options},
+        **{"max_retries": 0, "http_client": httpx.AsyncClient(verify=_TLS, timeout=30), **options},
     )
 
 
@@ -90,7 +89,9 @@ async def run_in(mode: str, agent: Agent[Any], input: Any, **options: Any) -> Ru
     return result
 
 
-def run_anyhow(mode: str, work: Callable[[AsyncOpenAI], tuple[Agent[Any], RunConfig]], client: AsyncOpenAI, **options: Any) -> Any:
+def run_anyhow(
+    mode: str, work: Callable[[AsyncOpenAI], tuple[Agent[Any], RunConfig]], client: AsyncOpenAI, **options: Any
+) -> Any:
     """Run what *work* makes from synchronous code, in one of the three ways; leave no event loop behind."""
     options.setdefault("max_turns", 20)
     if mode == "run_sync":
@@ -159,9 +160,7 @@ def caller_of(tool: str, *, times: int = 1, **arguments: Any) -> Reply:
 
 def outputs_in(request: ProviderRequest) -> int:
     """How many tool results the model was shown."""
-    return sum(
-        item.get("role") == "tool" or item.get("type") == "function_call_output" for item in request.messages
-    )
+    return sum(item.get("role") == "tool" or item.get("type") == "function_call_output" for item in request.messages)
 
 
 def role_of(request: ProviderRequest) -> str:

@@ -173,7 +173,7 @@ async def test_an_unknown_model_is_refused_before_anything_is_sent(lab: Lab, spe
     assert error.value.model == "gpt-4o-mimi"
     assert "gpt-4o-mini" in error.value.suggestions
     assert 'pricing={"gpt-4o-mimi": (' in str(error.value)
-    assert (guard.spent_usd, guard.reserved_usd) == (0, 0)
+    assert guard.spent_usd == guard.reserved_usd == 0
 
 
 @modes
@@ -214,9 +214,7 @@ async def test_a_hosted_tool_without_an_allowance_is_refused(lab: Lab, tool: typ
 @modes
 @searches
 @pytest.mark.parametrize("spec", ["name", "instance"])
-async def test_the_fee_of_a_hosted_tool_is_booked(
-    lab: Lab, spec: str, tool: type[WebSearchTool], mode: str
-) -> None:
+async def test_the_fee_of_a_hosted_tool_is_booked(lab: Lab, spec: str, tool: type[WebSearchTool], mode: str) -> None:
     lab.script(Reply(text="found", web_searches=2))
     guard = BudgetGuard(Budget("$1.00", allowance=Allowance(input_tokens=1_000, hosted_tool_calls=3)))
     agent: Agent[Any] = agent_named("Worker", BIG if spec == "name" else lab.responses(), tools=[tool()])

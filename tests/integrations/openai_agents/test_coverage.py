@@ -153,14 +153,17 @@ SCENARIOS: dict[Callable[[Setting], Agent[Any]], int] = {
 }
 """Each with the calls it takes."""
 
-LONG = {"output_tokens": 1_000, "reasoning_tokens": 30}
 SCRIPT = by_role(
     {
-        "Worker": [caller_of("lookup", key="a"), caller_of("lookup", key="b"), Reply(text="done", **LONG)],
+        "Worker": [
+            caller_of("lookup", key="a"),
+            caller_of("lookup", key="b"),
+            Reply(text="done", output_tokens=1_000, reasoning_tokens=30),
+        ],
         "Triage": caller_of("transfer_to_helper"),
         "Boss": [caller_of("ask", times=10, input="help"), Reply(text="done")],
         "Delegator": [caller_of("delegate"), Reply(text="done")],
-        "Helper": Reply(text="helped", **LONG),
+        "Helper": Reply(text="helped", output_tokens=1_000, reasoning_tokens=30),
     }
 )
 
@@ -272,9 +275,7 @@ async def test_a_model_around_a_model_that_is_guarded_too_counts_once(lab: Lab, 
 async def test_cached_and_reasoning_tokens_and_the_model_that_answered_are_priced_as_billed(
     lab: Lab, mode: str
 ) -> None:
-    reply = Reply(
-        input_tokens=250, cached_tokens=128, output_tokens=90, reasoning_tokens=60, model="gpt-5-2025-08-07"
-    )
+    reply = Reply(input_tokens=250, cached_tokens=128, output_tokens=90, reasoning_tokens=60, model="gpt-5-2025-08-07")
     lab.script(reply)
     guard = BudgetGuard(Budget("$1.00"))
     for model in (lab.responses("gpt-5"), lab.chat("gpt-5")):

@@ -157,7 +157,8 @@ async def test_a_ladder_goes_further_down_where_the_first_rung_does_not_fit(lab:
     await lab.run(mode, worker(lab.responses("gpt-5")), hooks=guard)
     assert [call.model for call in lab.calls] == ["gpt-5", "gpt-5-mini"]
 
-    lab.script({"gpt-5": Reply(tool_calls=caller_of("lookup").tool_calls, output_tokens=1_000), "*": Reply(text="done")})
+    dear = Reply(tool_calls=caller_of("lookup").tool_calls, output_tokens=1_000)
+    lab.script({"gpt-5": dear, "*": Reply(text="done")})
     guard = soon(ladder, "$0.0123")  # $0.0102 is spent then, and the rest does not pay for gpt-5-mini
     await lab.run(mode, worker(lab.responses("gpt-5"), max_tokens=1_000), hooks=guard)
     assert [call.model for call in lab.calls] == ["gpt-5", "gpt-5-nano"]

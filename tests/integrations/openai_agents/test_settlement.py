@@ -188,13 +188,12 @@ async def test_a_call_that_failed_at_the_provider_is_booked_as_an_estimate(
 
 
 @endpoints
-@pytest.mark.parametrize(
-    ("mode", "drop_after"), [("run", 0), *[("run_streamed", chunks) for chunks in range(5)]]
-)
+@pytest.mark.parametrize(("mode", "drop_after"), [("run", 0), *[("run_streamed", chunks) for chunks in range(5)]])
 async def test_a_call_whose_connection_broke_is_booked_as_an_estimate(
     lab: Lab, mode: str, drop_after: int, model_of: Callable[[Lab], Any]
 ) -> None:
-    lab.script([caller_of("step"), Reply(text="twelve words are a fair amount of text to be cut off", drop_after=drop_after)])
+    text = "twelve words are a fair amount of text to be cut off"
+    lab.script([caller_of("step"), Reply(text=text, drop_after=drop_after)])
     guard = BudgetGuard(Budget("$1.00"))
     with pytest.raises(Exception, match=r"(?i)connection|closed|incomplete|read"):
         await lab.run(mode, stepper(lab, model_of(lab)), hooks=guard)
@@ -209,7 +208,7 @@ async def test_a_provider_that_is_not_there_costs_nothing(lab: Lab, mode: str) -
     guard = BudgetGuard(Budget("$1.00"))
     with pytest.raises(APIConnectionError):
         await lab.run(mode, stepper(lab, lab.responses()), hooks=guard)
-    assert (guard.spent_usd, guard.reserved_usd) == (0, 0)
+    assert guard.spent_usd == guard.reserved_usd == 0
     assert guard.report().breakdown.llm.calls == 0
     lab.provider.start()
 
@@ -269,7 +268,7 @@ async def test_a_guardrail_that_trips_before_any_call_costs_nothing(lab: Lab, mo
     with pytest.raises(InputGuardrailTripwireTriggered):
         await lab.run(mode, stepper(lab, lab.responses(), input_guardrails=[first]), hooks=guard)
     assert lab.calls == []
-    assert (guard.spent_usd, guard.reserved_usd) == (0, 0)
+    assert guard.spent_usd == guard.reserved_usd == 0
 
 
 @modes

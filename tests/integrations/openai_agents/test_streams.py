@@ -103,9 +103,7 @@ async def test_a_stream_that_is_ended_after_any_chunk_is_booked_and_leaves_nothi
 
 
 @endpoints
-async def test_a_run_that_is_to_stop_after_its_turn_books_that_turn(
-    lab: Lab, model_of: Callable[[Lab], Any]
-) -> None:
+async def test_a_run_that_is_to_stop_after_its_turn_books_that_turn(lab: Lab, model_of: Callable[[Lab], Any]) -> None:
     lab.script(by_role({"Worker": [caller_of("lookup"), Reply(text=TEXT)]}))
     guard = BudgetGuard(Budget("$1.00"))
     result = start(lab, agent_named("Worker", model_of(lab), tools=[lookup]), guard)
@@ -150,9 +148,7 @@ async def test_usage_that_comes_late_is_booked_exactly(lab: Lab, model_of: Calla
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(None, True), (True, True), (False, False)])
-async def test_usage_is_asked_for_in_a_stream_unless_the_user_says_no(
-    lab: Lab, asked: bool | None, sent: bool
-) -> None:
+async def test_usage_is_asked_for_in_a_stream_unless_the_user_says_no(lab: Lab, asked: bool | None, sent: bool) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     agent = agent_named("Worker", lab.chat(), model_settings=capped(200, include_usage=asked))
     await lab.run("run_streamed", agent, hooks=guard)
@@ -182,7 +178,9 @@ def wordy(lab: Lab, **options: Any) -> Agent[Any]:
     return agent_named("Worker", lab.responses(), model_settings=capped(300), **options)
 
 
-async def revoke_after(lab: Lab, guard: BudgetGuard, agent: Agent[Any], chunks: int) -> tuple[RunResultStreaming, list[str]]:
+async def revoke_after(
+    lab: Lab, guard: BudgetGuard, agent: Agent[Any], chunks: int
+) -> tuple[RunResultStreaming, list[str]]:
     """Consume a gated stream, and cut the guard off after *chunks* of its pieces."""
     result = start(lab, agent, guard)
     seen: list[str] = []

@@ -47,7 +47,7 @@ async def test_tools_are_counted_and_free_unless_the_user_says_otherwise(lab: La
     lab.script(calling(3))
     guard = BudgetGuard(Budget("$1.00"))
     await lab.run(mode, worker(), hooks=guard)
-    assert tools_cost(guard) == (3, 0)
+    assert tools_cost(guard) == (3, Decimal(0))
     assert guard.report().breakdown.tools.by_tool["lookup"].calls == 3
     assert guard.spent_usd == lab.provider.bill_usd
     assert guard.reserved_usd == 0

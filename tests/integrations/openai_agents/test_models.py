@@ -1,0 +1,180 @@
+"""Model objects stay what they were to everybody else: to their owner, to other agents, to runs without a guard."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("agents")
+
+from agents import Agent, Model, OpenAIChatCompletionsModel, OpenAIResponsesModel
+
+from budget_guard import Budget
+from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard.testing import Reply
+from tests.integrations.openai_agents.support import (
+    BIG,
+    SMALL,
+    DelegatingModel,
+    Lab,
+    agent_named,
+    agree,
+    by_role,
+    caller_of,
+    lookup,
+)
+
+modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
+
+
+class FrozenModel(DelegatingModel):
+    """A user's own model that lets nobody set anything."""
+
+    def __init__(self, inner: Model) -> None:
+        vars(self).update(inner=inner, model=BIG)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+
+class SlottedModel(DelegatingModel):
+    """A user's own model with slots."""
+
+    __slots__ = ("inner", "model")
+
+
+class PicklableModel(DelegatingModel):
+    """A user's own model that can be pickled: it holds no connection."""
+
+    def __init__(self, inner: Model | None = None, name: str = BIG) -> None:
+        super().__init__(inner, name)  # type: ignore[arg-type]  # set before it is called
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PicklableModel) and self.model == other.model
+
+    __hash__ = None  # type: ignore[assignment]  # equal, so not hashable: nobody may use it as a key
+
+
+MODELS: dict[str, Callable[[Lab], Model]] = {
+    "responses": lambda lab: lab.responses(),
+    "chat": lambda lab: lab.chat(),
+    "custom": lambda lab: DelegatingModel(lab.responses()),
+    "frozen": lambda lab: FrozenModel(lab.responses()),
+    "slotted": lambda lab: SlottedModel(lab.responses()),
+    "equal": lambda lab: PicklableModel(lab.responses()),
+}
+kinds = pytest.mark.parametrize("kind", MODELS)
+
+
+@modes
+@kinds
+async def test_a_model_is_the_same_object_of_the_same_type_after_a_guarded_run(lab: Lab, kind: str, mode: str) -> None:
+    model = MODELS[kind](lab)
+    cls, before = type(model), dict(vars(model))
+    agent = agent_named("Worker", model)
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, agent, hooks=guard)
+    assert agent.model is model
+    assert isinstance(model, cls)
+    assert type(model).__name__ == cls.__name__
+    assert type(model).__module__ == cls.__module__
+    assert vars(model) == before
+    agree(lab.provider, guard)
+
+
+@modes
+@kinds
+async def test_a_guarded_model_passes_calls_through_where_no_guard_is(lab: Lab, kind: str, mode: str) -> None:
+    agent = agent_named("Worker", MODELS[kind](lab))
+    await lab.run(mode, agent, "go")
+    plain = lab.calls[0].body
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, agent, "go", hooks=guard)
+    spent = guard.spent_usd
+    lab.script(Reply())
+    result = await lab.run(mode, agent, "go")
+    assert result.final_output == "ok"
+    assert lab.calls[0].body == plain
+    assert guard.spent_usd == spent
+
+
+@kinds
+async def test_a_guarded_model_can_be_copied_as_before(lab: Lab, kind: str) -> None:
+    model = MODELS[kind](lab)
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run("run", agent_named("Worker", model), hooks=guard)
+    copied = copy.copy(model)
+    assert copied is not model
+    assert vars(copied) == vars(model)
+    await lab.run("run", agent_named("Worker", copied), hooks=guard)
+    agree(lab.provider, guard)
+    assert len(lab.calls) == 2
+
+
+async def test_a_guarded_model_can_be_deep_copied_and_pickled_if_it_could_before(lab: Lab) -> None:
+    model = PicklableModel(lab.responses())
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run("run", agent_named("Worker", model), hooks=guard)
+    del model.inner
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin is not model
+        assert twin == model
+        assert isinstance(twin, PicklableModel)
+        twin.inner = lab.responses()
+        await lab.run("run", agent_named("Worker", twin), hooks=guard)
+    assert len(lab.calls) == 3
+    agree(lab.provider, guard)
+
+
+async def test_agents_that_share_a_model_share_it_still(lab: Lab) -> None:
+    lab.script(by_role({"Triage": caller_of("transfer_to_worker"), "Worker": Reply(text="done")}))
+    model = lab.responses()
+    worker = agent_named("Worker", model)
+    triage: Agent[Any] = agent_named("Triage", model, handoffs=[worker])
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run("run", triage, hooks=guard)
+    await lab.run("run", triage, hooks=guard)
+    assert triage.model is worker.model is model
+    assert type(model).__mro__.count(OpenAIResponsesModel) == 1
+    agree(lab.provider, guard)
+
+
+@modes
+async def test_a_downgrade_leaves_the_users_model_object_alone(lab: Lab, mode: str) -> None:
+    lab.script(by_role({"Worker": [caller_of("lookup"), Reply(text="done")]}))
+    model = lab.chat()
+    before = dict(vars(model))
+    guard = BudgetGuard(Budget("$1.00"), downgrade_to=SMALL, downgrade_at=0.000_001)
+    await lab.run(mode, agent_named("Worker", model, tools=[lookup]), hooks=guard)
+    assert [call.model for call in lab.calls] == [BIG, SMALL]
+    assert vars(model) == before
+    assert isinstance(model, OpenAIChatCompletionsModel)
+    agree(lab.provider, guard)
+
+
+async def test_a_model_subclass_that_calls_super_is_counted_once(lab: Lab) -> None:
+    class Logging(OpenAIResponsesModel):
+        """A user's own subclass of the SDK's model."""
+
+        async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+            return await super().get_response(*args, **kwargs)
+
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run("run", agent_named("Worker", Logging(BIG, openai_client=lab.client)), hooks=guard)
+    assert len(lab.calls) == 1
+    agree(lab.provider, guard)
+
+
+async def test_what_a_provider_of_the_users_offers_beside_models_is_reached_through_the_guard(lab: Lab) -> None:
+    guard = BudgetGuard(Budget("$1.00"))
+    config = lab.config()
+    inner: Any = config.model_provider
+    inner.colour = "green"
+    outer: Any = guard.run_config(config).model_provider
+    assert outer.colour == "green"
+    with pytest.raises(AttributeError, match="shape"):
+        _ = outer.shape

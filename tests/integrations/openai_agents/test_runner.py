@@ -1,0 +1,186 @@
+"""The runner in front of the SDK's own, and what is left where somebody else's is in front of it."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("agents")
+
+from agents import Agent
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+
+from budget_guard import Budget
+from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
+from budget_guard.testing import Reply
+from tests.integrations.openai_agents.support import (
+    BIG,
+    Lab,
+    agent_named,
+    agree,
+    by_role,
+    caller_of,
+    capped,
+    lookup,
+    never_below,
+)
+
+modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
+specs = pytest.mark.parametrize("spec", ["name", "instance"])
+
+LOOP = by_role({"Worker": [*[caller_of("lookup", key=str(n)) for n in range(4)], Reply(text="done")]})
+ENDLESS = Reply(tool_calls=caller_of("lookup").tool_calls, text="this is what I have")
+
+
+def worker(lab: Lab, spec: str = "name", **options: Any) -> Agent[Any]:
+    model = BIG if spec == "name" else lab.responses()
+    return agent_named("Worker", model, tools=[lookup], model_settings=capped(300), **options)
+
+
+@pytest.fixture
+def warned() -> Iterator[list[warnings.WarningMessage]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield caught
+
+
+class ForeignRunner(AgentRunner):
+    """Somebody else's runner, which knows nothing of the one that was there before."""
+
+
+class DelegatingRunner(AgentRunner):
+    """Somebody else's runner, which hands over to the one that was there before."""
+
+    def __init__(self, inner: AgentRunner) -> None:
+        self.inner = inner
+
+    async def run(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.inner.run(*args, **kwargs)
+
+    def run_streamed(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner.run_streamed(*args, **kwargs)
+
+
+def named(messages: list[warnings.WarningMessage]) -> list[str]:
+    return [str(message.message) for message in messages if "BudgetGuard" in str(message.message)]
+
+
+@modes
+@specs
+async def test_behind_a_foreign_runner_the_budget_still_holds_and_one_warning_says_what_does_not(
+    lab: Lab, warned: list[warnings.WarningMessage], spec: str, mode: str
+) -> None:
+    lab.script(LOOP)
+    guard = BudgetGuard(Budget("$1.00", max_requests=3))
+    set_default_agent_runner(ForeignRunner())
+    with pytest.raises(BudgetExceeded) as stop:
+        await lab.run(mode, worker(lab, spec), hooks=guard)
+    assert stop.value.dimension == "max_requests"
+    with pytest.raises(BudgetExceeded):
+        await lab.run(mode, worker(lab, spec), hooks=guard)
+    assert len(lab.calls) == 3
+    (message,) = named(warned)
+    assert "run_config=guard.run_config()" in message
+    agree(lab.provider, guard)
+    assert guard.report().breakdown.tools.calls == 3
+
+
+@modes
+async def test_behind_a_foreign_runner_a_limit_in_dollars_holds(
+    lab: Lab, warned: list[warnings.WarningMessage], mode: str
+) -> None:
+    lab.script(Reply(tool_calls=caller_of("lookup").tool_calls, output_tokens=300))
+    guard = BudgetGuard(Budget("$0.02"))
+    set_default_agent_runner(ForeignRunner())
+    with pytest.raises(BudgetExceeded) as stop:
+        await lab.run(mode, worker(lab), hooks=guard, max_turns=50)
+    assert stop.value.dimension == "max_cost_usd"
+    assert 0 < lab.provider.bill_usd <= guard.spent_usd <= stop.value.limit
+    never_below(lab.provider, guard)
+
+
+@modes
+async def test_behind_a_foreign_runner_a_call_that_fails_leaves_nothing_held(
+    lab: Lab, warned: list[warnings.WarningMessage], mode: str
+) -> None:
+    lab.script([caller_of("lookup"), Reply(status=500)])
+    guard = BudgetGuard(Budget("$1.00"))
+    set_default_agent_runner(ForeignRunner())
+
+    async def run() -> None:
+        with pytest.raises(Exception, match="500"):
+            await lab.run(mode, worker(lab), hooks=guard)
+
+    await run()
+    gc.collect()
+    never_below(lab.provider, guard)
+
+
+@modes
+async def test_an_instance_that_was_guarded_once_is_not_counted_twice_behind_a_foreign_runner(
+    lab: Lab, warned: list[warnings.WarningMessage], mode: str
+) -> None:
+    agent = agent_named("Worker", lab.responses(), model_settings=capped(300))
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, agent, hooks=guard)
+    set_default_agent_runner(ForeignRunner())
+    await lab.run(mode, agent, hooks=guard)
+    assert len(lab.calls) == 2
+    agree(lab.provider, guard)
+
+
+@modes
+@specs
+async def test_a_runner_that_hands_over_to_ours_changes_nothing(
+    lab: Lab, warned: list[warnings.WarningMessage], spec: str, mode: str
+) -> None:
+    lab.script(LOOP)
+    guard = BudgetGuard(Budget("$1.00"))
+    set_default_agent_runner(DelegatingRunner(get_default_agent_runner()))
+    await lab.run(mode, worker(lab, spec), hooks=guard)
+    assert named(warned) == []
+    agree(lab.provider, guard)
+
+
+@modes
+@specs
+@pytest.mark.parametrize("on_exceeded", ["raise", "finalize"])
+async def test_two_of_our_runners_in_one_chain_count_once(lab: Lab, on_exceeded: Any, spec: str, mode: str) -> None:
+    lab.script(ENDLESS)
+    budget = Budget("$1.00", max_requests=3, finalization_reserve="$0.10")
+    BudgetGuard(budget)  # puts ours in front
+    set_default_agent_runner(DelegatingRunner(get_default_agent_runner()))
+    guard = BudgetGuard(budget, on_exceeded=on_exceeded)  # and once more
+    if on_exceeded == "finalize":
+        result = await lab.run(mode, worker(lab, spec), hooks=guard)
+        assert result.final_output == "this is what I have"
+        assert len(lab.calls) == 3
+    else:
+        with pytest.raises(BudgetExceeded):
+            await lab.run(mode, worker(lab, spec), hooks=guard)
+        assert len(lab.calls) == 2  # the third is kept for an answer
+    agree(lab.provider, guard)
+
+
+async def test_many_guards_put_one_runner_in_front() -> None:
+    BudgetGuard(Budget("$1.00"))
+    runner = get_default_agent_runner()
+    for _ in range(5):
+        BudgetGuard(Budget("$1.00"))
+    assert get_default_agent_runner() is runner
+    assert isinstance(runner, AgentRunner)
+
+
+@modes
+async def test_runs_without_a_guard_go_straight_through(lab: Lab, mode: str) -> None:
+    lab.script(LOOP)
+    guard = BudgetGuard(Budget(max_requests=1))
+    result = await lab.run(mode, worker(lab))
+    assert result.final_output == "done"
+    assert len(lab.calls) == 5
+    assert guard.report().breakdown.llm.calls == 0
+    assert guard.session.decisions() == []
