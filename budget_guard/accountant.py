@@ -157,7 +157,7 @@ class Accountant:
             try:
                 yield "release", (decision_id,)
             except Exception as error:
-                _log.info("%s: could not take back the hold %s: %s", self._scope, decision_id, error)
+                _log.info("budget_guard %s: could not take back the hold %s: %s", self._scope, decision_id, error)
             raise
 
     def _admitted(
@@ -168,7 +168,7 @@ class Accountant:
         action: Action = "allow"
         reason = ""
         if name != requested:
-            action, reason = "downgrade", f"{requested} is too dear for what is left"
+            action, reason = "downgrade", plan.rung.why
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
         timeline = self.books.timeline
@@ -223,7 +223,7 @@ class Accountant:
             None,
         )
         books.timeline.decisions.append(decision)
-        _log.info("%s: blocked %s: %s", self._scope, requested, error)
+        _log.info("budget_guard %s: blocked %s: %s", self._scope, requested, error)
         return decision
 
     def _exceeded(self, refused: Refused, asked: Amounts | None) -> BudgetExceeded:
@@ -264,7 +264,7 @@ class Accountant:
                 actual=output_tokens,
                 scope=str(self._scope),
                 decision_id=reservation.id,
-                remedy="The provider did not keep to the output cap that it was sent.",
+                detail="the provider does not keep to the output cap that it was sent",
             )
         return None
 
@@ -373,11 +373,10 @@ class Accountant:
             limit=in_unit(i, balance.limits[i] or 0),
             actual=in_unit(i, balance.committed[i] + balance.reserved[i]),
             scope=str(self._scope),
-            estimate=in_unit(i, plan.amounts[i]),
             decision_id=reservation.id,
             report=self._report(_EVENTS_IN_ERRORS),
-            remedy=f"What is left paid for {plan.output_cap} output tokens, which cut the answer off. "
-            + _RAISE.format(DIMENSIONS[i]),
+            detail=f"what was left paid for {plan.output_cap} output tokens, which cut the answer off",
+            remedy=_RAISE.format(DIMENSIONS[i]),
         )
 
     def _warn(self, committed: Amounts) -> None:

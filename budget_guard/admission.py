@@ -35,6 +35,8 @@ class Rung(NamedTuple):
     model: str
     price: ModelPrice | None
     """None for an unpriced model that the budget allows."""
+    why: str = ""
+    """Why it takes the place of the model asked for, if it does."""
 
 
 class Plan(NamedTuple):
@@ -93,17 +95,21 @@ class Admission:
         Raises:
             InvalidDowngradeError: If no target of the policy can stand in for the model.
         """
+        reached = spent_fraction(balances) >= policy.at
+        why = (
+            f"{policy.at:.0%} of the budget is spent" if reached else f"{asked.model} no longer fits into what is left"
+        )
         targets: list[Rung] = []
         invalid: BudgetError | None = None
         for target in policy.ladder(call.model):
             # Checked when the model is first seen, not at the threshold: a policy that cannot work says so early.
             error = self._check(asked, target, call)
             if error is None:
-                targets.append(Rung(target, self._find(target, call)))
+                targets.append(Rung(target, self._find(target, call), why))
             invalid = invalid or error
         if not targets and invalid is not None and budget.mode != "advisory_estimate":
             raise invalid
-        return targets if targets and spent_fraction(balances) >= policy.at else [asked, *targets]
+        return targets if targets and reached else [asked, *targets]
 
     def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None) -> ModelPrice | None:
         """The price of the model that was called in the end; the planned one's where that is not known."""
@@ -153,8 +159,9 @@ class Admission:
         asked, choices = call.max_output_tokens, call.choices
         if budget.mode == "actuals_only":
             return Plan(rung, Amounts(requests=1), asked, False, False)
-        model, price = rung
+        model, price, _ = rung
         input_tokens, unweighed = self.anchors.bound(model, call.prompt)
+        fees = self._fees(budget, call, rung, left) if call.hosted_tools else 0
         if unweighed is not None:
             if not budget.allowance.input_tokens and _is_gated(budget, left, price):
                 raise UnboundedCallError(
@@ -163,7 +170,6 @@ class Admission:
                     remedy="Say what to reserve for it: Budget(..., allowance=Allowance(input_tokens=20_000)).",
                 )
             input_tokens += budget.allowance.input_tokens
-        fees = self._fees(budget, call, rung, left) if call.hosted_tools else 0
 
         own, cap = None if price is None else price.max_output, asked
         if own is not None and (cap is None or own < cap):
@@ -180,7 +186,8 @@ class Admission:
             if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
                 worth = affordable_output(left, price, input_tokens, fees, share)
                 if worth is not None and (cap is None or worth // choices < cap):
-                    floor = max(OUTPUT_FLOOR, min(self.anchors.usual_output(model), MOST_OUTPUT_FLOOR))
+                    usual = self.anchors.usual_output(model) * 5 // 4  # so that the next one like it is not cut
+                    floor = max(OUTPUT_FLOOR, min(usual, MOST_OUTPUT_FLOOR))
                     clamped = True
                     cap = max(worth // choices, floor if cap is None else min(cap, floor))
                     cost = 0 if price is None else price.worst(input_tokens, cap * choices) + fees
@@ -196,6 +203,9 @@ class Admission:
             )
         output_tokens = 0 if cap is None else cap * choices
         amounts = Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, 1)
+        if clamped and budget.mode != "hard_gate":
+            # What a hard gate would have held; but only a hard gate makes the provider keep to it.
+            return Plan(rung, amounts, asked, False, False)
         # The model's own limit holds without being sent, and our record of it may be out of date.
         sent = cap if call.can_cap and (asked is not None or not by_itself) else None
         return Plan(rung, amounts, sent, clamped, bounded)

@@ -44,7 +44,10 @@ class Books:
         """
         with self.lock:
             before = reservation.booked
-            if before is not None and before.amounts == booked.amounts and before.uncertain == booked.uncertain:
+            if before is not None and (
+                (before.amounts == booked.amounts and before.uncertain == booked.uncertain)
+                or (booked.uncertain and not before.uncertain)  # an older answer of the ledger that comes late
+            ):
                 return False
             reservation.booked = booked
             if before is not None:
@@ -59,7 +62,9 @@ class Books:
         if booked.violation:
             timeline.emit(BoundViolated(at_s, reservation.id, name, held.total_tokens, amounts.total_tokens))
         if why is not None:
-            _log.warning("%s: booked an estimate of %s for %s: %s", self._scope, format_usd(amounts.cost), name, why)
+            _log.warning(
+                "budget_guard %s: booked an estimate of %s for %s: %s", self._scope, format_usd(amounts.cost), name, why
+            )
         return True
 
     def _add(self, reservation: Reservation, booked: Booked, sign: int) -> None:
@@ -87,7 +92,7 @@ class Books:
                 return
             self._warned.add((scope, i))
         self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
-        _log.warning("%s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
+        _log.warning("budget_guard %s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
 
     def limits_raised(self) -> None:
         """Start afresh with the run's own limits."""

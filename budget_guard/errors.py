@@ -59,7 +59,7 @@ def _rebuild(cls: type[E], fields: dict[str, Any]) -> E:
 class BudgetExceeded(BudgetError):
     """A limit would be passed by the next call, or was passed by money already spent."""
 
-    _fields = ("dimension", "limit", "actual", "scope", "estimate", "decision_id", "report", "remedy")
+    _fields = ("dimension", "limit", "actual", "scope", "estimate", "decision_id", "report", "detail", "remedy")
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class BudgetExceeded(BudgetError):
         estimate: Decimal | float | None = None,
         decision_id: str | None = None,
         report: BudgetReport | None = None,
+        detail: str = "",
         remedy: str = "",
     ) -> None:
         self.dimension = dimension
@@ -86,12 +87,15 @@ class BudgetExceeded(BudgetError):
         self.decision_id = decision_id
         self.report = report
         """The run's report at that moment, with the partial work's spend."""
+        self.detail = detail
+        """What happened, where it is not what the figures say."""
         self.remedy = remedy
         """What to do about it."""
-        passed = "is passed" if estimate is None else "would be passed"
+        passed = "is passed" if estimate is None and not detail else "" if detail else "would be passed"
         asked = "" if estimate is None else f", and this call may take up to {_words(estimate)}"
+        what = detail or f"{_words(actual)} is spent or held{asked}"
         super().__init__(
-            f"{dimension}={_words(limit)} of {scope} {passed}: {_words(actual)} is spent or held{asked}."
+            f"{dimension}={_words(limit)} of {scope}{' ' if passed else ''}{passed}: {what}."
             + (f" {remedy}" if remedy else "")
         )
 

@@ -1,8 +1,8 @@
 """How many tokens a call may take at most, before it is made.
 
 The text bound rests on one fact about every tokenizer in use: after some Unicode normalisation it works on bytes and
-makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its compatibility
-decomposition where those are more. The *anchor* makes that tight: a conversation that grows takes at most what its last
+makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its decomposed
+forms where those are more. The *anchor* makes that tight: a conversation that grows takes at most what its last
 call was billed for, plus the bytes of what is new.
 """
 
@@ -38,7 +38,8 @@ class _TokensOfCharacter(dict[str, int]):
         elif "\uac00" <= character <= "\ud7a3" or "\ud800" <= character <= "\udfff":
             tokens = own  # tokenizers that decompose Hangul compose it again; surrogates do not decompose
         else:
-            tokens = max(own, len(unicodedata.normalize("NFKD", character).encode()))
+            decomposed = (unicodedata.normalize(form, character).encode() for form in ("NFD", "NFKD"))
+            tokens = max(own, *map(len, decomposed))
         self[character] = tokens
         return tokens
 

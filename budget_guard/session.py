@@ -186,6 +186,7 @@ class Session:
         accountant = self._accountant
         balance = self._balance()
         budget = {name: value for name, value in asdict(accountant.budget).items() if value is not None}
+        latest = [describe(event) for event in self.events()[-most_events:]]
         with accountant.books.lock:
             tally = accountant.books.tally
             return BudgetReport(
@@ -203,7 +204,7 @@ class Session:
                 uncertain=to_usd(tally.uncertain),
                 overrun=to_usd(tally.overrun),
                 bound_violations=tally.violations,
-                events=[describe(event) for event in self.events()[-most_events:]],
+                events=latest,
             )
 
     def raise_limits(self, **limits: UsdLike | None) -> None:

@@ -71,6 +71,10 @@ class FailingLedger:
         found: Sequence[Balance] = self._perform("balances", scopes)
         return found
 
+    def remaining(self, scopes: Sequence[Scope]) -> Limits:
+        left: Limits = self._perform("remaining", scopes)
+        return left
+
     def revoke(self, scope: Scope, reason: str) -> None:
         self._perform("revoke", scope, reason)
 
@@ -112,8 +116,8 @@ def assert_paid_once(run: Session, usd: str) -> None:
 @around_the_effect
 @pytest.mark.parametrize(
     ("asked", "verb"),
-    [(call(), "balances"), (call(), "reserve"), (ToolCall("search", 10_000_000), "reserve")],
-    ids=["model-balances", "model-reserve", "tool-reserve"],
+    [(call(), "remaining"), (call(), "reserve"), (ToolCall("search", 10_000_000), "reserve")],
+    ids=["model-remaining", "model-reserve", "tool-reserve"],
 )
 def test_a_call_that_could_not_be_authorised_raises_and_holds_nothing(
     way: Way, run: Session, ledger: FailingLedger, asked: Any, verb: str, when: When, error: BaseException

@@ -189,6 +189,19 @@ class LedgerContract:
                 ledger.charge("h", BOTH, hostile)
         assert ledger.balances(BOTH) == before
 
+    def test_what_remains_is_the_least_of_all_scopes_in_each_dimension(self, ledger: Ledger) -> None:
+        ledger.set_limits(RUN, Limits(cost=100, output_tokens=50, requests=5))
+        ledger.set_limits(USER, Limits(cost=70, output_tokens=80, tool_calls=0))
+        held, spent = Amounts(cost=20, output_tokens=10, requests=1), Amounts(cost=5, output_tokens=10, requests=1)
+        ledger.reserve("open", BOTH, held, held)
+        ledger.charge("spent", (RUN,), spent)
+        assert ledger.remaining(BOTH) == Limits(cost=50, output_tokens=30, requests=3, tool_calls=0)
+        assert ledger.remaining((RUN,)) == Limits(cost=75, output_tokens=30, requests=3)
+        ledger.charge("over", (USER,), cost(60))
+        assert ledger.remaining(BOTH).cost == -10
+        with pytest.raises(KeyError):
+            ledger.remaining((RUN, Scope("user", "nobody")))
+
     def test_scope_names_do_not_run_into_each_other(self, ledger: Ledger) -> None:
         names = [Scope("user", "a:b"), Scope("user:a", "b"), Scope("user", "a"), Scope("user", "ä{}\n'\"")]
         for scope in names:
@@ -511,6 +524,7 @@ class LedgerContract:
             assert await aio.release("h2") is True
             assert await aio.charge("c", BOTH, cost(5)) is None
             assert list(await aio.balances(BOTH)) == list(ledger.balances(BOTH))
+            assert await aio.remaining(BOTH) == ledger.remaining(BOTH) == Limits(cost=70)
 
         asyncio.run(every_verb())
         assert _balance(ledger, RUN)[2:5] == (cost(30), Amounts(), 0)

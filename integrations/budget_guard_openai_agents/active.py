@@ -126,11 +126,18 @@ class ActiveRun:
 
     def tool_ended(self, guard: BudgetGuard, context: Any, tool: str) -> Reservation | None:
         """The hold of the tool call that ended."""
-        holds = self._tools.get((guard, _tool_call(context), tool))
-        return holds.pop() if holds else None
+        key = (guard, _tool_call(context), tool)
+        holds = self._tools.get(key, [])
+        hold = holds.pop() if holds else None
+        if not holds:
+            self._tools.pop(key, None)
+        return hold
 
-    def settle_tools(self) -> None:
+    def end(self) -> None:
         """Book the tools whose end nobody heard of: they were cancelled, or they raised."""
+        if self.parent is None or self.parent.ambient:
+            for guard in self.guards:
+                guard.warn_of_unseen_tools()
         for holds in self._tools.values():
             for hold in holds:
                 hold.commit_cost(hold.plan.estimate.cost_usd)

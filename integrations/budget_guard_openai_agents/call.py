@@ -70,6 +70,7 @@ class GuardedCall:
         self._agent = run.agent_of(arguments.input)
         self._stream = stream
         self._name = self._asked
+        self._final = False
         self._holds: list[Reservation] = []
 
     async def admit(self) -> None:
@@ -85,6 +86,7 @@ class GuardedCall:
             if not self.run.may_finalize(guard):
                 raise recast(error)
             self.run.finalize(guard)
+            self._final = True
             refused = await self._authorize(final=True)
             if refused is not None:
                 raise recast(refused[1])
@@ -99,6 +101,8 @@ class GuardedCall:
     async def _hold(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
         arguments, name, caps = self.arguments, self._asked, list[int]()
         handoffs = [] if final else arguments.handoffs
+        for guard in self.run.guards:
+            guard.saw_tools(arguments.tools)
         for guard in self.run.guards:
             decision = await guard.session.aauthorize(
                 model_call(
@@ -165,12 +169,19 @@ class GuardedCall:
             for hold in self._holds:
                 await hold.acommit_estimate(reason)
 
-    def cut_short(self) -> tuple[BudgetGuard, BudgetError] | None:
-        """The stop that it is when an answer is of no use because a guard's own output cap cut it off."""
+    def cut_short(self, output_tokens: int | None) -> tuple[BudgetGuard, BudgetError] | None:
+        """The stop that an answer is when a guard's own output cap cut it off.
+
+        Args:
+            output_tokens: What the answer took; None where it is known to be cut.
+        """
+        if self._final:
+            return None  # half a final answer is better than none
         for guard, hold in zip(self.run.guards, self._holds, strict=False):  # nothing is held once it is released
-            error = hold.cut_short()
-            if error is not None:
-                return guard, error
+            if output_tokens is None or output_tokens >= hold.plan.amounts.output_tokens:
+                error = hold.cut_short()
+                if error is not None:
+                    return guard, error
         return None
 
     async def _release(self, reason: str) -> None:

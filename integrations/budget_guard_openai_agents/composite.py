@@ -52,7 +52,8 @@ class CompositeRunHooks(RunHooks[Any]):
 
     async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Any, to_agent: Any) -> None:
         for hook in self.hooks:
-            await hook.on_handoff(context, from_agent, to_agent)
+            # by keyword, as the SDK does: hooks may take it only so
+            await hook.on_handoff(context=context, from_agent=from_agent, to_agent=to_agent)
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
         for hook in self.hooks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from agents import (
@@ -81,6 +81,8 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         key: str | None = None,
         run_id: str | None = None,
     ) -> None:
+        if not isinstance(budget, Budget):
+            raise TypeError(f'budget={budget!r} is not a Budget: write BudgetGuard(Budget("$5.00"))')
         if downgrade_to is not None:
             if budget.downgrade is not None:
                 raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
@@ -97,6 +99,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         for tool, cost in self._tool_costs.items():
             if not callable(cost):
                 nano_of(cost, f"tool_costs[{tool!r}]")
+        self._unseen_tools: set[str] = set(self._tool_costs)
         self._settings: dict[str, Any] = {
             "pricing": pricing,
             "tool_costs": tool_costs,
@@ -150,6 +153,22 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
 
     async def __aexit__(self, *_: object) -> None:
         leave()
+
+    def saw_tools(self, tools: Sequence[Tool]) -> None:
+        """Note which of the tools with a cost there really are."""
+        if self._unseen_tools:
+            self._unseen_tools.difference_update(tool.name for tool in tools)
+
+    def warn_of_unseen_tools(self) -> None:
+        """Say once which tools with a cost there are not: a misspelt name would make its tool free."""
+        if self._unseen_tools:
+            names = ", ".join(sorted(map(repr, self._unseen_tools)))
+            self._unseen_tools.clear()
+            warnings.warn(
+                f"tool_costs names {names}, but no agent of this run has such a tool: check the spelling.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     # The SDK's hooks
 

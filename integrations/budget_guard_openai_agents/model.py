@@ -73,11 +73,16 @@ class _Guarded(Model):
                 response = await call.arguments.get_response(call.model.get_response)
         except BaseException as error:
             await call.fail(error)
-            if isinstance(error, ModelBehaviorError) and (stop := call.cut_short()) is not None:
+            if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(None)) is not None:
                 run.stop(*stop)
                 raise recast(stop[1]) from error
             raise
-        await call.commit(usage_of(response.usage, response.output))
+        usage = usage_of(response.usage, response.output)
+        await call.commit(usage)
+        stop = call.cut_short(0 if usage is None else usage.output_tokens)
+        if stop is not None and stop[0].on_midstream == "raise":
+            run.stop(*stop)
+            raise recast(stop[1])
         return response
 
     def stream_response(
@@ -115,11 +120,11 @@ class _Guarded(Model):
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Pickled and copied as what it was: the class that guards it can be found by no name.
         reduced = super().__reduce_ex__(protocol)
-        if not isinstance(reduced, tuple):
+        if not isinstance(reduced, tuple) or type(self) not in reduced[1]:
             return reduced
-        make, arguments, *rest = reduced
         was = type(self).__mro__[2]
-        return (make, tuple(was if argument is type(self) else argument for argument in arguments), *rest)
+        _, *arguments = reduced[1]
+        return (was.__new__, (was, *arguments), *reduced[2:])
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
         if isinstance(request.error, BudgetError):

@@ -54,7 +54,7 @@ class GuardingRunner(AgentRunner):
                 return self._inner.run_sync(starting_agent, input, **prepared.kwargs)
             finally:
                 # The loop that the provider's connections lived on is the SDK's: it is not running any more.
-                prepared.run.settle_tools()
+                prepared.run.end()
 
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
         prepared = _prepare(kwargs)
@@ -79,7 +79,7 @@ class _Prepared:
     """The provider, where the SDK would have made one and closed it at the end."""
 
     async def close(self) -> None:
-        self.run.settle_tools()
+        self.run.end()
         if self.owned is not None:
             await asyncio.shield(self.owned.aclose())
 

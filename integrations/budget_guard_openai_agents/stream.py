@@ -43,27 +43,28 @@ async def guarded_stream(call: GuardedCall) -> AsyncIterator[TResponseStreamEven
                 break
             seen.event(event)
             if isinstance(event, _LAST):
-                await call.commit(usage_of(event.response.usage, event.response.output))
+                usage = usage_of(event.response.usage, event.response.output)
+                await call.commit(usage)
                 settled = True
-                stop = call.cut_short() if _ran_into_its_cap(event) else None
+                stop = call.cut_short(None if _ran_into_its_cap(event) else 0 if usage is None else usage.output_tokens)
             else:
                 stop = call.interruption(seen.deltas)
             if stop is not None:
                 guard, error = stop
-                truncated = guard.on_midstream == "truncate" and seen.text_only
-                if not truncated:
+                if guard.on_midstream == "raise" or not seen.text_only:
                     call.run.stop(guard, error)
                     raise recast(error)
-                if settled:
+                if not isinstance(event, ResponseCompletedEvent):  # which is an answer as it is
+                    truncated = True
+                    if not settled:
+                        yield event
                     break
             yield event
-            if truncated:
-                break
     except BaseException as error:
         if not settled:
             settled = True
             await call.fail(error)
-        if isinstance(error, ModelBehaviorError) and (stop := call.cut_short()) is not None:
+        if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(None)) is not None:
             call.run.stop(*stop)
             raise recast(stop[1]) from error
         raise

@@ -63,6 +63,12 @@ class Lab:
         options.setdefault("run_config", self.config())
         return await run_in(mode, agent, input, **options)
 
+    async def quiet(self) -> None:
+        """Wait until nothing is under way, here or at the provider: a streamed run outlives its consumer."""
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+        await self.provider.await_idle()
+
     @property
     def calls(self) -> list[ServedCall]:
         return self.provider.calls

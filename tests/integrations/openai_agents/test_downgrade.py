@@ -177,7 +177,7 @@ async def test_a_model_that_the_mapping_does_not_name_is_not_replaced(lab: Lab, 
 @modes
 async def test_a_run_that_downgrades_still_stops_at_its_limit(lab: Lab, mode: str) -> None:
     lab.script(Reply(tool_calls=caller_of("lookup").tool_calls, output_tokens=300))
-    guard = BudgetGuard(Budget("$0.02"), downgrade_to=SMALL, downgrade_at=0.5)
+    guard = BudgetGuard(Budget("$0.012"), downgrade_to=SMALL, downgrade_at=0.5)
     with pytest.raises(BudgetExceeded):
         await lab.run(mode, worker(lab.responses()), hooks=guard, max_turns=500)
     models = [call.model for call in lab.calls]

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("agents")
 
 from agents import Agent, Runner, function_tool
+from agents.run import CallModelData, ModelInputData
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
@@ -77,7 +78,8 @@ async def test_the_consumer_of_a_stream_and_the_tools_are_not_inside_a_call(lab:
     assert not any(seen)
 
 
-async def test_two_hundred_calls_in_one_run_leave_no_bookkeeping_behind(lab: Lab) -> None:
+@pytest.mark.parametrize("spec", ["name", "instance"])
+async def test_two_hundred_calls_in_one_run_leave_no_bookkeeping_behind(lab: Lab, spec: str) -> None:
     sizes: list[int] = []
 
     def weight(run: Any) -> int:
@@ -90,11 +92,17 @@ async def test_two_hundred_calls_in_one_run_leave_no_bookkeeping_behind(lab: Lab
 
     lab.script(Reply(tool_calls=caller_of("measure").tool_calls))
     guard = BudgetGuard(Budget("$100.00", max_requests=200))
-    agent: Agent[Any] = agent_named("Worker", lab.chat(), tools=[measure])
+    agent: Agent[Any] = agent_named("Worker", BIG if spec == "name" else lab.chat(), tools=[measure])
+
+    def forget(data: CallModelData[Any]) -> ModelInputData:
+        return ModelInputData(data.model_data.input[-2:], data.model_data.instructions)
+
+    config = lab.config(call_model_input_filter=forget)  # the client takes a second a call for hundreds of items
     with pytest.raises(BudgetExceeded):
-        await lab.run("run", agent, hooks=guard, max_turns=300)
+        await lab.run("run", agent, hooks=guard, run_config=config, max_turns=300)
     assert len(sizes) == 200
     assert sizes[-1] == sizes[100]
+    assert guard.report().by_agent["Worker"].calls == 400  # the filter's new list is the agent's too
     agree(lab.provider, guard)
 
 

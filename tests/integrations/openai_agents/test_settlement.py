@@ -75,7 +75,7 @@ async def test_a_run_that_is_cancelled_while_the_provider_works_pays_for_that_ca
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
     assert guard.report().uncertain > 0
     assert guard.report().breakdown.llm.calls == held_call + 1
@@ -124,7 +124,7 @@ async def test_a_run_that_is_cancelled_at_any_of_its_awaits_leaves_nothing_held(
         try:
             await asyncio.ensure_future(cancelled())
         except asyncio.CancelledError:
-            await lab.provider.await_idle()
+            await lab.quiet()
             never_below(lab.provider, guard)
         else:
             break
@@ -219,7 +219,7 @@ async def test_a_call_that_timed_out_is_booked_as_an_estimate(new_lab: Callable[
     guard = BudgetGuard(Budget("$1.00"))
     with pytest.raises(APITimeoutError):
         await lab.run(mode, stepper(lab, lab.responses(), pause_at=0), hooks=guard)
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
     assert guard.report().uncertain == guard.spent_usd > 0
 
@@ -252,7 +252,7 @@ async def test_a_guardrail_that_trips_during_a_paid_call_is_accounted_for(lab: L
     with pytest.raises(InputGuardrailTripwireTriggered):
         await lab.run(mode, agent, hooks=guard)
     lab.provider.resume()
-    await lab.provider.await_idle()
+    await lab.quiet()
     assert len(lab.calls) == 1
     never_below(lab.provider, guard)
     assert guard.spent_usd > 0
@@ -289,7 +289,7 @@ async def test_a_run_that_a_timeout_of_the_callers_ends_leaves_nothing_held(lab:
     agent = stepper(lab, lab.responses(), pause_at=0)
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(Runner.run(agent, "go", hooks=guard, run_config=lab.config()), timeout=0.05)
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
 
 

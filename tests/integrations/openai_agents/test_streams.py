@@ -97,7 +97,7 @@ async def test_a_stream_that_is_ended_after_any_chunk_is_booked_and_leaves_nothi
         for _ in lab.provider.open_calls:
             lab.provider.release_chunk(CHUNKS)  # nobody reads on; the run may still go to its end
     await settled(result)
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
     assert guard.report().breakdown.llm.calls == 1
 
@@ -200,7 +200,7 @@ async def test_a_revoked_stream_is_stopped_where_it_is(lab: Lab) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     with pytest.raises(BudgetRevoked, match="enough"):
         await revoke_after(lab, guard, wordy(lab), 2)
-    await lab.provider.await_idle()
+    await lab.quiet()
     assert lab.calls[0].outcome == "aborted"
     never_below(lab.provider, guard)
     assert guard.report().uncertain > 0
@@ -213,7 +213,7 @@ async def test_a_revoked_stream_can_end_as_if_the_answer_were_complete(lab: Lab)
     assert result.final_output == "".join(seen)
     assert result.final_output != TEXT
     assert TEXT.startswith(result.final_output)
-    await lab.provider.await_idle()
+    await lab.quiet()
     assert lab.calls[0].outcome == "aborted"
     never_below(lab.provider, guard)
 
@@ -230,7 +230,7 @@ async def test_a_half_made_tool_call_is_never_run(lab: Lab, on_midstream: Any) -
             if event.type == "raw_response_event" and event.data.type == "response.output_item.added":
                 if event.data.item.type == "function_call":
                     guard.revoke("enough")
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
     assert guard.report().breakdown.tools.calls == 0
 
@@ -241,7 +241,7 @@ async def test_a_model_that_ignores_its_cap_is_stopped(lab: Lab) -> None:
     with pytest.raises(BudgetExceeded) as stop:
         await lab.run("run_streamed", agent, hooks=guard)
     assert stop.value.dimension == "call_max_output_tokens"
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
 
 
@@ -250,7 +250,7 @@ async def test_a_model_that_ignores_its_cap_can_be_truncated(lab: Lab) -> None:
     agent = agent_named("Worker", Babbler(lab.responses()), model_settings=capped(300))
     result = await lab.run("run_streamed", agent, hooks=guard)
     assert result.final_output == "o" * 301  # the first chunk of "ok", again and again
-    await lab.provider.await_idle()
+    await lab.quiet()
     never_below(lab.provider, guard)
 
 
