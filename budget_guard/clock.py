@@ -33,11 +33,10 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
+    monotonic = staticmethod(time.monotonic)
+
     def now(self) -> datetime:
         return datetime.now(timezone.utc)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
     def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
         return condition.wait_for(ready, timeout)

@@ -25,10 +25,10 @@ _MONEY_FIELDS = {"held", "cost", "overrun"}
 class Timeline:
     """The logs of one session. Safe to use from any thread."""
 
-    __slots__ = ("_clock", "_events", "_lock", "_subscribers", "decisions", "ended_s", "started_s")
+    __slots__ = ("_events", "_lock", "_monotonic", "_subscribers", "decisions", "ended_s", "started_s")
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._lock = threading.Lock()
         self._subscribers: tuple[Subscriber, ...] = ()
         self.started_s: float | None = None
@@ -42,21 +42,21 @@ class Timeline:
         if self.started_s is None:
             with self._lock:
                 if self.started_s is None:
-                    self.started_s = self._clock.monotonic()
+                    self.started_s = self._monotonic()
 
     def end(self) -> None:
         """Stop the run's time."""
-        self.ended_s = self._clock.monotonic()
+        self.ended_s = self._monotonic()
 
     def at(self) -> float:
         """Seconds since the start; 0 before it."""
-        return 0.0 if self.started_s is None else self._clock.monotonic() - self.started_s
+        return 0.0 if self.started_s is None else self._monotonic() - self.started_s
 
     def duration(self) -> float:
         """Seconds from the start to the end, or to now."""
         if self.started_s is None:
             return 0.0
-        return (self._clock.monotonic() if self.ended_s is None else self.ended_s) - self.started_s
+        return (self._monotonic() if self.ended_s is None else self.ended_s) - self.started_s
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event from now on; returns how to stop."""

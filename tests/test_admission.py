@@ -168,10 +168,16 @@ def test_the_guards_cap_never_falls_below_a_floor_and_then_it_refuses(way: Way) 
     assert way.authorize(run, call("large")).action == "block"
 
 
-def test_the_floor_rises_to_what_the_model_lately_wrote(way: Way) -> None:
+def test_the_floor_rises_to_a_quarter_more_than_the_model_lately_wrote(way: Way) -> None:
     run = session("$0.025")
     way.pay(run, call("large", cap=900), Usage(input=10, output=900))
-    assert way.authorize(run, call("large")).output_cap == 900
+    assert way.authorize(run, call("large")).output_cap == 1_125
+
+
+def test_the_floor_rises_no_further_than_is_reasonable(way: Way) -> None:
+    run = session("$0.15")
+    way.pay(run, call("large", cap=9_000), Usage(input=10, output=9_000))
+    assert way.authorize(run, call("large")).output_cap == 2_048
 
 
 def test_a_model_with_a_maximum_below_the_floor_keeps_it(way: Way) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from budget_guard_openai_agents.guard import BudgetGuard
 
 
-_NOTED_AGENTS = 64
-"""How many of the latest calls keep the name of their agent: more than run in parallel, few enough to hold on to."""
+_NOTED = 256
+"""How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to hold on to."""
 
 
 class ActiveRun:
@@ -89,8 +89,7 @@ class ActiveRun:
     def note_agent(self, items: object, agent: str) -> None:
         """Remember whose call it is: the hook and the model are given the very same list of input items."""
         self._agents[id(items)] = (items, agent)
-        while len(self._agents) > _NOTED_AGENTS:
-            del self._agents[next(iter(self._agents))]
+        _keep_latest(self._agents)
 
     def agent_of(self, items: object) -> str | None:
         """The agent that the call with *items* is for, at every attempt of it."""
@@ -100,6 +99,7 @@ class ActiveRun:
     def note_resolved(self, model: Model, name: str, provider: ModelProvider) -> None:
         """Remember under which name a provider gave *model* out."""
         self._resolved[id(model)] = (model, name, provider)
+        _keep_latest(self._resolved)
 
     def known_as(self, model: Model) -> str | None:
         """The name under which a provider gave *model* out in this run."""
@@ -142,6 +142,11 @@ class ActiveRun:
             for hold in holds:
                 hold.commit_cost(hold.plan.estimate.cost_usd)
         self._tools.clear()
+
+
+def _keep_latest(noted: dict[int, Any]) -> None:
+    while len(noted) > _NOTED:
+        del noted[next(iter(noted))]
 
 
 def _tool_call(context: Any) -> int:
