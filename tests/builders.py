@@ -23,6 +23,7 @@ PRICES: dict[str, dict[str, Any]] = {
     "large": {"input": 1e-6, "output": 10e-6, "max_output": 10_000, "capabilities": ["tools", "vision"]},
     "small": {"input": 1e-7, "output": 1e-6, "max_output": 10_000, "capabilities": ["tools"]},
     "tiny": {"input": 1e-8, "output": 1e-7, "max_output": 10_000, "capabilities": []},
+    "brief": {"input": 1e-6, "output": 10e-6, "max_output": 100},
     # nobody knows how much it may write
     "endless": {"input": 1e-6, "output": 10e-6},
     "searcher": {"input": 1e-6, "output": 10e-6, "max_output": 1_000, "web_search": "0.01"},

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from agents.models.interface import Model, ModelProvider
 
-from budget_guard import BudgetError, Reservation
+from budget_guard import BudgetError
+from budget_guard_openai_agents.tools import ToolHolds
 
 if TYPE_CHECKING:
     from budget_guard_openai_agents.guard import BudgetGuard
 
 
-_NOTED = 256
-"""How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to hold on to."""
+_NOTED = 64
+"""How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to keep."""
 
 
 class ActiveRun:
@@ -37,7 +38,7 @@ class ActiveRun:
         self.config: object = None
         """What the inner runner is given, to know the run by when it passes through two of our runners."""
         self._stops: dict[BudgetGuard, tuple[BudgetError, int]] = {}
-        self._tools: dict[tuple[BudgetGuard, int, str], list[Reservation]] = {}
+        self._tools: dict[BudgetGuard, ToolHolds] = {}
         self._final: set[BudgetGuard] = set()
         self._agents: dict[int, tuple[object, str]] = {}
         self._resolved: dict[int, tuple[Model, str, ModelProvider]] = {}
@@ -116,42 +117,22 @@ class ActiveRun:
         """The provider that gave *model* out in this run; None for one that an agent brought along."""
         return self._resolved[id(model)][2] if id(model) in self._resolved else None
 
-    def tool_is_held(self, guard: BudgetGuard, context: Any, tool: str) -> bool:
-        """Whether *guard* holds this very tool call already: the same guard may be in the hooks twice."""
-        return hasattr(context, "tool_call_id") and bool(self._tools.get((guard, _tool_call(context), tool)))
-
-    def tool_started(self, guard: BudgetGuard, context: Any, tool: str, hold: Reservation) -> None:
-        """Remember the hold of a tool call until the tool ends."""
-        self._tools.setdefault((guard, _tool_call(context), tool), []).append(hold)
-
-    def tool_ended(self, guard: BudgetGuard, context: Any, tool: str) -> Reservation | None:
-        """The hold of the tool call that ended."""
-        key = (guard, _tool_call(context), tool)
-        holds = self._tools.get(key, [])
-        hold = holds.pop() if holds else None
-        if not holds:
-            self._tools.pop(key, None)
-        return hold
-
     def end(self) -> None:
-        """Book the tools whose end nobody heard of: they were cancelled, or they raised."""
+        """Book what is still open, and tell the guards that a run of theirs is over."""
+        for tools in self._tools.values():
+            tools.settle()
         if self.parent is None or self.parent.ambient:
             for guard in self.guards:
                 guard.warn_of_unseen_tools()
-        for holds in self._tools.values():
-            for hold in holds:
-                hold.commit_cost(hold.plan.estimate.cost_usd)
-        self._tools.clear()
+
+    def tools_of(self, guard: BudgetGuard) -> ToolHolds:
+        """The tool calls that *guard* holds in this run."""
+        return self._tools.setdefault(guard, ToolHolds())
 
 
 def _keep_latest(noted: dict[int, Any]) -> None:
     while len(noted) > _NOTED:
         del noted[next(iter(noted))]
-
-
-def _tool_call(context: Any) -> int:
-    """What tells one tool call from another: its id where there is one, else the context that the hooks share."""
-    return hash(getattr(context, "tool_call_id", None) or id(context))
 
 
 _current: contextvars.ContextVar[ActiveRun | None] = contextvars.ContextVar("budget_guard_run", default=None)

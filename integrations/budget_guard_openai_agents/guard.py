@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,19 +16,19 @@ from agents import (
     Tool,
     TResponseInputItem,
 )
-from agents.models.default_models import get_default_model
 from agents.models.interface import Model
 
-from budget_guard import Budget, BudgetError, DowngradePolicy, Reservation, Session, ToolCall
+from budget_guard import Budget, BudgetError, DowngradePolicy, Session, ToolCall
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
 from budget_guard_openai_agents.active import ActiveRun, current_run, enter, leave
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.hooks_alone import HooksAlone
 from budget_guard_openai_agents.model import guard_model
 from budget_guard_openai_agents.runner import guarded_config, install
-from budget_guard_openai_agents.translate import model_call, usage_of
+from budget_guard_openai_agents.tools import ToolHolds
 
 ToolCost: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"
 """What a tool costs a call, in dollars: an amount, or a function of its result."""
@@ -118,8 +117,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             raise recast(error) from error.__cause__
         self.session = session
         """The core's session: decisions, events and the ledger's counters."""
-        self._unseen: dict[int, Reservation] = {}
-        self._warned = False
+        self._hooks_alone = HooksAlone(session)
         install()
 
     def fork(self) -> BudgetGuard:
@@ -183,19 +181,14 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        run = self._run()
-        if run is not None:
-            run.note_agent(input_items, agent.name)
-            stopped = run.stopped()
-            if stopped is not None and not run.may_finalize(stopped[0]):
-                raise recast(stopped[1])
-            return
-        await self._reserve_unseen(context, agent, system_prompt, input_items)
+        run = current_run()
+        if run is not None and self in run.guards and (not run.ambient or isinstance(agent.model, Model)):
+            run.note_agent(input_items, agent.name)  # the model, which comes next, accounts for the call
+        else:
+            await self._hooks_alone.reserve(context, agent, system_prompt, input_items)
 
     async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
-        unseen = self._unseen.pop(id(context), None)
-        if unseen is not None:
-            await unseen.acommit(usage_of(response.usage, response.output))
+        await self._hooks_alone.commit(context, response)
 
     async def on_agent_end(self, context: AgentHookContext[Any], agent: Any, output: Any) -> None:
         run = self._run()
@@ -206,24 +199,21 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             raise recast(stopped[1])
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
-        run = self._run()
-        if run is not None and run.tool_is_held(self, context, tool.name):
+        tools = self._tools()
+        if tools.has(context, tool.name):
             return
         cost = self._tool_costs.get(tool.name, 0)
         call = ToolCall(tool.name, 0 if callable(cost) else nano_of(cost, "cost"), agent.name)
         decision = await self.session.aauthorize(call)
         if decision.error is not None:
+            run = self._run()
             if run is not None:
                 run.stop(self, decision.error)
             raise recast(decision.error)
-        if run is not None:
-            run.tool_started(self, context, tool.name, decision.require())
-        else:
-            await decision.require().acommit_cost(0 if callable(cost) else cost)
+        tools.start(context, tool.name, decision.require())
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
-        run = self._run()
-        hold = run.tool_ended(self, context, tool.name) if run is not None else None
+        hold = self._tools().end(context, tool.name)
         if hold is None:
             return
         cost = self._tool_costs.get(tool.name, 0)
@@ -233,54 +223,14 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             await hold.acommit_cost(0)
             raise
 
+    def _tools(self) -> ToolHolds:
+        run = self._run()
+        return self._hooks_alone.tools if run is None else run.tools_of(self)
+
     def _run(self) -> ActiveRun | None:
         """The run that our own runner has prepared for this guard."""
         run = current_run()
         return run if run is not None and self in run.guards and not run.ambient else None
-
-    # Without our runner: hooks are all there is
-
-    async def _reserve_unseen(
-        self, context: Any, agent: Agent[Any], system_prompt: str | None, input_items: list[TResponseInputItem]
-    ) -> None:
-        """Hold a call from the hook alone, in a run that another runner has started."""
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                "Another agent runner is in charge, so BudgetGuard sees its runs through hooks alone: sub-agents, "
-                "guardrail agents and retries are not covered, no output cap is sent and no model is replaced. "
-                "Pass run_config=guard.run_config(), or use agents.Runner.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        left = self._unseen.pop(id(context), None)
-        if left is not None:
-            await left.acommit_estimate("the call failed unseen")
-        model = agent.model
-        name = getattr(model, "model", None) or type(model).__name__ if isinstance(model, Model) else model
-        decision = await self.session.aauthorize(
-            model_call(
-                model=model if isinstance(model, Model) else None,
-                name=name or get_default_model(),
-                agent=agent.name,
-                system_instructions=system_prompt,
-                input=input_items,
-                settings=agent.model_settings,
-                tools=agent.tools,
-                output_schema=None,
-                handoffs=[],
-                can_cap=False,
-            )
-        )
-        if decision.error is not None:
-            raise recast(decision.error)
-        hold = self._unseen[id(context)] = decision.require()
-        weakref.finalize(context, self._forget_unseen, id(context), hold)
-
-    def _forget_unseen(self, context_id: int, hold: Reservation) -> None:
-        if self._unseen.get(context_id) is hold:
-            del self._unseen[context_id]
-            hold.commit_estimate("the run ended unseen")
 
 
 def guards_in(hooks: RunHooks[Any] | None) -> tuple[BudgetGuard, ...]:

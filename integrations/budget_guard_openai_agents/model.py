@@ -150,7 +150,12 @@ def guard_model(model: Model) -> Model:
         TypeError: If the object does not allow it, as only types written in C do.
     """
     if not isinstance(model, _Guarded):
-        object.__setattr__(model, "__class__", _guarded_class(type(model)))  # frozen classes allow it, too
+        try:
+            object.__setattr__(model, "__class__", _guarded_class(type(model)))  # frozen classes allow it, too
+        except TypeError as error:
+            raise TypeError(
+                f"{type(model).__name__} does not let its calls be accounted for: wrap it in a Model class of your own"
+            ) from error
     return model
 
 
@@ -164,7 +169,9 @@ class GuardedProvider(ModelProvider):
 
     def __init__(self, inner: ModelProvider, guard: BudgetGuard | None = None) -> None:
         self._inner = inner
-        self.guard = guard
+        outer = inner.guards if isinstance(inner, GuardedProvider) else ()
+        self.guards: tuple[BudgetGuard, ...] = outer if guard is None else (*outer, guard)
+        """The guards of every run that is given this provider."""
 
     def get_model(self, model_name: str | None) -> Model:
         model = self._inner.get_model(model_name)

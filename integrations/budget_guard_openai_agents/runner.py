@@ -43,7 +43,7 @@ class GuardingRunner(AgentRunner):
             try:
                 return await self._inner.run(starting_agent, input, **prepared.kwargs)
             finally:
-                await prepared.close()
+                await prepared.end()
 
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         prepared = _prepare(kwargs)
@@ -64,7 +64,7 @@ class GuardingRunner(AgentRunner):
             result = self._inner.run_streamed(starting_agent, input, **prepared.kwargs)
         task = result.run_loop_task
         if task is not None:
-            task.add_done_callback(lambda _: prepared.close_soon())
+            task.add_done_callback(lambda _: prepared.end_streamed())
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -78,15 +78,17 @@ class _Prepared:
     owned: ModelProvider | None
     """The provider, where the SDK would have made one and closed it at the end."""
 
-    async def close(self) -> None:
+    async def end(self) -> None:
         self.run.end()
         if self.owned is not None:
             await asyncio.shield(self.owned.aclose())
 
-    def close_soon(self) -> None:
-        task = asyncio.ensure_future(self.close())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
+    def end_streamed(self) -> None:
+        self.run.end()
+        if self.owned is not None:
+            task = asyncio.ensure_future(self.owned.aclose())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
 
 
 _closing: set[asyncio.Future[None]] = set()
@@ -103,8 +105,8 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
     config = cast(RunConfig, given) if fields is None else RunConfig(**fields)
     outer = current_run()
     guards = guards_in(hooks)
-    if isinstance(config.model_provider, GuardedProvider) and config.model_provider.guard is not None:
-        guards = (*guards, config.model_provider.guard)
+    if isinstance(config.model_provider, GuardedProvider):
+        guards = (*guards, *config.model_provider.guards)
     if not guards and outer is None:
         return None
     if outer is not None and not outer.ambient and kwargs.get("hooks") is outer.hooks and given is outer.config:
@@ -123,6 +125,6 @@ def guarded_config(config: RunConfig, guard: BudgetGuard | None) -> RunConfig:
     """A copy of *config* whose models account for their calls."""
     if isinstance(config.model, Model):
         guard_model(config.model)
-    if isinstance(config.model_provider, GuardedProvider):
+    if isinstance(config.model_provider, GuardedProvider) and (guard is None or guard in config.model_provider.guards):
         return config
     return dataclasses.replace(config, model_provider=GuardedProvider(config.model_provider, guard))

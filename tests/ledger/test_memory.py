@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from budget_guard.clock import Clock
 from budget_guard.dimension import Limits
 from budget_guard.errors import UnknownReservation
-from budget_guard.ledger import Held, Ledger, MemoryLedger, Refused
-from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost
+from budget_guard.ledger import Held, Ledger, MemoryLedger, Refused, memory
+from budget_guard.testing import FakeClock
+from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
 from tests.ledger.machine import machine
 
 
@@ -81,3 +88,59 @@ def test_a_waiter_of_a_loop_that_is_gone_disturbs_nobody() -> None:
     loop.close()
     assert ledger.release("full") is True
     assert ledger.reserve("next", (RUN,), cost(1), cost(1)) == Held("next")
+
+
+async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
+    ledger = MemoryLedger(clock=FakeClock())
+    for _ in range(100):
+        assert not await ledger.aio.await_room(0, 1)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(1_000):
+        await ledger.aio.await_room(0, 1)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 500
+
+
+@pytest.fixture
+def switching_at_every_line() -> Iterator[None]:
+    """Let another thread run before every line of the ledger: whatever no lock guards is torn apart."""
+
+    def let_others_run(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != memory.__file__:
+            return None
+        time.sleep(0)
+        return let_others_run
+
+    before = threading.gettrace()
+    threading.settrace(let_others_run)
+    yield
+    threading.settrace(before)
+
+
+@pytest.mark.usefixtures("switching_at_every_line")
+@pytest.mark.parametrize("verb", ["reserve", "commit", "release", "charge", "again"])
+def test_every_verb_is_one_step(verb: str) -> None:
+    ledger, workers = opened(), 8
+    ledger.set_limits(RUN, Limits(cost=10))
+    room = cost(3) if verb == "reserve" else None
+    ids = ["h"] * workers if verb == "again" else [f"h{number}" for number in range(workers)]
+    if verb in ("commit", "release"):
+        for hold_id in ids:
+            ledger.reserve(hold_id, (RUN,), cost(3), None)
+
+    def act(hold_id: str) -> bool:
+        if verb == "commit":
+            ledger.commit(hold_id, cost(2))
+        elif verb == "release":
+            ledger.release(hold_id)
+        elif verb == "charge":
+            ledger.charge(hold_id, (RUN,), cost(2))
+        else:
+            return isinstance(ledger.reserve(hold_id, (RUN,), cost(3), room), Held)
+        return True
+
+    done = sum(race([partial(act, hold_id) for hold_id in ids]))
+    balance = ledger.balances((RUN,))[0]
+    expected = {"reserve": (3, 0, 9), "again": (8, 0, 3), "commit": (8, 16, 0), "release": (8, 0, 0)}
+    assert (done, balance.committed.cost, balance.reserved.cost) == expected.get(verb, (8, 16, 0))

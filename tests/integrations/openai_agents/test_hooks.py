@@ -249,3 +249,27 @@ async def test_a_run_config_that_the_user_gave_is_left_as_it_was(lab: Lab) -> No
     provider = config.model_provider
     await lab.run("run", agent_named("Worker", BIG), hooks=BudgetGuard(Budget("$1.00")), run_config=config)
     assert config.model_provider is provider
+
+
+@modes
+async def test_two_guards_can_come_with_one_run_config(lab: Lab, mode: str) -> None:
+    lab.script(SCRIPT)
+    first, second = BudgetGuard(Budget("$1.00")), BudgetGuard(Budget("$1.00", max_requests=2))
+    with pytest.raises(BudgetExceeded):
+        await run_in(mode, triage(), "go", run_config=second.run_config(first.run_config(lab.config())))
+    agree(lab.provider, first)
+    agree(lab.provider, second)
+
+
+@modes
+async def test_a_hook_that_takes_its_arguments_by_name_works_in_a_composite(lab: Lab, mode: str) -> None:
+    seen: list[str] = []
+
+    class ByName(RunHooks[Any]):
+        async def on_handoff(self, *, context: Any, from_agent: Any, to_agent: Any) -> None:  # type: ignore[override]
+            seen.append(f"{from_agent.name} to {to_agent.name}")
+
+    lab.script(SCRIPT)
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, triage(), hooks=CompositeRunHooks(guard, ByName()))
+    assert seen == ["Triage to Worker"]

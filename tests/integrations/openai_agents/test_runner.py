@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -184,3 +185,30 @@ async def test_runs_without_a_guard_go_straight_through(lab: Lab, mode: str) -> 
     assert len(lab.calls) == 5
     assert guard.report().breakdown.llm.calls == 0
     assert guard.session.decisions() == []
+
+
+@modes
+@pytest.mark.parametrize("cost", ["0.01", lambda result: "0.01"], ids=["fixed", "by result"])
+async def test_behind_a_foreign_runner_tools_cost_what_they_cost(
+    lab: Lab, warned: list[warnings.WarningMessage], cost: Any, mode: str
+) -> None:
+    lab.script(LOOP)
+    guard = BudgetGuard(Budget("$1.00"), tool_costs={"lookup": cost})
+    set_default_agent_runner(ForeignRunner())
+    await lab.run(mode, worker(lab), hooks=guard)
+    assert guard.report().breakdown.tools.total == Decimal("0.04")
+    assert guard.report().breakdown.tools.calls == 4
+    assert guard.reserved_usd == 0
+
+
+@modes
+@specs
+async def test_behind_a_foreign_runner_hooks_in_a_block_of_the_same_guard_count_once(
+    lab: Lab, warned: list[warnings.WarningMessage], spec: str, mode: str
+) -> None:
+    lab.script(LOOP)
+    guard = BudgetGuard(Budget("$1.00"))
+    set_default_agent_runner(ForeignRunner())
+    with guard:
+        await lab.run(mode, worker(lab, spec), hooks=guard)
+    agree(lab.provider, guard)

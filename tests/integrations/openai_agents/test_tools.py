@@ -135,6 +135,7 @@ async def test_a_tool_that_raises_is_booked(lab: Lab, swallowed: bool, mode: str
     else:
         with pytest.raises(Exception, match="no such thing"):
             await lab.run(mode, worker(tool), hooks=guard)
+    await lab.quiet()
     assert tools_cost(guard) == (2, Decimal("0.10"))
     assert guard.reserved_usd == 0
 
@@ -157,8 +158,7 @@ async def test_tools_that_are_cancelled_are_booked(lab: Lab, mode: str) -> None:
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    for _ in range(10):  # a streamed run's own task ends after its consumer
-        await asyncio.sleep(0)
+    await lab.quiet()
     assert tools_cost(guard) == (2, Decimal("0.10"))
     never_below(lab.provider, guard)
 
@@ -211,6 +211,7 @@ async def test_a_hook_of_the_users_that_fails_before_the_tool_leaves_nothing_hel
     guard = BudgetGuard(Budget("$1.00"), tool_costs={"lookup": "0.05"})
     with pytest.raises(Exception, match="not today"):
         await lab.run(mode, worker(), hooks=CompositeRunHooks(guard, Failing()))
+    await lab.quiet()
     assert guard.reserved_usd == 0
 
 

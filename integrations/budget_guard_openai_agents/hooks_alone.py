@@ -1,0 +1,84 @@
+"""What is left where another runner than ours has started the run: hooks, and nothing else."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from typing import Any
+
+from agents import Agent, ModelResponse, RunContextWrapper, TResponseInputItem
+from agents.models.default_models import get_default_model
+from agents.models.interface import Model
+
+from budget_guard import Reservation, Session
+from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.tools import ToolHolds
+from budget_guard_openai_agents.translate import model_call, usage_of
+
+
+class HooksAlone:
+    """Holds each call of an agent from ``on_llm_start`` to ``on_llm_end``. Warns once of what it cannot see."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.tools = ToolHolds()
+        self._holds: dict[int, Reservation] = {}
+        self._warned = False
+
+    async def reserve(
+        self,
+        context: RunContextWrapper[Any],
+        agent: Agent[Any],
+        system_prompt: str | None,
+        input_items: list[TResponseInputItem],
+    ) -> None:
+        """Hold the call that is about to be made.
+
+        Raises:
+            BudgetError: In the SDK's terms, if it is refused.
+        """
+        self._warn()
+        failed = self._holds.pop(id(context), None)
+        if failed is not None:
+            await failed.acommit_estimate("the call failed unseen")
+        instance = agent.model if isinstance(agent.model, Model) else None
+        name = agent.model if instance is None else getattr(instance, "model", None) or type(instance).__name__
+        call = model_call(
+            model=instance,
+            name=str(name or get_default_model()),
+            agent=agent.name,
+            system_instructions=system_prompt,
+            input=input_items,
+            settings=agent.model_settings,
+            tools=agent.tools,
+            output_schema=None,
+            handoffs=[],
+            can_cap=False,
+        )
+        decision = await self._session.aauthorize(call)
+        if decision.error is not None:
+            raise recast(decision.error)
+        hold = self._holds[id(context)] = decision.require()
+        weakref.finalize(context, self._abandoned, id(context), hold)
+
+    async def commit(self, context: RunContextWrapper[Any], response: ModelResponse) -> None:
+        """Book what the call used, if it was held here."""
+        hold = self._holds.pop(id(context), None)
+        if hold is not None:
+            await hold.acommit(usage_of(response.usage, response.output))
+
+    def _abandoned(self, context_id: int, hold: Reservation) -> None:
+        if self._holds.get(context_id) is hold:
+            del self._holds[context_id]
+            hold.commit_estimate("the run ended unseen")
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "Another agent runner is in charge, so BudgetGuard sees its runs through hooks alone: sub-agents, "
+                "guardrail agents and retries are not covered, no output cap is sent and no model is replaced. "
+                "Pass run_config=guard.run_config(), or use agents.Runner.",
+                RuntimeWarning,
+                stacklevel=2,
+            )

@@ -1,0 +1,175 @@
+"""The output cap: the client's is kept, the guard's own is worth a share of what is left, and none is a risk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from budget_guard import Allowance, Budget, UnboundedCallError, Usage
+from tests.builders import ZERO, Way, call, session
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "cap"),
+    [
+        ({}, 500, 500),
+        ({"call_max_output_tokens": 300}, 500, 300),
+        ({"call_max_output_tokens": 700}, 500, 500),
+        ({"call_max_output_tokens": 700}, None, 700),
+        ({}, 20_000, 10_000),
+    ],
+)
+def test_the_cap_is_the_least_of_the_clients_the_budgets_and_the_models(
+    way: Way, budget: dict[str, Any], asked: int | None, cap: int
+) -> None:
+    decision = way.authorize(session(Budget("$10", **budget)), call("large", cap=asked))
+    assert decision.output_cap == cap
+    assert decision.estimate.output_tokens == cap
+    assert not decision.output_clamped
+
+
+def test_a_cap_that_the_model_has_of_itself_is_held_and_not_sent(way: Way) -> None:
+    decision = way.authorize(session("$10"), call("large"))
+    assert (decision.output_cap, decision.estimate.output_tokens) == (None, 10_000)
+    assert decision.bounded and not decision.output_clamped
+
+
+@pytest.mark.parametrize(
+    ("clamp", "asked", "cap", "clamped"),
+    [
+        # $0.0401 less 100 input tokens leaves a share of a quarter, $0.01, for output at 10,000 nano-dollars
+        ("when_unset", None, 1_002, True),
+        ("when_unset", 4_000, 4_000, False),
+        ("always", 4_000, 1_002, True),
+        ("always", 500, 500, False),
+        ("always", None, 1_002, True),
+    ],
+)
+def test_the_guard_sends_a_cap_worth_a_share_of_what_remains(
+    way: Way, clamp: Any, asked: int | None, cap: int, clamped: bool
+) -> None:
+    run = session(Budget("$0.0401", clamp_output=clamp))
+    decision = way.authorize(run, call("large", cap=asked))
+    assert (decision.action, decision.output_cap, decision.output_clamped) == ("allow", cap, clamped)
+
+
+def test_a_guard_that_never_clamps_holds_the_models_maximum_or_refuses(way: Way) -> None:
+    run = session(Budget("$0.15", clamp_output="never"))
+    assert way.authorize(run, call("large")).estimate.output_tokens == 10_000
+    assert way.authorize(run, call("large")).action == "block"
+
+
+def test_a_client_with_a_cap_that_does_not_fit_is_refused_not_clamped(way: Way) -> None:
+    assert way.authorize(session("$0.01"), call("large", cap=2_000)).action == "block"
+
+
+@pytest.mark.parametrize(("share", "cap"), [(0.5, 2_005), (1.0, 4_000), (0.25, 1_002)])
+def test_the_share_is_the_budgets(way: Way, share: float, cap: int) -> None:
+    run = session(Budget("$0.0401", hold_share=share))
+    assert way.authorize(run, call("large")).output_cap == cap
+
+
+def test_the_guards_cap_never_falls_below_a_floor_and_then_it_refuses(way: Way) -> None:
+    run = session("$0.004")
+    decision = way.authorize(run, call("large"))
+    assert (decision.output_cap, decision.output_clamped) == (256, True)
+    assert way.authorize(run, call("large")).action == "block"
+
+
+def test_the_floor_rises_to_a_quarter_more_than_the_model_lately_wrote(way: Way) -> None:
+    run = session("$0.025")
+    way.pay(run, call("large", cap=900), Usage(input=10, output=900))
+    assert way.authorize(run, call("large")).output_cap == 1_125
+
+
+def test_the_floor_rises_no_further_than_is_reasonable(way: Way) -> None:
+    run = session("$0.15")
+    way.pay(run, call("large", cap=9_000), Usage(input=10, output=9_000))
+    assert way.authorize(run, call("large")).output_cap == 2_048
+
+
+def test_a_floor_never_lifts_a_lower_cap(way: Way) -> None:
+    small = Budget("$0.0012", clamp_output="always")
+    assert way.authorize(session(small), call("brief")).estimate.output_tokens == 100
+    assert way.authorize(session(small), call("large", cap=50)).output_cap == 50
+
+
+@pytest.mark.parametrize(
+    ("limits", "cap"),
+    [({"max_output_tokens": 4_000}, 1_000), ({"max_total_tokens": 4_000}, 1_000), ({"max_requests": 3}, None)],
+)
+def test_token_limits_clamp_too(way: Way, limits: dict[str, Any], cap: int | None) -> None:
+    assert way.authorize(session(Budget(**limits)), call("large", tokens=100)).output_cap == cap
+
+
+def test_several_answers_share_the_cap_and_are_all_held(way: Way) -> None:
+    run = session("$0.0401")
+    decision = way.authorize(run, call("large", choices=2))
+    assert decision.output_cap == 501
+    assert decision.estimate.output_tokens == 1_002
+
+
+def test_the_guards_cap_leaves_room_for_the_fees_of_hosted_tools(way: Way) -> None:
+    run = session(Budget("$0.0351", hold_share=1.0, allowance=Allowance(hosted_tool_calls=3)))
+    decision = way.authorize(run, call("searcher", tokens=100, hosted_tools=("web_search",)))
+    assert (decision.action, decision.output_cap, run.remaining_usd) == ("allow", 500, ZERO)
+
+
+def test_the_final_call_is_capped_at_all_that_is_left(way: Way) -> None:
+    run = session(Budget("$0.0201", finalization_reserve="$0.0101"))
+    normal = way.authorize(run, call("large"))
+    assert (normal.output_cap, normal.output_clamped) == (256, True)
+    way.release(normal.require())
+    final = way.authorize(run, call("large", final=True))
+    assert (final.output_cap, final.estimate.cost) == (2_000, 20_100_000)
+
+
+# --- callers that cannot send a cap
+
+
+def test_a_call_that_cannot_be_capped_is_held_like_one_that_can_and_warned_of_once(way: Way) -> None:
+    run = session("$0.0401")
+    with pytest.warns(RuntimeWarning, match=r'maximum output.*can send a cap.*unbounded="deny"') as caught:
+        decision = way.authorize(run, call("large", can_cap=False))
+        way.authorize(run, call("large", can_cap=False))
+    assert len(caught) == 1
+    assert (decision.action, decision.bounded, decision.output_cap) == ("allow", False, None)
+    assert decision.estimate.output_tokens == 1_002
+
+
+def test_a_budget_may_deny_calls_that_cannot_be_capped(way: Way) -> None:
+    run = session(Budget("$0.0401", unbounded="deny"))
+    decision = way.authorize(run, call("large", can_cap=False))
+    assert isinstance(decision.error, UnboundedCallError)
+    assert "maximum output tokens" in str(decision.error)
+    assert (run.terminated_by, run.reserved_usd) == ("unbounded", ZERO)
+
+
+@pytest.mark.parametrize("unbounded", ["allow", "deny"])
+@pytest.mark.parametrize("asked", [500, None])
+def test_a_cap_of_the_clients_or_the_models_own_bounds_it_all_the_same(
+    way: Way, unbounded: Any, asked: int | None
+) -> None:
+    run = session(Budget("$10", unbounded=unbounded))
+    decision = way.authorize(run, call("large", cap=asked, can_cap=False))
+    assert (decision.action, decision.bounded) == ("allow", True)
+    assert decision.estimate.output_tokens == (asked or 10_000)
+
+
+@pytest.mark.parametrize("budget", [{"call_max_output_tokens": 100}, {"clamp_output": "always"}])
+def test_a_lower_cap_that_cannot_be_sent_lowers_no_hold(way: Way, budget: dict[str, Any]) -> None:
+    run = session(Budget("$0.04", **budget))
+    decision = way.authorize(run, call("large", cap=3_000, can_cap=False))
+    assert decision.bounded
+    assert decision.estimate.output_tokens == 3_000
+
+
+def test_a_model_without_any_cap_is_refused_unless_the_budget_gives_one(way: Way) -> None:
+    refused = way.authorize(session(Budget("$1", clamp_output="never")), call("endless"))
+    assert isinstance(refused.error, UnboundedCallError)
+    assert "output has no cap" in str(refused.error)
+    for cap in (700, None):
+        decision = way.authorize(session(Budget("$1", call_max_output_tokens=cap)), call("endless"))
+        assert decision.output_cap is not None and decision.bounded
+    assert way.authorize(session(Budget(max_requests=3, clamp_output="never")), call("endless")).action == "allow"
