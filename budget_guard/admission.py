@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
-from budget_guard.decision import Estimate, ModelCall
+from budget_guard.decision import Estimate, ModelCall, ToolCall
 from budget_guard.dimension import Amounts, Limits
 from budget_guard.downgrade import DowngradePolicy, refuse_dearer, refuse_incapable, unknown_target
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCallError, UnknownPriceError
@@ -224,6 +224,11 @@ class Admission:
         if rung.price is None:
             return 0
         return rung.price.cost(hosted_usage(dict.fromkeys(call.hosted_tools, uses)))
+
+
+def plan_tool(call: ToolCall) -> Plan:
+    """What a tool call takes: its known cost, and one call."""
+    return Plan(Rung(call.tool, None), Amounts(cost=call.cost, tool_calls=1), None, False, True)
 
 
 def priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:

@@ -16,11 +16,13 @@ from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.flow import adrive, drive
+from budget_guard.gate import Gate
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
 from budget_guard.pricing import PriceLike, PriceTable
 from budget_guard.report import BudgetReport, as_plain
+from budget_guard.run import Run
 from budget_guard.scope import Scope
 from budget_guard.timeline import KEPT, describe
 
@@ -121,12 +123,14 @@ class Session:
         self._ledger.set_limits(self._scope, budget.limits)
         self.times_raised = 0
         """How often the limits were raised."""
-        self._accountant = Accountant(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
+        self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
+        self._accountant = Accountant(self._run)
+        self._gate = Gate(self._run, self._accountant)
 
     @property
     def budget(self) -> Budget:
         """The budget, with its limits as they are now."""
-        return self._accountant.budget
+        return self._run.budget
 
     @property
     def spent_usd(self) -> Decimal:
@@ -146,7 +150,7 @@ class Session:
     @property
     def terminated_by(self) -> str | None:
         """What stopped the run: the name of a limit, or as in `BudgetReport.terminated_by`; None while nothing did."""
-        return self._accountant.books.terminated_by
+        return self._run.books.terminated_by
 
     @property
     def near_limit(self) -> bool:
@@ -164,31 +168,31 @@ class Session:
         Args:
             action: Only those with this action.
         """
-        latest = list(self._accountant.books.timeline.decisions)
+        latest = list(self._run.books.timeline.decisions)
         return [decision for decision in latest if action is None or decision.action == action]
 
     def events(self) -> list[Event]:
         """The latest events, oldest first; 1,000 are kept."""
-        return self._accountant.books.timeline.events()
+        return self._run.books.timeline.events()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
 
         A subscriber that raises is logged and does not disturb the run.
         """
-        return self._accountant.books.timeline.subscribe(subscriber)
+        return self._run.books.timeline.subscribe(subscriber)
 
     def report(self) -> BudgetReport:
         """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
         return self._report()
 
     def _report(self, most_events: int = KEPT) -> BudgetReport:
-        accountant = self._accountant
+        run = self._run
         balance = self._balance()
-        budget = {name: value for name, value in asdict(accountant.budget).items() if value is not None}
+        budget = {name: value for name, value in asdict(run.budget).items() if value is not None}
         latest = [describe(event) for event in self.events()[-most_events:]]
-        with accountant.books.lock:
-            tally = accountant.books.tally
+        with run.books.lock:
+            tally = run.books.tally
             return BudgetReport(
                 session_id=self.id,
                 budget=as_plain(budget),
@@ -198,8 +202,8 @@ class Session:
                 remaining=_remaining(balance),
                 breakdown=tally.breakdown(),
                 by_agent=tally.by_agent(),
-                duration_seconds=accountant.books.timeline.duration(),
-                terminated_by=accountant.books.terminated_by,
+                duration_seconds=run.books.timeline.duration(),
+                terminated_by=run.books.terminated_by,
                 unpriced_calls=tally.unpriced_calls,
                 uncertain=to_usd(tally.uncertain),
                 overrun=to_usd(tally.overrun),
@@ -216,35 +220,35 @@ class Session:
         Raises:
             ValueError: If a name is not a limit, or a value is lower than before. Nothing is changed then.
         """
-        accountant = self._accountant
-        with accountant.books.lock:
-            raised = accountant.budget.raised(**limits)
+        run = self._run
+        with run.books.lock:
+            raised = run.budget.raised(**limits)
             self._ledger.set_limits(self._scope, raised.limits)
-            accountant.set_budget(raised)
+            run.set_budget(raised)
             self.times_raised += 1
-        accountant.books.limits_raised()
-        accountant.books.timeline.emit(LimitsRaised(accountant.books.timeline.at(), tuple(limits)))
+        run.books.limits_raised()
+        run.books.timeline.emit(LimitsRaised(run.books.timeline.at(), tuple(limits)))
 
     def revoke(self, reason: str) -> None:
         """Refuse every further call of this run. Calls in flight settle as usual."""
-        accountant = self._accountant
+        run = self._run
         self._ledger.revoke(self._scope, reason)
-        accountant.books.terminated_by = "revoked"
+        run.books.terminated_by = "revoked"
         revoked = self._balance().revoked  # an earlier reason stands
         if revoked is not None:
-            accountant.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
-        accountant.books.timeline.emit(SessionRevoked(accountant.books.timeline.at(), reason))
+            run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
+        run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
 
     def authorize(self, call: ModelCall | ToolCall) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
 
         Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
         """
-        return drive(self._accountant.authorize(call), self._ledger)
+        return drive(self._gate.authorize(call), self._ledger)
 
     async def aauthorize(self, call: ModelCall | ToolCall) -> Decision:
         """As `authorize`."""
-        return await adrive(self._accountant.authorize(call), self._ledger.aio)
+        return await adrive(self._gate.authorize(call), self._ledger.aio)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.
@@ -265,11 +269,11 @@ class Session:
         return value
 
     def __enter__(self) -> Session:
-        self._accountant.books.timeline.start()
+        self._run.books.timeline.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._accountant.books.timeline.end()
+        self._run.books.timeline.end()
 
     async def __aenter__(self) -> Session:
         return self.__enter__()

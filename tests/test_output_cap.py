@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from budget_guard import Allowance, Budget, UnboundedCallError, Usage
+from budget_guard import Allowance, Budget, BudgetExceeded, UnboundedCallError, Usage
 from tests.builders import ZERO, Way, call, session
 
 
@@ -173,3 +174,45 @@ def test_a_model_without_any_cap_is_refused_unless_the_budget_gives_one(way: Way
         decision = way.authorize(session(Budget("$1", call_max_output_tokens=cap)), call("endless"))
         assert decision.output_cap is not None and decision.bounded
     assert way.authorize(session(Budget(max_requests=3, clamp_output="never")), call("endless")).action == "allow"
+
+
+# --- answers that pass the cap, or are cut off by it
+
+
+@pytest.mark.parametrize(
+    ("came", "mode", "stops"), [(500, "hard_gate", False), (501, "hard_gate", True), (501, "soft_gate", False)]
+)
+def test_a_stream_that_passes_its_cap_is_stopped_by_a_hard_gate(way: Way, came: int, mode: Any, stops: bool) -> None:
+    run = session(Budget("$1", mode=mode))
+    reservation = way.reserve(run, call("large", cap=500))
+    error = reservation.interruption(came)
+    assert (error is not None) == stops
+    if isinstance(error, BudgetExceeded):
+        assert (error.dimension, error.limit, error.actual) == ("call_max_output_tokens", 500, 501)
+        assert (error.decision_id, error.scope) == (reservation.id, f"run:{run.id}")
+        assert "does not keep to the output cap" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("budget", "dimension", "limit"),
+    [
+        (Budget("$0.0401"), "max_cost_usd", Decimal("0.0401")),
+        (Budget(max_output_tokens=4_000), "max_output_tokens", 4_000),
+        (Budget(max_total_tokens=4_000), "max_total_tokens", 4_000),
+    ],
+)
+def test_an_answer_that_the_guards_own_cap_cut_off_is_an_error_with_the_way_out(
+    way: Way, budget: Budget, dimension: str, limit: Any
+) -> None:
+    run = session(budget)
+    reservation = way.reserve(run, call("large"))
+    way.commit(reservation, Usage(input=100, output=1_000))
+    error = reservation.cut_short()
+    assert isinstance(error, BudgetExceeded)
+    assert (error.dimension, error.limit, error.decision_id) == (dimension, limit, reservation.id)
+    assert error.report is not None and error.report.breakdown.llm.calls == 1
+    assert "cut the answer off" in str(error) and f"raise_limits({dimension}=...)" in str(error)
+
+
+def test_an_answer_that_the_clients_own_cap_cut_off_is_none_of_our_business(way: Way) -> None:
+    assert way.reserve(session("$1"), call("large", cap=500)).cut_short() is None

@@ -70,3 +70,10 @@ def test_a_run_that_is_resumed_goes_on_where_it_stopped(way: Way) -> None:
     way.pay(second, call())
     assert second.spent_usd == Decimal("0.20")
     assert blocked_by(way, second) == ("max_cost_usd", "run:r1")
+
+
+def test_an_answer_cut_off_names_the_ceiling_that_cut_it(way: Way) -> None:
+    run = session(Budget(max_requests=5), ledger=shared(Limits(cost=40_100_000)), scopes=(USER,))
+    error = way.reserve(run, call("large")).cut_short()
+    assert isinstance(error, BudgetExceeded)
+    assert (error.dimension, error.scope, error.limit) == ("max_cost_usd", "user:u1", Decimal("0.0401"))

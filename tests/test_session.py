@@ -11,6 +11,7 @@ import pytest
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Session, ToolCall, Usage
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
+from budget_guard.session import SessionHandle
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
 from tests.builders import ZERO, Way, call, session
@@ -261,3 +262,38 @@ def test_a_revoked_run_makes_no_further_call_and_settles_those_in_flight(way: Wa
     run.raise_limits(max_cost_usd="$2.00")
     assert run.terminated_by == run.report().terminated_by == "revoked"
     assert next(e.reason for e in run.events() if isinstance(e, SessionRevoked)) == "compromised"
+
+
+# --- handles
+
+
+class Guard(SessionHandle):
+    """What an adapter's guard is to its user: a view of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+
+def test_a_handle_shows_and_steers_its_session(way: Way) -> None:
+    guard = Guard(session("$0.25"))
+    held = way.reserve(guard.session, call())
+    guard.charge("search", "$0.05", agent="finder")
+    assert (guard.spent_usd, guard.reserved_usd, guard.remaining_usd) == (
+        Decimal("0.05"),
+        Decimal("0.10"),
+        Decimal("0.10"),
+    )
+    assert guard.report().by_agent["finder"].calls == 1
+    heard: list[object] = []
+    stop = guard.subscribe(heard.append)
+    guard.raise_limits(max_cost_usd="$0.50")
+    assert (guard.budget.max_cost_usd, guard.times_raised, len(heard)) == (Decimal("0.50"), 1, 1)
+    stop()
+    guard.revoke("stop")
+    assert isinstance(held.interruption(0), BudgetRevoked) and len(heard) == 1
+
+
+def test_a_budget_opens_a_session_with_tags_and_a_name() -> None:
+    run = Budget("$1").session(run_id="r1", user="u1", key="k1")
+    assert (run.id, run.report().tags) == ("r1", {"user": "u1", "key": "k1"})
+    assert Budget("$1").session().id != Budget("$1").session().id

@@ -16,6 +16,7 @@ from budget_guard import Allowance, Budget
 from budget_guard.integrations.openai_agents import (
     BudgetExceeded,
     BudgetGuard,
+    CompositeRunHooks,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -101,8 +102,6 @@ async def test_a_cap_in_the_extra_body_of_responses_is_seen_too(lab: Lab, mode: 
 async def test_two_guards_send_the_lower_of_their_caps(
     lab: Lab, mode: str, model_of: Callable[[Lab, str], Any]
 ) -> None:
-    from budget_guard.integrations.openai_agents import CompositeRunHooks
-
     guards = [BudgetGuard(Budget("$1.00", call_max_output_tokens=cap)) for cap in (400, 200)]
     await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=CompositeRunHooks(*guards))
     assert [call.max_output_tokens for call in lab.calls] == [200]

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("agents")
 
 from agents import Agent, ModelRetrySettings, retry_policies
-from agents.retry import RetryPolicy
+from agents.retry import RetryPolicy, RetryPolicyContext
 from openai import APIStatusError
 
 from budget_guard import Budget
@@ -34,8 +34,15 @@ specs = pytest.mark.parametrize("spec", ["name", "instance"])
 NO_DELAY = {"initial_delay": 0.0, "max_delay": 0.0, "jitter": False}
 
 
-def always(_: Any) -> bool:
-    return True
+class Always:
+    """A policy that tries anything again, and notes what it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[BaseException] = []
+
+    def __call__(self, context: RetryPolicyContext) -> bool:
+        self.asked.append(context.error)
+        return True
 
 
 def retrying(lab: Lab, spec: str, policy: RetryPolicy, **options: Any) -> Agent[Any]:
@@ -90,8 +97,10 @@ async def test_a_limit_holds_for_the_attempts_of_one_call_too(lab: Lab, spec: st
 async def test_a_stop_is_never_tried_again(lab: Lab, spec: str, mode: str) -> None:
     lab.script(by_role({"Worker": [caller_of("lookup"), Reply(text="done")]}))
     guard = BudgetGuard(Budget(max_requests=1))
+    policy = Always()
     with pytest.raises(BudgetExceeded):
-        await lab.run(mode, retrying(lab, spec, always, tools=[lookup]), hooks=guard)
+        await lab.run(mode, retrying(lab, spec, policy, tools=[lookup]), hooks=guard)
+    assert policy.asked == []
     assert len(guard.session.decisions(action="block")) == 1
     agree(lab.provider, guard)
 
@@ -100,8 +109,10 @@ async def test_a_stop_is_never_tried_again(lab: Lab, spec: str, mode: str) -> No
 @specs
 async def test_a_first_call_that_does_not_fit_is_never_tried_again(lab: Lab, spec: str, mode: str) -> None:
     guard = BudgetGuard(Budget("$0.000_01"))
+    policy = Always()
     with pytest.raises(BudgetExceeded):
-        await lab.run(mode, retrying(lab, spec, always), hooks=guard)
+        await lab.run(mode, retrying(lab, spec, policy), hooks=guard)
+    assert policy.asked == []
     assert len(guard.session.decisions()) == 1
     assert lab.calls == []
 
@@ -110,8 +121,10 @@ async def test_a_first_call_that_does_not_fit_is_never_tried_again(lab: Lab, spe
 async def test_a_revoked_guard_is_never_tried_again(lab: Lab, mode: str) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     guard.revoke("enough")
+    policy = Always()
     with pytest.raises(BudgetRevoked):
-        await lab.run(mode, retrying(lab, "name", always), hooks=guard)
+        await lab.run(mode, retrying(lab, "name", policy), hooks=guard)
+    assert policy.asked == []
     assert len(guard.session.decisions()) == 1
     assert lab.calls == []
 

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, Runner, function_tool
+from agents import Agent, RunHooks, Runner, Tool, function_tool
 
 from budget_guard import Budget
-from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
+from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, CompositeRunHooks
 from budget_guard.testing import ProviderRequest, Reply, Script
 from tests.integrations.openai_agents.support import (
     BIG,
@@ -180,8 +180,6 @@ async def test_the_outer_guard_stops_a_nested_run_that_its_own_guard_would_let_g
 
 
 async def test_two_guards_of_one_run_both_hold(lab: Lab) -> None:
-    from budget_guard.integrations.openai_agents import CompositeRunHooks
-
     lab.script(SCRIPT)
     for first, second in ((1, 20), (20, 1)):
         guards = BudgetGuard(Budget(max_requests=first)), BudgetGuard(Budget(max_requests=second))
@@ -193,3 +191,19 @@ async def test_two_guards_of_one_run_both_hold(lab: Lab) -> None:
         assert len(lab.calls) == 1
         for guard in guards:
             agree(lab.provider, guard)
+
+
+@modes
+async def test_a_limit_that_is_raised_before_the_parent_goes_on_lets_it_go_on(lab: Lab, mode: str) -> None:
+    guard = BudgetGuard(Budget(max_requests=2))
+
+    class Generous(RunHooks[Any]):
+        async def on_tool_end(self, context: Any, agent: Agent[Any], tool: Tool, result: Any) -> None:
+            if tool.name == "ask":
+                guard.raise_limits(max_requests=20)
+
+    lab.script(SCRIPT)
+    result = await lab.run(mode, boss(), hooks=CompositeRunHooks(guard, Generous()))
+    assert result.final_output == "done"
+    assert len(lab.calls) == 3
+    agree(lab.provider, guard)

@@ -1,0 +1,81 @@
+"""What the parts of one session share: whose money it is, where it is counted, and by which budget."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Sequence
+
+from budget_guard.admission import Admission
+from budget_guard.books import Books
+from budget_guard.budget import Budget
+from budget_guard.clock import Clock
+from budget_guard.dimension import Amounts
+from budget_guard.errors import BudgetExceeded, BudgetRevoked
+from budget_guard.ledger.base import Ledger
+from budget_guard.pricing import PriceTable
+from budget_guard.report import BudgetReport
+from budget_guard.scope import Scope
+
+_EVENTS_IN_ERRORS = 20
+"""An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
+
+RAISE_IT = "Raise it with raise_limits({}=...), or start over with a larger Budget."
+
+
+class Run:
+    """One run's ledger, scopes, books and budget."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        ledger: Ledger,
+        scopes: Sequence[Scope],
+        prices: PriceTable,
+        clock: Clock,
+        report: Callable[[int], BudgetReport],
+    ) -> None:
+        self.ledger = ledger
+        self.scopes = tuple(scopes)
+        """The run's own first, then those whose ceilings hold as well."""
+        self.scope = self.scopes[0]
+        self.clock = clock
+        self.admission = Admission(prices, clock)
+        self.books = Books(self.scope, clock)
+        self.revoked: BudgetRevoked | None = None
+        """Set where the run was cut off by this very session."""
+        self._report = report
+        self._prefix = f"{self.scope.id}-{uuid.uuid4().hex[:8]}"  # a run may be resumed by another session
+        self._numbers = itertools.count(1)
+        self.set_budget(budget)
+
+    def set_budget(self, budget: Budget) -> None:
+        """Decide by *budget* from now on."""
+        self.budget = budget
+        self._limits = budget.limits
+
+    def new_id(self) -> str:
+        """An id for the next hold."""
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    def report_for_error(self) -> BudgetReport:
+        """The report as an error carries it."""
+        return self._report(_EVENTS_IN_ERRORS)
+
+    def too_late(self) -> BudgetExceeded | None:
+        """The error for a call that comes after the time is up."""
+        most = self.budget.max_duration_s
+        if most is None or (elapsed := self.books.timeline.at()) <= most:
+            return None
+        return BudgetExceeded(
+            dimension="max_duration_s",
+            limit=most,
+            actual=round(elapsed, 3),
+            scope=str(self.scope),
+            remedy=RAISE_IT.format("max_duration_s"),
+        )
+
+    def warn(self, committed: Amounts) -> None:
+        """Look at the run's own soft limits."""
+        if self.budget.soft_limit is not None:
+            self.books.warn(self.scope, self._limits, committed, self.budget.soft_limit)
