@@ -65,7 +65,7 @@ def main() -> None:
     early, late = statistics.median(whole[:10]), statistics.median(whole[-10:])
     median = statistics.median(whole)
     message = CONVERSATION[0]
-    weighing = statistics.median(microseconds(lambda: weigh(messages=[message]), 20_000))
+    weighing = statistics.median(microseconds(lambda: weigh(messages=[message]) and None, 20_000))
 
     print(f"own work per call        {median:6.2f} us median, {min(whole):.2f} us best of {len(whole)} batches")
     print(f"  to the ledger's floor  {median / least:6.1f} x   (floor {least:.2f} us)")

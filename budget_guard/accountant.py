@@ -73,11 +73,11 @@ class Accountant:
         input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
         return Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, usage.requests or 1), unpriced
 
-    def bill_tool(self, reservation: Reservation, cost: UsdLike) -> Amounts:
-        """What to commit for a tool call that cost *cost* dollars."""
+    def bill_tool(self, reservation: Reservation, cost: UsdLike | None) -> Amounts:
+        """What to commit for a tool call that cost *cost* dollars, or what was held."""
         if not isinstance(reservation.call, ToolCall):
             raise TypeError(f"{reservation.call.model!r} is a model call: settle it with commit(usage)")
-        return Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+        return reservation.plan.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
 
     def settled(
         self,

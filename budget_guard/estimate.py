@@ -124,8 +124,9 @@ def weigh(
     for message in (messages,) if isinstance(messages, str) else messages:
         texts: list[str] = []
         found = _texts(message, texts)
-        key = hash(tuple(texts))
-        parts.append((key, _MESSAGE_TOKENS + sum(map(token_bound, texts))))
+        text = "\x1f".join(texts)  # the separators count as well, which is more than any template takes
+        key = hash(text)
+        parts.append((key, _MESSAGE_TOKENS + token_bound(text)))
         if found is not None:
             unweighed[key] = found
     text = sum([weight for _, weight in parts])

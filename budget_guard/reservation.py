@@ -111,8 +111,11 @@ class Reservation:
         settled = await self._accountant.ledger.aio.commit(self.id, self.plan.amounts, True)
         return self._accountant.settled(self, settled, why=reason)
 
-    def commit_cost(self, cost: UsdLike) -> int:
-        """Book what a tool call cost, in dollars, and give the rest of the hold back.
+    def commit_cost(self, cost: UsdLike | None = None) -> int:
+        """Book what a tool call cost, and give the rest of the hold back.
+
+        Args:
+            cost: Dollars; None for what was held.
 
         Returns:
             The cost, in nano-dollars.
@@ -124,7 +127,7 @@ class Reservation:
         amounts = self._accountant.bill_tool(self, cost)
         return self._accountant.settled(self, self._accountant.ledger.commit(self.id, amounts))
 
-    async def acommit_cost(self, cost: UsdLike) -> int:
+    async def acommit_cost(self, cost: UsdLike | None = None) -> int:
         """As `commit_cost`."""
         amounts = self._accountant.bill_tool(self, cost)
         return self._accountant.settled(self, await self._accountant.ledger.aio.commit(self.id, amounts))

@@ -94,11 +94,14 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             raise ValueError(
                 'on_exceeded="finalize" needs money kept back for the answer: Budget(..., finalization_reserve="$0.05")'
             )
-        self._tool_costs = dict(tool_costs or {})
-        for tool, cost in self._tool_costs.items():
-            if not callable(cost):
-                nano_of(cost, f"tool_costs[{tool!r}]")
-        self._unseen_tools: set[str] = set(self._tool_costs)
+        self._cost_held: dict[str, int] = {}
+        self._cost_of_result: dict[str, Callable[[Any], UsdLike]] = {}
+        for tool, cost in (tool_costs or {}).items():
+            if callable(cost):
+                self._cost_of_result[tool] = cost
+            else:
+                self._cost_held[tool] = nano_of(cost, f"tool_costs[{tool!r}]")
+        self._unseen_tools: set[str] = set(tool_costs or {})
         self._settings: dict[str, Any] = {
             "pricing": pricing,
             "tool_costs": tool_costs,
@@ -202,9 +205,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         tools = self._tools()
         if tools.has(context, tool.name):
             return
-        cost = self._tool_costs.get(tool.name, 0)
-        call = ToolCall(tool.name, 0 if callable(cost) else nano_of(cost, "cost"), agent.name)
-        decision = await self.session.aauthorize(call)
+        decision = await self.session.aauthorize(ToolCall(tool.name, self._cost_held.get(tool.name, 0), agent.name))
         if decision.error is not None:
             run = self._run()
             if run is not None:
@@ -216,11 +217,11 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         hold = self._tools().end(context, tool.name)
         if hold is None:
             return
-        cost = self._tool_costs.get(tool.name, 0)
+        cost_of = self._cost_of_result.get(tool.name)
         try:
-            await hold.acommit_cost(cost(result) if callable(cost) else cost)
+            await hold.acommit_cost(None if cost_of is None else cost_of(result))
         except BaseException:  # a cost function that fails: the call is counted all the same
-            await hold.acommit_cost(0)
+            await hold.acommit_cost()
             raise
 
     def _tools(self) -> ToolHolds:

@@ -33,7 +33,7 @@ class ToolHolds:
         """Book the tools whose end nobody heard of: they were cancelled, or they raised."""
         for holds in self._open.values():
             for hold in holds:
-                hold.commit_cost(hold.plan.estimate.cost_usd)
+                hold.commit_cost()
         self._open.clear()
 
 
