@@ -124,9 +124,9 @@ def weigh(
     for message in (messages,) if isinstance(messages, str) else messages:
         texts: list[str] = []
         found = _texts(message, texts)
-        text = "\x1f".join(texts)  # the separators count as well, which is more than any template takes
-        key = hash(text)
-        parts.append((key, _MESSAGE_TOKENS + token_bound(text)))
+        joined = "\x1f".join(texts)  # the separators count as well, which only adds to the bound
+        key = hash(joined)
+        parts.append((key, _MESSAGE_TOKENS + token_bound(joined)))
         if found is not None:
             unweighed[key] = found
     text = sum([weight for _, weight in parts])
