@@ -10,6 +10,7 @@ from budget_guard.estimate import Prompt
 from budget_guard.money import to_usd
 
 if TYPE_CHECKING:
+    from budget_guard.admission import Plan
     from budget_guard.reservation import Reservation
 
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
@@ -77,13 +78,8 @@ class Decision(NamedTuple):
     """The model to call, or the tool."""
     requested: str
     """The model asked for, or the tool."""
-    estimate: Estimate
-    output_cap: int | None
-    """The output cap that the adapter must send; None to send none."""
-    output_clamped: bool
-    """Whether the session chose a lower cap than the caller and the model would have had."""
-    bounded: bool
-    """Whether the estimate is a bound. False only where the adapter cannot send a cap, or the mode gives none."""
+    plan: Plan | None
+    """What is held for it; None where it was refused before that was worked out."""
     scopes: tuple[str, ...]
     """The scopes that the call is held in, as ``kind:id``."""
     prices: str
@@ -93,6 +89,26 @@ class Decision(NamedTuple):
     """Why it is refused, to be raised by the adapter; None unless *action* is ``block``."""
     reservation: Reservation | None
     """The hold to settle; None where nothing is held."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """The most that it may take."""
+        return Estimate(0, 0, 0) if self.plan is None else self.plan.estimate
+
+    @property
+    def output_cap(self) -> int | None:
+        """The output cap that the adapter must send; None to send none."""
+        return None if self.plan is None else self.plan.output_cap
+
+    @property
+    def output_clamped(self) -> bool:
+        """Whether the session chose a lower cap than the caller and the model would have had."""
+        return self.plan is not None and self.plan.clamped
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the estimate is a bound. False only where the adapter cannot send a cap, or the mode gives none."""
+        return self.plan is not None and self.plan.bounded
 
     def require(self) -> Reservation:
         """The reservation, or the error.

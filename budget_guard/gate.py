@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from budget_guard.accountant import Accountant
 from budget_guard.admission import Plan, plan_tool, room
 from budget_guard.budget import Budget
-from budget_guard.decision import Action, Decision, Estimate, ModelCall, ToolCall
+from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.dimension import Amounts, Limits
 from budget_guard.errors import (
     BudgetError,
@@ -96,8 +96,6 @@ class Gate:
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
-            if outcome.dimension:
-                break  # only the cost is less on a cheaper model
         assert first is not None  # there is always a first rung
         return first
 
@@ -131,10 +129,7 @@ class Gate:
             "model" if isinstance(call, ModelCall) else "tool",
             name,
             requested,
-            plan.estimate,
-            plan.output_cap,
-            plan.clamped,
-            plan.bounded,
+            plan,
             self._scope_names,
             self._basis,
             reason,
@@ -169,10 +164,7 @@ class Gate:
             "model" if isinstance(call, ModelCall) else "tool",
             requested,
             requested,
-            plan.estimate if plan else Estimate(0, 0, 0),
-            None,
-            False,
-            plan.bounded if plan else False,
+            plan,
             self._scope_names,
             self._basis,
             str(error),
