@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from operator import mul
 from typing import NamedTuple
 
 from budget_guard.errors import UnknownPriceError
@@ -35,8 +34,6 @@ class _Tier(NamedTuple):
     above: int
     rates: tuple[int | None, ...]  # aligned to BUCKETS
     other: dict[str, int]
-    priced: tuple[int, ...]  # the rates, with 0 where there is none
-    unpriced: tuple[int, ...]  # 1 where there is no rate, else 0
 
 
 class _TextRow(NamedTuple):
@@ -132,16 +129,21 @@ class ModelPrice:
         if len(tiers) > 1:
             size = usage.input_tokens
             tier = next(tier for tier in tiers if size > tier.above)
-        counts = usage[:-1]
-        if sum(map(mul, counts, tier.unpriced)) or min(counts) < 0:
-            raise self._refusal(usage, tier)
-        total = sum(map(mul, counts, tier.priced))
-        for name, quantity in usage.other:
+        *counts, other = usage
+        total = 0
+        # most buckets of most calls are empty, and a sum over all of them takes longer than to look
+        for i, quantity in enumerate(counts):
+            if quantity:
+                rate = tier.rates[i]
+                if rate is None or quantity < 0:
+                    raise self._refusal(usage, tier)
+                total += quantity * rate
+        for name, quantity in other:
             if quantity:
                 if name not in tier.other or quantity < 0:
                     raise self._refusal(usage, tier)
                 total += quantity * tier.other[name]
-        return int(-(-total // self._denominator))
+        return -(-total // self._denominator)
 
     def _refusal(self, usage: Usage, tier: _Tier) -> Exception:
         counts = [*zip(BUCKETS, usage[:-1], tier.rates, strict=True)]
@@ -225,17 +227,15 @@ def _tiers(card: RateCard, denominator: int) -> tuple[_Tier, ...]:
         return int(nano * denominator)
 
     others = [unit for unit in card if unit not in BUCKETS]
-    tiers: list[_Tier] = []
-    for start in starts:
-        rates = tuple(rate(bucket, start) for bucket in BUCKETS)
-        other = {unit: rate(unit, start) or 0 for unit in others}
-        tiers.append(_Tier(start, rates, other, tuple(r or 0 for r in rates), tuple(int(r is None) for r in rates)))
-    return tuple(tiers)
+    return tuple(
+        _Tier(start, tuple(rate(b, start) for b in BUCKETS), {u: rate(u, start) or 0 for u in others})
+        for start in starts
+    )
 
 
 def _text_rows(tiers: Sequence[_Tier]) -> Iterator[_TextRow]:
     top = _NO_TOP
-    for above, rates, _, _, _ in tiers:
+    for above, rates, _ in tiers:
         dearest = [max(rates[i] or 0 for i in part) for part in (_TEXT_INPUT, _TEXT_OUTPUT)]
         yield _TextRow(above, top, dearest[0], dearest[1], rates[_REQUESTS] or 0)
         top = above

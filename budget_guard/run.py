@@ -53,6 +53,9 @@ class Run:
         """Decide by *budget* from now on."""
         self.budget = budget
         self._limits = budget.limits
+        at = budget.soft_limit
+        limited = [(i, limit) for i, limit in enumerate(self._limits) if limit]
+        self._soft = [] if at is None else [(i, limit * at) for i, limit in limited]
 
     def new_id(self) -> str:
         """An id for the next hold."""
@@ -77,5 +80,6 @@ class Run:
 
     def warn(self, committed: Amounts) -> None:
         """Look at the run's own soft limits."""
-        if self.budget.soft_limit is not None:
-            self.books.warn(self.scope, self._limits, committed, self.budget.soft_limit)
+        for i, soft in self._soft:
+            if committed[i] >= soft:
+                self.books.warn(self.scope, self._limits, committed, self.budget.soft_limit or 1.0)

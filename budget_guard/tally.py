@@ -20,6 +20,13 @@ class _Sum:
         self.input_tokens = 0
         self.output_tokens = 0
 
+    def add(self, amounts: Amounts, sign: int) -> None:
+        cost, input_tokens, output_tokens, _, _, _ = amounts
+        self.cost += sign * cost
+        self.calls += sign
+        self.input_tokens += sign * input_tokens
+        self.output_tokens += sign * output_tokens
+
 
 class Tally:
     """Sums by model, tool and agent. Not thread-safe: the session calls it under its own lock."""
@@ -37,15 +44,9 @@ class Tally:
 
     def add(self, name: str, agent: str | None, amounts: Amounts, sign: int) -> None:
         """Add what a call of the model or tool *name* took (*sign* 1), or take it out again (-1)."""
-        cost, input_tokens, output_tokens, _, requests, _ = amounts
-        sums = [_of(self._models if requests else self._tools, name)]
+        _of(self._models if amounts.requests else self._tools, name).add(amounts, sign)
         if agent is not None:
-            sums.append(_of(self._agents, agent))
-        for each in sums:
-            each.cost += sign * cost
-            each.calls += sign
-            each.input_tokens += sign * input_tokens
-            each.output_tokens += sign * output_tokens
+            _of(self._agents, agent).add(amounts, sign)
 
     def breakdown(self) -> Breakdown:
         """The sums by model and by tool."""

@@ -164,3 +164,14 @@ def test_it_needs_money_of_its_own() -> None:
         BudgetGuard(Budget("$1.00"), on_exceeded="stop")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(ValueError, match="on_midstream='stop'"):
         BudgetGuard(Budget("$1.00"), on_midstream="stop")  # type: ignore[arg-type]  # on purpose
+
+
+@modes
+async def test_one_answer_it_is_even_where_the_reserve_would_pay_for_two(lab: Lab, mode: str) -> None:
+    lab.script(STUBBORN)
+    guard = BudgetGuard(Budget("$0.12", finalization_reserve="$0.10"), on_exceeded="finalize")
+    with pytest.raises(BudgetExceeded):
+        await lab.run(mode, worker(lab), hooks=guard, max_turns=50)
+    assert [call.tool_choice for call in lab.calls].count("none") == 1
+    assert lab.calls[-1].tool_choice == "none"
+    agree(lab.provider, guard)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, Model, OpenAIChatCompletionsModel, OpenAIResponsesModel
+from agents import Agent, Model, ModelSettings, ModelTracing, OpenAIChatCompletionsModel, OpenAIResponsesModel
 
 from budget_guard import Budget
-from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.testing import Reply
 from tests.integrations.openai_agents.support import (
     BIG,
+    NANO,
     SMALL,
     DelegatingModel,
     Lab,
@@ -178,3 +180,30 @@ async def test_what_a_provider_of_the_users_offers_beside_models_is_reached_thro
     assert outer.colour == "green"
     with pytest.raises(AttributeError, match="shape"):
         _ = outer.shape
+
+
+async def test_a_model_that_is_called_directly_in_a_block_is_guarded_call_by_call(lab: Lab) -> None:
+    model = lab.responses()
+    await lab.run("run", agent_named("Worker", model), hooks=BudgetGuard(Budget("$1.00")))  # guarded from now on
+    lab.script(Reply())
+    guard = BudgetGuard(Budget("$0.02"))
+
+    async def call(tokens: int) -> None:
+        await model.get_response(
+            system_instructions=None,
+            input="go",
+            model_settings=ModelSettings(max_tokens=tokens),
+            tools=[],
+            output_schema=None,
+            handoffs=[],
+            tracing=ModelTracing.DISABLED,
+        )
+
+    with guard:
+        with pytest.raises(BudgetExceeded):
+            await call(5_000)
+        await call(100)
+    await call(5_000)
+    assert len(lab.calls) == 2
+    assert guard.report().breakdown.llm.calls == 1
+    assert guard.spent_usd == Decimal(lab.calls[0].cost_nano or 0) / NANO

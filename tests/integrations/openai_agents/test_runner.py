@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent
+from agents import Agent, MultiProvider, function_tool
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard import Budget
@@ -28,6 +28,7 @@ from tests.integrations.openai_agents.support import (
     capped,
     lookup,
     never_below,
+    run_in,
 )
 
 modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
@@ -212,3 +213,47 @@ async def test_behind_a_foreign_runner_hooks_in_a_block_of_the_same_guard_count_
     with guard:
         await lab.run(mode, worker(lab, spec), hooks=guard)
     agree(lab.provider, guard)
+
+
+@modes
+async def test_behind_a_foreign_runner_a_tool_that_raises_is_booked_when_the_run_is_gone(
+    lab: Lab, warned: list[warnings.WarningMessage], mode: str
+) -> None:
+    @function_tool(failure_error_function=None)
+    async def fail() -> str:
+        raise LookupError("no such thing")
+
+    lab.script(caller_of("fail"))
+    guard = BudgetGuard(Budget("$1.00"), tool_costs={"fail": "0.05"})
+    set_default_agent_runner(ForeignRunner())
+
+    async def run() -> None:
+        with pytest.raises(Exception, match="no such thing"):
+            await lab.run(mode, agent_named("Worker", BIG, tools=[fail]), hooks=guard)
+
+    await run()
+    await lab.quiet()
+    gc.collect()
+    assert guard.reserved_usd == 0
+    assert guard.report().breakdown.tools.total == Decimal("0.05")
+
+
+@modes
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_a_provider_that_the_sdk_makes_is_closed_as_without_a_guard(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, guarded: bool, mode: str
+) -> None:
+    closed: list[Any] = []
+
+    async def aclose(self: MultiProvider) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(MultiProvider, "aclose", aclose, raising=False)
+    options = {"hooks": BudgetGuard(Budget("$1.00"))} if guarded else {}
+    agent = agent_named("Worker", lab.responses())
+    await run_in(mode, agent, "go", **options)  # no run_config
+    await lab.quiet()
+    assert len(closed) == 1
+    await lab.run(mode, agent, run_config=lab.config(model_provider=MultiProvider()), **options)
+    await lab.quiet()
+    assert len(closed) == 1  # this one is its owner's to close

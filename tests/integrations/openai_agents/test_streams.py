@@ -174,8 +174,8 @@ class Babbler(DelegatingModel):
             yield event
 
 
-def wordy(lab: Lab, **options: Any) -> Agent[Any]:
-    return agent_named("Worker", lab.responses(), model_settings=capped(300), **options)
+def wordy(lab: Lab) -> Agent[Any]:
+    return agent_named("Worker", lab.responses(), model_settings=capped(300))
 
 
 async def revoke_after(
@@ -220,19 +220,23 @@ async def test_a_revoked_stream_can_end_as_if_the_answer_were_complete(lab: Lab)
 
 @pytest.mark.parametrize("on_midstream", ["raise", "truncate"])
 async def test_a_half_made_tool_call_is_never_run(lab: Lab, on_midstream: Any) -> None:
-    lab.script(Reply(text=TEXT, chunks=CHUNKS, tool_calls=caller_of("lookup").tool_calls, gate_chunks=True))
     guard = BudgetGuard(Budget("$1.00"), on_midstream=on_midstream)
-    result = start(lab, wordy(lab, tools=[lookup]), guard)
-    await lab.provider.await_calls(1)
-    lab.provider.release_chunk(CHUNKS + 1)
-    with pytest.raises(BudgetRevoked):
-        async for event in result.stream_events():
-            if event.type == "raw_response_event" and event.data.type == "response.output_item.added":
-                if event.data.item.type == "function_call":
+
+    class CutOff(DelegatingModel):
+        async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
+            async for event in super().stream_response(*args, **kwargs):
+                if event.type == "response.function_call_arguments.delta":
                     guard.revoke("enough")
+                yield event
+
+    lab.script(Reply(text=TEXT, tool_calls=caller_of("lookup").tool_calls))
+    agent = agent_named("Worker", CutOff(lab.responses()), tools=[lookup], model_settings=capped(300))
+    with pytest.raises(BudgetRevoked):
+        await lab.run("run_streamed", agent, hooks=guard)
     await lab.quiet()
     never_below(lab.provider, guard)
     assert guard.report().breakdown.tools.calls == 0
+    assert guard.report().uncertain > 0  # it was stopped in mid-stream, not at the tool
 
 
 async def test_a_model_that_ignores_its_cap_is_stopped(lab: Lab) -> None:

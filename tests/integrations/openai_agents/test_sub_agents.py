@@ -207,3 +207,31 @@ async def test_a_limit_that_is_raised_before_the_parent_goes_on_lets_it_go_on(la
     assert result.final_output == "done"
     assert len(lab.calls) == 3
     agree(lab.provider, guard)
+
+
+@modes
+@behaviours
+async def test_a_stop_in_a_sub_agent_holds_for_its_parent_even_where_a_smaller_call_would_fit(
+    lab: Lab, behaviour: Any, mode: str
+) -> None:
+    lab.script(SCRIPT)
+    guard = BudgetGuard(Budget("$0.02"))
+    helper = agent_named("Helper", BIG, model_settings=capped(5_000))
+    with pytest.raises(BudgetExceeded):
+        await lab.run(mode, boss(helper=helper, tool_use_behavior=behaviour), hooks=guard)
+    assert len(lab.calls) == 1
+    agree(lab.provider, guard)
+
+
+@modes
+@behaviours
+async def test_a_limit_of_tool_calls_that_a_sub_agent_reaches_stops_its_parent(
+    lab: Lab, behaviour: Any, mode: str
+) -> None:
+    lab.script(SCRIPT)
+    guard = BudgetGuard(Budget("$1.00", max_tool_calls=1))  # the sub-agent is one itself
+    with pytest.raises(BudgetExceeded) as stop:
+        await lab.run(mode, boss(tool_use_behavior=behaviour), hooks=guard)
+    assert stop.value.dimension == "max_tool_calls"
+    assert len(lab.calls) == 2
+    agree(lab.provider, guard)
