@@ -10,7 +10,7 @@ from budget_guard.accountant import Accountant
 from budget_guard.admission import Plan, plan_tool, room
 from budget_guard.budget import Budget
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -61,7 +61,9 @@ class Gate:
                 if not outcome.waiting_helps or now >= deadline:
                     break
                 yield "await_room", (outcome.version, deadline - now)
-            refused = exceeded(outcome, plan.amounts)
+            final = isinstance(call, ModelCall) and call.final
+            kept = NOTHING if final else self._run.budget.kept_back
+            refused = exceeded(outcome, plan.amounts, kept)
             if not advisory:
                 raise refused
             outcome = yield from self._reserve(decision_id, plan, None)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
+from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, in_unit
 from budget_guard.errors import BudgetError, BudgetExceeded, BudgetRevoked, UnboundedCallError, UnknownPriceError
 from budget_guard.ledger.base import Refused, Revoked
+from budget_guard.money import format_usd
 from budget_guard.run import RAISE_IT
 
 
-def exceeded(refused: Refused, asked: Amounts | None) -> BudgetExceeded:
-    """The error for a limit that stands in the way of *asked*; None for money that is booked already."""
+def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -> BudgetExceeded:
+    """The error for a limit that stands in the way.
+
+    Args:
+        refused: The ledger's answer.
+        asked: What it was asked to hold; None for money that is booked already.
+        kept: What is kept back for the final answer.
+    """
     i = refused.dimension
+    words = format_usd(kept.cost) if i == 0 else kept[i]
+    kept_back = f"{words} of it is kept back for the final answer. " if kept[i] else ""
     return BudgetExceeded(
         dimension=DIMENSIONS[i],
         limit=in_unit(i, refused.limit),
         actual=in_unit(i, refused.committed + refused.reserved),
         scope=str(refused.scope),
         estimate=None if asked is None else in_unit(i, asked[i]),
-        remedy=RAISE_IT.format(DIMENSIONS[i]),
+        remedy=kept_back + RAISE_IT.format(DIMENSIONS[i]),
     )
 
 

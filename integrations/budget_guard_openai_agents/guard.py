@@ -211,7 +211,14 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             if run is not None:
                 run.stop(self, decision.error)
             raise recast(decision.error)
-        tools.start(context, tool.name, decision.require())
+        hold = decision.require()
+        if self._run() is not None:
+            tools.start(context, tool.name, hold)
+        elif tool.name not in self._cost_of_result:
+            await hold.acommit_cost()  # nothing tells of the end of a run that another runner has started
+        else:
+            await hold.acommit_estimate("only the tool's result tells, and it may never be heard of")
+            tools.start(context, tool.name, hold)
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
         hold = self._tools().end(context, tool.name)

@@ -6,7 +6,6 @@ calls no hooks for sub-agents and guardrail agents. A model sees every call.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -178,8 +177,6 @@ class GuardedProvider(ModelProvider):
         name = model_name or get_default_model()
         run = current_run()
         if run is not None:
-            if run.known_as(model) not in (None, name):
-                model = copy.copy(model)  # one object given out under several names: keep their prices apart
             run.note_resolved(model, name, self._inner)
         return guard_model(model)
 

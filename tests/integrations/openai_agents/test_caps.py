@@ -133,6 +133,35 @@ async def test_an_answer_that_the_guards_own_cap_cut_to_nothing_useful_is_a_stop
 
 
 @modes
+@endpoints
+@pytest.mark.parametrize("text", ["a" * 8_000, "a"])
+async def test_an_answer_that_the_guards_own_cap_cut_off_does_not_pass_for_a_whole_one(
+    lab: Lab, text: str, mode: str, model_of: Callable[[Lab, str], Any]
+) -> None:
+    lab.script(Reply(text=text, output_tokens=2_000))  # a short text is cut to nothing: that is an error of the SDK's
+    guard = BudgetGuard(Budget("$0.01"))
+    with pytest.raises(BudgetExceeded, match="cut the answer off"):
+        await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=guard)
+    never_below(lab.provider, guard)
+    assert guard.spent_usd > 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "model_of"),  # not streamed, the SDK makes an error of a cut answer on Responses, and keeps nothing of it
+    [("run", ENDPOINTS[1]), ("run_streamed", ENDPOINTS[0]), ("run_streamed", ENDPOINTS[1])],
+    ids=["run chat", "run_streamed responses", "run_streamed chat"],
+)
+async def test_an_answer_that_was_cut_off_is_kept_where_the_user_wants_it_so(
+    lab: Lab, mode: str, model_of: Callable[[Lab, str], Any]
+) -> None:
+    lab.script(Reply(text="a" * 8_000))
+    guard = BudgetGuard(Budget("$0.01"), on_midstream="truncate")
+    result = await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=guard)
+    assert 0 < len(result.final_output) < 8_000
+    agree(lab.provider, guard)
+
+
+@modes
 @pytest.mark.parametrize(
     ("budget", "dimension"),
     [

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, MultiProvider, function_tool
+from agents import Agent, MultiProvider, RunContextWrapper, function_tool
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard import Budget
@@ -123,6 +123,22 @@ async def test_behind_a_foreign_runner_a_call_that_fails_leaves_nothing_held(
 
 
 @modes
+async def test_behind_a_foreign_runner_a_call_that_failed_is_booked_when_its_context_is_used_again(
+    lab: Lab, warned: list[warnings.WarningMessage], mode: str
+) -> None:
+    lab.script([Reply(status=500), Reply(text="done")])
+    guard = BudgetGuard(Budget("$1.00"))
+    set_default_agent_runner(ForeignRunner())
+    context: RunContextWrapper[Any] = RunContextWrapper(None)
+    with pytest.raises(Exception, match="500"):
+        await lab.run(mode, worker(lab), hooks=guard, context=context)
+    await lab.run(mode, worker(lab), hooks=guard, context=context)
+    never_below(lab.provider, guard)
+    assert guard.report().breakdown.llm.calls == 2
+    assert guard.report().uncertain > 0
+
+
+@modes
 async def test_an_instance_that_was_guarded_once_is_not_counted_twice_behind_a_foreign_runner(
     lab: Lab, warned: list[warnings.WarningMessage], mode: str
 ) -> None:
@@ -216,7 +232,7 @@ async def test_behind_a_foreign_runner_hooks_in_a_block_of_the_same_guard_count_
 
 
 @modes
-async def test_behind_a_foreign_runner_a_tool_that_raises_is_booked_when_the_run_is_gone(
+async def test_behind_a_foreign_runner_a_tool_that_raises_is_booked_and_leaves_nothing_held(
     lab: Lab, warned: list[warnings.WarningMessage], mode: str
 ) -> None:
     @function_tool(failure_error_function=None)
