@@ -14,6 +14,7 @@ from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCal
 from budget_guard.estimate import Anchors
 from budget_guard.ledger.base import Balance
 from budget_guard.pricing import ModelPrice, PriceTable
+from budget_guard.rate_card import BUCKETS
 from budget_guard.usage import Usage
 
 OUTPUT_FLOOR = 256
@@ -239,11 +240,9 @@ def priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:
             return price.cost(usage), unpriced
         except UnknownPriceError as error:
             unpriced = unpriced or str(error)
-            if error.missing in Usage._fields:
-                without: dict[str, Any] = {error.missing: 0}
-                usage = usage._replace(**without)
-            else:
-                usage = usage._replace(other=tuple(unit for unit in usage.other if unit[0] != error.missing))
+            other = tuple(unit for unit in usage.other if unit[0] != error.missing)
+            without: dict[str, Any] = {error.missing: 0} if error.missing in BUCKETS else {}
+            usage = usage._replace(**without, other=other)
 
 
 def hosted_usage(uses: dict[str, int]) -> Usage:

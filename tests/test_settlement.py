@@ -257,3 +257,12 @@ def test_a_model_is_not_settled_like_a_tool_nor_a_tool_like_a_model(way: Way, ve
         with pytest.raises(TypeError, match=r"commit"):
             way.commit_cost(reservation, "$0.01")
     assert (run.spent_usd, reservation.settled) == (ZERO, False)
+
+
+@pytest.mark.parametrize("unit", ["web_search", "requests", "other", "code_runs"])
+def test_a_unit_without_a_price_is_booked_by_whatever_name_it_comes(way: Way, unit: str) -> None:
+    run = session()
+    hold = way.reserve(run, ask())
+    way.commit(hold, USED._replace(other=((unit, 2),)))
+    assert sums(run) == (usd(HELD_COST), 0, 0, 1)
+    assert run.report().unpriced_calls == 1

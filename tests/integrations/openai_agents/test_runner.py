@@ -255,21 +255,21 @@ async def test_behind_a_foreign_runner_a_tool_that_raises_is_booked_and_leaves_n
 
 
 @modes
-@pytest.mark.parametrize("guarded", [False, True])
-async def test_a_provider_that_the_sdk_makes_is_closed_as_without_a_guard(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, guarded: bool, mode: str
+async def test_a_provider_that_is_made_for_the_run_is_closed_and_one_that_is_given_is_not(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     closed: list[Any] = []
 
     async def aclose(self: MultiProvider) -> None:
         closed.append(self)
 
-    monkeypatch.setattr(MultiProvider, "aclose", aclose, raising=False)
-    options = {"hooks": BudgetGuard(Budget("$1.00"))} if guarded else {}
+    monkeypatch.setattr(MultiProvider, "aclose", aclose, raising=False)  # older SDKs lack it
     agent = agent_named("Worker", lab.responses())
-    await run_in(mode, agent, "go", **options)  # no run_config
+    guard = BudgetGuard(Budget("$1.00"))
+    await run_in(mode, agent, "go", hooks=guard)  # no run_config
     await lab.quiet()
     assert len(closed) == 1
-    await lab.run(mode, agent, run_config=lab.config(model_provider=MultiProvider()), **options)
+    await lab.run(mode, agent, run_config=lab.config(model_provider=MultiProvider()), hooks=guard)
     await lab.quiet()
-    assert len(closed) == 1  # this one is its owner's to close
+    assert len(closed) == 1
+    agree(lab.provider, guard)

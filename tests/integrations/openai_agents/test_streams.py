@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -30,6 +31,9 @@ from tests.integrations.openai_agents.support import (
     lookup,
     never_below,
 )
+
+SDK_VERSION = tuple(int(part) for part in version("openai-agents").split(".")[:3])
+drains = pytest.mark.skipif(SDK_VERSION < (0, 15, 2), reason="the SDK drops what is queued when a run fails")
 
 CHUNKS = 4
 TEXT = "one and two and three and four and five and six"
@@ -136,13 +140,12 @@ async def test_usage_that_comes_late_is_booked_exactly(lab: Lab, model_of: Calla
     guard = BudgetGuard(Budget("$1.00"))
     result = start(lab, agent_named("Worker", model_of(lab)), guard)
     pieces = deltas(result)
-    for _ in range(CHUNKS):
-        await lab.provider.await_calls(1)
-        lab.provider.release_chunk()
-        await anext(pieces)
+    await lab.provider.await_calls(1)
+    lab.provider.release_chunk(CHUNKS)
+    read = [await anext(pieces) for _ in range(CHUNKS - 1)]  # older SDKs hold the last piece back
     assert guard.spent_usd == 0 < guard.reserved_usd
     lab.provider.release_chunk()
-    assert [piece async for piece in pieces] == []
+    assert "".join([*read, *[piece async for piece in pieces]]) == TEXT
     agree(lab.provider, guard)
     assert guard.report().uncertain == 0
 
@@ -258,7 +261,7 @@ async def test_a_model_that_ignores_its_cap_can_be_truncated(lab: Lab) -> None:
     never_below(lab.provider, guard)
 
 
-@pytest.mark.parametrize("delivered", ["queued", "read"])
+@pytest.mark.parametrize("delivered", [pytest.param("queued", marks=drains), "read"])
 async def test_what_was_paid_for_reaches_a_slow_consumer_before_the_stop(lab: Lab, delivered: str) -> None:
     lab.script(by_role({"Worker": [caller_of("lookup"), Reply(text=TEXT)]}))
     guard = BudgetGuard(Budget(max_requests=1))
