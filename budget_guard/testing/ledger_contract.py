@@ -90,7 +90,7 @@ class LedgerContract:
 
     def make_ledger(self, clock: Clock) -> Ledger:
         """A new, empty ledger that reads the time from *clock*."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def close_ledger(self, ledger: Ledger) -> None:
         """Let go of what *ledger* uses. Does nothing by default."""
