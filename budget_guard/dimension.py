@@ -32,7 +32,14 @@ class Amounts(NamedTuple):
 
     def plus(self, other: Amounts) -> Amounts:
         """The sum, dimension by dimension."""
-        return Amounts(*(a + b for a, b in zip(self, other, strict=True)))
+        # written out, as in `minus`: a ledger adds for every call, and a loop takes four times as long
+        a, b = self, other
+        return Amounts(a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], a[5] + b[5])
+
+    def minus(self, other: Amounts) -> Amounts:
+        """The difference, dimension by dimension."""
+        a, b = self, other
+        return Amounts(a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4], a[5] - b[5])
 
 
 NOTHING = Amounts()

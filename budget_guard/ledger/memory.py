@@ -15,14 +15,6 @@ from budget_guard.ledger.hold import Hold
 from budget_guard.scope import Scope
 
 
-def _sum(a: Amounts, b: Amounts) -> Amounts:
-    return Amounts(a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], a[5] + b[5])
-
-
-def _difference(a: Amounts, b: Amounts) -> Amounts:
-    return Amounts(a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4], a[5] - b[5])
-
-
 class _Counters:
     """The counters of one scope."""
 
@@ -96,7 +88,7 @@ class MemoryLedger:
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
             for counters in found:
-                counters.reserved = _sum(counters.reserved, amounts)
+                counters.reserved = counters.reserved.plus(amounts)
                 counters.open_holds += 1
             self._holds[hold_id] = Hold(hold_id, tuple(scopes), amounts)
             return Held(hold_id)
@@ -113,12 +105,12 @@ class MemoryLedger:
             if hold.commit(amounts, uncertain):
                 for scope in hold.scopes:
                     counters = self._scopes[scope]
-                    counters.committed = _sum(counters.committed, amounts)
+                    counters.committed = counters.committed.plus(amounts)
                     if held is not None:
-                        counters.reserved = _difference(counters.reserved, held)
+                        counters.reserved = counters.reserved.minus(held)
                         counters.open_holds -= 1
                     if replaced is not None:
-                        counters.committed = _difference(counters.committed, replaced)
+                        counters.committed = counters.committed.minus(replaced)
                 if held is not None:
                     self._settle(hold_id)
                 self._gave_room()
@@ -132,7 +124,7 @@ class MemoryLedger:
                 return False
             for scope in hold.scopes:
                 counters = self._scopes[scope]
-                counters.reserved = _difference(counters.reserved, hold.amounts)
+                counters.reserved = counters.reserved.minus(hold.amounts)
                 counters.open_holds -= 1
             self._settle(hold_id)
             self._gave_room()
@@ -147,7 +139,7 @@ class MemoryLedger:
                 known.must_match(scopes, amounts)
             else:
                 for counters in found:
-                    counters.committed = _sum(counters.committed, amounts)
+                    counters.committed = counters.committed.plus(amounts)
                 hold = self._holds[charge_id] = Hold(charge_id, tuple(scopes), amounts)
                 hold.commit(amounts, uncertain=False)
                 self._settle(charge_id)

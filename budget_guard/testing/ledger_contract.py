@@ -507,7 +507,7 @@ class LedgerContract:
                 spent += 2
             return spent
 
-        spent = race([lambda worker=worker: work(worker) for worker in range(self.workers)])  # type: ignore[misc]
+        spent = race([lambda worker=worker: work(worker) for worker in range(self.workers)])  # type: ignore[misc]  # no type for its default
         run, user = ledger.balances(BOTH)
         assert max(most) <= 10
         assert (run.committed, run.reserved, run.open_holds) == (Amounts(), Amounts(), 0)
@@ -518,7 +518,7 @@ class LedgerContract:
         def hold(worker: int) -> bool:
             return isinstance(ledger.reserve(f"h{worker}", BOTH, cost(10), cost(10)), Held)
 
-        admitted = race([lambda worker=worker: hold(worker) for worker in range(self.workers)])  # type: ignore[misc]
+        admitted = race([lambda worker=worker: hold(worker) for worker in range(self.workers)])  # type: ignore[misc]  # no type for its default
         assert sum(admitted) == min(10, self.workers)
         assert _balance(ledger, RUN).reserved == cost(10 * sum(admitted))
 

@@ -81,7 +81,7 @@ class _Endpoint:
 class _Protocol(H11Protocol):
     """Hands its transport to the application, which ASGI gives no means to cut a connection."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn serves TCP alone
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 

@@ -102,16 +102,12 @@ class ActiveRun:
         self._resolved[id(model)] = (model, name, provider)
         _keep_latest(self._resolved)
 
-    def known_as(self, model: Model) -> str | None:
-        """The name under which a provider gave *model* out in this run."""
-        return self._resolved[id(model)][1] if id(model) in self._resolved else None
-
     def name_of(self, model: Model) -> str:
         """The name to price *model* by: what it sends to the provider, else what it was asked for by."""
         name = getattr(model, "model", None)
         if isinstance(name, str) and name:
             return name
-        return self.known_as(model) or type(model).__name__
+        return self._resolved[id(model)][1] if id(model) in self._resolved else type(model).__name__
 
     def provider_of(self, model: Model) -> ModelProvider | None:
         """The provider that gave *model* out in this run; None for one that an agent brought along."""

@@ -101,26 +101,25 @@ class GuardedCall:
     async def _hold(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
         arguments, name, caps = self.arguments, self._asked, list[int]()
         handoffs = [] if final else arguments.handoffs
+        call = model_call(
+            model=self.model,
+            name=self._asked,
+            agent=self._agent,
+            system_instructions=arguments.system_instructions,
+            input=arguments.input,
+            settings=arguments.model_settings,
+            tools=arguments.tools,
+            output_schema=arguments.output_schema,
+            handoffs=handoffs,
+            previous_response_id=arguments.previous_response_id,
+            conversation_id=arguments.conversation_id,
+            prompt=arguments.prompt,
+            final=final,
+        )
         for guard in self.run.guards:
             guard.saw_tools(arguments.tools)
         for guard in self.run.guards:
-            decision = await guard.session.aauthorize(
-                model_call(
-                    model=self.model,
-                    name=name,
-                    agent=self._agent,
-                    system_instructions=arguments.system_instructions,
-                    input=arguments.input,
-                    settings=arguments.model_settings,
-                    tools=arguments.tools,
-                    output_schema=arguments.output_schema,
-                    handoffs=handoffs,
-                    previous_response_id=arguments.previous_response_id,
-                    conversation_id=arguments.conversation_id,
-                    prompt=arguments.prompt,
-                    final=final,
-                )
-            )
+            decision = await guard.session.aauthorize(call._replace(model=name))
             if decision.error is not None:
                 await self._release("another budget of the run refused the call")
                 return guard, decision.error

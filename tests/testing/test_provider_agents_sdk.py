@@ -9,7 +9,7 @@ import pytest
 
 agents = pytest.importorskip("agents")
 
-from agents import (  # noqa: E402
+from agents import (  # noqa: E402  after the importorskip
     Agent,
     ModelSettings,
     OpenAIChatCompletionsModel,
@@ -18,9 +18,9 @@ from agents import (  # noqa: E402
     Runner,
     function_tool,
 )
-from openai import AsyncOpenAI  # noqa: E402
+from openai import AsyncOpenAI  # noqa: E402  after the importorskip
 
-from budget_guard.testing import LocalProvider, Reply, ToolCall  # noqa: E402
+from budget_guard.testing import LocalProvider, Reply, ToolCall  # noqa: E402  after the importorskip
 
 LOOP = [
     Reply(tool_calls=[ToolCall("weather", {"city": "Bern"})], input_tokens=100, output_tokens=10),
