@@ -16,6 +16,7 @@ from budget_guard.money import UsdLike, nano_of
 from budget_guard.refusal import cause, exceeded
 from budget_guard.reservation import Booked, Reservation
 from budget_guard.run import RAISE_IT, Run
+from budget_guard.scope import Scope
 from budget_guard.usage import Usage
 
 
@@ -29,6 +30,11 @@ class Accountant:
     def ledger(self) -> Ledger:
         """Where the counters live."""
         return self._run.ledger
+
+    @property
+    def scopes(self) -> Sequence[Scope]:
+        """The scopes that every hold is made in."""
+        return self._run.scopes
 
     def interruption(self, reservation: Reservation, output_tokens: int) -> BudgetError | None:
         """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""

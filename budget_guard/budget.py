@@ -11,6 +11,7 @@ from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.downgrade import DowngradePolicy
 from budget_guard.estimate import Allowance
 from budget_guard.money import UsdLike, cost_nano, format_usd, limit_nano, parse_usd
+from budget_guard.window import Window
 
 if TYPE_CHECKING:
     from budget_guard.session import Session
@@ -41,6 +42,8 @@ class Budget:
     max_tool_calls: int | None
     max_duration_s: float | None
     """Seconds from the first call; a call that starts later is refused."""
+    window: Window
+    """When the limits begin anew, for a ceiling that many runs share: each UTC ``day``, for example."""
     soft_limit: float | None
     """Warn once per limit at this fraction of it; None never warns."""
     downgrade: DowngradePolicy | None
@@ -78,6 +81,7 @@ class Budget:
         max_requests: int | None = None,
         max_tool_calls: int | None = None,
         max_duration_s: float | None = None,
+        window: Window = "none",
         soft_limit: float | None = 0.9,
         downgrade: DowngradePolicy | Mapping[str, str] | str | None = None,
         mode: Mode = "hard_gate",
@@ -103,6 +107,7 @@ class Budget:
             "max_requests": _count("max_requests", max_requests),
             "max_tool_calls": _count("max_tool_calls", max_tool_calls, least=0),
             "max_duration_s": None if max_duration_s is None else _seconds("max_duration_s", max_duration_s),
+            "window": _one_of("window", window, get_args(Window)),
             "soft_limit": None if soft_limit is None else _fraction("soft_limit", soft_limit),
             "downgrade": _policy(downgrade),
             "mode": _one_of("mode", mode, get_args(Mode)),

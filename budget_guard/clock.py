@@ -17,6 +17,10 @@ class Clock(Protocol):
         """The time of day, timezone-aware (UTC)."""
         ...
 
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 began."""
+        ...
+
     def monotonic(self) -> float:
         """Seconds since some fixed moment; never goes back."""
         ...
@@ -37,6 +41,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(timezone.utc)
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
         return condition.wait_for(ready, timeout)

@@ -8,9 +8,13 @@
     ├── UnknownPriceError       the price of a model, a tier or a billed unit is not known
     ├── UnboundedCallError      nothing bounds what the call may cost
     ├── InvalidDowngradeError   the cheaper model cannot stand in for the one asked for
-    └── ReservationError        a hold was used in a way that its history forbids
-        ├── ReservationConflict     the same id with other parameters
-        └── UnknownReservation      an id that the ledger never saw, or has let go
+    ├── ReservationError        a hold was used in a way that its history forbids
+    │   ├── ReservationConflict     the same id with other parameters
+    │   ├── StaleReservation        an id that is older than what the ledger remembers
+    │   └── UnknownReservation      an id that the ledger never saw
+    ├── ForeignRun              a run's id is another principal's
+    └── LedgerUnavailable       the counters cannot be reached
+        └── LedgerAmbiguous         they may have been reached, and nobody knows
 
 An adapter raises a subclass that derives from its framework's own base as well, made by `BudgetError.recast`, so
 ``except BudgetExceeded`` works everywhere. Errors carry fields, are picklable, and say what to do.
@@ -208,5 +212,37 @@ class ReservationConflict(ReservationError):
     """The same reservation id came again with other parameters. Nothing was changed."""
 
 
+class StaleReservation(ReservationError):
+    """The id is older than what the ledger remembers, so it may have been settled. Nothing was changed."""
+
+
 class UnknownReservation(ReservationError):
-    """No hold of that id is known: it was never made, or it was settled long ago. Nothing was changed."""
+    """No hold of that id was ever made. Nothing was changed."""
+
+
+class ForeignRun(BudgetError):
+    """The run belongs to another principal. Nothing was changed."""
+
+    _fields = ("scope", "decision_id")
+
+    def __init__(self, *, scope: str, decision_id: str | None = None) -> None:
+        self.scope = scope
+        """The run, as ``kind:id``."""
+        self.decision_id = decision_id
+        super().__init__(f"{scope} was opened by another principal: use a run_id of your own, or none")
+
+
+class LedgerUnavailable(BudgetError):
+    """The counters cannot be reached. Nothing was changed, and the same may be tried again."""
+
+    _fields = ("detail", "decision_id")
+
+    def __init__(self, *, detail: str, decision_id: str | None = None) -> None:
+        self.detail = detail
+        """What is wrong, in words."""
+        self.decision_id = decision_id
+        super().__init__(f"The ledger is not available: {detail}")
+
+
+class LedgerAmbiguous(LedgerUnavailable):
+    """No answer came, so what was asked may have been done or not. Asking the same again with the same id is safe."""

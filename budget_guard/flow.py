@@ -13,7 +13,7 @@ from budget_guard.ledger.base import AsyncLedger, Ledger
 
 T = TypeVar("T")
 
-Verb: TypeAlias = Literal["reserve", "forward", "commit", "release", "charge", "await_room", "remaining", "balances"]
+Verb: TypeAlias = Literal["reserve", "release", "charge", "await_room", "balances"]
 Flow: TypeAlias = Generator[tuple[Verb, tuple[Any, ...]], Any, T]
 
 

@@ -10,7 +10,7 @@ from budget_guard.accountant import Accountant
 from budget_guard.admission import Plan, plan_tool, room
 from budget_guard.budget import Budget
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -22,6 +22,7 @@ from budget_guard.errors import (
 from budget_guard.events import CallBlocked, ModelDowngraded
 from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Held, Refused, ReserveOutcome, Revoked
+from budget_guard.ledger.counters import least_left
 from budget_guard.refusal import cause, exceeded, revoked
 from budget_guard.reservation import Reservation
 from budget_guard.run import Run
@@ -81,11 +82,11 @@ class Gate:
             plan = plan_tool(call)
             needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
             return (yield from self._reserve(decision_id, plan, needed)), plan
-        left: Limits = yield "remaining", (self._run.scopes,)
+        balances: Sequence[Balance] = yield "balances", (self._run.scopes,)
+        left = least_left(balances)
         admission = self._run.admission
         rungs = [admission.asked(budget, call, left)]
         if budget.downgrade is not None or len(self._run.scopes) > 1:
-            balances: Sequence[Balance] = yield "balances", (self._run.scopes,)
             if budget.soft_limit is not None:
                 for balance in balances[1:]:  # the run's own is looked at whenever something is booked
                     self._run.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
@@ -107,7 +108,7 @@ class Gate:
             return outcome
         except BaseException:  # a lost reply, a cancellation: it may hold all the same, and nobody would know the id
             try:
-                yield "release", (decision_id,)
+                yield "release", (decision_id, self._run.scopes)
             except Exception as error:
                 _log.info("budget_guard %s: could not take back the hold %s: %s", self._run.scope, decision_id, error)
             raise

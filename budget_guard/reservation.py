@@ -83,7 +83,7 @@ class Reservation:
         if usage is None:
             return self.commit_estimate(_NO_USAGE)
         amounts, unpriced = self._accountant.bill(self, usage, model)
-        settled = self._accountant.ledger.commit(self.id, amounts)
+        settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, amounts)
         return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
 
     async def acommit(self, usage: Usage | None, *, model: str | None = None) -> int:
@@ -91,7 +91,7 @@ class Reservation:
         if usage is None:
             return await self.acommit_estimate(_NO_USAGE)
         amounts, unpriced = self._accountant.bill(self, usage, model)
-        settled = await self._accountant.ledger.aio.commit(self.id, amounts)
+        settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, amounts)
         return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
 
     def commit_estimate(self, reason: str) -> int:
@@ -103,12 +103,12 @@ class Reservation:
         Returns:
             The cost, in nano-dollars.
         """
-        settled = self._accountant.ledger.commit(self.id, self.plan.amounts, True)
+        settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, self.plan.amounts, True)
         return self._accountant.settled(self, settled, why=reason)
 
     async def acommit_estimate(self, reason: str) -> int:
         """As `commit_estimate`."""
-        settled = await self._accountant.ledger.aio.commit(self.id, self.plan.amounts, True)
+        settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, self.plan.amounts, True)
         return self._accountant.settled(self, settled, why=reason)
 
     def commit_cost(self, cost: UsdLike | None = None) -> int:
@@ -125,20 +125,24 @@ class Reservation:
             TypeError: If it is a model call's hold. Nothing is booked then.
         """
         amounts = self._accountant.bill_tool(self, cost)
-        return self._accountant.settled(self, self._accountant.ledger.commit(self.id, amounts))
+        return self._accountant.settled(self, self._accountant.ledger.commit(self.id, self._accountant.scopes, amounts))
 
     async def acommit_cost(self, cost: UsdLike | None = None) -> int:
         """As `commit_cost`."""
         amounts = self._accountant.bill_tool(self, cost)
-        return self._accountant.settled(self, await self._accountant.ledger.aio.commit(self.id, amounts))
+        return self._accountant.settled(
+            self, await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, amounts)
+        )
 
     def release(self, reason: str) -> None:
         """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""
-        self._accountant.released(self, reason, self._accountant.ledger.release(self.id))
+        self._accountant.released(self, reason, self._accountant.ledger.release(self.id, self._accountant.scopes))
 
     async def arelease(self, reason: str) -> None:
         """As `release`."""
-        self._accountant.released(self, reason, await self._accountant.ledger.aio.release(self.id))
+        self._accountant.released(
+            self, reason, await self._accountant.ledger.aio.release(self.id, self._accountant.scopes)
+        )
 
     def interruption(self, output_tokens: int) -> BudgetError | None:
         """Why a call that has begun must not go on; None while it may.

@@ -12,6 +12,7 @@ from budget_guard.budget import Budget
 from budget_guard.clock import Clock
 from budget_guard.dimension import Amounts
 from budget_guard.errors import BudgetExceeded, BudgetRevoked
+from budget_guard.hold_id import hold_id
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing import PriceTable
 from budget_guard.report import BudgetReport
@@ -45,7 +46,7 @@ class Run:
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""
         self._report = report
-        self._prefix = f"{self.scope.id}-{uuid.uuid4().hex[:8]}"  # a run may be resumed by another session
+        self._unique = uuid.uuid4().hex[:12]
         self._numbers = itertools.count(1)
         self.set_budget(budget)
 
@@ -59,7 +60,7 @@ class Run:
 
     def new_id(self) -> str:
         """An id for the next hold."""
-        return f"{self._prefix}-{next(self._numbers)}"
+        return hold_id(self.clock.now_ms(), f"{self._unique}-{next(self._numbers)}")
 
     def report_for_error(self) -> BudgetReport:
         """The report as an error carries it."""

@@ -120,7 +120,7 @@ class Session:
         self._tags = dict(tags or {})
         self._scope = Scope("run", self.id)
         self._ledger: Ledger = ledger or MemoryLedger(clock=clock)
-        self._ledger.set_limits(self._scope, budget.limits)
+        self._ledger.set_limits(self._scope, budget.limits, budget.window)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
@@ -223,7 +223,7 @@ class Session:
         run = self._run
         with run.books.lock:
             raised = run.budget.raised(**limits)
-            self._ledger.set_limits(self._scope, raised.limits)
+            self._ledger.set_limits(self._scope, raised.limits, raised.window)
             run.set_budget(raised)
             self.times_raised += 1
         run.books.limits_raised()

@@ -1,9 +1,21 @@
 """Where the counters live."""
 
-from budget_guard.ledger.base import AsyncLedger, Balance, Held, Ledger, Refused, ReserveOutcome, Revoked, Settled
+from budget_guard.ledger.base import (
+    HELD,
+    AsyncLedger,
+    Balance,
+    Held,
+    Ledger,
+    Refused,
+    ReserveOutcome,
+    Revoked,
+    Settled,
+    Suspended,
+)
 from budget_guard.ledger.memory import MemoryLedger
 
 __all__ = [
+    "HELD",
     "AsyncLedger",
     "Balance",
     "Held",
@@ -13,4 +25,5 @@ __all__ = [
     "ReserveOutcome",
     "Revoked",
     "Settled",
+    "Suspended",
 ]

@@ -7,10 +7,20 @@ answers one question atomically over all scopes of a call: may this much be held
    hold is admitted; a refused one leaves no trace.
 2. Every verb is idempotent by the hold's id. The same id with the same parameters gets the same answer; with other
    parameters it is a `ReservationConflict`, and nothing changes.
-3. A hold goes ``reserved -> forwarded -> committed | released``. What was spent is charged in full: above the hold,
-   and after a release too. A release after a commit does nothing.
+3. What was spent is charged in full, whatever became of the hold: above it, after its release, after it expired, and
+   where the ledger never heard of it. A release after a commit does nothing, and one that arrives before its own
+   reserve keeps that from holding anything.
 4. An estimate booked with ``uncertain=True`` is replaced, once, by the actual amounts when they come.
-5. Amounts are non-negative integers; anything else is a `ValueError` before any effect. Time is the ledger's own.
+5. A hold whose time is up is freed if its call was never sent. If it was, it is *suspended*: still counted, because
+   the provider may bill it, until somebody commits or releases it. A hold made with ``suspend=False`` is freed then
+   as well.
+6. Settled holds are remembered for a while, and forgotten oldest first. An id that is older than the youngest
+   forgotten one and not known is a `StaleReservation`: it is never taken for a new one.
+7. A scope with a window counts from nothing again when the next window begins. A hold belongs to the window in which
+   it was made, and is settled there.
+8. Amounts are integers from 0 to `MOST`; anything else is a `ValueError` before any effect. Time is the ledger's own.
+
+Ids come from `budget_guard.hold_id`: they begin with the time at which they were made, and so sort by it.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
 """
@@ -23,12 +33,17 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from budget_guard.dimension import Amounts, Limits
 from budget_guard.scope import Scope
+from budget_guard.window import Window
+
+MOST = 2**53 - 1
+"""The largest amount of one verb in one dimension; limits and sums may be larger."""
 
 
 class Held(NamedTuple):
     """The amounts are held in every scope."""
 
-    hold_id: str
+
+HELD = Held()
 
 
 class Refused(NamedTuple):
@@ -44,6 +59,9 @@ class Refused(NamedTuple):
     """Whether it would fit everywhere if the other open holds were given back."""
     version: int
     """What `await_room` needs to know to miss no refund."""
+    left: Limits
+    """limit - committed - reserved in every dimension, in the scope that has least of it; None where nothing limits
+    it. Negative after an overrun."""
 
 
 class Revoked(NamedTuple):
@@ -77,32 +95,70 @@ class Balance(NamedTuple):
     reserved: Amounts
     open_holds: int
     revoked: Revoked | None
+    window: Window = "none"
+    since: datetime | None = None
+    """When the window began (UTC); None for a scope without one."""
+
+
+class Suspended(NamedTuple):
+    """A hold whose time was up after its call was sent: nobody has said yet what it cost."""
+
+    hold_id: str
+    scopes: tuple[Scope, ...]
+    amounts: Amounts
+    since: datetime
 
 
 class Ledger(Protocol):
-    """Counters with blocking verbs, safe to call from any thread."""
+    """Counters with blocking verbs, safe to call from any thread.
+
+    Every verb may raise `LedgerUnavailable` where the counters live elsewhere: it changed nothing, or, as a
+    `LedgerAmbiguous`, it may have changed everything that it was asked to. The same verb may be called again.
+    """
 
     @property
     def aio(self) -> AsyncLedger:
         """The same counters with verbs to await."""
         ...
 
-    def set_limits(self, scope: Scope, limits: Limits) -> None:
-        """Set the ceilings of *scope*, and open it if it is new."""
+    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+        """Set the ceilings of *scope*, and open it if it is new.
+
+        Args:
+            scope: The scope.
+            limits: Its ceilings.
+            window: When its counters begin anew.
+            owner: Who may open it again: a run belongs to the principal that made it.
+
+        Raises:
+            ForeignRun: If another owner opened it. Nothing is changed then.
+        """
         ...
 
-    def reserve(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None) -> ReserveOutcome:
+    def reserve(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Amounts | None,
+        ttl_s: float | None = None,
+        suspend: bool = True,
+    ) -> ReserveOutcome:
         """Hold *amounts* in every scope if *room* fits into every limit.
 
         Args:
-            hold_id: The idempotency key, unique for ever.
+            hold_id: The idempotency key, from `budget_guard.hold_id`.
             scopes: The scopes, the run's own first. Each was opened with `set_limits`.
             amounts: What to hold.
             room: What must fit: the amounts themselves for a hard gate, more where something is kept back, less
                 where only the start is gated. None holds without asking.
+            ttl_s: Seconds after which the hold expires, unless `extend` is called; None for the ledger's own default.
+            suspend: Whether an expired hold whose call was sent stays counted until it is settled.
 
         Raises:
-            ReservationConflict: If *hold_id* was used with other parameters.
+            ReservationConflict: If *hold_id* was used with other parameters, or was released before it arrived.
+            StaleReservation: If *hold_id* is older than what the ledger remembers.
+            KeyError: If a scope was never opened.
         """
         ...
 
@@ -114,30 +170,63 @@ class Ledger(Protocol):
         """
         ...
 
-    def commit(self, hold_id: str, amounts: Amounts, uncertain: bool = False) -> Settled:
+    def extend(self, hold_id: str, ttl_s: float) -> bool:
+        """Let an open hold expire *ttl_s* seconds from now; return whether it is still open.
+
+        Raises:
+            UnknownReservation: If no such hold is known.
+        """
+        ...
+
+    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
         """Book *amounts* as spent and give the rest of the hold back.
+
+        A hold that the ledger does not know, because it lost it, is charged all the same.
 
         Args:
             hold_id: The hold.
+            scopes: The scopes that it was made in.
             amounts: What was spent, also where it is more than was held.
             uncertain: Whether this is an estimate that a later commit may replace.
 
         Raises:
-            UnknownReservation: If no such hold is known.
-            ReservationConflict: If other amounts were committed before, and were certain.
+            StaleReservation: If the hold was settled so long ago that it is forgotten. It is not charged again.
+            ReservationConflict: If other amounts were committed before, and were certain; or if the hold was made in
+                other scopes.
+            KeyError: If a scope was never opened.
         """
         ...
 
-    def release(self, hold_id: str) -> bool:
+    def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         """Give the whole hold back, unspent; return whether this call did it.
 
         Raises:
-            UnknownReservation: If no such hold is known.
+            ReservationConflict: If the hold was made in other scopes.
+            StaleReservation: If the hold is not known, and older than what the ledger remembers.
         """
         ...
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        """Book what was spent without a hold, always; return the first limit that is passed now."""
+        """Book what was spent without a hold, always; return the first limit that is passed now.
+
+        Raises:
+            ReservationConflict: If *charge_id* was used with other parameters.
+            StaleReservation: If *charge_id* is older than what the ledger remembers.
+            KeyError: If a scope was never opened.
+        """
+        ...
+
+    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
+        """Correct what is committed in *scope* by *change*, which may be negative; return what is committed then.
+
+        The only verb that lowers it, for a provider's credit note or an operator's correction. Never below nothing.
+
+        Raises:
+            ValueError: If less than nothing would be committed. Nothing is changed then.
+            ReservationConflict: If *adjust_id* was used with other parameters.
+            StaleReservation: If *adjust_id* is older than what the ledger remembers.
+            KeyError: If *scope* was never opened.
+        """
         ...
 
     def await_room(self, version: int, timeout: float) -> bool:
@@ -152,31 +241,60 @@ class Ledger(Protocol):
         """
         ...
 
-    def remaining(self, scopes: Sequence[Scope]) -> Limits:
-        """What is left in every dimension, in the scope that has least of it; None where nothing limits it.
+    def revoke(self, scope: Scope, reason: str) -> None:
+        """Refuse every further hold in *scope*, and in none but that. Holds in flight settle as usual.
 
-        limit - committed - reserved, and so negative after an overrun.
-
-        Raises:
-            KeyError: If a scope was never opened.
+        A scope that is new is opened by it. The first reason stands.
         """
         ...
 
-    def revoke(self, scope: Scope, reason: str) -> None:
-        """Refuse every further hold in *scope*, and in none but that. Holds in flight settle as usual."""
+    def restore(self, scope: Scope) -> bool:
+        """Take a `revoke` back; return whether there was one."""
+        ...
+
+    def sweep(self, most: int = 1_000) -> int:
+        """Expire at most *most* holds whose time is up; return how many were. `reserve` does a few by itself."""
+        ...
+
+    def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
+        """At most *most* suspended holds, oldest first, for whoever reconciles them with `commit` or `release`."""
+        ...
+
+    def audit(self) -> Sequence[str]:
+        """Recount every scope from the records of its holds; return every difference, in words: none if all is well."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. The ledger is of no use afterwards."""
         ...
 
 
 class AsyncLedger(Protocol):
-    """The verbs of `Ledger` that a call needs, to await."""
+    """The verbs of `Ledger`, to await."""
 
+    async def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None: ...
     async def reserve(
-        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Amounts | None,
+        ttl_s: float | None = None,
+        suspend: bool = True,
     ) -> ReserveOutcome: ...
     async def forward(self, hold_id: str) -> None: ...
-    async def commit(self, hold_id: str, amounts: Amounts, uncertain: bool = False) -> Settled: ...
-    async def release(self, hold_id: str) -> bool: ...
+    async def extend(self, hold_id: str, ttl_s: float) -> bool: ...
+    async def commit(
+        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False
+    ) -> Settled: ...
+    async def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool: ...
     async def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None: ...
+    async def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts: ...
     async def await_room(self, version: int, timeout: float) -> bool: ...
-    async def remaining(self, scopes: Sequence[Scope]) -> Limits: ...
     async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]: ...
+    async def revoke(self, scope: Scope, reason: str) -> None: ...
+    async def restore(self, scope: Scope) -> bool: ...
+    async def sweep(self, most: int = 1_000) -> int: ...
+    async def suspended(self, most: int = 1_000) -> Sequence[Suspended]: ...
+    async def audit(self) -> Sequence[str]: ...
+    async def close(self) -> None: ...

@@ -2,9 +2,12 @@
 
 ::
 
-    reserved ──forward──► forwarded ──commit──► committed
-        │                     │                     ▲
-        └──────release────────┴────────► released ──┘  (late: what was spent is charged all the same)
+    reserved ──forward──► forwarded ───commit───► committed
+        │ │                   │ │                     ▲
+        │ └──────release──────┼─┴──► released ────────┤  (late: what was spent is charged all the same)
+        └────time is up───┐   │                       │
+                          ▼   └─time is up─► suspended ┤  (still counted: it may be billed)
+                       expired ────────────────────────┘
 
 A committed hold stays committed. An uncertain one takes the actual amounts once, when they come.
 """
@@ -12,81 +15,110 @@ A committed hold stays committed. An uncertain one takes the actual amounts once
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from datetime import datetime
+from typing import Literal, TypeAlias
 
-from budget_guard.dimension import Amounts
+from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import ReservationConflict
+from budget_guard.ledger.counters import Counters
 from budget_guard.scope import Scope
 
-
-class State(Enum):
-    """Where a hold is in its life."""
-
-    RESERVED = "reserved"
-    """The amounts are held; the call is not known to be sent."""
-    FORWARDED = "forwarded"
-    """The call was sent; only a proof that it was not billed may release the hold."""
-    COMMITTED = "committed"
-    """The spent amounts are booked; the hold is gone."""
-    RELEASED = "released"
-    """The hold was given back."""
+State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 
 
 class Hold:
-    """One hold as a ledger remembers it. The transitions say what the counters must do."""
+    """One hold as the ledger in memory remembers it."""
 
-    __slots__ = ("amounts", "charged", "id", "open", "scopes", "state", "uncertain")
+    __slots__ = (
+        "amounts",
+        "charged",
+        "counters",
+        "expires",
+        "id",
+        "open",
+        "scopes",
+        "starts",
+        "state",
+        "suspend",
+        "suspended_at",
+        "uncertain",
+    )
 
-    def __init__(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts) -> None:
+    def __init__(
+        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, *, open: bool
+    ) -> None:
         self.id = hold_id
         self.scopes = scopes
+        self.counters = counters
         self.amounts = amounts
-        self.state = State.RESERVED
-        self.open = True
-        """Whether the amounts are still held: reserved or forwarded."""
+        self.open = open
+        """Whether the amounts are still held: reserved, forwarded or suspended."""
+        self.state: State = "reserved" if open else "released"
         self.charged: Amounts | None = None
         self.uncertain = False
+        self.starts: tuple[datetime | None, ...] | None = None
+        """The window of each scope that it belongs to; None where no scope has one."""
+        self.expires: float | None = None
+        """When its time is up, on the clock's monotonic scale."""
+        self.suspend = True
+        self.suspended_at: datetime | None = None
 
     def must_match(self, scopes: Sequence[Scope], amounts: Amounts) -> None:
-        """Check that a repeated reserve asks for the same.
+        """Check that a repeated verb names the same hold.
 
         Raises:
             ReservationConflict: If it does not.
         """
-        if self.amounts != amounts or tuple(self.scopes) != tuple(scopes):
+        self.must_be_in(scopes)
+        if self.amounts != amounts:
             raise ReservationConflict(
                 reservation_id=self.id, detail=f"holds {self.amounts} and was asked to hold {amounts}"
             )
 
-    def forward(self) -> None:
-        """Note that the call was sent. A settled hold stays settled."""
-        if self.state is State.RESERVED:
-            self.state = State.FORWARDED
+    def must_be_in(self, scopes: Sequence[Scope]) -> None:
+        """Check that a verb names the hold's own scopes.
+
+        Raises:
+            ReservationConflict: If it does not.
+        """
+        if self.scopes is not scopes and tuple(self.scopes) != tuple(scopes):
+            held, asked = (", ".join(map(str, each)) for each in (self.scopes, scopes))
+            raise ReservationConflict(reservation_id=self.id, detail=f"was made in {held}, not in {asked}")
 
     def commit(self, amounts: Amounts, uncertain: bool) -> bool:
-        """Book *amounts*; return whether that changed anything.
+        """Book *amounts* in every scope; return whether that changed anything.
 
         Raises:
             ReservationConflict: If other amounts were booked for certain.
         """
-        if self.charged is not None and uncertain:
-            return False  # an estimate never replaces what was booked before it
-        if self.charged is not None and not self.uncertain:
-            if self.charged != amounts:
-                raise ReservationConflict(
-                    reservation_id=self.id, detail=f"is committed with {self.charged} and cannot take {amounts}"
-                )
-            return False
-        self.state = State.COMMITTED
+        replaced = self.charged
+        if replaced is not None:
+            if uncertain:
+                return False  # an estimate never replaces what was booked before it
+            if not self.uncertain:
+                if replaced != amounts:
+                    raise ReservationConflict(
+                        reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
+                    )
+                return False
+        starts, held = self.starts, self.amounts
+        for i, counters in enumerate(self.counters):
+            if starts is None or counters.is_in(starts[i]):
+                if self.open:
+                    counters.settle(held, amounts)
+                else:
+                    counters.book(amounts, replaced or NOTHING)
+        self.state = "committed"
         self.open = False
         self.charged = amounts
         self.uncertain = uncertain
         return True
 
-    def release(self) -> bool:
-        """Give the hold back; return whether it was open."""
-        if not self.open:
-            return False
-        self.state = State.RELEASED
+    def free(self, state: State) -> None:
+        """Give an open hold back, unspent."""
+        starts = self.starts
+        for i, counters in enumerate(self.counters):
+            if starts is None or counters.is_in(starts[i]):
+                counters.settle(self.amounts, NOTHING)
+        self.state = state
         self.open = False
-        return True

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import threading
 from collections import deque
 from collections.abc import Sequence
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
-from budget_guard.errors import UnknownReservation
-from budget_guard.ledger.base import Balance, Held, Refused, ReserveOutcome, Revoked, Settled
+from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.errors import ForeignRun, ReservationConflict, StaleReservation, UnknownReservation
+from budget_guard.ledger.base import (
+    HELD,
+    MOST,
+    AsyncLedger,
+    Balance,
+    Refused,
+    ReserveOutcome,
+    Revoked,
+    Settled,
+    Suspended,
+)
+from budget_guard.ledger.counters import Counters, least_left
 from budget_guard.ledger.hold import Hold
+from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
+from budget_guard.window import Window
 
-
-class _Counters:
-    """The counters of one scope."""
-
-    __slots__ = ("committed", "limited", "limits", "open_holds", "reserved", "revoked", "scope")
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.limits = Limits()
-        self.limited: tuple[tuple[int, int], ...] = ()
-        self.committed = NOTHING
-        self.reserved = NOTHING
-        self.open_holds = 0
-        self.revoked: Revoked | None = None
-
-    def balance(self) -> Balance:
-        return Balance(self.scope, self.limits, self.committed, self.reserved, self.open_holds, self.revoked)
-
-    def blocking(self, room: Amounts) -> int | None:
-        """The first dimension whose limit *room* would pass."""
-        for i, limit in self.limited:
-            if self.committed[i] + self.reserved[i] + room[i] > limit:
-                return i
-        return None
+_SWEPT_AT_ONCE = 8
+"""Expired holds that a reserve clears away by itself."""
 
 
 class MemoryLedger:
     """Counters in this process. Every verb is one step under one lock, and none of them blocks for long.
 
     Args:
-        clock: Where `await_room` waits and revocations get their time.
-        retain: How many settled holds to remember, so that a repeated verb gets the same answer. An older one is
-            unknown, and a verb that names it raises `UnknownReservation`.
+        clock: Where `await_room` waits, windows begin, holds expire, and revocations get their time.
+        retain: How many settled holds to remember, so that a repeated verb gets the same answer.
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000) -> None:
@@ -57,28 +48,46 @@ class MemoryLedger:
         self._version = 0
         self._waiting = 0
         self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._scopes: dict[Scope, _Counters] = {}
+        self._scopes: dict[Scope, Counters] = {}
+        self._windowed = False
         self._holds: dict[str, Hold] = {}
-        self._settled: deque[str] = deque()
-        self.aio = _Inline(self)
+        self._settled: deque[Hold] = deque()
+        self._expiries: list[tuple[float, str]] = []
+        self._forgotten = ""
+        """The time digits of the youngest forgotten id."""
+        self.aio: AsyncLedger = InlineLedger(self, self._await_room)
 
-    def set_limits(self, scope: Scope, limits: Limits) -> None:
+    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
         with self._lock:
-            counters = self._scopes.get(scope)
-            if counters is None:
-                counters = self._scopes[scope] = _Counters(scope)
-            counters.limits = limits
-            counters.limited = tuple((i, limit) for i, limit in enumerate(limits) if limit is not None)
+            counters = self._opened(scope)
+            if counters.owner is not None and counters.owner != owner:
+                raise ForeignRun(scope=str(scope))
+            counters.owner = owner
+            counters.roll()
+            counters.set_limits(limits, window)
+            self._windowed = self._windowed or window != "none"
             self._gave_room()
 
-    def reserve(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None) -> ReserveOutcome:
+    def reserve(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Amounts | None,
+        ttl_s: float | None = None,
+        suspend: bool = True,
+    ) -> ReserveOutcome:
         _check(amounts)
         with self._lock:
             known = self._holds.get(hold_id)
             if known is not None:
-                known.must_match(scopes, amounts)
-                return Held(hold_id)
-            found = [self._scopes[scope] for scope in scopes]
+                self._must_be_held(known, scopes, amounts)
+                return HELD
+            if self._forgotten:
+                self._must_be_young(hold_id)
+            if self._expiries and self._expiries[0][0] <= self._clock.monotonic():
+                self._sweep(_SWEPT_AT_ONCE)
+            found = self._find(scopes)
             for counters in found:
                 if counters.revoked is not None:
                     return counters.revoked
@@ -87,67 +96,95 @@ class MemoryLedger:
                     blocking = counters.blocking(room)
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
+            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, open=True)
             for counters in found:
-                counters.reserved = counters.reserved.plus(amounts)
-                counters.open_holds += 1
-            self._holds[hold_id] = Hold(hold_id, tuple(scopes), amounts)
-            return Held(hold_id)
+                counters.hold(amounts)
+            if self._windowed:
+                hold.starts = tuple(counters.start for counters in found)
+            if ttl_s is not None:
+                hold.suspend = suspend
+                self._expire_in(hold, ttl_s)
+            return HELD
 
     def forward(self, hold_id: str) -> None:
         with self._lock:
-            self._hold(hold_id).forward()
+            hold = self._hold(hold_id)
+            if hold.state == "reserved":
+                hold.state = "forwarded"
 
-    def commit(self, hold_id: str, amounts: Amounts, uncertain: bool = False) -> Settled:
+    def extend(self, hold_id: str, ttl_s: float) -> bool:
+        with self._lock:
+            hold = self._hold(hold_id)
+            if not hold.open:
+                return False
+            self._expire_in(hold, ttl_s)
+            if hold.state == "suspended":
+                hold.state = "forwarded"
+            return True
+
+    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
         _check(amounts)
         with self._lock:
-            hold = self._hold(hold_id)
-            held, replaced = hold.amounts if hold.open else None, hold.charged
+            hold = self._holds.get(hold_id)
+            if hold is None:
+                hold = self._lost(hold_id, scopes, amounts)
+            else:
+                hold.must_be_in(scopes)
+            if self._windowed:
+                _roll(hold.counters)
+            was_open = hold.open
             if hold.commit(amounts, uncertain):
-                for scope in hold.scopes:
-                    counters = self._scopes[scope]
-                    counters.committed = counters.committed.plus(amounts)
-                    if held is not None:
-                        counters.reserved = counters.reserved.minus(held)
-                        counters.open_holds -= 1
-                    if replaced is not None:
-                        counters.committed = counters.committed.minus(replaced)
-                if held is not None:
-                    self._settle(hold_id)
+                if was_open:
+                    self._settle(hold)
                 self._gave_room()
-            assert hold.charged is not None
-            return Settled(self._scopes[hold.scopes[0]].committed, hold.charged, hold.uncertain)
+            return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
 
-    def release(self, hold_id: str) -> bool:
+    def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         with self._lock:
-            hold = self._hold(hold_id)
-            if not hold.release():
+            hold = self._holds.get(hold_id)
+            if hold is None:
+                self._lost(hold_id, scopes, NOTHING)
                 return False
-            for scope in hold.scopes:
-                counters = self._scopes[scope]
-                counters.reserved = counters.reserved.minus(hold.amounts)
-                counters.open_holds -= 1
-            self._settle(hold_id)
+            hold.must_be_in(scopes)
+            if self._windowed:
+                _roll(hold.counters)
+            if not hold.open:
+                return False
+            hold.free("released")
+            self._settle(hold)
             self._gave_room()
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
         _check(amounts)
         with self._lock:
-            found = [self._scopes[scope] for scope in scopes]
+            found = self._find(scopes)
             known = self._holds.get(charge_id)
-            if known is not None:
-                known.must_match(scopes, amounts)
+            if known is None:
+                known = self._lost(charge_id, scopes, amounts)
+                known.commit(amounts, uncertain=False)
             else:
-                for counters in found:
-                    counters.committed = counters.committed.plus(amounts)
-                hold = self._holds[charge_id] = Hold(charge_id, tuple(scopes), amounts)
-                hold.commit(amounts, uncertain=False)
-                self._settle(charge_id)
+                known.must_match(scopes, amounts)
             for counters in found:
-                blocking = counters.blocking(Amounts())
+                blocking = counters.blocking(NOTHING)
                 if blocking is not None:
-                    return self._refused(counters, blocking, found, Amounts())
+                    return self._refused(counters, blocking, found, NOTHING)
             return None
+
+    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
+        _check(Amounts._make(map(abs, change)))
+        with self._lock:
+            counters = self._find((scope,))[0]
+            known = self._holds.get(adjust_id)
+            if known is not None:
+                known.must_match((scope,), change)
+                return counters.committed
+            then = counters.committed.plus(change)
+            if min(then) < 0:
+                raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
+            self._lost(adjust_id, (scope,), change).commit(change, uncertain=False)
+            self._gave_room()
+            return then
 
     def await_room(self, version: int, timeout: float) -> bool:
         with self._lock:
@@ -157,8 +194,7 @@ class MemoryLedger:
             finally:
                 self._waiting -= 1
 
-    async def await_room_async(self, version: int, timeout: float) -> bool:
-        """As `await_room`, without blocking the event loop."""
+    async def _await_room(self, version: int, timeout: float) -> bool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = (loop, future)
@@ -175,43 +211,143 @@ class MemoryLedger:
 
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         with self._lock:
-            return [self._scopes[scope].balance() for scope in scopes]
-
-    def remaining(self, scopes: Sequence[Scope]) -> Limits:
-        least: list[int | None] = [None] * len(DIMENSIONS)
-        with self._lock:
-            for scope in scopes:
-                counters = self._scopes[scope]
-                for i, limit in counters.limited:
-                    left, before = limit - counters.committed[i] - counters.reserved[i], least[i]
-                    if before is None or left < before:
-                        least[i] = left
-        return Limits._make(least)
+            return [counters.balance() for counters in self._find(scopes)]
 
     def revoke(self, scope: Scope, reason: str) -> None:
         at = self._clock.now()
         with self._lock:
-            counters = self._scopes.get(scope)
-            if counters is None:
-                counters = self._scopes[scope] = _Counters(scope)
+            counters = self._opened(scope)
             if counters.revoked is None:
                 counters.revoked = Revoked(scope, reason, at)
             self._gave_room()  # whoever waits shall hear of it
 
+    def restore(self, scope: Scope) -> bool:
+        with self._lock:
+            counters = self._scopes.get(scope)
+            if counters is None or counters.revoked is None:
+                return False
+            counters.revoked = None
+            return True
+
+    def sweep(self, most: int = 1_000) -> int:
+        with self._lock:
+            return self._sweep(most)
+
+    def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
+        with self._lock:
+            found = [
+                Suspended(hold.id, tuple(hold.scopes), hold.amounts, hold.suspended_at)
+                for hold in self._holds.values()
+                if hold.state == "suspended" and hold.suspended_at is not None
+            ]
+        return sorted(found, key=lambda each: each.since)[:most]
+
+    def audit(self) -> Sequence[str]:
+        wrong: list[str] = []
+        with self._lock:
+            _roll(list(self._scopes.values()))
+            sums = {scope: (NOTHING, counters.archived, 0) for scope, counters in self._scopes.items()}
+            for hold in self._holds.values():
+                for i, counters in enumerate(hold.counters):
+                    if hold.starts is None or counters.is_in(hold.starts[i]):
+                        reserved, committed, holds = sums[counters.scope]
+                        if hold.open:
+                            reserved, holds = reserved.plus(hold.amounts), holds + 1
+                        sums[counters.scope] = (reserved, committed.plus(hold.charged or NOTHING), holds)
+            for scope, counters in self._scopes.items():
+                for name, counted, real in zip(
+                    ("reserved", "committed", "open_holds"),
+                    (counters.reserved, counters.committed, counters.open_holds),
+                    sums[scope],
+                    strict=True,
+                ):
+                    if counted != real:
+                        wrong.append(f"{scope}: {name} is {counted} and its holds make it {real}")
+        return wrong
+
+    def close(self) -> None:
+        """Does nothing: there is nothing to let go of."""
+
+    def _opened(self, scope: Scope) -> Counters:
+        counters = self._scopes.get(scope)
+        if counters is None:
+            counters = self._scopes[scope] = Counters(scope, self._clock)
+        return counters
+
+    def _find(self, scopes: Sequence[Scope]) -> list[Counters]:
+        found = [self._scopes[scope] for scope in scopes]
+        if self._windowed:
+            _roll(found)
+        return found
+
     def _hold(self, hold_id: str) -> Hold:
         hold = self._holds.get(hold_id)
         if hold is None:
-            raise UnknownReservation(
-                reservation_id=hold_id, detail="was never made, or was settled long ago; nothing was changed"
-            )
+            self._must_be_young(hold_id)
+            raise UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
         return hold
 
-    def _settle(self, hold_id: str) -> None:
-        self._settled.append(hold_id)
-        if len(self._settled) > self._retain:
-            del self._holds[self._settled.popleft()]
+    def _must_be_young(self, hold_id: str) -> None:
+        if hold_id[:12] <= self._forgotten:
+            raise StaleReservation(
+                reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
+            )
 
-    def _refused(self, counters: _Counters, i: int, found: Sequence[_Counters], room: Amounts) -> Refused:
+    def _must_be_held(self, hold: Hold, scopes: Sequence[Scope], amounts: Amounts) -> None:
+        if hold.state == "released" and hold.amounts is NOTHING and amounts != NOTHING:
+            raise ReservationConflict(reservation_id=hold.id, detail="was released before it was made")
+        hold.must_match(scopes, amounts)
+
+    def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Hold:
+        """A record for what the ledger hears of for the first time, and holds nothing for."""
+        self._must_be_young(hold_id)
+        found = self._find(scopes)
+        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, open=False)
+        if self._windowed:
+            hold.starts = tuple(counters.start for counters in found)
+        self._settle(hold)
+        return hold
+
+    def _settle(self, hold: Hold) -> None:
+        self._settled.append(hold)
+        if len(self._settled) > self._retain:
+            oldest = self._settled.popleft()
+            del self._holds[oldest.id]
+            self._forgotten = max(self._forgotten, oldest.id[:12])
+            if oldest.charged is not None:
+                for i, counters in enumerate(oldest.counters):
+                    if oldest.starts is None or counters.is_in(oldest.starts[i]):
+                        counters.archived = counters.archived.plus(oldest.charged)
+
+    def _expire_in(self, hold: Hold, ttl_s: float) -> None:
+        hold.expires = self._clock.monotonic() + ttl_s
+        heapq.heappush(self._expiries, (hold.expires, hold.id))
+        if len(self._expiries) > 2 * len(self._holds) + 1_000:  # settled holds leave their entry behind
+            self._expiries = [
+                (open.expires, open.id) for open in self._holds.values() if open.open and open.expires is not None
+            ]
+            heapq.heapify(self._expiries)
+
+    def _sweep(self, most: int) -> int:
+        now, swept = self._clock.monotonic(), 0
+        while swept < most and self._expiries and self._expiries[0][0] <= now:
+            expires, hold_id = heapq.heappop(self._expiries)
+            hold = self._holds.get(hold_id)
+            if hold is None or not hold.open or hold.expires != expires or hold.state == "suspended":
+                continue
+            swept += 1
+            if hold.state == "forwarded" and hold.suspend:
+                hold.state = "suspended"
+                hold.suspended_at = self._clock.now()
+            else:
+                if self._windowed:
+                    _roll(hold.counters)
+                hold.free("expired")
+                self._settle(hold)
+                self._gave_room()
+        return swept
+
+    def _refused(self, counters: Counters, i: int, found: Sequence[Counters], room: Amounts) -> Refused:
         return Refused(
             counters.scope,
             i,
@@ -220,6 +356,7 @@ class MemoryLedger:
             counters.reserved[i],
             all(c.committed[j] + room[j] <= limit for c in found for j, limit in c.limited),
             self._version,
+            least_left(found),
         )
 
     def _gave_room(self) -> None:
@@ -234,45 +371,20 @@ class MemoryLedger:
 
 
 def _check(amounts: Amounts) -> None:
-    if min(amounts) < 0 or type(sum(amounts)) is not int:  # one float, NaN included, makes the sum a float
-        raise ValueError(f"{amounts} must be whole numbers, zero or more")
+    try:
+        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
+        out_of_range = (cost | input_tokens | output_tokens | total_tokens | requests | tool_calls) >> 53
+    except TypeError:  # a float, NaN included
+        out_of_range = 1
+    if out_of_range:
+        raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
+
+
+def _roll(counters: Sequence[Counters]) -> None:
+    for each in counters:
+        each.roll()
 
 
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-class _Inline:
-    """The same verbs to await. None but `await_room` ever waits, so the others run where they are called."""
-
-    __slots__ = ("_ledger",)
-
-    def __init__(self, ledger: MemoryLedger) -> None:
-        self._ledger = ledger
-
-    async def reserve(
-        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None
-    ) -> ReserveOutcome:
-        return self._ledger.reserve(hold_id, scopes, amounts, room)
-
-    async def forward(self, hold_id: str) -> None:
-        self._ledger.forward(hold_id)
-
-    async def commit(self, hold_id: str, amounts: Amounts, uncertain: bool = False) -> Settled:
-        return self._ledger.commit(hold_id, amounts, uncertain)
-
-    async def release(self, hold_id: str) -> bool:
-        return self._ledger.release(hold_id)
-
-    async def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return self._ledger.charge(charge_id, scopes, amounts)
-
-    async def await_room(self, version: int, timeout: float) -> bool:
-        return await self._ledger.await_room_async(version, timeout)
-
-    async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return self._ledger.balances(scopes)
-
-    async def remaining(self, scopes: Sequence[Scope]) -> Limits:
-        return self._ledger.remaining(scopes)

@@ -48,6 +48,10 @@ class FakeClock:
         """The start plus every second that has passed (UTC)."""
         return self._start + timedelta(seconds=self.monotonic())
 
+    def now_ms(self) -> int:
+        """The same in milliseconds since 1970 began."""
+        return int(self.now().timestamp() * 1000)
+
     def monotonic(self) -> float:
         """Seconds that have passed since the start."""
         with self._lock:

@@ -1,0 +1,123 @@
+"""The counters of one scope in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from budget_guard.clock import Clock
+from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
+from budget_guard.ledger.base import Balance, Revoked
+from budget_guard.scope import Scope
+from budget_guard.window import Window, window_end, window_start
+
+
+class Counters:
+    """What is committed and reserved in one scope, in its present window. Not thread-safe."""
+
+    __slots__ = (
+        "_clock",
+        "_ends",
+        "archived",
+        "committed",
+        "limited",
+        "limits",
+        "open_holds",
+        "owner",
+        "reserved",
+        "revoked",
+        "scope",
+        "start",
+        "window",
+    )
+
+    def __init__(self, scope: Scope, clock: Clock) -> None:
+        self._clock = clock
+        self.scope = scope
+        self.owner: str | None = None
+        """Who opened it; None before anybody did."""
+        self.limits = Limits()
+        self.limited: tuple[tuple[int, int], ...] = ()
+        """The dimensions that have a limit, each with it."""
+        self.window: Window = "none"
+        self.start: datetime | None = None
+        """When the present window began."""
+        self._ends: datetime | None = None
+        self.committed = NOTHING
+        self.reserved = NOTHING
+        self.archived = NOTHING
+        """The part of what is committed whose holds are forgotten."""
+        self.open_holds = 0
+        self.revoked: Revoked | None = None
+
+    def set_limits(self, limits: Limits, window: Window) -> None:
+        """Replace the ceilings."""
+        self.limits = limits
+        self.limited = tuple((i, limit) for i, limit in enumerate(limits) if limit is not None)
+        if window != self.window:
+            self.window = window
+            self._begin()
+
+    def is_in(self, start: datetime | None) -> bool:
+        """Whether the window that began at *start* is the present one."""
+        return start is None or self.start == start
+
+    def roll(self) -> None:
+        """Count from nothing again if the next window has begun. Never back, whatever the clock does."""
+        if self._ends is not None and self._clock.now() >= self._ends:
+            self.committed = self.reserved = self.archived = NOTHING
+            self.open_holds = 0
+            self._begin()
+
+    def _begin(self) -> None:
+        self.start = window_start(self.window, self._clock.now())
+        self._ends = None if self.start is None else window_end(self.window, self.start)
+
+    def balance(self) -> Balance:
+        """The counters as they are."""
+        return Balance(
+            self.scope,
+            self.limits,
+            self.committed,
+            self.reserved,
+            self.open_holds,
+            self.revoked,
+            self.window,
+            self.start,
+        )
+
+    def blocking(self, room: Amounts) -> int | None:
+        """The first dimension whose limit *room* would pass."""
+        committed, reserved = self.committed, self.reserved
+        for i, limit in self.limited:
+            if committed[i] + reserved[i] + room[i] > limit:
+                return i
+        return None
+
+    def hold(self, amounts: Amounts) -> None:
+        """Hold *amounts*."""
+        self.reserved = self.reserved.plus(amounts)
+        self.open_holds += 1
+
+    def settle(self, held: Amounts, spent: Amounts) -> None:
+        """Give *held* back and book *spent*."""
+        self.reserved = self.reserved.minus(held)
+        self.open_holds -= 1
+        if spent is not NOTHING:
+            self.committed = self.committed.plus(spent)
+
+    def book(self, spent: Amounts, replaced: Amounts = NOTHING) -> None:
+        """Book *spent* in the place of *replaced*."""
+        self.committed = self.committed.plus(spent).minus(replaced)
+
+
+def least_left(counters: Sequence[Counters] | Sequence[Balance]) -> Limits:
+    """limit - committed - reserved in every dimension, in the scope that has least of it."""
+    least: list[int | None] = [None] * len(DIMENSIONS)
+    for scope in counters:
+        for i, limit in enumerate(scope.limits):
+            if limit is not None:
+                left, before = limit - scope.committed[i] - scope.reserved[i], least[i]
+                if before is None or left < before:
+                    least[i] = left
+    return Limits._make(least)
