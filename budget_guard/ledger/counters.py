@@ -24,6 +24,7 @@ class Counters:
         "limits",
         "open_holds",
         "owner",
+        "period",
         "reserved",
         "revoked",
         "scope",
@@ -43,6 +44,8 @@ class Counters:
         self.start: datetime | None = None
         """When the present window began."""
         self._ends: datetime | None = None
+        self.period = 0
+        """How many windows have ended. A hold belongs to the one in which it was made."""
         self.committed = NOTHING
         self.reserved = NOTHING
         self.archived = NOTHING
@@ -51,22 +54,19 @@ class Counters:
         self.revoked: Revoked | None = None
 
     def set_limits(self, limits: Limits, window: Window) -> None:
-        """Replace the ceilings."""
+        """Replace the ceilings. What is counted so far stays counted, in a new kind of window too."""
         self.limits = limits
         self.limited = tuple((i, limit) for i, limit in enumerate(limits) if limit is not None)
         if window != self.window:
             self.window = window
             self._begin()
 
-    def is_in(self, start: datetime | None) -> bool:
-        """Whether the window that began at *start* is the present one."""
-        return start is None or self.start == start
-
     def roll(self) -> None:
         """Count from nothing again if the next window has begun. Never back, whatever the clock does."""
         if self._ends is not None and self._clock.now() >= self._ends:
             self.committed = self.reserved = self.archived = NOTHING
             self.open_holds = 0
+            self.period += 1
             self._begin()
 
     def _begin(self) -> None:

@@ -23,6 +23,7 @@ from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.counters import Counters
 from budget_guard.scope import Scope
 
+Verb: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 
 
@@ -36,51 +37,62 @@ class Hold:
         "expires",
         "id",
         "open",
+        "periods",
         "scopes",
-        "starts",
         "state",
         "suspend",
         "suspended_at",
         "uncertain",
+        "verb",
     )
 
     def __init__(
-        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, *, open: bool
+        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, *, verb: Verb
     ) -> None:
         self.id = hold_id
+        self.verb: Verb = verb
+        """What the ledger first heard of it by: a charge or an adjustment is no hold."""
         self.scopes = tuple(scopes)
         self.counters = counters
         self.amounts = amounts
-        self.open = open
+        self.open = verb == "reserve"
         """Whether the amounts are still held: reserved, forwarded or suspended."""
-        self.state: State = "reserved" if open else "released"
+        self.state: State = "reserved" if self.open else "released"
         self.charged: Amounts | None = None
         self.uncertain = False
-        self.starts: tuple[datetime | None, ...] | None = None
-        """The window of each scope that it belongs to; None where no scope has one."""
+        self.periods: tuple[int, ...] = ()
+        """The window of each scope that it belongs to; empty where that is the first one of each."""
         self.expires: float | None = None
         """When its time is up, on the clock's monotonic scale."""
         self.suspend = True
         self.suspended_at: datetime | None = None
 
-    def must_match(self, scopes: Sequence[Scope], amounts: Amounts) -> None:
-        """Check that a repeated verb names the same hold.
+    def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
+        """Check that *verb* is repeated with the same parameters.
 
         Raises:
-            ReservationConflict: If it does not.
+            ReservationConflict: If it is not.
         """
-        self.must_be_in(scopes)
+        if self.verb != verb:
+            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.verb} before: not for {verb}")
+        self._must_be_in(scopes)
         if self.amounts != amounts:
             raise ReservationConflict(
                 reservation_id=self.id, detail=f"holds {self.amounts} and was asked to hold {amounts}"
             )
 
-    def must_be_in(self, scopes: Sequence[Scope]) -> None:
-        """Check that a verb names the hold's own scopes.
+    def must_be_hold(self, scopes: Sequence[Scope] | None = None) -> None:
+        """Check that it is a hold, and where *scopes* are given, that they are its own.
 
         Raises:
-            ReservationConflict: If it does not.
+            ReservationConflict: If it is not, or they are not.
         """
+        if self.verb in ("charge", "adjust"):
+            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.verb} before: it is no hold")
+        if scopes is not None:
+            self._must_be_in(scopes)
+
+    def _must_be_in(self, scopes: Sequence[Scope]) -> None:
         if self.scopes is not scopes and self.scopes != tuple(scopes):
             held, asked = (", ".join(map(str, each)) for each in (self.scopes, scopes))
             raise ReservationConflict(reservation_id=self.id, detail=f"was made in {held}, not in {asked}")
@@ -101,9 +113,9 @@ class Hold:
                         reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
                     )
                 return False
-        starts, held = self.starts, self.amounts
+        periods, held = self.periods, self.amounts
         for i, counters in enumerate(self.counters):
-            if starts is None or counters.is_in(starts[i]):
+            if counters.period == (periods[i] if periods else 0):
                 if self.open:
                     counters.settle(held, amounts)
                 else:
@@ -114,11 +126,27 @@ class Hold:
         self.uncertain = uncertain
         return True
 
+    def forward(self) -> None:
+        """Note that the call was sent.
+
+        Raises:
+            ReservationConflict: If nothing is held for it any more.
+        """
+        if self.state == "reserved":
+            self.state = "forwarded"
+        elif self.state in ("expired", "released"):
+            raise ReservationConflict(
+                reservation_id=self.id, detail=f"is {self.state}: its call must not be sent, reserve it anew"
+            )
+
+    def counted_in(self) -> list[Counters]:
+        """The scopes in whose present window it is counted."""
+        periods = self.periods
+        return [each for i, each in enumerate(self.counters) if each.period == (periods[i] if periods else 0)]
+
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""
-        starts = self.starts
-        for i, counters in enumerate(self.counters):
-            if starts is None or counters.is_in(starts[i]):
-                counters.settle(self.amounts, NOTHING)
+        for counters in self.counted_in():
+            counters.settle(self.amounts, NOTHING)
         self.state = state
         self.open = False

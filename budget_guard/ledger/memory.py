@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.dimension import NOTHING, Amounts, Limits
-from budget_guard.errors import ForeignRun, ReservationConflict, StaleReservation, UnknownReservation
+from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
     MOST,
+    MOST_LIMIT,
     AsyncLedger,
     Balance,
     Refused,
@@ -23,7 +26,7 @@ from budget_guard.ledger.base import (
     Suspended,
 )
 from budget_guard.ledger.counters import Counters, least_left
-from budget_guard.ledger.hold import Hold
+from budget_guard.ledger.hold import Hold, Verb
 from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -58,6 +61,7 @@ class MemoryLedger:
         self.aio: AsyncLedger = InlineLedger(self, self._await_room)
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+        _check_limits(limits)
         with self._lock:
             counters = self._opened(scope)
             if counters.owner is not None and counters.owner != owner:
@@ -78,10 +82,14 @@ class MemoryLedger:
         suspend: bool = True,
     ) -> ReserveOutcome:
         _check(amounts)
+        if room is not None and room is not amounts:
+            _check(room)
+        if ttl_s is not None:
+            _check_ttl(ttl_s)
         with self._lock:
             known = self._holds.get(hold_id)
             if known is not None:
-                self._must_be_held(known, scopes, amounts)
+                known.must_match("reserve", scopes, amounts)
                 return HELD
             if self._forgotten:
                 self._must_be_young(hold_id)
@@ -96,23 +104,23 @@ class MemoryLedger:
                     blocking = counters.blocking(room)
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
-            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, open=True)
+            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, verb="reserve")
             for counters in found:
                 counters.hold(amounts)
             if self._windowed:
-                hold.starts = tuple(counters.start for counters in found)
+                hold.periods = tuple(counters.period for counters in found)
+            hold.suspend = suspend
             if ttl_s is not None:
-                hold.suspend = suspend
                 self._expire_in(hold, ttl_s)
             return HELD
 
     def forward(self, hold_id: str) -> None:
         with self._lock:
             hold = self._hold(hold_id)
-            if hold.state == "reserved":
-                hold.state = "forwarded"
+            hold.forward()
 
     def extend(self, hold_id: str, ttl_s: float) -> bool:
+        _check_ttl(ttl_s)
         with self._lock:
             hold = self._hold(hold_id)
             if not hold.open:
@@ -127,9 +135,9 @@ class MemoryLedger:
         with self._lock:
             hold = self._holds.get(hold_id)
             if hold is None:
-                hold = self._lost(hold_id, scopes, amounts)
+                hold = self._lost(hold_id, scopes, amounts, "commit")
             else:
-                hold.must_be_in(scopes)
+                hold.must_be_hold(scopes)
             if self._windowed:
                 _roll(hold.counters)
             was_open = hold.open
@@ -143,9 +151,9 @@ class MemoryLedger:
         with self._lock:
             hold = self._holds.get(hold_id)
             if hold is None:
-                self._lost(hold_id, scopes, NOTHING)
+                self._lost(hold_id, scopes, NOTHING, "release")
                 return False
-            hold.must_be_in(scopes)
+            hold.must_be_hold(scopes)
             if self._windowed:
                 _roll(hold.counters)
             if not hold.open:
@@ -161,10 +169,9 @@ class MemoryLedger:
             found = self._find(scopes)
             known = self._holds.get(charge_id)
             if known is None:
-                known = self._lost(charge_id, scopes, amounts)
-                known.commit(amounts, uncertain=False)
+                self._lost(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
             else:
-                known.must_match(scopes, amounts)
+                known.must_match("charge", scopes, amounts)
             for counters in found:
                 blocking = counters.blocking(NOTHING)
                 if blocking is not None:
@@ -177,12 +184,12 @@ class MemoryLedger:
             counters = self._find((scope,))[0]
             known = self._holds.get(adjust_id)
             if known is not None:
-                known.must_match((scope,), change)
+                known.must_match("adjust", (scope,), change)
                 return counters.committed
             then = counters.committed.plus(change)
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
-            self._lost(adjust_id, (scope,), change).commit(change, uncertain=False)
+            self._lost(adjust_id, (scope,), change, "adjust").commit(change, uncertain=False)
             self._gave_room()
             return then
 
@@ -248,12 +255,11 @@ class MemoryLedger:
             _roll(list(self._scopes.values()))
             sums = {scope: (NOTHING, counters.archived, 0) for scope, counters in self._scopes.items()}
             for hold in self._holds.values():
-                for i, counters in enumerate(hold.counters):
-                    if hold.starts is None or counters.is_in(hold.starts[i]):
-                        reserved, committed, holds = sums[counters.scope]
-                        if hold.open:
-                            reserved, holds = reserved.plus(hold.amounts), holds + 1
-                        sums[counters.scope] = (reserved, committed.plus(hold.charged or NOTHING), holds)
+                for counters in hold.counted_in():
+                    reserved, committed, holds = sums[counters.scope]
+                    if hold.open:
+                        reserved, holds = reserved.plus(hold.amounts), holds + 1
+                    sums[counters.scope] = (reserved, committed.plus(hold.charged or NOTHING), holds)
             for scope, counters in self._scopes.items():
                 for name, counted, real in zip(
                     ("reserved", "committed", "open_holds"),
@@ -285,6 +291,7 @@ class MemoryLedger:
         if hold is None:
             self._must_be_young(hold_id)
             raise UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
+        hold.must_be_hold()
         return hold
 
     def _must_be_young(self, hold_id: str) -> None:
@@ -293,18 +300,13 @@ class MemoryLedger:
                 reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
             )
 
-    def _must_be_held(self, hold: Hold, scopes: Sequence[Scope], amounts: Amounts) -> None:
-        if hold.state == "released" and hold.amounts is NOTHING and amounts != NOTHING:
-            raise ReservationConflict(reservation_id=hold.id, detail="was released before it was made")
-        hold.must_match(scopes, amounts)
-
-    def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Hold:
+    def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, verb: Verb) -> Hold:
         """A record for what the ledger hears of for the first time, and holds nothing for."""
         self._must_be_young(hold_id)
         found = self._find(scopes)
-        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, open=False)
+        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, verb=verb)
         if self._windowed:
-            hold.starts = tuple(counters.start for counters in found)
+            hold.periods = tuple(counters.period for counters in found)
         self._settle(hold)
         return hold
 
@@ -315,9 +317,8 @@ class MemoryLedger:
             del self._holds[oldest.id]
             self._forgotten = max(self._forgotten, oldest.id[:12])
             if oldest.charged is not None:
-                for i, counters in enumerate(oldest.counters):
-                    if oldest.starts is None or counters.is_in(oldest.starts[i]):
-                        counters.archived = counters.archived.plus(oldest.charged)
+                for counters in oldest.counted_in():
+                    counters.archived = counters.archived.plus(oldest.charged)
 
     def _expire_in(self, hold: Hold, ttl_s: float) -> None:
         hold.expires = self._clock.monotonic() + ttl_s
@@ -365,7 +366,7 @@ class MemoryLedger:
             self._room.notify_all()
         if self._futures:
             for loop, future in self._futures:
-                if not loop.is_closed():
+                with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
                     loop.call_soon_threadsafe(_wake, future)
             self._futures.clear()
 
@@ -378,6 +379,17 @@ def _check(amounts: Amounts) -> None:
         out_of_range = 1
     if out_of_range:
         raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
+
+
+def _check_limits(limits: Limits) -> None:
+    for name, limit in zip(Limits._fields, limits, strict=True):
+        if limit is not None and not (isinstance(limit, int) and 0 <= limit <= MOST_LIMIT):
+            raise ValueError(f"{name}={limit!r} must be None or a whole number from 0 to {MOST_LIMIT}")
+
+
+def _check_ttl(ttl_s: float) -> None:
+    if not 0 < ttl_s < math.inf:
+        raise ValueError(f"ttl_s={ttl_s!r} must be a number of seconds above 0")
 
 
 def _roll(counters: Sequence[Counters]) -> None:
