@@ -15,7 +15,9 @@ from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
     BudgetRevoked,
+    ForeignRun,
     InvalidDowngradeError,
+    LedgerUnavailable,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -28,6 +30,15 @@ from budget_guard.reservation import Reservation
 from budget_guard.run import Run
 
 _log = logging.getLogger("budget_guard")
+
+_REFUSALS = (
+    BudgetExceeded,
+    BudgetRevoked,
+    UnknownPriceError,
+    UnboundedCallError,
+    InvalidDowngradeError,
+    ForeignRun,
+)
 
 
 class Gate:
@@ -48,6 +59,8 @@ class Gate:
         advisory = self._run.budget.mode == "advisory_estimate"
         deadline: float | None = None
         try:
+            for each in self._run.kept:
+                yield from each.keep()
             while True:
                 late = self._run.too_late()
                 if late is not None and not advisory:
@@ -71,8 +84,35 @@ class Gate:
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
             return self._admitted(decision_id, call, plan, refused)
-        except (BudgetExceeded, BudgetRevoked, UnknownPriceError, UnboundedCallError, InvalidDowngradeError) as error:
+        except LedgerUnavailable as error:
+            return self._without_ledger(decision_id, call, plan, error)
+        except _REFUSALS as error:
             return self._blocked(decision_id, call, plan, error)
+
+    def _without_ledger(
+        self, decision_id: str, call: ModelCall | ToolCall, plan: Plan | None, error: LedgerUnavailable
+    ) -> Decision:
+        """Decide where nobody can say what is left: by the mode, loudly."""
+        run = self._run
+        try:
+            if not run.fails_open:
+                raise error
+            late = run.too_late()
+            stop = run.revoked or (None if run.budget.mode == "advisory_estimate" else late)
+            if stop is not None:
+                raise stop
+            if isinstance(call, ToolCall):
+                plan = plan_tool(call)
+            elif plan is None:
+                left, admission = run.budget.limits, run.admission
+                plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
+            _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan.rung.model, error)
+            return self._admitted(decision_id, call, plan, error)
+        except LedgerUnavailable:
+            _log.error("budget_guard %s: %s is refused: %s", run.scope, call[0], error)
+            return self._blocked(decision_id, call, plan, error)
+        except _REFUSALS as refused:
+            return self._blocked(decision_id, call, plan, refused)
 
     def _attempt(
         self, budget: Budget, decision_id: str, call: ModelCall | ToolCall
@@ -106,7 +146,9 @@ class Gate:
         try:
             outcome: ReserveOutcome = yield "reserve", (decision_id, self._run.scopes, plan.amounts, needed)
             return outcome
-        except BaseException:  # a lost reply, a cancellation: it may hold all the same, and nobody would know the id
+        except LedgerUnavailable:
+            raise  # whoever is to try again later sees to it
+        except BaseException:  # a cancellation: it may hold all the same, and nobody would know the id
             try:
                 yield "release", (decision_id, self._run.scopes)
             except Exception as error:

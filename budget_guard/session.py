@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -15,11 +16,13 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
-from budget_guard.flow import adrive, drive
+from budget_guard.flow import Flow, adrive, drive
 from budget_guard.gate import Gate
+from budget_guard.kept import Kept
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
+from budget_guard.outage import OnLedgerError, fails_open
 from budget_guard.pricing import PriceLike, PriceTable
 from budget_guard.report import BudgetReport, as_plain
 from budget_guard.run import Run
@@ -75,6 +78,14 @@ class SessionHandle:
         """Book *cost* dollars that were already spent on *tool*. As `Session.charge`."""
         self.session.charge(tool, cost, agent=agent)
 
+    def close(self) -> None:
+        """Give up what is kept for the session alone, such as its place among the live runs. As `Session.close`."""
+        self.session.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await self.session.aclose()
+
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event; returns how to stop. As `Session.subscribe`."""
         return self.session.subscribe(subscriber)
@@ -93,9 +104,15 @@ class Session:
         tags: Whom the run is attributed to, for the report alone.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         clock: Where time comes from.
+        owner: Whose the run is: under another owner its id is refused.
+        kept: What to keep up while the session lives. With it, the scopes are the caller's to open.
+        decisions: Where the decisions are logged; a log of its own by default.
+        on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
+            it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
 
     Raises:
         InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
+        ForeignRun: If the run's id is another owner's.
         ValueError: If a price makes no sense.
     """
 
@@ -109,6 +126,10 @@ class Session:
         tags: Mapping[str, str] | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        owner: str = "",
+        kept: Sequence[Kept] = (),
+        decisions: deque[Decision] | None = None,
+        on_ledger_error: OnLedgerError | None = None,
     ) -> None:
         prices = PriceTable.bundled()
         if pricing:
@@ -120,10 +141,16 @@ class Session:
         self._tags = dict(tags or {})
         self._scope = Scope("run", self.id)
         self._ledger: Ledger = ledger or MemoryLedger(clock=clock)
-        self._ledger.set_limits(self._scope, budget.limits, budget.window)
+        self._owner = owner
+        if not kept:
+            self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
+        self._run.kept = tuple(kept)
+        self._run.fails_open = fails_open(budget.mode, on_ledger_error)
+        if decisions is not None:
+            self._run.books.timeline.decisions = decisions
         self._accountant = Accountant(self._run)
         self._gate = Gate(self._run, self._accountant)
 
@@ -131,6 +158,16 @@ class Session:
     def budget(self) -> Budget:
         """The budget, with its limits as they are now."""
         return self._run.budget
+
+    @property
+    def scope(self) -> Scope:
+        """The run's scope in the ledger."""
+        return self._scope
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the session's counters live."""
+        return self._ledger
 
     @property
     def spent_usd(self) -> Decimal:
@@ -223,7 +260,7 @@ class Session:
         run = self._run
         with run.books.lock:
             raised = run.budget.raised(**limits)
-            self._ledger.set_limits(self._scope, raised.limits, raised.window)
+            self._ledger.set_limits(self._scope, raised.limits, raised.window, self._owner)
             run.set_budget(raised)
             self.times_raised += 1
         run.books.limits_raised()
@@ -268,18 +305,35 @@ class Session:
         self.charge(tool, cost, agent=agent)
         return value
 
+    def close(self) -> None:
+        """Stop the run's time, and give up what is kept for the session alone, such as its place among the live runs.
+
+        Calls in flight settle as usual. A session that goes on calling takes its place again.
+        """
+        self._run.books.timeline.end()
+        drive(self._drop(), self._ledger)
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        self._run.books.timeline.end()
+        await adrive(self._drop(), self._ledger.aio)
+
+    def _drop(self) -> Flow[None]:
+        for kept in self._run.kept:
+            yield from kept.drop()
+
     def __enter__(self) -> Session:
         self._run.books.timeline.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run.books.timeline.end()
+        self.close()
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
-        self.__exit__()
+        await self.aclose()
 
     def _balance(self) -> Balance:
         return self._ledger.balances((self._scope,))[0]
