@@ -6,6 +6,7 @@ import math
 from operator import index
 
 from budget_guard.dimension import Amounts, Limits
+from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import MOST, MOST_LIMIT
 
 
@@ -16,10 +17,15 @@ def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
         ValueError: If one is none, or is not from *least* to `MOST`.
     """
     try:
+        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
+        bits = cost | input_tokens | output_tokens | total_tokens | requests | tool_calls
+        if type(bits) is int and not bits >> 53:
+            return amounts
         checked = Amounts._make(map(index, amounts))
+        out_of_range = min(checked) < least or max(checked) > MOST
     except TypeError:  # a float, NaN included
-        checked = None
-    if checked is None or min(checked) < least or max(checked) > MOST:
+        checked, out_of_range = amounts, True
+    if out_of_range:
         raise ValueError(f"{amounts} must be whole numbers from {least} to {MOST}")
     return checked
 
@@ -43,6 +49,16 @@ def check_ttl(ttl_s: float) -> None:
     """
     if not 0 < ttl_s < math.inf:
         raise ValueError(f"ttl_s={ttl_s!r} must be a number of seconds above 0")
+
+
+def check_id(hold_id: str) -> None:
+    """Check that *hold_id* is one, and can be stored.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    check_text("hold_id", hold_id)
+    made_ms(hold_id)
 
 
 def check_text(name: str, value: str) -> None:

@@ -27,6 +27,7 @@ from budget_guard.ledger.sqlite_rows import (
     SELECT_SCOPES,
     UPDATE_HOLD,
     UPDATE_SCOPE,
+    Group,
     Row,
     StoredCounters,
     StoredHold,
@@ -83,8 +84,11 @@ class Books:
         self._time = _Time(moment(self._now))
         self._by_scope: dict[Scope, StoredCounters] = {}
         self._by_key: dict[int, StoredCounters] = {}
-        self._by_keys: dict[str, list[StoredCounters]] = {}
+        self._groups: dict[tuple[Scope, ...] | str, Group] = {}
+        """By the scopes, and by their keys."""
         self._holds: dict[str, StoredHold] = {}
+        self._nearly_full = False
+        """Whether a sum is so large that it might become too large for its row."""
         self._swept = False
 
     # the verbs
@@ -114,10 +118,10 @@ class Books:
         suspend: bool,
     ) -> ReserveOutcome:
         amounts = checked_amounts(amounts)
-        if room is not None:
+        if room is not None and room is not amounts:
             room = checked_amounts(room)
         expires_at = self._in(self._hold_ttl_s if ttl_s is None else ttl_s)
-        known = self._known(hold_id)
+        known = self._holds.get(hold_id)
         if known is not None:
             known.must_match("reserve", scopes, amounts)
             return HELD
@@ -125,7 +129,8 @@ class Books:
         if not self._swept:
             self._swept = True
             self.sweep(_SWEPT_AT_ONCE)
-        found = self._find(scopes)
+        group = self._find(scopes)
+        found = group.counters
         for counters in found:
             if counters.revoked is not None:
                 return counters.revoked
@@ -134,8 +139,8 @@ class Books:
                 blocking = counters.blocking(room)
                 if blocking is not None:
                     return self._refused(counters, blocking, found, room)
-        _must_fit(found, amounts)
-        hold = self._holds[hold_id] = StoredHold.new(hold_id, found, amounts, "reserve")
+        self._must_fit(found, amounts)
+        hold = self._holds[hold_id] = StoredHold.new(hold_id, group, amounts, "reserve")
         for counters in found:
             counters.hold(amounts)
         hold.suspend = suspend
@@ -157,27 +162,25 @@ class Books:
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Settled:
         amounts = checked_amounts(amounts)
-        hold = self._known(hold_id)
-        if hold is not None:
-            hold.must_be_hold(scopes)
-        found = self._find(scopes)
-        _must_fit(found, amounts)
+        hold = self._holds.get(hold_id)
         if hold is None:
-            hold = self._lost(hold_id, found, amounts, "commit")
+            hold = self._lost(hold_id, self._find(scopes), amounts, "commit")
+        else:
+            hold.must_be_hold(scopes)
+            self._must_fit(hold.group.counters, amounts)
         was_open = hold.open
         if hold.commit(amounts, uncertain):
             if was_open:
                 self._number(hold)
             self._version += 1
-        return Settled(found[0].committed, hold.charged or NOTHING, hold.uncertain)
+        return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
-        hold = self._known(hold_id)
+        hold = self._holds.get(hold_id)
         if hold is None:
             self._lost(hold_id, self._find(scopes), NOTHING, "release")
             return False
         hold.must_be_hold(scopes)
-        self._find(scopes)
         if not hold.open:
             return False
         self._free(hold, "released")
@@ -185,11 +188,11 @@ class Books:
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
         amounts = checked_amounts(amounts)
-        found = self._find(scopes)
-        known = self._known(charge_id)
+        group = self._find(scopes)
+        found = group.counters
+        known = self._holds.get(charge_id)
         if known is None:
-            _must_fit(found, amounts)
-            self._lost(charge_id, found, amounts, "charge").commit(amounts, uncertain=False)
+            self._lost(charge_id, group, amounts, "charge").commit(amounts, uncertain=False)
         else:
             known.must_match("charge", scopes, amounts)
         for counters in found:
@@ -201,22 +204,21 @@ class Books:
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         change = checked_amounts(change, -MOST)
         check_text("reason", reason)
-        found = self._find((scope,))
-        counters = found[0]
-        known = self._known(adjust_id)
+        group = self._find((scope,))
+        counters = group.counters[0]
+        known = self._holds.get(adjust_id)
         if known is not None:
             known.must_match("adjust", (scope,), change)
             return counters.committed
         then = counters.committed.plus(change)
         if min(then) < 0:
             raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
-        _must_fit(found, change)
-        self._lost(adjust_id, found, change, "adjust", reason).commit(change, uncertain=False)
+        self._lost(adjust_id, group, change, "adjust", reason).commit(change, uncertain=False)
         self._version += 1
         return then
 
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return [counters.balance() for counters in self._find(scopes)]
+        return [counters.balance() for counters in self._find(scopes).counters]
 
     def revoke(self, scope: Scope, reason: str) -> None:
         check_text("reason", reason)
@@ -233,21 +235,24 @@ class Books:
         return True
 
     def sweep(self, most: int) -> int:
-        self.save()
         due = self._db.execute(
             "SELECT id FROM hold"
             " WHERE state IN ('reserved', 'forwarded') AND expires_at <= ? ORDER BY expires_at LIMIT ?",
             (self._now, most),
         ).fetchall()
+        self.load([hold_id for (hold_id,) in due])
+        swept = 0
         for (hold_id,) in due:
-            hold = self._hold(hold_id)
+            hold = self._holds[hold_id]
+            if hold.state not in ("reserved", "forwarded") or hold.expires is None or hold.expires > self._now:
+                continue  # settled or extended in this very batch
+            swept += 1
             if hold.state == "forwarded" and hold.suspend:
                 hold.state = "suspended"
                 hold.suspended_at = self._time.now()
             else:
-                self._find(hold.scopes)
                 self._free(hold, "expired")
-        return len(due)
+        return swept
 
     def suspended(self, most: int) -> Sequence[Suspended]:
         self.save()
@@ -260,7 +265,7 @@ class Books:
     def audit(self) -> Sequence[str]:
         wrong = [str(row[0]) for row in self._db.execute("PRAGMA quick_check") if row[0] != "ok"]
         for row in self._db.execute(SELECT_SCOPES):
-            self._keep(StoredCounters.of(row, self._time)).roll()
+            self._keep(row)
         sums = {scope: (NOTHING, counters.archived, 0) for scope, counters in self._by_scope.items()}
         for hold in self._select("", ()):
             for counters in hold.counted_in():
@@ -276,6 +281,13 @@ class Books:
         return wrong
 
     # the transaction
+
+    def load(self, hold_ids: Sequence[str]) -> None:
+        """Read those of *hold_ids* that the file knows."""
+        missing = tuple({hold_id for hold_id in hold_ids if hold_id not in self._holds})
+        if missing:
+            for hold in self._select(f"WHERE id IN (?{', ?' * (len(missing) - 1)})", missing):
+                self._holds[hold.id] = hold
 
     def forget(self) -> None:
         """Forget the oldest settled holds beyond those to be retained, a slice of them at most."""
@@ -326,59 +338,50 @@ class Books:
         if counters is None:
             row = self._db.execute(f"{SELECT_SCOPES} WHERE kind = ? AND id = ?", tuple(scope)).fetchone()
             if row is not None:
-                counters = self._keep(StoredCounters.of(row, self._time))
+                counters = self._keep(row)
         return counters
 
     def _opened(self, scope: Scope) -> StoredCounters:
         counters = self._counters(scope)
         if counters is None:
-            blank = StoredCounters.of(
-                (0, *scope, None, "none", None, 0, None, None, 0, *Limits(), *NOTHING * 3), self._time
-            )
-            key = self._db.execute(INSERT_SCOPE, (*scope, *blank.row())).lastrowid
-            assert key is not None
-            blank.key = key
-            counters = self._keep(blank)
+            row = (None, "none", None, 0, None, None, 0, *Limits(), *NOTHING * 3)
+            key = self._db.execute(INSERT_SCOPE, (*scope, *row)).lastrowid
+            counters = self._keep((key, *scope, *row))
         return counters
 
-    def _keep(self, counters: StoredCounters) -> StoredCounters:
+    def _keep(self, row: Row) -> StoredCounters:
+        counters = StoredCounters.of(row, self._time)
+        counters.roll()  # once is enough: the time stands still
+        self._nearly_full = self._nearly_full or counters.largest > _FULL
         self._by_scope[counters.scope] = self._by_key[counters.key] = counters
         return counters
 
-    def _find(self, scopes: Sequence[Scope]) -> list[StoredCounters]:
-        found: list[StoredCounters] = []
-        for scope in scopes:
-            counters = self._counters(scope)
-            if counters is None:
-                raise KeyError(scope)
-            counters.roll()
-            found.append(counters)
-        return found
+    def _find(self, scopes: Sequence[Scope]) -> Group:
+        scopes = tuple(scopes)
+        group = self._groups.get(scopes)
+        if group is None:
+            found = [self._counters(scope) for scope in scopes]
+            if None in found:
+                raise KeyError(scopes[found.index(None)])
+            group = self._groups[scopes] = Group.of([each for each in found if each is not None])
+        return group
 
-    def _of(self, keys: str) -> list[StoredCounters]:
-        """The counters of the scopes with *keys*."""
-        found = self._by_keys.get(keys)
-        if found is None:
-            found = self._by_keys[keys] = [self._by_key.get(key) or self._load(key) for key in json.loads(keys)]
-        return found
+    def _group(self, keys: str) -> Group:
+        group = self._groups.get(keys)
+        if group is None:
+            found = [self._by_key.get(key) or self._load(key) for key in json.loads(keys)]
+            group = self._groups[keys] = self._find([each.scope for each in found])
+        return group
 
     def _load(self, key: int) -> StoredCounters:
-        row = self._db.execute(f"{SELECT_SCOPES} WHERE key = ?", (key,)).fetchone()
-        return self._keep(StoredCounters.of(row, self._time))
+        return self._keep(self._db.execute(f"{SELECT_SCOPES} WHERE key = ?", (key,)).fetchone())
 
     def _select(self, where: str, parameters: Sequence[int | str]) -> Iterator[StoredHold]:
         for row in self._db.execute(f"{SELECT_HOLDS} {where}", parameters):
-            yield StoredHold.of(row, self._of(keys_of(row)))
-
-    def _known(self, hold_id: str) -> StoredHold | None:
-        hold = self._holds.get(hold_id)
-        if hold is None:
-            for hold in self._select("WHERE id = ?", (hold_id,)):
-                self._holds[hold_id] = hold
-        return hold
+            yield StoredHold.of(row, self._group(keys_of(row)))
 
     def _hold(self, hold_id: str) -> StoredHold:
-        hold = self._known(hold_id)
+        hold = self._holds.get(hold_id)
         if hold is None:
             self._must_be_young(hold_id)
             raise UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
@@ -398,14 +401,21 @@ class Books:
                 "clock, and give the session and the ledger the same one"
             )
 
-    def _lost(
-        self, hold_id: str, found: Sequence[StoredCounters], amounts: Amounts, verb: Verb, reason: str | None = None
-    ) -> StoredHold:
+    def _lost(self, hold_id: str, group: Group, amounts: Amounts, verb: Verb, reason: str | None = None) -> StoredHold:
         """A record for what the ledger hears of for the first time, and holds nothing for."""
         self._must_be_young(hold_id)
-        hold = self._holds[hold_id] = StoredHold.new(hold_id, found, amounts, verb, reason)
+        self._must_fit(group.counters, amounts)
+        hold = self._holds[hold_id] = StoredHold.new(hold_id, group, amounts, verb, reason)
         self._number(hold)
         return hold
+
+    def _must_fit(self, found: Sequence[StoredCounters], amounts: Amounts) -> None:
+        """Check that no sum passes what a row can keep, before the first one is changed."""
+        if self._nearly_full:
+            for counters in found:
+                for committed, reserved, amount in zip(counters.committed, counters.reserved, amounts, strict=True):
+                    if committed + reserved + amount > _LARGEST:
+                        raise OverflowError(f"{counters.scope} would pass {_LARGEST}, the most that the file can keep")
 
     def _free(self, hold: StoredHold, state: State) -> None:
         hold.free(state)
@@ -431,12 +441,3 @@ class Books:
             self._version,
             least_left(found),
         )
-
-
-def _must_fit(found: Sequence[StoredCounters], amounts: Amounts) -> None:
-    """Check that no sum passes what a row can keep, before the first one is changed."""
-    for counters in found:
-        if counters.largest > _FULL:
-            for committed, reserved, amount in zip(counters.committed, counters.reserved, amounts, strict=True):
-                if committed + reserved + amount > _LARGEST:
-                    raise OverflowError(f"{counters.scope} would pass {_LARGEST}, the most that the file can keep")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from budget_guard.clock import Clock
 from budget_guard.dimension import Amounts, Limits
@@ -120,13 +120,34 @@ class StoredCounters(Counters):
         )
 
 
+class Group(NamedTuple):
+    """The scopes of a hold."""
+
+    scopes: tuple[Scope, ...]
+    counters: Sequence[StoredCounters]
+    keys: str
+    """As the file keeps them."""
+    periods: tuple[int, ...]
+    """As a hold keeps them."""
+
+    @classmethod
+    def of(cls, counters: Sequence[StoredCounters]) -> Group:
+        """The scopes of *counters*, in their present windows."""
+        periods = tuple(each.period for each in counters)
+        return cls(
+            tuple(each.scope for each in counters),
+            counters,
+            json.dumps([each.key for each in counters]),
+            periods if any(periods) else (),
+        )
+
+
 class StoredHold(Hold):
     """One hold, and its row."""
 
-    __slots__ = ("keys", "reason", "saved", "settled")
+    __slots__ = ("group", "reason", "saved", "settled")
 
-    keys: str
-    """The keys of its scopes, as the file keeps them."""
+    group: Group
     reason: str | None
     saved: Row | None
     """What the file holds of what may change; None before it is there."""
@@ -134,27 +155,23 @@ class StoredHold(Hold):
     """Its number among the settled holds."""
 
     @classmethod
-    def new(
-        cls, hold_id: str, counters: Sequence[StoredCounters], amounts: Amounts, verb: Verb, reason: str | None = None
-    ) -> StoredHold:
+    def new(cls, hold_id: str, group: Group, amounts: Amounts, verb: Verb, reason: str | None = None) -> StoredHold:
         """A hold that the file does not know."""
-        made = cls(hold_id, [each.scope for each in counters], counters, amounts, verb=verb)
-        periods = tuple(each.period for each in counters)
-        if any(periods):
-            made.periods = periods
-        made.keys = json.dumps([each.key for each in counters])
+        made = cls(hold_id, group.scopes, group.counters, amounts, verb=verb)
+        made.group = group
+        made.periods = group.periods
         made.reason = reason
         made.saved = None
         made.settled = None
         return made
 
     @classmethod
-    def of(cls, row: Row, counters: Sequence[StoredCounters]) -> StoredHold:
-        """What *row*, of `SELECT_HOLDS`, is, in the scopes of *counters*."""
-        hold_id, verb, keys, periods, reason, suspend = row[:_HELD]
+    def of(cls, row: Row, group: Group) -> StoredHold:
+        """What *row*, of `SELECT_HOLDS`, is, in the scopes of *group*."""
+        hold_id, verb, _, periods, reason, suspend = row[:_HELD]
         state, uncertain, expires_at, suspended_at, settled = row[_STATE:_CHARGED]
-        made = cls(hold_id, [each.scope for each in counters], counters, Amounts._make(row[_HELD:_STATE]), verb=verb)
-        made.keys = keys
+        made = cls(hold_id, group.scopes, group.counters, Amounts._make(row[_HELD:_STATE]), verb=verb)
+        made.group = group
         made.reason = reason
         made.saved = row[_STATE:]
         made.open = state in ("reserved", "forwarded", "suspended")
@@ -175,7 +192,7 @@ class StoredHold(Hold):
         return (
             self.id,
             self.verb,
-            self.keys,
+            self.group.keys,
             json.dumps(self.periods) if self.periods else None,
             self.reason,
             self.suspend,

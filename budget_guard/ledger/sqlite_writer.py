@@ -26,6 +26,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from budget_guard.clock import Clock
 from budget_guard.errors import LedgerUnavailable
+from budget_guard.ledger.checks import check_id
 from budget_guard.ledger.room import Room
 from budget_guard.ledger.sqlite_books import MOST_VERBS, Books
 from budget_guard.ledger.sqlite_file import LedgerFile, is_locked, unavailable
@@ -41,6 +42,8 @@ for most of a second; with these the longest wait of 8 busy processes was a tent
 Answer: TypeAlias = tuple[Any, Exception | None]
 READS = frozenset({Books.version, Books.balances})
 """The verbs that change nothing, and take no lock if only such are waiting."""
+BY_ID = frozenset({Books.reserve, Books.forward, Books.extend, Books.commit, Books.release, Books.charge, Books.adjust})
+"""The verbs whose first argument is an id."""
 
 
 class Request(NamedTuple):
@@ -135,6 +138,8 @@ class Writer:
                 db.close()
 
     def _leave(self, request: Request) -> None:
+        if request.verb in BY_ID:
+            check_id(request.args[0])
         with self._lock:
             if self._closed:
                 raise LedgerUnavailable(detail=f"{self._file.path} was closed")
@@ -186,6 +191,7 @@ class Writer:
             version = books.version()
             if not reads:
                 books.forget()
+            books.load([request.args[0] for request in batch if request.verb in BY_ID])
             answers = [_answer(books, request) for request in batch]
             if not reads:
                 books.save()
