@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from budget_guard.decision import Action, Decision
 from budget_guard.dimension import NOTHING, Limits
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.flow import Flow, adrive, drive
+from budget_guard.journal import Journal
 from budget_guard.kept import RUN_TTL_S, Kept, LiveRun, Opening
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
@@ -21,7 +21,6 @@ from budget_guard.outage import OnLedgerError, fails_open
 from budget_guard.pricing import PriceLike
 from budget_guard.scope import Scope
 from budget_guard.session import Session
-from budget_guard.timeline import KEPT
 
 T = TypeVar("T")
 
@@ -90,7 +89,7 @@ class BudgetAuthority:
         self._clock = clock
         self._run_ttl_s = float(run_ttl_s)
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
-        self._decisions: deque[Decision] = deque(maxlen=KEPT)
+        self._journal = Journal()
 
     def session(
         self,
@@ -218,7 +217,7 @@ class BudgetAuthority:
         if id is not None and kind is None:
             raise ValueError(f"id={id!r} needs its kind: one of {', '.join(map(repr, _CUT_OFF))}")
         prefix = "" if kind is None else f"{_known(kind)}:"
-        latest = list(self._decisions)
+        latest = self._journal.latest()
         return [
             decision
             for decision in latest
@@ -265,8 +264,9 @@ class BudgetAuthority:
             clock=self._clock,
             owner=owner,
             kept=kept,
-            decisions=_Log(self._decisions),
+            journal=self._journal,
             on_ledger_error=self._on_ledger_error,
+            run_ttl_s=self._run_ttl_s,
         )
 
         def open_now() -> Flow[None]:
@@ -334,18 +334,6 @@ class BudgetAuthority:
             places = yield from _look(Scope("live", str(scope)))
             live = 0 if places is None else places.open_holds
         return snapshot_of(balance, live)
-
-
-class _Log(deque[Decision]):
-    """The decisions of one session, which the authority logs as well."""
-
-    def __init__(self, shared: deque[Decision]) -> None:
-        super().__init__(maxlen=KEPT)
-        self._shared = shared
-
-    def append(self, decision: Decision) -> None:
-        super().append(decision)
-        self._shared.append(decision)
 
 
 def _look(scope: Scope) -> Flow[Balance | None]:

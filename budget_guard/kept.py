@@ -49,8 +49,10 @@ class Prolonged:
         self._clock = clock
         self._ttl_s = ttl_s
         self._due = 0.0
-        self.id: str | None = None
-        """The hold's id; None while there is none."""
+        self.id = ""
+        """The hold's id."""
+        self.held = False
+        """Whether there is one, as far as anybody knows."""
 
     def take(self, what: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None) -> Flow[ReserveOutcome]:
         """Hold *amounts* under a new id that has *what* in it."""
@@ -58,27 +60,23 @@ class Prolonged:
         due = self._clock.monotonic() + self._ttl_s / 3
         outcome: ReserveOutcome = yield "reserve", (taken, scopes, amounts, room, self._ttl_s)
         if not isinstance(outcome, (Refused, Revoked)):
-            self.id, self._due = taken, due
+            self.id, self._due, self.held = taken, due, True
         return outcome
 
     def prolong(self) -> Flow[bool]:
         """Prolong it where it is time to; return whether it is still there."""
         now = self._clock.monotonic()
-        if self.id is None:
-            return False
-        if now < self._due:
-            return True
+        if not self.held or now < self._due:
+            return self.held
         self._due = now + self._ttl_s / 3  # set first, so that calls at the same time do it once
         try:
-            open: bool = yield "extend", (self.id, self._ttl_s)
+            self.held = yield "extend", (self.id, self._ttl_s)
         except (UnknownReservation, StaleReservation):
-            open = False
+            self.held = False
         except BaseException:
             self._due = now
             raise
-        if not open:
-            self.id = None
-        return open
+        return self.held
 
 
 class LiveRun:
@@ -106,11 +104,11 @@ class LiveRun:
             )
 
     def drop(self) -> Flow[None]:
-        taken, self._hold.id = self._hold.id, None
-        if taken is None:
+        if not self._hold.held:
             return
+        self._hold.held = False
         try:
-            yield "release", (taken, self._scopes)
+            yield "release", (self._hold.id, self._scopes)
         except LedgerUnavailable as error:
             _log.info("budget_guard: a live run's place is free once its time is up: %s", error)
 

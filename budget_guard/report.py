@@ -84,6 +84,8 @@ class BudgetReport(_Value):
     """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
     breakdown: Breakdown
     by_agent: dict[str, AgentSpend]
+    by_child: dict[str, AgentSpend] = Field(default_factory=dict[str, AgentSpend])
+    """What child sessions took that are closed. It is part of everything else as well."""
     duration_seconds: float
     """From the first call to the last thing that happened, or to now while the session is open."""
     terminated_by: str | None

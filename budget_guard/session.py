@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -12,13 +11,15 @@ from typing import TypeVar
 
 from budget_guard.accountant import Accountant
 from budget_guard.budget import Budget
+from budget_guard.child import ParentHold
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.flow import Flow, adrive, drive
 from budget_guard.gate import Gate
-from budget_guard.kept import Kept
+from budget_guard.journal import Journal
+from budget_guard.kept import RUN_TTL_S, Kept
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
@@ -106,9 +107,10 @@ class Session:
         clock: Where time comes from.
         owner: Whose the run is: under another owner its id is refused.
         kept: What to keep up while the session lives. With it, the scopes are the caller's to open.
-        decisions: Where the decisions are logged; a log of its own by default.
+        journal: Where the decisions are logged as well.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
+        run_ttl_s: Seconds without a call after which a child session's money is suspended.
 
     Raises:
         InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
@@ -128,8 +130,9 @@ class Session:
         clock: Clock = SYSTEM_CLOCK,
         owner: str = "",
         kept: Sequence[Kept] = (),
-        decisions: deque[Decision] | None = None,
+        journal: Journal | None = None,
         on_ledger_error: OnLedgerError | None = None,
+        run_ttl_s: float = RUN_TTL_S,
     ) -> None:
         prices = PriceTable.bundled()
         if pricing:
@@ -149,8 +152,13 @@ class Session:
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
         self._run.kept = tuple(kept)
         self._run.fails_open = fails_open(budget.mode, on_ledger_error)
-        if decisions is not None:
-            self._run.books.timeline.decisions = decisions
+        self._journal = journal
+        if journal is not None:
+            self._run.books.timeline.decisions = journal.log()
+        self._pricing = pricing
+        self._on_ledger_error: OnLedgerError | None = on_ledger_error
+        self._run_ttl_s = run_ttl_s
+        self._is_child = False
         self._accountant = Accountant(self._run)
         self._gate = Gate(self._run, self._accountant)
 
@@ -239,6 +247,7 @@ class Session:
                 remaining=_remaining(balance),
                 breakdown=tally.breakdown(),
                 by_agent=tally.by_agent(),
+                by_child=tally.by_child(),
                 duration_seconds=run.books.timeline.duration(),
                 terminated_by=run.books.terminated_by,
                 unpriced_calls=tally.unpriced_calls,
@@ -248,6 +257,53 @@ class Session:
                 events=latest,
             )
 
+    def child(self, budget: Budget, run_id: str | None = None) -> Session:
+        """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
+
+        All that *budget* allows is held here, and in every ceiling above, while the child is open: nobody else can
+        spend it, and the child can spend no more. Closing the child, best with ``with``, books what it spent and
+        gives the rest back. Its calls stop when this session, or whom it belongs to, is revoked.
+
+        Args:
+            budget: What the child may spend. Every limit that holds here must be set in it, too.
+            run_id: The child's own name, never used before; made up by default.
+
+        Raises:
+            BudgetExceeded: If that much is not left.
+            BudgetRevoked: If this session was cut off.
+            ForeignRun: If *run_id* was used before.
+            ValueError: If the budget leaves out a limit that holds here, or is of a laxer mode.
+        """
+        child, opening = self._child(budget, run_id)
+        drive(opening, self._ledger)
+        return child
+
+    async def achild(self, budget: Budget, run_id: str | None = None) -> Session:
+        """As `child`."""
+        child, opening = self._child(budget, run_id)
+        await adrive(opening, self._ledger.aio)
+        return child
+
+    def _child(self, budget: Budget, run_id: str | None) -> tuple[Session, Flow[None]]:
+        if not isinstance(budget, Budget):
+            raise TypeError(f'budget={budget!r} is not a Budget: write session.child(Budget("$1.00"))')
+        hold = ParentHold(self._run, budget, self._run_ttl_s)
+        child = Session(
+            budget,
+            ledger=self._ledger,
+            run_id=run_id,
+            tags=self._tags,
+            pricing=self._pricing,
+            clock=self._run.clock,
+            owner=f"child-{_new_run_id()}",  # nobody opens it again: what it spent is booked when it is closed
+            kept=(hold,),
+            journal=self._journal,
+            on_ledger_error=self._on_ledger_error,
+            run_ttl_s=self._run_ttl_s,
+        )
+        child._is_child = True
+        return child, hold.open(child._run, child._owner)
+
     def raise_limits(self, **limits: UsdLike | None) -> None:
         """Raise limits of the running session, for example ``raise_limits(max_cost_usd="3.00")``.
 
@@ -255,9 +311,12 @@ class Session:
             **limits: New values of ``max_...`` fields of the budget; None removes a limit.
 
         Raises:
-            ValueError: If a name is not a limit, or a value is lower than before. Nothing is changed then.
+            ValueError: If a name is not a limit, or a value is lower than before; or if it is a child session, which
+                has what its parent gave it. Nothing is changed then.
         """
         run = self._run
+        if self._is_child:
+            raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
         with run.books.lock:
             raised = run.budget.raised(**limits)
             self._ledger.set_limits(self._scope, raised.limits, raised.window, self._owner)
