@@ -179,7 +179,7 @@ class MemoryLedger:
             return None
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        _check(Amounts._make(map(abs, change)))
+        _check_change(change)
         with self._lock:
             counters = self._find((scope,))[0]
             known = self._holds.get(adjust_id)
@@ -379,6 +379,11 @@ def _check(amounts: Amounts) -> None:
         out_of_range = 1
     if out_of_range:
         raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
+
+
+def _check_change(change: Amounts) -> None:
+    if not all(isinstance(n, int) and -MOST <= n <= MOST for n in change):
+        raise ValueError(f"change={change} must be whole numbers from -{MOST} to {MOST}")
 
 
 def _check_limits(limits: Limits) -> None:
