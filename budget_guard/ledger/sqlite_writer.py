@@ -28,8 +28,9 @@ from budget_guard.clock import Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.checks import check_id
 from budget_guard.ledger.room import Room
-from budget_guard.ledger.sqlite_books import MOST_VERBS, Books
+from budget_guard.ledger.sqlite_books import Books
 from budget_guard.ledger.sqlite_file import LedgerFile, is_locked, unavailable
+from budget_guard.ledger.sqlite_page import MOST_VERBS, Page
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -112,7 +113,7 @@ class Writer:
             db = self._file.open()
             try:
                 db.execute("BEGIN")
-                return verb(self._books(db))
+                return verb(Books(Page(db, self._clock.now()), self._hold_ttl_s, self._retain))
             finally:
                 db.close()
         except sqlite3.Error as error:
@@ -189,26 +190,24 @@ class Writer:
             else:
                 self._file.must_be_there()
             db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-            books = self._books(db)
-            version = books.version()
+            page = Page(db, self._clock.now())
+            books = Books(page, self._hold_ttl_s, self._retain)
+            version = page.version
             if not reads:
                 books.forget()
-            books.load([request.args[0] for request in batch if request.verb in BY_ID])
+            page.load([request.args[0] for request in batch if request.verb in BY_ID])
             answers = [_answer(books, request) for request in batch]
             if not reads:
-                books.save()
+                page.save()
             self._committing = True
             db.execute("COMMIT")
         except BaseException as error:
             if db is not None and (db.in_transaction or not is_locked(error)):
                 self.let_go()  # which rolls back
             raise
-        if books.version() != version:
+        if page.version != version:
             self._room.give()
         return answers
-
-    def _books(self, db: sqlite3.Connection) -> Books:
-        return Books(db, self._clock.now(), self._hold_ttl_s, self._retain)
 
 
 def _result(answer: Answer) -> Any:
