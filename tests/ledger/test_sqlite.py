@@ -40,6 +40,7 @@ from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
 from tests.ledger.machine import machine
+from tests.ledger.simulation import Simulation
 from tests.ledger.sqlite_worker import SHARED, scopes_of
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,23 @@ def test_it_does_as_the_naive_ledger_does() -> None:
             examples=60,
         )
         made.TestCase().runTest()
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_no_history_breaks_an_invariant(tmp_path: Path, batch: int) -> None:
+    for seed in range(48 + batch, 96, 4):
+        forgets = seed % 3 == 0
+        retain = 8 if forgets else 100_000
+
+        def make(clock: Clock, seed: int = seed, retain: int = retain) -> Ledger:
+            return SqliteLedger(tmp_path / f"{seed}.db", clock=clock, durable=False, retain=retain)
+
+        history = Simulation(make, seed, forgets=forgets)
+        try:
+            assert history.run() > 50
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, forgets={forgets}") from error
+        history.ledger.close()
 
 
 @pytest.fixture
@@ -700,9 +718,11 @@ def test_sums_never_become_inexact(ledger: SqliteLedger, other_process: sqlite3.
 def test_the_file_itself_refuses_what_is_no_whole_number(
     ledger: SqliteLedger, other_process: sqlite3.Connection
 ) -> None:
-    for value in ("0.5", "9223372036854775807 + 1", "'x'", "NULL", "-1"):
-        with pytest.raises(sqlite3.IntegrityError):
-            other_process.execute(f"UPDATE scope SET committed_cost = {value}")
+    for column in ("committed_cost", "reserved_cost"):
+        for value in ("0.5", "9223372036854775807 + 1", "'x'", "NULL", "-1"):
+            if (column, value) != ("committed_cost", "-1"):
+                with pytest.raises(sqlite3.IntegrityError):
+                    other_process.execute(f"UPDATE scope SET {column} = {value}")
 
 
 @pytest.mark.parametrize("name", ["a'b\"c", "ä{}\n", "nul\0nul", "x" * 10_000, "", "run:1", "🙂"])
@@ -804,6 +824,19 @@ def test_settled_holds_beyond_the_retained_ones_are_forgotten_a_slice_at_a_time(
         ledger.commit(ids[0], BOTH, cost(2))
     assert ledger.charge(ids[-1], BOTH, cost(2)) is None
     assert ledger.commit(kept, BOTH, cost(1)).committed == cost(2_601)
+    ledger.close()
+
+
+def test_what_cost_nothing_is_forgotten_like_the_rest(path: Path) -> None:
+    ledger = SqliteLedger(path, retain=1)
+    limit(ledger)
+    first, second = new_id(), new_id()
+    for each in (first, second):
+        ledger.reserve(each, BOTH, cost(1), None)
+        ledger.release(each, BOTH)
+    for _ in range(2):
+        with pytest.raises(StaleReservation):
+            ledger.forward(first)
     ledger.close()
 
 
