@@ -228,8 +228,9 @@ class Observer:
 
     def balances(self) -> dict[Scope, Balance]:
         found = {balance.scope: balance for balance in self.ledger.balances(tuple(self.windows))}
+        now = self.clock.now()
         for scope, window in self.windows.items():
-            start, before = window_start(window, self.clock.now()), self.since[scope]
+            start, before = window_start(window, now), self.since[scope]
             self.since[scope] = start if start is None or before is None else max(start, before)
         for scope, balance in found.items():
             if balance.since != self.since[scope]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -30,6 +30,24 @@ PATIENCE_S = 12
 """How long a client waits for an answer before it asks again."""
 ENDS = ("done", "refused", "gone")
 """The states of a client that does no more. A late copy of a refused reserve may be admitted, and expires."""
+
+
+def live_through(make: Callable[[Clock], Ledger], seeds: Iterable[int], *, forgets: bool = False) -> int:
+    """Live through the histories of *seeds*, each with a ledger of its own; return how many verbs there were.
+
+    Raises:
+        AssertionError: If one breaks an invariant. It names the seed.
+    """
+    verbs = 0
+    for seed in seeds:
+        history = Simulation(make, seed, forgets=forgets)
+        try:
+            verbs += history.run()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        finally:
+            history.ledger.close()
+    return verbs
 
 
 class Simulation:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import pytest
 
 from budget_guard.clock import Clock
 from budget_guard.ledger import Ledger, MemoryLedger
-from tests.ledger.simulation import Simulation
+from budget_guard.ledger.sqlite import SqliteLedger
+from tests.ledger.simulation import Simulation, live_through
 
 SEEDS = 1_000
 BATCHES = 10
@@ -24,14 +28,19 @@ def forgetful(clock: Clock) -> Ledger:
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_no_history_breaks_an_invariant(batch: int) -> None:
-    verbs = 0
-    for seed in range(batch, SEEDS, BATCHES):
-        forgets = seed % 4 == 0
-        try:
-            verbs += Simulation(forgetful if forgets else remembering, seed, forgets=forgets).run()
-        except Exception as error:
-            raise AssertionError(f"seed {seed}, forgets={forgets}") from error
+    seeds = range(batch, SEEDS, BATCHES)
+    verbs = live_through(remembering, seeds[::2]) + live_through(forgetful, seeds[1::2], forgets=True)
     assert verbs > 100 * SEEDS / BATCHES
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_nor_does_it_in_a_file(tmp_path: Path, forgets: bool) -> None:
+    files = (tmp_path / f"{number}.db" for number in itertools.count())
+
+    def make(clock: Clock) -> Ledger:
+        return SqliteLedger(next(files), clock=clock, durable=False, retain=8 if forgets else 10_000)
+
+    assert live_through(make, range(12), forgets=forgets) > 1_000
 
 
 def test_a_history_is_the_same_whenever_it_is_told() -> None:
