@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
     LedgerAmbiguous,
@@ -40,7 +40,6 @@ from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
 from tests.ledger.machine import machine
-from tests.ledger.simulation import Simulation
 from tests.ledger.sqlite_worker import SHARED, scopes_of
 
 ROOT = Path(__file__).parents[2]
@@ -87,23 +86,6 @@ def test_it_does_as_the_naive_ledger_does() -> None:
             examples=60,
         )
         made.TestCase().runTest()
-
-
-@pytest.mark.parametrize("batch", range(4))
-def test_no_history_breaks_an_invariant(tmp_path: Path, batch: int) -> None:
-    for seed in range(48 + batch, 96, 4):
-        forgets = seed % 3 == 0
-        retain = 8 if forgets else 100_000
-
-        def make(clock: Clock, seed: int = seed, retain: int = retain) -> Ledger:
-            return SqliteLedger(tmp_path / f"{seed}.db", clock=clock, durable=False, retain=retain)
-
-        history = Simulation(make, seed, forgets=forgets)
-        try:
-            assert history.run() > 50
-        except Exception as error:
-            raise AssertionError(f"seed {seed}, forgets={forgets}") from error
-        history.ledger.close()
 
 
 @pytest.fixture
@@ -459,6 +441,44 @@ def test_a_cancelled_caller_leaves_its_verb_to_be_performed(
 
     asyncio.run(main())
     assert committed(ledger) == [4, 4]
+
+
+class PatientClock(SystemClock):
+    """Real time in which a pause ends only when somebody ends it."""
+
+    def __init__(self) -> None:
+        self.woken: list[bool] = []
+
+    def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
+        self.woken.append(condition.wait_for(ready, 20))
+        return self.woken[-1]
+
+    async def wait_async(self, future: asyncio.Future[None], timeout: float) -> bool:
+        done, _ = await asyncio.wait({future}, timeout=20)
+        self.woken.append(bool(done))
+        return self.woken[-1]
+
+
+def test_whoever_waits_is_woken_at_once_by_room_made_in_the_same_process(path: Path) -> None:
+    clock = PatientClock()
+    ledger = SqliteLedger(path, clock=clock)
+    limit(ledger)
+    made = new_id()
+    ledger.reserve(made, BOTH, cost(1_000), None)
+    refused = ledger.reserve(new_id(), BOTH, cost(1), cost(1))
+    assert isinstance(refused, Refused)
+
+    async def both() -> list[Any]:
+        waiting = asyncio.create_task(ledger.aio.await_room(refused.version, 60))
+        blocking = asyncio.create_task(asyncio.to_thread(ledger.await_room, refused.version, 60))
+        await asyncio.sleep(0)
+        await ledger.aio.balances(BOTH)  # both have looked, or will see the release
+        await ledger.aio.release(made, BOTH)
+        return await asyncio.gather(waiting, blocking)
+
+    assert asyncio.run(both()) == [True, True]
+    assert clock.woken and all(clock.woken)
+    ledger.close()
 
 
 def test_whoever_waits_hears_of_room_made_by_another_process(ledger: SqliteLedger, path: Path) -> None:
