@@ -10,7 +10,9 @@ import pytest
 from budget_guard.clock import Clock
 from budget_guard.ledger import Ledger, MemoryLedger
 from budget_guard.ledger.sqlite import SqliteLedger
+from tests.ledger.redis_server import RedisServer, needs_redis_server
 from tests.ledger.simulation import Simulation, live_through
+from tests.ledger.test_redis import TimedRedisLedger
 
 SEEDS = 1_000
 BATCHES = 10
@@ -43,6 +45,20 @@ def test_nor_does_it_in_a_file(tmp_path: Path, forgets: bool) -> None:
     assert live_through(make, range(12), forgets=forgets) > 1_000
 
 
+@needs_redis_server
+@pytest.mark.parametrize("forgets", [False, True])
+def test_nor_does_it_in_redis(tmp_path: Path, forgets: bool) -> None:
+    server = RedisServer(tmp_path, "--appendonly", "yes").start()
+
+    def make(clock: Clock) -> Ledger:
+        return TimedRedisLedger(server.url, clock, retain=8 if forgets else 10_000)
+
+    try:
+        assert live_through(make, range(12), forgets=forgets) > 1_000
+    finally:
+        server.stop()
+
+
 def test_a_history_is_the_same_whenever_it_is_told() -> None:
     first, second = (Simulation(remembering, 7) for _ in range(2))
     assert first.run() == second.run()
@@ -51,9 +67,10 @@ def test_a_history_is_the_same_whenever_it_is_told() -> None:
 
 def test_memory_is_bounded_by_what_is_open_and_what_is_retained() -> None:
     """I12."""
-    for seed in range(0, 40, 4):
-        ledger = MemoryLedger(retain=8)
-        history = Simulation(lambda clock, ledger=ledger: _on(ledger, clock), seed, forgets=True)  # type: ignore[misc]  # no type for its default
+    for seed in range(10):
+        history = Simulation(forgetful, seed, forgets=True)
+        ledger = history.ledger
+        assert isinstance(ledger, MemoryLedger)
         for _ in range(100):
             history.happen()
             history.clock.advance(1)
@@ -61,8 +78,3 @@ def test_memory_is_bounded_by_what_is_open_and_what_is_retained() -> None:
             history.wake()
             open_holds = sum(hold.open for hold in ledger._holds.values())
             assert len(ledger._holds) <= open_holds + 8
-
-
-def _on(ledger: MemoryLedger, clock: Clock) -> Ledger:
-    ledger._clock = clock
-    return ledger
