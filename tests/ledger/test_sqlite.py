@@ -548,21 +548,29 @@ def test_a_disk_that_is_full_or_read_only_is_unavailable_and_nothing_is_applied(
     ledger.close()
 
 
-def test_a_write_that_the_disk_refuses_at_the_commit_is_ambiguous(path: Path) -> None:
+@pytest.mark.parametrize("when", ["at the commit", "before"])
+def test_a_write_that_the_disk_refuses_is_ambiguous_only_at_the_commit(
+    path: Path, opened: list[sqlite3.Connection], when: str
+) -> None:
     resource = pytest.importorskip("resource")
     ledger = SqliteLedger(path)
     limit(ledger)
     spend(ledger, 3)
+    if when == "before":
+        opened[-1].execute("PRAGMA cache_size = 1")  # pages go out as soon as they are written
+    huge = Scope("run", "x" * 100_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
     try:
         with pytest.raises(LedgerUnavailable, match="I/O") as caught:
-            spend(ledger, 5)
+            ledger.set_limits(huge, Limits())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert isinstance(caught.value, LedgerAmbiguous)
-    assert committed(ledger) == [3, 3]
+    assert isinstance(caught.value, LedgerAmbiguous) is (when == "at the commit")
+    with pytest.raises(KeyError):
+        ledger.balances((huge,))
     spend(ledger, 5)
+    assert committed(ledger) == [8, 8]
     assert ledger.audit() == []
     ledger.close()
 
