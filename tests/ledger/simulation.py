@@ -21,7 +21,8 @@ from budget_guard.ledger import Held, Ledger
 from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.window import Window
-from tests.ledger.observer import Call, Observer
+from tests.ledger.call import Call
+from tests.ledger.observer import Observer
 
 RUNS = (Scope("run", "r1"), Scope("run", "r2"))
 USER, TEAM = Scope("user", "u"), Scope("team", "t")
