@@ -10,6 +10,7 @@ from datetime import datetime
 from budget_guard.clock import SystemClock
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.ledger.base import MOST
+from budget_guard.ledger.checks import check_text
 from budget_guard.ledger.sqlite_rows import (
     INSERT_HOLD,
     INSERT_SCOPE,
@@ -121,6 +122,8 @@ class Page:
         """Those of *scope*, in its present window; None if it was never opened."""
         counters = self.scopes.get(scope)
         if counters is None:
+            for part in scope:
+                check_text("scope", part)
             row = self._db.execute(f"{SELECT_SCOPES} WHERE kind = ? AND id = ?", tuple(scope)).fetchone()
             if row is not None:
                 counters = self._keep(row)
