@@ -330,6 +330,8 @@ def test_both_sides_of_a_fork_use_the_ledger(ledger: SqliteLedger) -> None:
     assert committed(ledger) == [spent + 4 * 5 + 1] * 2
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_finds_no_file_open(ledger: SqliteLedger, path: Path) -> None:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("there is no /proc here")
