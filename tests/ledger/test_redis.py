@@ -89,7 +89,7 @@ def forget_settled(ledger: Ledger, clock: FakeClock, remembered: int = RETAINED)
     others = Scope("team", "others")
     ledger.set_limits(others, Limits())
     clock.advance(0.001)
-    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(remembered + 100)]
+    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(remembered + remembered // 10)]
 
     async def charge_all() -> None:
         await asyncio.gather(*(ledger.aio.charge(each, (others,), cost(1)) for each in ids))
@@ -101,11 +101,11 @@ def test_it_does_as_the_naive_ledger_does(server: RedisServer) -> None:
     def make(clock: Clock) -> Ledger:
         return TimedRedisLedger(server.url, clock, retain=50)
 
-    machine(make, partial(forget_settled, remembered=50), examples=60).TestCase().runTest()
+    machine(make, partial(forget_settled, remembered=50), examples=50).TestCase().runTest()
 
 
 def test_it_lives_through_bad_histories(server: RedisServer) -> None:
-    assert live_through(partial(TimedRedisLedger, server.url), range(4)) > 300
+    assert live_through(partial(TimedRedisLedger, server.url), range(30)) > 3_000
 
 
 def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_windows_begin_when_the_calendar_says_so(server: RedisServer) -> None:
     day = datetime(1970, 1, 1, tzinfo=timezone.utc)
     windows: list[Window] = ["minute", "hour", "day", "week", "month"]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(st.integers(0, 200 * 366 * 86_400 - 1), st.sampled_from(windows))
     def check(seconds: int, window: Window) -> None:
         at = day + timedelta(seconds=seconds)
