@@ -50,12 +50,17 @@ class Network(LayeredLedger):
         self.down = False
         self.loses: tuple[Verb, type[BaseException]] | None = None
         """The verb whose next answer is lost, and what is raised instead."""
+        self.stops: tuple[Verb, BaseException] | None = None
+        """The verb that does not get through the next time, and what is raised instead."""
         self.tried: list[Verb] = []
 
     def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
         self.tried.append(verb)
         if self.down:
             raise LedgerUnavailable(detail="no route to host")
+        if self.stops is not None and self.stops[0] == verb:
+            stopped, self.stops = self.stops[1], None
+            raise stopped
         answer = yield verb, arguments
         if self.loses is not None and self.loses[0] == verb:
             error, self.loses = self.loses[1], None
@@ -266,12 +271,16 @@ def test_an_estimate_and_then_the_actual_amounts_end_as_the_actual_ones(
     assert network.committed() == 10_000
 
 
+@pytest.mark.parametrize("booked", [False, True])
 async def test_spend_of_a_task_that_is_cancelled_while_it_books_is_not_lost(
-    open_session: Callable[..., Session], network: Network
+    open_session: Callable[..., Session], network: Network, booked: bool
 ) -> None:
     run = open_session()
     hold = (await run.aauthorize(call())).require()
-    network.loses = ("commit", asyncio.CancelledError)
+    if booked:
+        network.loses = ("commit", asyncio.CancelledError)
+    else:
+        network.stops = ("commit", asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
         await hold.acommit(Usage())
     assert run.ledger.balances((run.scope,))[0].committed.cost == DIME
@@ -455,6 +464,20 @@ def test_spend_of_a_long_outage_that_the_ledger_never_heard_of_is_booked_once(
         replay(outbox, network, clock=clock)
     replay(Outbox(path), network, clock=clock)
     assert network.committed() == DIME
+
+
+def test_spend_that_a_crash_left_in_doubt_for_too_long_is_not_booked_twice(clock: FakeClock, path: Path) -> None:
+    network = forgetful(clock)
+    Outbox(path).add(new_entry("charge", hold_id(clock.now_ms(), "c"), (USER,), Amounts(cost=DIME), fresh=True))
+    network.loses = ("charge", KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        replay(Outbox(path), network, clock=clock)
+    for n in range(2):  # it is forgotten
+        clock.advance(3_600)
+        network.charge(hold_id(clock.now_ms(), f"other-{n}"), (USER,), Amounts(tool_calls=1))
+    outbox = Outbox(path)
+    assert replay(outbox, network, clock=clock) == 0
+    assert (network.committed(), len(outbox.rejected)) == (DIME, 1)
 
 
 @pytest.mark.parametrize("options", [{"fresh": False}, {"fresh": True, "ambiguous": True}])
