@@ -297,9 +297,9 @@ def test_a_store_made_anew_by_others_is_noticed_too(own_server: Callable[..., Re
 def test_a_failover_that_lost_nothing_goes_unnoticed_and_one_that_did_does_not(
     own_server: Callable[..., RedisServer],
 ) -> None:
-    master = own_server()
+    master = own_server("--repl-diskless-sync-delay", "0")
     replica = own_server("--replicaof", "127.0.0.1", str(master.port))
-    follows(replica)
+    follows(replica, master)
     with FaultProxy(master.port) as proxy:
         tenant = uuid.uuid4().hex
         ledger = opened(proxy.url, tenant=tenant, wait_replicas=1)
@@ -320,7 +320,7 @@ def test_a_failover_that_lost_nothing_goes_unnoticed_and_one_that_did_does_not(
 
 
 def test_a_change_that_too_few_replicas_have_is_ambiguous(own_server: Callable[..., RedisServer]) -> None:
-    master = own_server()
+    master = own_server("--repl-diskless-sync-delay", "0")
     tenant = uuid.uuid4().hex
     alone = opened(master.url, tenant=tenant)
     ledger = RedisLedger(master.url, tenant=tenant, wait_replicas=1, timeout_s=0.4)
@@ -329,14 +329,15 @@ def test_a_change_that_too_few_replicas_have_is_ambiguous(own_server: Callable[.
         with pytest.raises(LedgerAmbiguous, match="0 of 1 replicas"):
             perform(ledger, awaits, "reserve", hold, BOTH, cost(60), cost(60))
     assert figures(alone) == (0, 60, 1)
-    follows(own_server("--replicaof", "127.0.0.1", str(master.port)))
+    follows(own_server("--replicaof", "127.0.0.1", str(master.port)), master)
     assert ledger.reserve(hold, BOTH, cost(60), cost(60)) == HELD
 
 
-def follows(replica: RedisServer) -> None:
-    """Wait until *replica* has what its master has."""
+def follows(replica: RedisServer, master: RedisServer) -> None:
+    """Wait until *replica* has what *master* has, and the master knows."""
     client = replica.client()
     wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+    wait_for(lambda: master.client().wait(1, 100) == 1)
 
 
 def wait_for(ready: Callable[[], bool]) -> None:
