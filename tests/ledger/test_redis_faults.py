@@ -337,7 +337,8 @@ def follows(replica: RedisServer, master: RedisServer) -> None:
     """Wait until *replica* has what *master* has, and the master knows."""
     client = replica.client()
     wait_for(lambda: client.info("replication")["master_link_status"] == "up")
-    wait_for(lambda: master.client().wait(1, 100) == 1)
+    written = master.client()
+    wait_for(lambda: bool(written.set("something", "new")) and written.wait(1, 500) == 1)
 
 
 def wait_for(ready: Callable[[], bool]) -> None:
