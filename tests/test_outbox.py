@@ -241,6 +241,7 @@ def test_what_is_settled_while_it_is_down_is_settled_once_it_is_back(
     spent = 0 if way_out == "release" else DIME
     assert run.report().total_spent == Decimal(spent) / 10**9
     network.down = False
+    assert run.spent_usd == Decimal(spent) / 10**9  # as soon as anybody asks
     way.pay(run, call("penny"))
     assert (network.committed(), network.reserved()) == (spent + DIME // 10, 0)
     assert network.memory.audit() == []
@@ -459,6 +460,10 @@ def test_spend_of_a_long_outage_that_the_ledger_never_heard_of_is_booked_once(
     network = forgetful(clock)
     outbox = Outbox(path)
     outbox.add(late(verb, fresh=True))
+    network.down = True
+    with pytest.raises(LedgerUnavailable):
+        replay(outbox, network, clock=clock)
+    network.down = False
     network.loses = ("charge", LedgerAmbiguous)
     with pytest.raises(LedgerAmbiguous):
         replay(outbox, network, clock=clock)
