@@ -418,7 +418,7 @@ def test_a_disk_that_fails_leaves_the_spend_in_memory(
     network.set_limits(USER, Limits())
     outbox = Outbox(path)
     with monkeypatch.context() as broken:
-        broken.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        broken.setattr("os.write", lambda file, data: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         outbox.add(new_entry("charge", hold_id(0, "c"), (USER,), Amounts(cost=DIME)))
     assert "No space left" in caplog.text and outbox.pending
     replay(outbox, network)
