@@ -12,8 +12,8 @@ from budget_guard.errors import (
     LedgerAmbiguous,
     LedgerUnavailable,
     ReservationConflict,
+    ReservationError,
     StaleReservation,
-    UnknownReservation,
 )
 from budget_guard.flow import Flow, Verb, adrive, drive
 from budget_guard.ledger.base import Held, Ledger, ReserveOutcome, Settled
@@ -100,7 +100,7 @@ class DeliveringLedger(LayeredLedger):
             return  # it was let pass without a hold
         try:
             yield "forward", (hold_id,)
-        except (LedgerUnavailable, UnknownReservation) as error:
+        except (LedgerUnavailable, ReservationError) as error:
             if not self._forgiving:
                 raise
             _log.error("budget_guard: a call is sent whose hold could not be marked: %s", error)

@@ -22,7 +22,7 @@ from agents.models.default_models import get_default_model_settings
 from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
-from budget_guard import LedgerUnavailable, ModelCall, Prompt, Usage, weigh
+from budget_guard import LedgerUnavailable, ModelCall, Prompt, ReservationError, Usage, weigh
 from budget_guard_openai_agents.errors import as_items
 
 _HOSTED_TOOLS = {
@@ -258,7 +258,7 @@ def input_for(
 
 def never_billed(error: BaseException) -> bool:
     """Whether *error* proves that the provider billed nothing: it was never reached, or it refused the request."""
-    if isinstance(error, (UserError, LedgerUnavailable)):
+    if isinstance(error, (UserError, LedgerUnavailable, ReservationError)):
         return True  # the SDK refused to send it, or nobody could note that it is sent
     status = getattr(error, "status_code", None)
     if isinstance(status, int):

@@ -9,7 +9,7 @@ import pytest
 from agents import Agent, Runner
 from agents.exceptions import AgentsException
 
-from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, MemoryLedger
+from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, MemoryLedger, ReservationConflict
 from budget_guard.flow import Flow, Verb
 from budget_guard.integrations import openai_agents as adapter
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
@@ -23,7 +23,8 @@ class Network(LayeredLedger):
     """The way to a ledger, on which a verb does not get through where it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryLedger())
+        self.memory = MemoryLedger()
+        super().__init__(self.memory)
         self.stops: set[Verb] = set()
 
     def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
@@ -92,6 +93,24 @@ async def test_without_its_ledger_a_call_is_not_sent(lab: Lab, mode: str, verb: 
     assert (guard.spent_usd, guard.reserved_usd) == (Decimal(0), Decimal(0))
     await lab.run(mode, agent(lab), hooks=guard)
     assert guard.spent_usd == lab.provider.bill_usd > 0
+
+
+@pytest.mark.parametrize("mode", ["run", "run_streamed"])
+async def test_a_call_whose_hold_is_gone_is_not_sent_and_costs_nothing(
+    lab: Lab, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.script(lambda request: Reply(text="hi"))
+    network = Network()
+    guard = BudgetGuard(Budget("$1"), authority=BudgetAuthority(network), user="u1")
+
+    def expired(hold_id: str) -> None:
+        raise ReservationConflict(reservation_id=hold_id, detail="expired before it was sent")
+
+    monkeypatch.setattr(network.memory, "forward", expired)
+    with pytest.raises(ReservationConflict):
+        await lab.run(mode, agent(lab), hooks=guard)
+    assert lab.calls == []
+    assert (guard.spent_usd, guard.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 @pytest.mark.parametrize("mode", ["run", "run_streamed"])
