@@ -26,26 +26,28 @@ from budget_guard.scope import Scope
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 
 
+class Term:
+    """What few holds have: windows that they belong to, and a time at which they expire."""
+
+    __slots__ = ("expires", "starts", "suspend", "suspended_at")
+
+    def __init__(self) -> None:
+        self.starts: tuple[datetime | None, ...] | None = None
+        """The window of each scope that the hold belongs to; None where no scope has one."""
+        self.expires: float | None = None
+        """When its time is up, on the clock's monotonic scale; None for never."""
+        self.suspend = True
+        """Whether it stays counted then if its call was sent."""
+        self.suspended_at: datetime | None = None
+
+
 class Hold:
     """One hold as the ledger in memory remembers it."""
 
-    __slots__ = (
-        "amounts",
-        "charged",
-        "counters",
-        "expires",
-        "id",
-        "open",
-        "scopes",
-        "starts",
-        "state",
-        "suspend",
-        "suspended_at",
-        "uncertain",
-    )
+    __slots__ = ("amounts", "charged", "counters", "id", "open", "scopes", "state", "term", "uncertain")
 
     def __init__(
-        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, *, open: bool
+        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, open: bool
     ) -> None:
         self.id = hold_id
         self.scopes = scopes
@@ -56,12 +58,15 @@ class Hold:
         self.state: State = "reserved" if open else "released"
         self.charged: Amounts | None = None
         self.uncertain = False
-        self.starts: tuple[datetime | None, ...] | None = None
-        """The window of each scope that it belongs to; None where no scope has one."""
-        self.expires: float | None = None
-        """When its time is up, on the clock's monotonic scale."""
-        self.suspend = True
-        self.suspended_at: datetime | None = None
+        self.term: Term | None = None
+
+    def present(self) -> Sequence[Counters]:
+        """The counters that the hold counts in: those whose window has not ended since it was made."""
+        if self.term is None or self.term.starts is None:
+            return self.counters
+        return [
+            counters for counters, start in zip(self.counters, self.term.starts, strict=True) if counters.start == start
+        ]
 
     def must_match(self, scopes: Sequence[Scope], amounts: Amounts) -> None:
         """Check that a repeated verb names the same hold.
@@ -92,33 +97,29 @@ class Hold:
             ReservationConflict: If other amounts were booked for certain.
         """
         replaced = self.charged
-        if replaced is not None:
-            if uncertain:
-                return False  # an estimate never replaces what was booked before it
-            if not self.uncertain:
-                if replaced != amounts:
-                    raise ReservationConflict(
-                        reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
-                    )
-                return False
-        starts, held = self.starts, self.amounts
-        for i, counters in enumerate(self.counters):
-            if starts is None or counters.is_in(starts[i]):
-                if self.open:
-                    counters.settle(held, amounts)
-                else:
-                    counters.book(amounts, replaced or NOTHING)
+        if self.open:
+            for counters in self.counters if self.term is None else self.present():
+                counters.settle(self.amounts, amounts)
+            self.open = False
+        elif replaced is not None and uncertain:
+            return False  # an estimate never replaces what was booked before it
+        elif replaced is not None and not self.uncertain:
+            if replaced != amounts:
+                raise ReservationConflict(
+                    reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
+                )
+            return False
+        else:
+            for counters in self.present():
+                counters.book(amounts, replaced or NOTHING)
         self.state = "committed"
-        self.open = False
         self.charged = amounts
         self.uncertain = uncertain
         return True
 
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""
-        starts = self.starts
-        for i, counters in enumerate(self.counters):
-            if starts is None or counters.is_in(starts[i]):
-                counters.settle(self.amounts, NOTHING)
+        for counters in self.present():
+            counters.settle(self.amounts, NOTHING)
         self.state = state
         self.open = False

@@ -23,7 +23,7 @@ from budget_guard.ledger.base import (
     Suspended,
 )
 from budget_guard.ledger.counters import Counters, least_left
-from budget_guard.ledger.hold import Hold
+from budget_guard.ledger.hold import Hold, Term
 from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -83,11 +83,13 @@ class MemoryLedger:
             if known is not None:
                 self._must_be_held(known, scopes, amounts)
                 return HELD
-            if self._forgotten:
+            if self._forgotten and hold_id[:12] <= self._forgotten:
                 self._must_be_young(hold_id)
             if self._expiries and self._expiries[0][0] <= self._clock.monotonic():
                 self._sweep(_SWEPT_AT_ONCE)
-            found = self._find(scopes)
+            found = [self._scopes[scope] for scope in scopes]
+            if self._windowed:
+                _roll(found)
             for counters in found:
                 if counters.revoked is not None:
                     return counters.revoked
@@ -96,14 +98,13 @@ class MemoryLedger:
                     blocking = counters.blocking(room)
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
-            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, open=True)
+            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, True)
             for counters in found:
                 counters.hold(amounts)
             if self._windowed:
-                hold.starts = tuple(counters.start for counters in found)
+                _belong(hold)
             if ttl_s is not None:
-                hold.suspend = suspend
-                self._expire_in(hold, ttl_s)
+                self._expire_in(hold, ttl_s, suspend)
             return HELD
 
     def forward(self, hold_id: str) -> None:
@@ -128,16 +129,15 @@ class MemoryLedger:
             hold = self._holds.get(hold_id)
             if hold is None:
                 hold = self._lost(hold_id, scopes, amounts)
-            else:
+            elif hold.scopes is not scopes:
                 hold.must_be_in(scopes)
             if self._windowed:
                 _roll(hold.counters)
-            was_open = hold.open
+            if hold.open:
+                self._settle(hold)
             if hold.commit(amounts, uncertain):
-                if was_open:
-                    self._settle(hold)
                 self._gave_room()
-            return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
+            return Settled(Amounts._make(hold.counters[0].committed), hold.charged or NOTHING, hold.uncertain)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         with self._lock:
@@ -178,8 +178,8 @@ class MemoryLedger:
             known = self._holds.get(adjust_id)
             if known is not None:
                 known.must_match((scope,), change)
-                return counters.committed
-            then = counters.committed.plus(change)
+                return Amounts._make(counters.committed)
+            then = change.plus(Amounts._make(counters.committed))
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
             self._lost(adjust_id, (scope,), change).commit(change, uncertain=False)
@@ -236,9 +236,9 @@ class MemoryLedger:
     def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
         with self._lock:
             found = [
-                Suspended(hold.id, tuple(hold.scopes), hold.amounts, hold.suspended_at)
+                Suspended(hold.id, tuple(hold.scopes), hold.amounts, hold.term.suspended_at)
                 for hold in self._holds.values()
-                if hold.state == "suspended" and hold.suspended_at is not None
+                if hold.state == "suspended" and hold.term is not None and hold.term.suspended_at is not None
             ]
         return sorted(found, key=lambda each: each.since)[:most]
 
@@ -246,23 +246,19 @@ class MemoryLedger:
         wrong: list[str] = []
         with self._lock:
             _roll(list(self._scopes.values()))
-            sums = {scope: (NOTHING, counters.archived, 0) for scope, counters in self._scopes.items()}
+            recounts = {scope: counters.recount() for scope, counters in self._scopes.items()}
             for hold in self._holds.values():
-                for i, counters in enumerate(hold.counters):
-                    if hold.starts is None or counters.is_in(hold.starts[i]):
-                        reserved, committed, holds = sums[counters.scope]
-                        if hold.open:
-                            reserved, holds = reserved.plus(hold.amounts), holds + 1
-                        sums[counters.scope] = (reserved, committed.plus(hold.charged or NOTHING), holds)
+                for counters in hold.present():
+                    if hold.open:
+                        recounts[counters.scope].hold(hold.amounts)
+                    recounts[counters.scope].book(hold.charged or NOTHING)
             for scope, counters in self._scopes.items():
-                for name, counted, real in zip(
-                    ("reserved", "committed", "open_holds"),
-                    (counters.reserved, counters.committed, counters.open_holds),
-                    sums[scope],
-                    strict=True,
-                ):
-                    if counted != real:
-                        wrong.append(f"{scope}: {name} is {counted} and its holds make it {real}")
+                counted, real = counters.balance(), recounts[scope].balance()
+                for name in ("committed", "reserved", "open_holds"):
+                    if getattr(counted, name) != getattr(real, name):
+                        wrong.append(
+                            f"{scope}: {name} is {getattr(counted, name)}, and its holds make it {getattr(real, name)}"
+                        )
         return wrong
 
     def close(self) -> None:
@@ -302,9 +298,9 @@ class MemoryLedger:
         """A record for what the ledger hears of for the first time, and holds nothing for."""
         self._must_be_young(hold_id)
         found = self._find(scopes)
-        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, open=False)
+        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, False)
         if self._windowed:
-            hold.starts = tuple(counters.start for counters in found)
+            _belong(hold)
         self._settle(hold)
         return hold
 
@@ -313,18 +309,24 @@ class MemoryLedger:
         if len(self._settled) > self._retain:
             oldest = self._settled.popleft()
             del self._holds[oldest.id]
-            self._forgotten = max(self._forgotten, oldest.id[:12])
+            made = oldest.id[:12]
+            if made > self._forgotten:
+                self._forgotten = made
             if oldest.charged is not None:
-                for i, counters in enumerate(oldest.counters):
-                    if oldest.starts is None or counters.is_in(oldest.starts[i]):
-                        counters.archived = counters.archived.plus(oldest.charged)
+                for counters in oldest.present():
+                    counters.archive(oldest.charged)
 
-    def _expire_in(self, hold: Hold, ttl_s: float) -> None:
-        hold.expires = self._clock.monotonic() + ttl_s
-        heapq.heappush(self._expiries, (hold.expires, hold.id))
+    def _expire_in(self, hold: Hold, ttl_s: float, suspend: bool | None = None) -> None:
+        term = hold.term = hold.term or Term()
+        if suspend is not None:
+            term.suspend = suspend
+        term.expires = self._clock.monotonic() + ttl_s
+        heapq.heappush(self._expiries, (term.expires, hold.id))
         if len(self._expiries) > 2 * len(self._holds) + 1_000:  # settled holds leave their entry behind
             self._expiries = [
-                (open.expires, open.id) for open in self._holds.values() if open.open and open.expires is not None
+                (each.term.expires, each.id)
+                for each in self._holds.values()
+                if each.open and each.term is not None and each.term.expires is not None
             ]
             heapq.heapify(self._expiries)
 
@@ -333,12 +335,13 @@ class MemoryLedger:
         while swept < most and self._expiries and self._expiries[0][0] <= now:
             expires, hold_id = heapq.heappop(self._expiries)
             hold = self._holds.get(hold_id)
-            if hold is None or not hold.open or hold.expires != expires or hold.state == "suspended":
+            term = None if hold is None else hold.term
+            if hold is None or term is None or not hold.open or term.expires != expires or hold.state == "suspended":
                 continue
             swept += 1
-            if hold.state == "forwarded" and hold.suspend:
+            if hold.state == "forwarded" and term.suspend:
                 hold.state = "suspended"
-                hold.suspended_at = self._clock.now()
+                term.suspended_at = self._clock.now()
             else:
                 if self._windowed:
                     _roll(hold.counters)
@@ -378,6 +381,12 @@ def _check(amounts: Amounts) -> None:
         out_of_range = 1
     if out_of_range:
         raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
+
+
+def _belong(hold: Hold) -> None:
+    """Note the windows in which *hold* is made."""
+    hold.term = hold.term or Term()
+    hold.term.starts = tuple(counters.start for counters in hold.counters)
 
 
 def _roll(counters: Sequence[Counters]) -> None:
