@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from budget_guard.admission import plan_tool, priced_part
+from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
 from budget_guard.errors import BudgetError, BudgetExceeded, UnknownPriceError
@@ -14,7 +15,7 @@ from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Ledger, Refused, Settled
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.refusal import cause, exceeded
-from budget_guard.reservation import Booked, Reservation
+from budget_guard.reservation import Reservation
 from budget_guard.run import RAISE_IT, Run
 from budget_guard.scope import Scope
 from budget_guard.usage import Usage
@@ -40,7 +41,7 @@ class Accountant:
         """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
         if self._run.revoked is not None:
             return self._run.revoked
-        late = self._run.too_late()
+        late = self._run.too_late(self._run.books.timeline.at())
         if late is not None:
             return late
         plan = reservation.plan
@@ -76,8 +77,8 @@ class Accountant:
                 # It is spent, whatever it was: at least what was held, and at least the part that has a price.
                 cost, unpriced = priced_part(price, usage)
                 cost = max(cost, plan.amounts.cost)
-        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
-        return Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, usage.requests or 1), unpriced
+        read, written = usage.input_tokens, usage.output_tokens
+        return Amounts._make((cost, read, written, read + written, usage.requests or 1, 0)), unpriced
 
     def bill_tool(self, reservation: Reservation, cost: UsdLike | None) -> Amounts:
         """What to commit for a tool call that cost *cost* dollars, or what was held."""
@@ -104,7 +105,7 @@ class Accountant:
             why: Why the amounts are an estimate, where they are one.
         """
         reservation.settled = True
-        plan, charged, uncertain = reservation.plan, settled.charged, settled.uncertain
+        plan, (_, charged, uncertain) = reservation.plan, settled
         name, violated = model or plan.rung.model, False
         if isinstance(reservation.call, ModelCall):
             anchors = self._run.admission.anchors
@@ -119,8 +120,11 @@ class Accountant:
                     anchors.distrust(name)
                 else:
                     anchors.learn(name, reservation.call.prompt, charged.input_tokens, charged.output_tokens)
-        booked = Booked(name, charged, uncertain, unpriced is not None, violated)
-        if self._run.books.record(reservation, booked, why or unpriced):
+        books = self._run.books
+        booked = Booked._make(
+            (books.timeline.at(), reservation.id, name, charged, uncertain, unpriced is not None, violated)
+        )
+        if books.record(reservation, booked, why or unpriced):
             self._run.warn(settled.committed)
         return charged.cost
 
@@ -137,7 +141,8 @@ class Accountant:
         plan = plan_tool(call)
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
-        self._run.books.record(charge, Booked(call.tool, plan.amounts, False, False, False), None)
+        books = self._run.books
+        books.record(charge, Booked(books.timeline.at(), charge.id, call.tool, plan.amounts, False, False, False), None)
         balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
         self._run.warn(balances[0].committed)
         if passed is not None:

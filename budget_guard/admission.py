@@ -30,6 +30,9 @@ _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, request
 """What must be left for a soft gate to open."""
 
 
+_PLENTY = Limits(*[2**80] * 6)
+
+
 class Rung(NamedTuple):
     """A model that may take the call."""
 
@@ -144,6 +147,19 @@ class Admission:
             self._checked[key] = found
         return self._checked[key]
 
+    def plan_ample(self, budget: Budget, call: ModelCall) -> Plan | None:
+        """The plan for *call* if ever so much is left; None if that matters.
+
+        It holds if `ample_room` is there, and so spares the question of what is left.
+        """
+        if budget.mode not in ("hard_gate", "advisory_estimate"):
+            return None
+        try:
+            plan = self.plan(budget, call, self.asked(budget, call, _PLENTY), _PLENTY)
+        except (UnboundedCallError, UnknownPriceError):
+            return None
+        return None if plan.clamped else plan
+
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*.
 
@@ -180,7 +196,7 @@ class Admission:
             cap = of_budget  # a cap of ours counts only where it can be sent, or where there is no other
         clamped = False
         cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * choices) + fees
-        if (asked is None and budget.clamp_output != "never") or (call.can_cap and budget.clamp_output == "always"):
+        if _may_clamp(budget, call):
             share = 1.0 if call.final else budget.hold_share
             if not call.final and budget.finalization_reserve is not None and left.cost is not None:
                 left = left._replace(cost=left.cost - budget.kept_back.cost)
@@ -203,13 +219,13 @@ class Admission:
                 'or Budget(..., clamp_output="when_unset", unbounded="allow").',
             )
         output_tokens = 0 if cap is None else cap * choices
-        amounts = Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, 1)
+        amounts = Amounts._make((cost, input_tokens, output_tokens, input_tokens + output_tokens, 1, 0))
         if clamped and budget.mode != "hard_gate":
             # What a hard gate would have held; but only a hard gate makes the provider keep to it.
             return Plan(rung, amounts, asked, False, False)
         # The model's own limit holds without being sent, and our record of it may be out of date.
         sent = cap if call.can_cap and (asked is not None or not by_itself) else None
-        return Plan(rung, amounts, sent, clamped, bounded)
+        return Plan._make((rung, amounts, sent, clamped, bounded))
 
     def _fees(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> int:
         uses = budget.allowance.hosted_tool_calls
@@ -258,6 +274,17 @@ def room(budget: Budget, plan: Plan, final: bool) -> Amounts:
     return plan.amounts if final or budget.finalization_reserve is None else plan.amounts.plus(budget.kept_back)
 
 
+def ample_room(budget: Budget, plan: Plan, call: ModelCall) -> Amounts:
+    """What must fit for a hold to be so small a part of what is left that no output cap is needed."""
+    if not _may_clamp(budget, call) or call.final:
+        return room(budget, plan, call.final)
+    share = budget.hold_share
+    (cost, read, written, total, requests, _), kept = plan.amounts, budget.kept_back
+    # one more than the quotient: a float may be too low, and what only just does not fit is asked again, exactly
+    cost, written, total = int(cost / share) + 1 + kept.cost, int(written / share) + 1, int(total / share) + 1
+    return Amounts._make((cost, read, written, total, requests + kept.requests, 0))
+
+
 def spent_fraction(balances: Sequence[Balance]) -> float:
     """The largest spent share of any dollar or token limit."""
     fraction = 0.0
@@ -267,6 +294,13 @@ def spent_fraction(balances: Sequence[Balance]) -> float:
             if limit is not None:
                 fraction = max(fraction, balance.committed[i] / limit if limit else 1.0)
     return fraction
+
+
+def _may_clamp(budget: Budget, call: ModelCall) -> bool:
+    """Whether the session may choose an output cap of its own."""
+    if call.max_output_tokens is None:
+        return budget.clamp_output != "never"
+    return call.can_cap and budget.clamp_output == "always"
 
 
 def _is_gated(budget: Budget, left: Limits, price: ModelPrice | None) -> bool:

@@ -90,6 +90,8 @@ class Prompt(NamedTuple):
     """By key, the messages that carry more than text, and what it is, for example ``"an image"``."""
     opaque: tuple[str, ...] = ()
     """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
+    conversation: int = 0
+    """Equal for equal instructions, tools, schema and first message."""
 
 
 _KEPT_REASONING = "reasoning kept by the provider"
@@ -130,7 +132,9 @@ def weigh(
         if found is not None:
             unweighed[key] = found
     text = sum([weight for _, weight in parts])
-    return Prompt(base, hash(tuple(fixed)), tuple(parts), text, unweighed, tuple(opaque))
+    base_key = hash(tuple(fixed))
+    conversation = hash((base_key, parts[0][0])) if parts else 0
+    return Prompt(base, base_key, tuple(parts), text, unweighed, tuple(opaque), conversation)
 
 
 _OPAQUE_PARTS = {
@@ -193,7 +197,7 @@ class Anchors:
 
     def __init__(self, capacity: int = 256) -> None:
         self._capacity = capacity
-        self._anchors: dict[tuple[str, int, int], tuple[tuple[tuple[int, int], ...], int]] = {}
+        self._anchors: dict[tuple[str, int], tuple[tuple[tuple[int, int], ...], int]] = {}
         self._distrusted: set[str] = set()
         self._largest_output = 0
         self._usual_output: dict[str, int] = {}
@@ -204,8 +208,8 @@ class Anchors:
 
     def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
-        base, _, parts, text, unweighed, opaque = prompt
-        anchor = self._anchors.get(_conversation(model, prompt)) if parts else None
+        base, _, parts, text, unweighed, opaque, conversation = prompt
+        anchor = self._anchors.get((model, conversation)) if parts else None
         tokens = base + text
         new: Sequence[tuple[int, int]] = parts
         if anchor is not None:
@@ -234,7 +238,7 @@ class Anchors:
         if model in self._distrusted or not prompt.parts or prompt.opaque:
             return
         anchors = self._anchors
-        anchors[_conversation(model, prompt)] = (prompt.parts, input_tokens)
+        anchors[model, prompt.conversation] = (prompt.parts, input_tokens)
         if len(anchors) > self._capacity:
             for oldest in list(anchors)[: self._capacity // 2]:
                 anchors.pop(oldest, None)
@@ -247,12 +251,10 @@ class Anchors:
                 self._anchors.pop(key, None)
 
 
-def _conversation(model: str, prompt: Prompt) -> tuple[str, int, int]:
-    return model, prompt.base_key, prompt.parts[0][0]
-
-
 def _added(before: tuple[tuple[int, int], ...], now: tuple[tuple[int, int], ...]) -> Sequence[tuple[int, int]]:
     """The messages of *now* that were not in *before*, each as often as it is new."""
+    if now is before:
+        return ()
     if now[: len(before)] == before:
         return now[len(before) :]
     return list((Counter(now) - Counter(before)).elements())

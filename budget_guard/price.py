@@ -129,16 +129,15 @@ class ModelPrice:
         if len(tiers) > 1:
             size = usage.input_tokens
             tier = next(tier for tier in tiers if size > tier.above)
-        *counts, other = usage
+        counts: tuple[int, ...] = usage[:-1]
         total = 0
         # most buckets of most calls are empty, and a sum over all of them takes longer than to look
-        for i, quantity in enumerate(counts):
+        for rate, quantity in zip(tier.rates, counts):  # noqa: B905 (as many by construction; `strict` takes time)
             if quantity:
-                rate = tier.rates[i]
                 if rate is None or quantity < 0:
                     raise self._refusal(usage, tier)
                 total += quantity * rate
-        for name, quantity in other:
+        for name, quantity in usage.other:
             if quantity:
                 if name not in tier.other or quantity < 0:
                     raise self._refusal(usage, tier)

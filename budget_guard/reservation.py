@@ -13,10 +13,10 @@ comes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
-from budget_guard.dimension import Amounts
 from budget_guard.errors import BudgetError
 from budget_guard.money import UsdLike
 from budget_guard.usage import Usage
@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from budget_guard.admission import Plan
 
 _NO_USAGE = "the provider sent no usage"
-
-
-class Booked(NamedTuple):
-    """What stands in a session's books for one hold."""
-
-    name: str
-    """The model, or the tool."""
-    amounts: Amounts
-    uncertain: bool
-    """Whether it is an estimate."""
-    unpriced: bool
-    """Whether a part of it has no known price."""
-    violation: bool
-    """Whether it is more tokens than the estimate said there could be."""
 
 
 class Reservation:

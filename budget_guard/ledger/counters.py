@@ -115,7 +115,6 @@ class Counters:
         """Book *spent* in the place of *replaced*."""
         _add(self.committed, spent if replaced is NOTHING else spent.minus(replaced))
 
-
     def archive(self, charged: Amounts) -> None:
         """Note that the hold for which *charged* is committed is forgotten."""
         _add(self.archived, charged)
