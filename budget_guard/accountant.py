@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from budget_guard.admission import plan_tool, priced_part
+from budget_guard.admission import Plan, Rung, plan_tool, priced_part
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
 from budget_guard.errors import BudgetError, BudgetExceeded, UnknownPriceError
@@ -126,12 +126,25 @@ class Accountant:
             timeline.emit(CallReleased(timeline.at(), reservation.id, reservation.plan.rung.model, reason))
 
     def charge(self, call: ToolCall) -> Flow[None]:
-        """Book money that was spent without asking."""
+        """Book money that was spent on a tool without asking."""
+        yield from self._charge(call, plan_tool(call), None)
+
+    def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
+        """Book a model call that was made without asking."""
+        price = self._run.admission.price_called(call, call.model, None)
+        plan = Plan(Rung(call.model, price), Amounts(requests=1), None, False, False)
+        unpriced: str | None = "the provider sent no usage"
+        if usage is not None:
+            amounts, unpriced = self.bill(Reservation("", call, plan, self), usage, None)
+            plan = plan._replace(amounts=amounts)
+        yield from self._charge(call, plan, unpriced)
+
+    def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
         self._run.books.timeline.start()
-        plan = plan_tool(call)
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
-        self._run.books.record(charge, Booked(call.tool, plan.amounts, False, False, False), None)
+        booked = Booked(plan.rung.model, plan.amounts, False, unpriced is not None, False)
+        self._run.books.record(charge, booked, unpriced)
         balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
         self._run.warn(balances[0].committed)
         if passed is not None:

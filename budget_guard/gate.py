@@ -39,8 +39,8 @@ class Gate:
         self._basis = run.admission.prices.basis
         self._warned_unbounded = False
 
-    def authorize(self, call: ModelCall | ToolCall) -> Flow[Decision]:
-        """Decide on *call* and hold its worst case."""
+    def authorize(self, call: ModelCall | ToolCall, may_wait: bool) -> Flow[Decision]:
+        """Decide on *call* and hold its worst case; wait for room only where the caller *may_wait*."""
         self._run.books.timeline.start()
         decision_id = self._run.new_id()
         plan: Plan | None = None
@@ -58,7 +58,7 @@ class Gate:
                     raise revoked(outcome)
                 now = self._run.clock.monotonic()
                 deadline = now + self._run.budget.max_wait_s if deadline is None else deadline
-                if not outcome.waiting_helps or now >= deadline:
+                if not may_wait or not outcome.waiting_helps or now >= deadline:
                     break
                 yield "await_room", (outcome.version, deadline - now)
             final = isinstance(call, ModelCall) and call.final

@@ -25,6 +25,7 @@ from budget_guard.report import BudgetReport, as_plain
 from budget_guard.run import Run
 from budget_guard.scope import Scope
 from budget_guard.timeline import KEPT, describe
+from budget_guard.usage import Usage
 
 T = TypeVar("T")
 
@@ -239,16 +240,20 @@ class Session:
             run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
 
-    def authorize(self, call: ModelCall | ToolCall) -> Decision:
+    def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
 
         Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
+
+        Args:
+            call: The call.
+            may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
         """
-        return drive(self._gate.authorize(call), self._ledger)
+        return drive(self._gate.authorize(call, may_wait), self._ledger)
 
     async def aauthorize(self, call: ModelCall | ToolCall) -> Decision:
-        """As `authorize`."""
-        return await adrive(self._gate.authorize(call), self._ledger.aio)
+        """As `authorize`, and waits without blocking."""
+        return await adrive(self._gate.authorize(call, True), self._ledger.aio)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.
@@ -262,6 +267,22 @@ class Session:
     async def acharge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """As `charge`."""
         await adrive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
+
+    def charge_call(self, call: ModelCall, usage: Usage | None) -> None:
+        """Book a model call that was made without asking. Always charged.
+
+        Args:
+            call: The call.
+            usage: What the provider billed; None where it did not say, which the report shows as an unpriced call.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. The money is booked all the same.
+        """
+        drive(self._accountant.charge_call(call, usage), self._ledger)
+
+    async def acharge_call(self, call: ModelCall, usage: Usage | None) -> None:
+        """As `charge_call`."""
+        await adrive(self._accountant.charge_call(call, usage), self._ledger.aio)
 
     def track(self, value: T, *, cost: UsdLike, tool: str, agent: str | None = None) -> T:
         """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""

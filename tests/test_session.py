@@ -118,6 +118,14 @@ def test_a_wait_ends_in_time_with_a_refusal(way: Way) -> None:
     assert way.authorize(run, call()).action == "allow"
 
 
+def test_a_caller_that_must_not_block_is_refused_at_once() -> None:
+    clock = FakeClock()
+    run = session(Budget("$0.15", max_wait_s=7.5), clock=clock)
+    run.authorize(call()).require()
+    assert run.authorize(call(), may_wait=False).action == "block"
+    assert clock.monotonic() == 0
+
+
 @pytest.mark.parametrize("wait", [0, 7.5])
 def test_a_call_that_no_refund_can_help_does_not_wait(way: Way, wait: float) -> None:
     clock = FakeClock()
