@@ -84,13 +84,14 @@ class Gate:
         left: Limits = yield "remaining", (self._run.scopes,)
         admission = self._run.admission
         rungs = [admission.asked(budget, call, left)]
-        if budget.downgrade is not None or len(self._run.scopes) > 1:
+        policy = call.downgrade or budget.downgrade
+        if policy is not None or len(self._run.scopes) > 1:
             balances: Sequence[Balance] = yield "balances", (self._run.scopes,)
             if budget.soft_limit is not None:
                 for balance in balances[1:]:  # the run's own is looked at whenever something is booked
                     self._run.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
-            if budget.downgrade is not None:
-                rungs = admission.rungs(budget, budget.downgrade, call, rungs[0], balances)
+            if policy is not None:
+                rungs = admission.rungs(budget, policy, call, rungs[0], balances)
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
             plan = admission.plan(budget, call, rung, left)
