@@ -10,9 +10,11 @@ from decimal import Decimal
 from typing import TypeVar
 
 from budget_guard.accountant import Accountant
+from budget_guard.admission import spent_fraction
 from budget_guard.budget import Budget
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
+from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.flow import adrive, drive
@@ -162,6 +164,26 @@ class Session:
             limit is not None and limit > 0 and committed >= limit * at
             for limit, committed in zip(balance.limits, balance.committed, strict=True)
         )
+
+    @property
+    def spent_fraction(self) -> float:
+        """The largest spent share of any dollar or token limit, of all scopes; what downgrades go by."""
+        return spent_fraction(self._ledger.balances(self._run.scopes))
+
+    @property
+    def committed(self) -> Amounts:
+        """Everything that the run has spent, in whole units."""
+        return self._balance().committed
+
+    def carry_over(self, spent: Amounts) -> None:
+        """Start from what the run had *spent* before this session knew of it, say in another process.
+
+        Only what is missing is charged, as one sum that the report's breakdown does not have.
+        """
+        known = self.committed
+        missing = Amounts(*(max(0, was - now) for was, now in zip(spent, known, strict=True)))
+        if missing != NOTHING:
+            self._ledger.charge(self._run.new_id(), (self._scope,), missing)
 
     def decisions(self, *, action: Action | None = None) -> list[Decision]:
         """The latest decisions, oldest first; 1,000 are kept.
