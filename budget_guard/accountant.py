@@ -49,7 +49,9 @@ class Accountant:
             )
         return None
 
-    def bill(self, reservation: Reservation, usage: Usage, model: str | None) -> tuple[Amounts, str | None]:
+    def bill(
+        self, reservation: Reservation, usage: Usage, model: str | None, service_tier: str | None
+    ) -> tuple[Amounts, str | None]:
         """What to commit for *usage*, and why it is no exact price, if it is none.
 
         Money that was spent is never refused here, and never booked as nothing.
@@ -58,8 +60,9 @@ class Accountant:
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
         price = plan.rung.price
-        if model is not None and model != plan.rung.model:
-            price = self._run.admission.price_called(call, model, price)
+        if (model or plan.rung.model, service_tier or call.service_tier) != (plan.rung.model, call.service_tier):
+            called = call._replace(service_tier=service_tier or call.service_tier)
+            price = self._run.admission.price_called(called, model or plan.rung.model, price)
         unpriced: str | None = None
         if price is None:
             cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"
@@ -135,7 +138,7 @@ class Accountant:
         plan = Plan(Rung(call.model, price), Amounts(requests=1), None, False, False)
         unpriced: str | None = "the provider sent no usage"
         if usage is not None:
-            amounts, unpriced = self.bill(Reservation("", call, plan, self), usage, None)
+            amounts, unpriced = self.bill(Reservation("", call, plan, self), usage, None, None)
             plan = plan._replace(amounts=amounts)
         yield from self._charge(call, plan, unpriced)
 

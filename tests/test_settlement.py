@@ -151,6 +151,18 @@ def test_the_model_that_was_called_in_the_end_sets_the_price(way: Way) -> None:
     assert set(run.report().breakdown.llm.by_model) == {"small"}
 
 
+def test_the_service_tier_that_served_the_call_sets_the_price() -> None:
+    def paid(asked: str | None, served: str | None, model: str = "gpt-5") -> Decimal:
+        run = session("$100")
+        run.authorize(call(model, service_tier=asked)).require().commit(Usage(input=1_000_000), service_tier=served)
+        return run.spent_usd
+
+    assert paid(None, "priority") == paid("priority", None) == paid("priority", "priority") > paid(None, None)
+    assert paid("flex", "default") == paid(None, "default") == paid(None, None) > paid("flex", None)
+    assert paid(None, "no-such-tier") == paid(None, None)
+    assert paid(None, "priority", "large") == paid(None, None, "large")  # a price of the user's own is for all tiers
+
+
 def test_a_model_without_a_price_that_was_called_in_the_end_is_booked_at_the_planned_ones(way: Way) -> None:
     run = session()
     assert way.commit(way.reserve(run, ask()), USED, model="nobody-knows") == USED_COST
