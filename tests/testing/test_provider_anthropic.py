@@ -77,7 +77,7 @@ def test_a_message_carries_text_and_usage_and_is_billed_exactly(serve: Serve) ->
     assert message.usage.cache_creation.ephemeral_1h_input_tokens == 50
     assert message.usage.output_tokens == 250
     assert message.usage.output_tokens_details.thinking_tokens == 50
-    assert message.usage.service_tier == "standard"
+    assert (message.usage.service_tier, message.usage.server_tool_use) == ("standard", None)
     assert provider.bill_nano == PRICED_NANO
     assert provider.calls[0].usage == Usage(
         input=450, cache_read=400, cache_write_5m=100, cache_write_1h=50, output=200, reasoning=50
@@ -109,8 +109,12 @@ def test_a_stream_tells_the_input_first_and_all_of_it_last(serve: Serve) -> None
     final = events[-2].usage
     assert (final.input_tokens, final.cache_read_input_tokens, final.cache_creation_input_tokens) == (450, 400, 150)
     assert (final.output_tokens, final.output_tokens_details.thinking_tokens) == (250, 50)
-    blocks = [event.index for event in events if event.type.startswith("content_block")]
-    assert blocks == sorted(blocks)
+    assert [event.type for event in events[1:-2] if event.type != "content_block_delta"] == [
+        "content_block_start",
+        "content_block_stop",
+    ] * 2
+    blocks = [event.index for event in events[1:-2]]
+    assert blocks == sorted(blocks) and set(blocks) == {0, 1}
 
 
 async def test_the_async_client_gets_the_same() -> None:
@@ -142,6 +146,13 @@ def test_a_tool_call_may_be_the_whole_answer(serve: Serve) -> None:
     assert block.type == "tool_use"
     started = [event for event in ask(client, stream=True) if event.type == "content_block_start"]
     assert [(event.index, event.content_block.input) for event in started] == [(0, {})]
+
+
+def test_arguments_that_are_broken_on_purpose_arrive_as_they_are(serve: Serve) -> None:
+    _, client = serve(Reply(tool_calls=[ToolCall("search", '{"q": ')]))
+    assert ask(client).content[0].input == '{"q": '
+    deltas = [event.delta for event in ask(client, stream=True) if event.type == "content_block_delta"]
+    assert [delta.partial_json for delta in deltas] == ['{"q": ']
 
 
 def test_a_model_told_not_to_call_tools_answers(serve: Serve) -> None:
@@ -210,8 +221,9 @@ def test_a_request_is_read_in_neutral_words_and_weighed(serve: Serve) -> None:
     assert (served.temperature, served.reasoning_effort, served.service_tier) == (0.5, "low", "default")
     assert (served.headers["x-run"], len(served.messages)) == ("r1", 3)
     assert served.usage.input == (8 + 2 + 4 + 10 + 2 + 3) // 4
-    ask(client, system="be brief")
+    ask(client, system="be brief", tools=[{"name": "f", "input_schema": {}}])
     assert provider.calls[1].instructions == "be brief"
+    assert provider.calls[1].usage.input == -(-(8 + 2 + len('[{"name":"f","input_schema":{}}]')) // 4)
 
 
 @pytest.mark.parametrize(
