@@ -1,8 +1,8 @@
 """Run every Python block of a Markdown page, in order, against a local provider: ``python run_page.py README.md``.
 
 The setup that the pages do not show: the clients of OpenAI and Anthropic send to the provider, whose model calls the
-first tool that it is offered until it has three results, and then answers. Each block has a provider of its own. It may use
-``await``, and whatever the blocks above it on the page have defined. Functions named ``test_...`` are called.
+first tool that it is offered until it has three results, and then answers. Each block has a provider of its own. It
+may use ``await``, and whatever the blocks above it on the page have defined. Functions named ``test_...`` are called.
 """
 
 from __future__ import annotations
