@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,6 +21,8 @@ from budget_guard import Reservation
 
 _REMEMBERED = 4_096
 """Calls that are over and still known, for an end that comes late, or twice."""
+_ALL_LOCK = threading.Lock()
+_ALL: weakref.WeakSet[Calls] = weakref.WeakSet()
 _WATCHED = "budget_guard"
 """The key under which a call's arguments are watched. They are LangChain's own, for tracing alone."""
 
@@ -72,6 +75,8 @@ class Calls:
         self._over: dict[UUID, Call | None] = {}
         """The latest that are over; with the call itself where only an estimate is booked for it."""
         self._gone: deque[UUID] = deque()
+        with _ALL_LOCK:
+            _ALL.add(self)
 
     def knows(self, run_id: UUID) -> bool:
         """Whether this call was seen: the same handler may be listed twice."""
@@ -209,3 +214,11 @@ class _Watched(str):
 
     def __reduce__(self) -> Any:
         return str, (str(self),)  # a copy watches nothing
+
+
+def withdraw(run_id: UUID) -> None:
+    """Give back what the other handlers hold for a call that one of them refuses."""
+    with _ALL_LOCK:
+        everywhere = list(_ALL)
+    for calls in everywhere:
+        calls.withdraw(run_id, "another handler refused the call")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import logging
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeAlias, get_args
@@ -21,29 +20,25 @@ from budget_guard import (
     DowngradePolicy,
     ModelCall,
     Prompt,
-    Reservation,
     Session,
-    ToolCall,
 )
 from budget_guard.failure import never_billed
-from budget_guard.money import UsdLike
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
-from budget_guard_langchain.approval import ask_human
-from budget_guard_langchain.calls import Call, Calls
-from budget_guard_langchain.errors import BudgetDowngrade, recast
-from budget_guard_langchain.scope import extra_sessions
-from budget_guard_langchain.steering import Steering, steering_of
+from budget_guard_langchain.admission import hold_in_all
+from budget_guard_langchain.calls import Call, Calls, withdraw
+from budget_guard_langchain.errors import recast
+from budget_guard_langchain.scope import extra_sessions_of
+from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
 from budget_guard_langchain.tools import ToolCost, ToolCosts
-from budget_guard_langchain.translate import model_call, model_of, tool_names, usage_of, was_cached
+from budget_guard_langchain.translate import model_call, tool_names
+from budget_guard_langchain.usage import model_of, service_tier_of, usage_of, was_cached
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
 
 _log = logging.getLogger("budget_guard")
-_handlers: weakref.WeakSet[BudgetCallbackHandler] = weakref.WeakSet()
-"""All there are: where one refuses a call, the others that hold it give it back."""
 
 
 class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
@@ -120,14 +115,14 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._tools = ToolCosts(tool_costs or {})
         self._asks = on_exceeded == "interrupt"
         self._calls = Calls()
-        self._session = self._open_session(run_id)
-        self._threads = Threads(self._open_session) if scope == "thread" else None
-        _handlers.add(self)
+        self._session = self.open_session(budget, run_id)
+        self._threads = Threads(functools.partial(self.open_session, budget)) if scope == "thread" else None
 
-    def _open_session(self, run_id: str | None) -> Session:
+    def open_session(self, budget: Budget, run_id: str | None = None) -> Session:
+        """A session of *budget* with this handler's prices and tags."""
         tags = {kind: self._settings[kind] for kind in ("user", "key") if self._settings[kind] is not None}
         try:
-            return Session(self._initial_budget, run_id=run_id, tags=tags, pricing=self._settings["pricing"])
+            return Session(budget, run_id=run_id, tags=tags, pricing=self._settings["pricing"])
         except BudgetError as error:
             raise recast(error) from error.__cause__
 
@@ -151,13 +146,16 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         """A handler with the same settings and a fresh budget."""
         return BudgetCallbackHandler(self._initial_budget, **self._settings)
 
+    def session_of(self, thread_id: str | None) -> Session:
+        """The session that the calls of a thread spend from."""
+        if self._threads is None or thread_id is None:
+            return self._session
+        return self._threads.session(thread_id)
+
     def _sessions(self, metadata: Mapping[str, Any]) -> tuple[Session, ...]:
         self._calls.sweep()
-        own = self._session
-        thread_id = None if self._threads is None else metadata.get("thread_id")
-        if self._threads is not None and thread_id is not None:
-            own = self._threads.session(str(thread_id))
-        return (own, *extra_sessions.get())
+        thread_id = metadata.get("thread_id")
+        return (self.session_of(None if thread_id is None else str(thread_id)), *extra_sessions_of(self))
 
     # Models
 
@@ -207,50 +205,15 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         call = model_call(serialized, prompt, metadata, params)
         steering = steering_of(params)
         try:
-            holds = self._hold(call, self._sessions(metadata), steering)
+            holds = hold_in_all(self._sessions(metadata), call, steering, asks=self._asks)
         except BaseException:
-            _withdraw(run_id)
+            withdraw(run_id)
             if batch is not None:  # which is started as a whole before any of it is sent
                 self._calls.release_batch(batch, "another call of the same batch was refused")
             raise
         model = None if steering is None else steering.model or call.model
         begun = Call(run_id, parent_run_id, holds, model=model, batch=batch)
         self._calls.begin(begun, kwargs.get("options"), in_its_task=in_its_task)
-
-    def _hold(
-        self, call: ModelCall | ToolCall, sessions: Sequence[Session], steering: Steering | None = None
-    ) -> tuple[Reservation, ...]:
-        """Hold *call* in every session, or in none."""
-        holds: list[Reservation] = []
-        try:
-            for session in sessions:
-                holds.append(self._authorize(call, session, steering))
-        except BaseException:
-            for hold in holds:
-                hold.release("another budget refused the call")
-            raise
-        for hold in holds:
-            hold.forward()
-        return tuple(holds)
-
-    def _authorize(self, call: ModelCall | ToolCall, session: Session, steering: Steering | None) -> Reservation:
-        while True:
-            asked = steering.ask(call) if steering is not None and isinstance(call, ModelCall) else call
-            decision = session.authorize(asked, may_wait=not _in_event_loop())
-            error = decision.error
-            if error is None:
-                break
-            if not self._asks or not isinstance(error, BudgetExceeded) or not ask_human(session, error):
-                raise recast(error)
-        hold = decision.require()
-        if decision.name != decision.requested and (steering is None or not steering.takes(decision.name)):
-            hold.release("the call is left to the cheaper model")
-            raise BudgetDowngrade(
-                model=decision.requested, target=decision.name, reason=decision.reason, decision_id=decision.id
-            )
-        if steering is not None:
-            steering.answer(decision)
-        return hold
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         try:
@@ -263,12 +226,12 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if call is not None and was_cached(response):
             call.release("the answer came out of a cache")
         elif call is not None:
-            usage = usage_of(response)
+            usage, tier = usage_of(response), service_tier_of(response)
             for hold in call.holds:
-                hold.commit(usage, model=call.model)
+                hold.commit(usage, model=call.model, service_tier=tier)
         elif self._calls.is_new(run_id) and not was_cached(response):
             unasked = ModelCall(model_of(response) or "unknown", _NO_PROMPT)
-            for session in (self._session, *extra_sessions.get()):
+            for session in (self._session, *extra_sessions_of(self)):
                 with suppress(BudgetExceeded):  # which the next call is told
                     session.charge_call(unasked, usage_of(response))
 
@@ -329,9 +292,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
         call = self._tools.call(name, metadata.get("lc_agent_name"))
         try:
-            holds = self._hold(call, self._sessions(metadata))
+            holds = hold_in_all(self._sessions(metadata), call, asks=self._asks)
         except BaseException:
-            _withdraw(run_id)
+            withdraw(run_id)
             raise
         self._calls.begin(Call(run_id, parent_run_id, holds))
 
@@ -353,17 +316,3 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
 
 _NO_PROMPT = Prompt(0, 0, (), 0)
-
-
-def _withdraw(run_id: UUID) -> None:
-    """Give back what any handler holds for a call that is refused."""
-    for handler in list(_handlers):
-        handler._calls.withdraw(run_id, "another handler refused the call")
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -25,8 +25,15 @@ installed: ContextVar[BaseCallbackHandler | None] = ContextVar("budget_guard_lan
 
 register_configure_hook(installed, inheritable=True)
 
-extra_sessions: ContextVar[tuple[Session, ...]] = ContextVar("budget_guard_langchain_sessions", default=())
-"""Further budgets of every call that is started in this context, beside the handlers' own."""
+extra_sessions: ContextVar[tuple[tuple[BudgetCallbackHandler, Session], ...]] = ContextVar(
+    "budget_guard_langchain_sessions", default=()
+)
+"""Further budgets of every call that a handler sees in this context, beside its own."""
+
+
+def extra_sessions_of(handler: BudgetCallbackHandler) -> list[Session]:
+    """Those of *handler*."""
+    return [session for owner, session in extra_sessions.get() if owner is handler]
 
 
 class _Chain(BaseCallbackHandler):
@@ -68,7 +75,7 @@ def installing(handler: BaseCallbackHandler) -> Generator[None]:
         installed.reset(token)
 
 
-class budget_scope:  # noqa: N801  used like a function
+class budget_scope:
     """Give *handler* every run that is started in the block, also where no config can be passed.
 
     ::

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from langchain_core.outputs import LLMResult
 from pydantic import BaseModel
 
-from budget_guard import ModelCall, PriceTable, Prompt, UnknownPriceError, Usage, weigh
+from budget_guard import ModelCall, PriceTable, Prompt, UnknownPriceError, weigh
 from budget_guard.model_names import provider_at
 
-Fields = Mapping[str, Any]
+Fields: TypeAlias = Mapping[str, Any]
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
 """The names of the output cap in providers' requests."""
@@ -31,14 +30,6 @@ _HOSTED_TOOLS = (
 )
 """Tools that the provider runs, by the beginning of their type, and as `budget_guard.Usage` names them."""
 
-_BILLED_BLOCKS = {
-    "web_search_call": "web_search",
-    "file_search_call": "file_search",
-    "code_interpreter_call": "code_interpreter",
-    "image_generation_call": "image_generation",
-}
-"""Blocks of an answer that the provider bills by use."""
-
 _KEPT_BY_PROVIDER = {
     "previous_response_id": "history kept by the provider",
     "conversation": "history kept by the provider",
@@ -51,6 +42,11 @@ _KEPT_BY_PROVIDER = {
 
 _NOT_SENT = ("parsed", "tool_calls", "refusal")
 """What LangChain notes in a message beside what is sent."""
+
+
+def fields(value: object) -> Fields:
+    """*value* where it is JSON-like fields, else none."""
+    return cast(Fields, value) if isinstance(value, Mapping) else {}
 
 
 def model_call(
@@ -67,8 +63,8 @@ def model_call(
         metadata: The run's metadata, with the standard parameters of tracing in it.
         params: The arguments of the call.
     """
-    constructor: Fields = (serialized or {}).get("kwargs") or {}
-    name = _model_name(serialized, metadata, params)
+    constructor = fields(fields(serialized).get("kwargs"))
+    name = _model_name(fields(serialized), metadata, params)
     provider = _provider(constructor, metadata)
     tools: list[Any] = [*(params.get("tools") or ()), *(params.get("functions") or ())]
     schema = _schema(params)
@@ -91,15 +87,15 @@ def model_call(
     )
 
 
-def _model_name(serialized: Fields | None, metadata: Fields, params: Fields) -> str:
-    for fields, key in (
+def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
+    for found, key in (
         (metadata, "ls_model_name"),
         (params, "model"),
         (params, "model_name"),
         (params, "model_id"),
-        (serialized or {}, "name"),
+        (serialized, "name"),
     ):
-        name = fields.get(key)
+        name = found.get(key)
         if isinstance(name, str) and name:
             return name
     return "unknown"
@@ -139,14 +135,10 @@ def _agent(metadata: Fields) -> str | None:
 
 
 def _hosted(tool: object) -> str | None:
-    if not isinstance(tool, dict):
-        return None
-    fields = cast("dict[str, Any]", tool)
-    kind = fields.get("type")
-    if kind in (None, "function", "custom"):
-        # Google's have no type, but a single key of their own
-        names = [key for key in fields if key not in ("type", "name", "description", "input_schema", "function")]
-        kind = names[0] if len(names) == 1 and len(fields) == 1 else None
+    given = fields(tool)
+    kind = given.get("type")
+    if kind is None and len(given) == 1:
+        kind = next(iter(given))  # Google's have no type, but a single key of their own
     return next((name for start, name in _HOSTED_TOOLS if isinstance(kind, str) and kind.startswith(start)), None)
 
 
@@ -174,18 +166,19 @@ def _weigh(prompt: Sequence[BaseMessage] | str, tools: list[Any], schema: Any, o
     if isinstance(prompt, str):
         return weigh(messages=prompt, tools=tools, schema=schema, opaque=opaque)
     system: str | None = None
-    messages = list(prompt)
-    if messages and isinstance(messages[0], SystemMessage) and isinstance(messages[0].content, str):
-        system = messages.pop(0).content  # type: ignore[assignment]  # it is a str
-    return weigh(system=system, messages=[_as_sent(m) for m in messages], tools=tools, schema=schema, opaque=opaque)
+    first = prompt[0] if prompt else None
+    if isinstance(first, SystemMessage) and isinstance(first.content, str):
+        system, prompt = first.content, prompt[1:]
+    return weigh(system=system, messages=list(map(_as_sent, prompt)), tools=tools, schema=schema, opaque=opaque)
 
 
 def _as_sent(message: BaseMessage) -> dict[str, Any]:
     """What of *message* may be sent."""
-    content: Any = message.content
-    if isinstance(content, list):
-        content = [_block(block) for block in cast("list[Any]", content)]
-    sent: dict[str, Any] = {"role": message.type, "content": content}
+    content = message.content
+    sent: dict[str, Any] = {
+        "role": message.type,
+        "content": content if isinstance(content, str) else list(map(_block, content)),
+    }
     if isinstance(message, AIMessage) and message.tool_calls:
         sent["tool_calls"] = [(call["name"], call["args"], call["id"]) for call in message.tool_calls]
     for name in ("name", "tool_call_id"):
@@ -199,114 +192,14 @@ def _as_sent(message: BaseMessage) -> dict[str, Any]:
 
 
 def _block(block: Any) -> Any:
-    if isinstance(block, dict) and block.get("type") == "reasoning" and block.get("reasoning"):
-        fields = cast("dict[str, Any]", block)
-        if not str(fields.get("id") or "").startswith("rs_"):
-            return {**fields, "type": "thinking"}  # the thoughts themselves, and not a name for what OpenAI keeps
+    given = fields(block)
+    if given.get("type") == "reasoning" and given.get("reasoning") and not str(given.get("id")).startswith("rs_"):
+        return {**given, "type": "thinking"}  # the thoughts themselves, and not the name of what OpenAI keeps
     return block
-
-
-# What came back
-
-
-def was_cached(result: LLMResult) -> bool:
-    """Whether the answer came out of LangChain's cache, so that no provider was asked."""
-    usage = _usage_metadata(result)
-    return usage is not None and usage.get("total_cost") == 0
-
-
-def model_of(result: LLMResult) -> str | None:
-    """The model that answered."""
-    metadata: Fields = getattr(_message(result), "response_metadata", None) or {}
-    for fields in (metadata, result.llm_output or {}):
-        for key in ("model_name", "model", "model_id"):
-            name = fields.get(key)
-            if isinstance(name, str) and name:
-                return name
-    return None
-
-
-def usage_of(result: LLMResult) -> Usage | None:
-    """What the provider billed, in disjoint buckets; None where it did not say."""
-    found = _usage_metadata(result)
-    if found is None:
-        return _usage_of_output(result.llm_output or {})
-    details_in, details_out = found.get("input_token_details") or {}, found.get("output_token_details") or {}
-    read, write_1h = _detail(details_in, "cache_read"), details_in.get("ephemeral_1h_input_tokens") or 0
-    write_5m = _detail(details_in, "cache_creation") + (details_in.get("ephemeral_5m_input_tokens") or 0)
-    audio_in, audio_out = details_in.get("audio") or 0, details_out.get("audio") or 0
-    reasoning = _detail(details_out, "reasoning")
-    uses = _uses(result)
-    return Usage(
-        input=max(0, found["input_tokens"] - read - write_5m - write_1h - audio_in),
-        cache_read=read,
-        cache_write_5m=write_5m,
-        cache_write_1h=write_1h,
-        input_audio=audio_in,
-        output=max(0, found["output_tokens"] - reasoning - audio_out),
-        reasoning=reasoning,
-        output_audio=audio_out,
-        web_search=uses.pop("web_search", 0),
-        other=tuple(uses.items()),
-    )
-
-
-def _detail(details: Fields, name: str) -> int:
-    """A count under its name, which OpenAI's service tiers are put before."""
-    return sum(details.get(key) or 0 for key in (name, f"flex_{name}", f"priority_{name}"))
-
-
-def _message(result: LLMResult) -> Any:
-    """The first answer's message. With several answers each carries the usage of all."""
-    first: Sequence[Any] = result.generations[0] if result.generations else ()
-    return getattr(first[0], "message", None) if first else None
-
-
-def _usage_metadata(result: LLMResult) -> Any:
-    usage = getattr(_message(result), "usage_metadata", None)
-    return usage or None
-
-
-def _usage_of_output(output: Fields) -> Usage | None:
-    """The usage of a text model, which only OpenAI's way of writing it down says."""
-    usage = output.get("token_usage") or output.get("usage") or {}
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(completion, int):
-        return None
-    details_in, details_out = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    cached, reasoning = details_in.get("cached_tokens") or 0, details_out.get("reasoning_tokens") or 0
-    return Usage(
-        input=max(0, prompt - cached), cache_read=cached, output=max(0, completion - reasoning), reasoning=reasoning
-    )
-
-
-def _uses(result: LLMResult) -> dict[str, int]:
-    """How often the provider ran each of its own tools."""
-    message = _message(result)
-    uses: dict[str, int] = {}
-    anthropic: Fields = (getattr(message, "response_metadata", None) or {}).get("usage") or {}
-    searches = (anthropic.get("server_tool_use") or {}).get("web_search_requests") or 0
-    if searches:
-        return {"web_search": searches}
-    blocks: list[Any] = list(message.content) if isinstance(getattr(message, "content", None), list) else []
-    blocks += message.additional_kwargs.get("tool_outputs") or [] if message is not None else []
-    for block in blocks:
-        fields = cast("dict[str, Any]", block) if isinstance(block, dict) else {}
-        kind = _BILLED_BLOCKS.get(fields.get("type", ""))
-        if fields.get("type") == "server_tool_call":  # LangChain's own way of writing all of them
-            kind = _BILLED_BLOCKS.get(f"{fields.get('name')}_call")
-        if kind is not None:
-            uses[kind] = uses.get(kind, 0) + 1
-    return uses
 
 
 def tool_names(params: Fields) -> set[str]:
     """The names of the tools that a model is offered."""
-    names: set[str] = set()
-    for tool in params.get("tools") or ():
-        if isinstance(tool, dict):
-            fields = cast("dict[str, Any]", tool)
-            name = fields.get("name") or (fields.get("function") or {}).get("name")
-            if isinstance(name, str):
-                names.add(name)
-    return names
+    tools = map(fields, params.get("tools") or ())
+    names = (tool.get("name") or fields(tool.get("function")).get("name") for tool in tools)
+    return {name for name in names if isinstance(name, str)}
