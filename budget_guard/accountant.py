@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from budget_guard.admission import plan_tool, priced_part
+from budget_guard.admission import Plan, Rung, plan_tool, priced_part
 from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
@@ -56,7 +56,9 @@ class Accountant:
             )
         return None
 
-    def bill(self, reservation: Reservation, usage: Usage, model: str | None) -> tuple[Amounts, str | None]:
+    def bill(
+        self, reservation: Reservation, usage: Usage, model: str | None, service_tier: str | None
+    ) -> tuple[Amounts, str | None]:
         """What to commit for *usage*, and why it is no exact price, if it is none.
 
         Money that was spent is never refused here, and never booked as nothing.
@@ -65,8 +67,12 @@ class Accountant:
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
         price = plan.rung.price
-        if model is not None and model != plan.rung.model:
-            price = self._run.admission.price_called(call, model, price)
+        if (model or service_tier) and (model or plan.rung.model, service_tier or call.service_tier) != (
+            plan.rung.model,
+            call.service_tier,
+        ):
+            called = call._replace(service_tier=service_tier or call.service_tier)
+            price = self._run.admission.price_called(called, model or plan.rung.model, price)
         unpriced: str | None = None
         if price is None:
             cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"
@@ -136,13 +142,26 @@ class Accountant:
             timeline.emit(CallReleased(timeline.at(), reservation.id, reservation.plan.rung.model, reason))
 
     def charge(self, call: ToolCall) -> Flow[None]:
-        """Book money that was spent without asking."""
-        self._run.books.timeline.start()
-        plan = plan_tool(call)
+        """Book money that was spent on a tool without asking."""
+        yield from self._charge(call, plan_tool(call), None)
+
+    def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
+        """Book a model call that was made without asking."""
+        price = self._run.admission.price_called(call, call.model, None)
+        plan = Plan(Rung(call.model, price), Amounts(requests=1), None, False, False)
+        unpriced: str | None = "the provider sent no usage"
+        if usage is not None:
+            amounts, unpriced = self.bill(Reservation("", call, plan, self), usage, None, None)
+            plan = plan._replace(amounts=amounts)
+        yield from self._charge(call, plan, unpriced)
+
+    def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
+        books = self._run.books
+        at_s = books.timeline.start()
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
-        books = self._run.books
-        books.record(charge, Booked(books.timeline.at(), charge.id, call.tool, plan.amounts, False, False, False), None)
+        booked = Booked(at_s, charge.id, plan.rung.model, plan.amounts, False, unpriced is not None, False)
+        books.record(charge, booked, unpriced)
         balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
         self._run.warn(balances[0].committed)
         if passed is not None:

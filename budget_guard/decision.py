@@ -11,6 +11,7 @@ from budget_guard.money import to_usd
 
 if TYPE_CHECKING:
     from budget_guard.admission import Plan
+    from budget_guard.downgrade import DowngradePolicy
     from budget_guard.reservation import Reservation
 
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
@@ -41,6 +42,8 @@ class ModelCall(NamedTuple):
     """Whom to attribute the call to."""
     final: bool = False
     """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
+    downgrade: DowngradePolicy | None = None
+    """How the caller would switch this call to a cheaper model; None to go by `Budget.downgrade`."""
 
 
 class ToolCall(NamedTuple):

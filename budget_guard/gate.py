@@ -40,8 +40,8 @@ class Gate:
         self._alone = len(run.scopes) == 1
         self._warned_unbounded = False
 
-    def authorize(self, call: ModelCall | ToolCall) -> Flow[Decision]:
-        """Decide on *call* and hold its worst case."""
+    def authorize(self, call: ModelCall | ToolCall, may_wait: bool) -> Flow[Decision]:
+        """Decide on *call* and hold its worst case; wait for room only where the caller *may_wait*."""
         run = self._run
         books, budget, scopes = run.books, run.budget, run.scopes
         advisory = budget.mode == "advisory_estimate"
@@ -53,14 +53,14 @@ class Gate:
             ignored = run.too_late(at_s)
             if ignored is not None and not advisory:
                 raise ignored
-            if self._alone and budget.downgrade is None and isinstance(call, ModelCall):
+            if self._alone and isinstance(call, ModelCall) and (call.downgrade or budget.downgrade) is None:
                 plan = run.admission.plan_ample(budget, call)
                 if plan is not None:
                     outcome = yield "reserve", (hold_id, scopes, plan.amounts, ample_room(budget, plan, call))
             if plan is None or isinstance(outcome, Refused):
                 outcome, plan = yield from self._squeeze(hold_id, call, outcome)
                 deadline = run.clock.monotonic() + budget.max_wait_s
-                while isinstance(outcome, Refused) and outcome.waiting_helps:
+                while may_wait and isinstance(outcome, Refused) and outcome.waiting_helps:
                     patience = deadline - run.clock.monotonic()
                     if patience <= 0:
                         break
@@ -109,8 +109,9 @@ class Gate:
                 for balance in balances[1:]:  # the run's own is looked at whenever something is booked
                     run.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
         rungs = [run.admission.asked(budget, call, left)]
-        if budget.downgrade is not None:
-            rungs = run.admission.rungs(budget, budget.downgrade, call, rungs[0], balances)
+        policy = call.downgrade or budget.downgrade
+        if policy is not None:
+            rungs = run.admission.rungs(budget, policy, call, rungs[0], balances)
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
             plan = run.admission.plan(budget, call, rung, left)
