@@ -16,8 +16,11 @@ from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
     BudgetRevoked,
+    ForeignRun,
     InvalidDowngradeError,
+    LedgerAmbiguous,
     ReservationConflict,
+    StaleReservation,
     UnboundedCallError,
     UnknownPriceError,
     UnknownReservation,
@@ -41,7 +44,10 @@ SAMPLES: list[BudgetError] = [
     UnboundedCallError(model="gpt-4o", reason="it carries an image", remedy="Say what to reserve.", decision_id="d"),
     InvalidDowngradeError(model="a", target="b", reason="'b' is dearer", remedy="Name another.", decision_id="d"),
     ReservationConflict(reservation_id="r1-7", detail="holds 5 and was asked to hold 6"),
+    StaleReservation(reservation_id="r1-7", detail="is older than what the ledger remembers"),
     UnknownReservation(reservation_id="r1-7", detail="was never made"),
+    ForeignRun(scope="run:r1", decision_id="r1-7"),
+    LedgerAmbiguous(detail="no answer in 0.5 s", decision_id="r1-7"),
 ]
 each = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
 
@@ -92,7 +98,7 @@ def test_the_tree_is_as_it_is_drawn() -> None:
     drawn: dict[str, str] = {}
     path: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"^([ │├└─]*)(\w+Error|Budget\w+|\w+(?:Exceeded|Conflict|Reservation)\b)", line)
+        found = re.match(r"^([ │├└─]*)([A-Z]\w+)\b", line)
         if found is None or found.group(2) not in classes():
             continue
         depth = len(found.group(1))
@@ -117,7 +123,10 @@ def test_the_tree_is_as_it_is_drawn() -> None:
         (SAMPLES[3], ["'gpt-4o'", "an image", "Say what to reserve."]),
         (SAMPLES[4], ["'a'", "'b'", "dearer", "Name another."]),
         (SAMPLES[5], ["'r1-7'", "holds 5", "6"]),
-        (SAMPLES[6], ["'r1-7'", "never made"]),
+        (SAMPLES[6], ["'r1-7'", "older"]),
+        (SAMPLES[7], ["'r1-7'", "never made"]),
+        (SAMPLES[8], ["run:r1", "another principal", "run_id of your own"]),
+        (SAMPLES[9], ["not available", "no answer in 0.5 s"]),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -50,7 +50,7 @@ class Hold:
         self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, open: bool
     ) -> None:
         self.id = hold_id
-        self.scopes = scopes
+        self.scopes = tuple(scopes)
         self.counters = counters
         self.amounts = amounts
         self.open = open
@@ -86,7 +86,7 @@ class Hold:
         Raises:
             ReservationConflict: If it does not.
         """
-        if self.scopes is not scopes and tuple(self.scopes) != tuple(scopes):
+        if self.scopes is not scopes and self.scopes != tuple(scopes):
             held, asked = (", ".join(map(str, each)) for each in (self.scopes, scopes))
             raise ReservationConflict(reservation_id=self.id, detail=f"was made in {held}, not in {asked}")
 

@@ -236,7 +236,7 @@ class MemoryLedger:
     def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
         with self._lock:
             found = [
-                Suspended(hold.id, tuple(hold.scopes), hold.amounts, hold.term.suspended_at)
+                Suspended(hold.id, hold.scopes, hold.amounts, hold.term.suspended_at)
                 for hold in self._holds.values()
                 if hold.state == "suspended" and hold.term is not None and hold.term.suspended_at is not None
             ]

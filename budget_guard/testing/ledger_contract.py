@@ -17,14 +17,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
 from budget_guard.clock import Clock, SystemClock
-from budget_guard.dimension import DIMENSIONS, Amounts, Limits
+from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.errors import ReservationConflict, UnknownReservation
-from budget_guard.ledger.base import Balance, Held, Ledger, Refused, Revoked, Settled
+from budget_guard.hold_id import hold_id
+from budget_guard.ledger.base import HELD, MOST, Balance, Held, Ledger, Refused, Revoked, Settled
 from budget_guard.scope import Scope
 from budget_guard.testing.clock import FakeClock
 
@@ -34,8 +35,6 @@ RUN = Scope("run", "r1")
 USER = Scope("user", "u1")
 OTHER = Scope("user", "u2")
 BOTH = (RUN, USER)
-LARGEST = 2**53 - 1
-"""The largest single amount that a ledger must take."""
 _PATIENCE_S = 20.0
 """How long a wait that ought to be woken at once may take before the test gives up."""
 
@@ -63,6 +62,17 @@ def race(jobs: Sequence[Callable[[], T]]) -> list[T]:
 def cost(nano: int) -> Amounts:
     """Amounts of *nano* nano-dollars and nothing else."""
     return Amounts(cost=nano)
+
+
+class Ids:
+    """Ids by name: each is made from the clock when it is first asked for, and stays the same from then on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._made: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        return self._made.setdefault(name, hold_id(self._clock.now_ms(), name))
 
 
 class _LiveClock(SystemClock):
@@ -109,6 +119,11 @@ class LedgerContract:
         self.close_ledger(made)
 
     @pytest.fixture
+    def ids(self, clock: FakeClock) -> Ids:
+        """The ids of what `ledger` holds."""
+        return Ids(clock)
+
+    @pytest.fixture
     def live_clock(self) -> _LiveClock:
         """The time of `live_ledger`."""
         return _LiveClock()
@@ -121,128 +136,133 @@ class LedgerContract:
         yield made
         self.close_ledger(made)
 
+    @pytest.fixture
+    def live_ids(self, live_clock: _LiveClock) -> Ids:
+        """The ids of what `live_ledger` holds."""
+        return Ids(live_clock)
+
     # --- holding: the predicate, all scopes or none
 
-    def test_a_hold_is_counted_in_every_scope_and_in_no_other(self, ledger: Ledger) -> None:
-        assert ledger.reserve("h", BOTH, cost(40), cost(40)) == Held("h")
+    def test_a_hold_is_counted_in_every_scope_and_in_no_other(self, ledger: Ledger, ids: Ids) -> None:
+        assert ledger.reserve(ids("h"), BOTH, cost(40), cost(40)) == HELD
         run, user, other = ledger.balances((RUN, USER, OTHER))
         assert run.reserved == user.reserved == cost(40)
         assert run.committed == user.committed == other.reserved == Amounts()
         assert (run.open_holds, user.open_holds, other.open_holds) == (1, 1, 0)
 
     @pytest.mark.parametrize("dimension", range(len(DIMENSIONS)), ids=DIMENSIONS)
-    @pytest.mark.parametrize("amount", [1, 7, LARGEST])
+    @pytest.mark.parametrize("amount", [1, 7, MOST])
     def test_the_limit_itself_still_fits_and_one_more_does_not(
-        self, ledger: Ledger, dimension: int, amount: int
+        self, ledger: Ledger, ids: Ids, dimension: int, amount: int
     ) -> None:
         scope = Scope("team", "boundary")
         ledger.set_limits(scope, Limits(**{Amounts._fields[dimension]: amount}))
         exactly, one = _only(dimension, amount), _only(dimension, 1)
-        above = _only(dimension, amount + 1)
-        refused = ledger.reserve("above", (scope,), above, above)
-        assert isinstance(refused, Refused)
-        assert ledger.reserve("exactly", (scope,), exactly, exactly) == Held("exactly")
-        refused = ledger.reserve("one", (scope,), one, one)
+        assert ledger.reserve(ids("exactly"), (scope,), exactly, exactly) == HELD
+        refused = ledger.reserve(ids("one"), (scope,), one, one)
         assert isinstance(refused, Refused)
         assert (refused.scope, refused.dimension, refused.limit) == (scope, dimension, amount)
         assert (refused.committed, refused.reserved) == (0, amount)
-        assert ledger.reserve("nothing", (scope,), Amounts(), Amounts()) == Held("nothing")
+        assert ledger.reserve(ids("nothing"), (scope,), Amounts(), Amounts()) == HELD
 
-    def test_what_is_committed_counts_as_much_as_what_is_held(self, ledger: Ledger) -> None:
-        _spend(ledger, "spent", 60)
-        assert isinstance(ledger.reserve("over", BOTH, cost(41), cost(41)), Refused)
-        assert ledger.reserve("fits", BOTH, cost(40), cost(40)) == Held("fits")
+    def test_what_is_committed_counts_as_much_as_what_is_held(self, ledger: Ledger, ids: Ids) -> None:
+        _spend(ledger, ids, "spent", 60)
+        assert isinstance(ledger.reserve(ids("over"), BOTH, cost(41), cost(41)), Refused)
+        assert ledger.reserve(ids("fits"), BOTH, cost(40), cost(40)) == HELD
 
-    def test_amounts_beyond_floating_point_are_exact(self, ledger: Ledger) -> None:
+    def test_amounts_beyond_floating_point_are_exact(self, ledger: Ledger, ids: Ids) -> None:
         wide = Scope("team", "wide")
         ledger.set_limits(wide, Limits(cost=2**60))
         for number in range(3):
-            ledger.reserve(f"h{number}", (wide,), cost(LARGEST), cost(LARGEST))
-            ledger.commit(f"h{number}", cost(LARGEST))
-        ledger.reserve("one", (wide,), cost(1), cost(1))
+            ledger.reserve(ids(f"h{number}"), (wide,), cost(MOST), cost(MOST))
+            ledger.commit(ids(f"h{number}"), (wide,), cost(MOST))
+        ledger.reserve(ids("one"), (wide,), cost(1), cost(1))
         balance = _balance(ledger, wide)
-        assert (balance.committed.cost, balance.reserved.cost) == (3 * LARGEST, 1)
+        assert (balance.committed.cost, balance.reserved.cost) == (3 * MOST, 1)
 
-    def test_a_limit_in_one_scope_refuses_the_hold_in_all_of_them(self, ledger: Ledger) -> None:
+    def test_a_limit_in_one_scope_refuses_the_hold_in_all_of_them(self, ledger: Ledger, ids: Ids) -> None:
         ledger.set_limits(USER, Limits(cost=30))
-        refused = ledger.reserve("h", BOTH, cost(40), cost(40))
+        refused = ledger.reserve(ids("h"), BOTH, cost(40), cost(40))
         assert isinstance(refused, Refused)
         assert (refused.scope, refused.limit) == (USER, 30)
         for balance in ledger.balances(BOTH):
             assert (balance.reserved, balance.open_holds) == (Amounts(), 0)
 
-    def test_a_refused_id_may_try_again_with_other_amounts(self, ledger: Ledger) -> None:
-        assert isinstance(ledger.reserve("h", BOTH, cost(101), cost(101)), Refused)
-        assert ledger.reserve("h", BOTH, cost(100), cost(100)) == Held("h")
+    def test_a_refused_id_may_try_again_with_other_amounts(self, ledger: Ledger, ids: Ids) -> None:
+        assert isinstance(ledger.reserve(ids("h"), BOTH, cost(101), cost(101)), Refused)
+        assert ledger.reserve(ids("h"), BOTH, cost(100), cost(100)) == HELD
 
-    def test_the_room_asked_for_may_differ_from_the_hold(self, ledger: Ledger) -> None:
-        assert isinstance(ledger.reserve("kept", BOTH, cost(60), cost(101)), Refused)
-        assert ledger.reserve("soft", BOTH, cost(150), cost(1)) == Held("soft")
+    def test_the_room_asked_for_may_differ_from_the_hold(self, ledger: Ledger, ids: Ids) -> None:
+        assert isinstance(ledger.reserve(ids("kept"), BOTH, cost(60), cost(101)), Refused)
+        assert ledger.reserve(ids("soft"), BOTH, cost(150), cost(1)) == HELD
         assert _balance(ledger, RUN).reserved == cost(150)
 
-    def test_a_hold_without_a_question_is_never_refused(self, ledger: Ledger) -> None:
-        assert ledger.reserve("h", BOTH, cost(5_000), None) == Held("h")
+    def test_a_hold_without_a_question_is_never_refused(self, ledger: Ledger, ids: Ids) -> None:
+        assert ledger.reserve(ids("h"), BOTH, cost(5_000), None) == HELD
         assert _balance(ledger, RUN).reserved == cost(5_000)
 
-    def test_a_scope_without_limits_only_counts(self, ledger: Ledger) -> None:
+    def test_a_scope_without_limits_only_counts(self, ledger: Ledger, ids: Ids) -> None:
         free = Scope("feature", "f")
         ledger.set_limits(free, Limits())
-        huge = Amounts(*[LARGEST] * len(DIMENSIONS))
-        assert ledger.reserve("h", (free,), huge, huge) == Held("h")
+        huge = Amounts(*[MOST] * len(DIMENSIONS))
+        assert ledger.reserve(ids("h"), (free,), huge, huge) == HELD
         assert _balance(ledger, free).reserved == huge
 
-    def test_a_limit_of_zero_takes_nothing(self, ledger: Ledger) -> None:
+    def test_a_limit_of_zero_takes_nothing(self, ledger: Ledger, ids: Ids) -> None:
         ledger.set_limits(RUN, Limits(tool_calls=0))
         one = Amounts(tool_calls=1)
-        assert isinstance(ledger.reserve("h", (RUN,), one, one), Refused)
+        assert isinstance(ledger.reserve(ids("h"), (RUN,), one, one), Refused)
 
-    def test_a_scope_that_was_never_opened_is_an_error_and_holds_nothing(self, ledger: Ledger) -> None:
+    def test_a_scope_that_was_never_opened_is_an_error_and_holds_nothing(self, ledger: Ledger, ids: Ids) -> None:
         unknown = Scope("user", "nobody")
         with pytest.raises(KeyError):
-            ledger.reserve("h", (RUN, unknown), cost(1), cost(1))
+            ledger.reserve(ids("h"), (RUN, unknown), cost(1), cost(1))
         with pytest.raises(KeyError):
             ledger.balances((unknown,))
         assert _balance(ledger, RUN).reserved == Amounts()
 
     @pytest.mark.parametrize("verb", ["reserve", "commit", "charge"])
-    def test_an_amount_that_is_negative_is_refused_before_anything_changes(self, ledger: Ledger, verb: str) -> None:
-        ledger.reserve("open", BOTH, cost(10), cost(10))
+    def test_an_amount_that_is_negative_is_refused_before_anything_changes(
+        self, ledger: Ledger, ids: Ids, verb: str
+    ) -> None:
+        ledger.reserve(ids("open"), BOTH, cost(10), cost(10))
         before = ledger.balances(BOTH)
         hostile = Amounts(output_tokens=-1)
         with pytest.raises(ValueError, match="-1"):
             if verb == "reserve":
-                ledger.reserve("h", BOTH, hostile, hostile)
+                ledger.reserve(ids("h"), BOTH, hostile, hostile)
             elif verb == "commit":
-                ledger.commit("open", hostile)
+                ledger.commit(ids("open"), BOTH, hostile)
             else:
-                ledger.charge("h", BOTH, hostile)
+                ledger.charge(ids("h"), BOTH, hostile)
         assert ledger.balances(BOTH) == before
 
-    def test_what_remains_is_the_least_of_all_scopes_in_each_dimension(self, ledger: Ledger) -> None:
+    def test_a_refusal_tells_what_is_left_in_the_scope_that_has_least_of_it(self, ledger: Ledger, ids: Ids) -> None:
         ledger.set_limits(RUN, Limits(cost=100, output_tokens=50, requests=5))
         ledger.set_limits(USER, Limits(cost=70, output_tokens=80, tool_calls=0))
         held, spent = Amounts(cost=20, output_tokens=10, requests=1), Amounts(cost=5, output_tokens=10, requests=1)
-        ledger.reserve("open", BOTH, held, held)
-        ledger.charge("spent", (RUN,), spent)
-        assert ledger.remaining(BOTH) == Limits(cost=50, output_tokens=30, requests=3, tool_calls=0)
-        assert ledger.remaining((RUN,)) == Limits(cost=75, output_tokens=30, requests=3)
-        ledger.charge("over", (USER,), cost(60))
-        assert ledger.remaining(BOTH).cost == -10
-        with pytest.raises(KeyError):
-            ledger.remaining((RUN, Scope("user", "nobody")))
+        ledger.reserve(ids("open"), BOTH, held, held)
+        ledger.charge(ids("spent"), (RUN,), spent)
+        refused = ledger.reserve(ids("h"), BOTH, cost(51), cost(51))
+        assert isinstance(refused, Refused)
+        assert refused.left == Limits(cost=50, output_tokens=30, requests=3, tool_calls=0)
+        ledger.charge(ids("over"), (USER,), cost(60))
+        refused = ledger.reserve(ids("h"), BOTH, NOTHING, NOTHING)
+        assert isinstance(refused, Refused)
+        assert refused.left.cost == -10
 
-    def test_scope_names_do_not_run_into_each_other(self, ledger: Ledger) -> None:
+    def test_scope_names_do_not_run_into_each_other(self, ledger: Ledger, ids: Ids) -> None:
         names = [Scope("user", "a:b"), Scope("user:a", "b"), Scope("user", "a"), Scope("user", "ä{}\n'\"")]
         for scope in names:
             ledger.set_limits(scope, Limits(cost=10))
-        ledger.reserve("h", names[:1], cost(10), cost(10))
+        ledger.reserve(ids("h"), names[:1], cost(10), cost(10))
         assert [balance.reserved.cost for balance in ledger.balances(names)] == [10, 0, 0, 0]
 
     # --- idempotence
 
-    def test_the_same_reserve_again_gets_the_same_answer_and_holds_once(self, ledger: Ledger) -> None:
+    def test_the_same_reserve_again_gets_the_same_answer_and_holds_once(self, ledger: Ledger, ids: Ids) -> None:
         for _ in range(3):
-            assert ledger.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
+            assert ledger.reserve(ids("h"), BOTH, cost(60), cost(60)) == HELD
         assert _balance(ledger, RUN).reserved == cost(60)
         assert _balance(ledger, RUN).open_holds == 1
 
@@ -251,196 +271,212 @@ class LedgerContract:
         [(BOTH, cost(61)), (BOTH, Amounts(cost=60, requests=1)), ((RUN,), cost(60)), ((RUN, OTHER), cost(60))],
     )
     def test_the_same_id_with_other_parameters_is_a_conflict_that_changes_nothing(
-        self, ledger: Ledger, scopes: tuple[Scope, ...], amounts: Amounts
+        self, ledger: Ledger, ids: Ids, scopes: tuple[Scope, ...], amounts: Amounts
     ) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
         before = ledger.balances((RUN, USER, OTHER))
         with pytest.raises(ReservationConflict) as caught:
-            ledger.reserve("h", scopes, amounts, None)
-        assert caught.value.reservation_id == "h"
+            ledger.reserve(ids("h"), scopes, amounts, None)
+        assert caught.value.reservation_id == ids("h")
         assert ledger.balances((RUN, USER, OTHER)) == before
 
-    def test_the_scopes_of_a_hold_are_its_own(self, ledger: Ledger) -> None:
+    def test_the_scopes_of_a_hold_are_its_own(self, ledger: Ledger, ids: Ids) -> None:
         scopes = [RUN, USER]
-        ledger.reserve("h", scopes, cost(10), cost(10))
+        ledger.reserve(ids("h"), scopes, cost(10), cost(10))
         scopes.clear()
-        ledger.release("h")
+        ledger.release(ids("h"), BOTH)
         assert [balance.reserved for balance in ledger.balances(BOTH)] == [Amounts(), Amounts()]
 
     # --- settling
 
-    def test_a_commit_books_what_was_spent_and_frees_the_rest(self, ledger: Ledger) -> None:
+    def test_a_commit_books_what_was_spent_and_frees_the_rest(self, ledger: Ledger, ids: Ids) -> None:
         held, spent = Amounts(60, 50, 40, 90, 1, 0), Amounts(25, 20, 10, 30, 1, 0)
-        ledger.reserve("h", BOTH, held, held)
-        assert ledger.commit("h", spent) == Settled(spent, spent, False)
+        ledger.reserve(ids("h"), BOTH, held, held)
+        assert ledger.commit(ids("h"), BOTH, spent) == Settled(spent, spent, False)
         for balance in ledger.balances(BOTH):
             assert (balance.committed, balance.reserved, balance.open_holds) == (spent, Amounts(), 0)
 
-    def test_a_commit_above_the_hold_is_charged_in_full(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        assert ledger.commit("h", cost(160)) == Settled(cost(160), cost(160), False)
+    def test_a_commit_above_the_hold_is_charged_in_full(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        assert ledger.commit(ids("h"), BOTH, cost(160)) == Settled(cost(160), cost(160), False)
         assert _balance(ledger, RUN).committed == cost(160)
-        assert isinstance(ledger.reserve("next", BOTH, Amounts(), Amounts()), Refused)
+        assert isinstance(ledger.reserve(ids("next"), BOTH, Amounts(), Amounts()), Refused)
 
-    def test_a_release_gives_the_whole_hold_back_once(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        ledger.reserve("other", BOTH, cost(30), cost(30))
-        assert ledger.release("h") is True
-        assert ledger.release("h") is False
+    def test_a_release_gives_the_whole_hold_back_once(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        ledger.reserve(ids("other"), BOTH, cost(30), cost(30))
+        assert ledger.release(ids("h"), BOTH) is True
+        assert ledger.release(ids("h"), BOTH) is False
         for balance in ledger.balances(BOTH):
             assert (balance.committed, balance.reserved, balance.open_holds) == (Amounts(), cost(30), 1)
 
-    def test_a_release_after_the_commit_does_nothing(self, ledger: Ledger) -> None:
-        _spend(ledger, "h", 60)
-        assert ledger.release("h") is False
+    def test_a_release_after_the_commit_does_nothing(self, ledger: Ledger, ids: Ids) -> None:
+        _spend(ledger, ids, "h", 60)
+        assert ledger.release(ids("h"), BOTH) is False
         assert _balance(ledger, RUN).committed == cost(60)
         assert _balance(ledger, RUN).reserved == Amounts()
 
-    def test_a_commit_after_the_release_is_charged_all_the_same(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        ledger.release("h")
-        ledger.commit("h", cost(25))
+    def test_a_commit_after_the_release_is_charged_all_the_same(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        ledger.release(ids("h"), BOTH)
+        ledger.commit(ids("h"), BOTH, cost(25))
         for balance in ledger.balances(BOTH):
             assert (balance.committed, balance.reserved, balance.open_holds) == (cost(25), Amounts(), 0)
 
-    def test_a_commit_again_is_booked_once_and_says_so(self, ledger: Ledger) -> None:
-        _spend(ledger, "h", 60)
-        _spend(ledger, "h2", 10)
-        assert ledger.commit("h", cost(60)) == Settled(cost(70), cost(60), False)
+    def test_a_commit_again_is_booked_once_and_says_so(self, ledger: Ledger, ids: Ids) -> None:
+        _spend(ledger, ids, "h", 60)
+        _spend(ledger, ids, "h2", 10)
+        assert ledger.commit(ids("h"), BOTH, cost(60)) == Settled(cost(70), cost(60), False)
         assert _balance(ledger, RUN).committed == cost(70)
 
-    def test_a_commit_of_other_amounts_is_a_conflict_that_changes_nothing(self, ledger: Ledger) -> None:
-        _spend(ledger, "h", 60)
+    def test_a_commit_of_other_amounts_is_a_conflict_that_changes_nothing(self, ledger: Ledger, ids: Ids) -> None:
+        _spend(ledger, ids, "h", 60)
         with pytest.raises(ReservationConflict):
-            ledger.commit("h", cost(61))
+            ledger.commit(ids("h"), BOTH, cost(61))
         assert _balance(ledger, RUN).committed == cost(60)
 
-    def test_an_estimate_is_replaced_by_the_actual_amounts_once(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), True)
-        assert ledger.commit("h", cost(25)) == Settled(cost(25), cost(25), False)
+    def test_an_estimate_is_replaced_by_the_actual_amounts_once(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        assert ledger.commit(ids("h"), BOTH, cost(60), uncertain=True) == Settled(cost(60), cost(60), True)
+        assert ledger.commit(ids("h"), BOTH, cost(25)) == Settled(cost(25), cost(25), False)
         for balance in ledger.balances(BOTH):
             assert (balance.committed, balance.reserved) == (cost(25), Amounts())
         with pytest.raises(ReservationConflict):
-            ledger.commit("h", cost(26))
+            ledger.commit(ids("h"), BOTH, cost(26))
 
-    def test_an_estimate_again_is_booked_once(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        ledger.commit("h", cost(60), uncertain=True)
-        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(60), cost(60), True)
+    def test_an_estimate_again_is_booked_once(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        ledger.commit(ids("h"), BOTH, cost(60), uncertain=True)
+        assert ledger.commit(ids("h"), BOTH, cost(60), uncertain=True) == Settled(cost(60), cost(60), True)
         assert _balance(ledger, RUN).committed == cost(60)
 
-    def test_an_estimate_never_replaces_what_was_booked_for_certain(self, ledger: Ledger) -> None:
-        _spend(ledger, "h", 25)
-        assert ledger.commit("h", cost(60), uncertain=True) == Settled(cost(25), cost(25), False)
+    def test_an_estimate_never_replaces_what_was_booked_for_certain(self, ledger: Ledger, ids: Ids) -> None:
+        _spend(ledger, ids, "h", 25)
+        assert ledger.commit(ids("h"), BOTH, cost(60), uncertain=True) == Settled(cost(25), cost(25), False)
         assert _balance(ledger, RUN).committed == cost(25)
 
-    def test_an_actual_amount_equal_to_the_estimate_makes_it_certain(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        ledger.commit("h", cost(60), uncertain=True)
-        assert ledger.commit("h", cost(60)) == Settled(cost(60), cost(60), False)
+    def test_an_actual_amount_equal_to_the_estimate_makes_it_certain(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        ledger.commit(ids("h"), BOTH, cost(60), uncertain=True)
+        assert ledger.commit(ids("h"), BOTH, cost(60)) == Settled(cost(60), cost(60), False)
         with pytest.raises(ReservationConflict):
-            ledger.commit("h", cost(61))
+            ledger.commit(ids("h"), BOTH, cost(61))
         assert _balance(ledger, RUN).committed == cost(60)
 
-    def test_a_forwarded_hold_settles_like_any_other(self, ledger: Ledger) -> None:
-        for hold_id in ("paid", "free"):
-            ledger.reserve(hold_id, BOTH, cost(40), cost(40))
-            ledger.forward(hold_id)
-            ledger.forward(hold_id)
+    def test_a_forwarded_hold_settles_like_any_other(self, ledger: Ledger, ids: Ids) -> None:
+        for name in ("paid", "free"):
+            ledger.reserve(ids(name), BOTH, cost(40), cost(40))
+            ledger.forward(ids(name))
+            ledger.forward(ids(name))
         assert _balance(ledger, RUN).reserved == cost(80)
-        ledger.commit("paid", cost(25))
-        assert ledger.release("free") is True
-        ledger.forward("paid")
-        assert ledger.release("paid") is False
+        ledger.commit(ids("paid"), BOTH, cost(25))
+        assert ledger.release(ids("free"), BOTH) is True
+        ledger.forward(ids("paid"))
+        assert ledger.release(ids("paid"), BOTH) is False
         assert _balance(ledger, RUN)[2:5] == (cost(25), Amounts(), 0)
 
-    @pytest.mark.parametrize("verb", ["forward", "release", "commit"])
-    def test_an_unknown_id_is_an_error_that_names_it_and_changes_nothing(self, ledger: Ledger, verb: str) -> None:
-        arguments: tuple[Any, ...] = (cost(5),) if verb == "commit" else ()
+    @pytest.mark.parametrize("verb", ["forward", "extend"])
+    def test_an_unknown_id_is_an_error_that_names_it_and_changes_nothing(
+        self, ledger: Ledger, ids: Ids, verb: str
+    ) -> None:
+        arguments = (60,) if verb == "extend" else ()
         with pytest.raises(UnknownReservation, match="ghost"):
-            getattr(ledger, verb)("ghost", *arguments)
-        assert _balance(ledger, RUN).committed == Amounts()
+            getattr(ledger, verb)(ids("ghost"), *arguments)
+        assert _balance(ledger, RUN)[2:5] == (NOTHING, NOTHING, 0)
+
+    def test_a_lost_hold_is_charged_all_the_same(self, ledger: Ledger, ids: Ids) -> None:
+        assert ledger.commit(ids("lost"), BOTH, cost(25)) == Settled(cost(25), cost(25), False)
+        assert [balance.committed for balance in ledger.balances(BOTH)] == [cost(25), cost(25)]
+
+    def test_a_release_that_overtakes_its_reserve_keeps_it_from_holding(self, ledger: Ledger, ids: Ids) -> None:
+        assert ledger.release(ids("h"), BOTH) is False
+        with pytest.raises(ReservationConflict):
+            ledger.reserve(ids("h"), BOTH, cost(25), cost(25))
+        assert _balance(ledger, RUN)[2:5] == (NOTHING, NOTHING, 0)
 
     # --- money that was spent without asking
 
-    def test_a_charge_is_always_booked_and_names_the_limit_that_is_passed(self, ledger: Ledger) -> None:
-        assert ledger.charge("c1", BOTH, cost(100)) is None
-        passed = ledger.charge("c2", BOTH, cost(1))
+    def test_a_charge_is_always_booked_and_names_the_limit_that_is_passed(self, ledger: Ledger, ids: Ids) -> None:
+        assert ledger.charge(ids("c1"), BOTH, cost(100)) is None
+        passed = ledger.charge(ids("c2"), BOTH, cost(1))
         assert passed is not None
         assert (passed.scope, passed.dimension, passed.limit, passed.committed) == (RUN, 0, 100, 101)
         assert [balance.committed.cost for balance in ledger.balances(BOTH)] == [101, 101]
 
-    def test_a_charge_again_is_booked_once(self, ledger: Ledger) -> None:
+    def test_a_charge_again_is_booked_once(self, ledger: Ledger, ids: Ids) -> None:
         for _ in range(2):
-            assert ledger.charge("c", BOTH, cost(30)) is None
+            assert ledger.charge(ids("c"), BOTH, cost(30)) is None
         assert _balance(ledger, RUN).committed == cost(30)
         with pytest.raises(ReservationConflict):
-            ledger.charge("c", BOTH, cost(31))
+            ledger.charge(ids("c"), BOTH, cost(31))
 
     # --- limits and revocation
 
-    def test_raised_limits_hold_at_once(self, ledger: Ledger) -> None:
-        _spend(ledger, "h", 100)
+    def test_raised_limits_hold_at_once(self, ledger: Ledger, ids: Ids) -> None:
+        _spend(ledger, ids, "h", 100)
         ledger.set_limits(RUN, Limits(cost=150))
         balance = _balance(ledger, RUN)
         assert (balance.limits, balance.committed) == (Limits(cost=150), cost(100))
-        assert ledger.reserve("h2", BOTH, cost(50), cost(50)) == Held("h2")
+        assert ledger.reserve(ids("h2"), BOTH, cost(50), cost(50)) == HELD
 
-    def test_a_revoked_scope_is_refused_and_no_other(self, ledger: Ledger, clock: FakeClock) -> None:
+    def test_a_revoked_scope_is_refused_and_no_other(self, ledger: Ledger, ids: Ids, clock: FakeClock) -> None:
         clock.advance(5)
         ledger.revoke(USER, "compromised")
         expected = Revoked(USER, "compromised", clock.now())
         clock.advance(5)
         ledger.revoke(USER, "again")
-        assert ledger.reserve("h", BOTH, cost(1), cost(1)) == expected
-        assert ledger.reserve("h", BOTH, cost(1), None) == expected
+        assert ledger.reserve(ids("h"), BOTH, cost(1), cost(1)) == expected
+        assert ledger.reserve(ids("h"), BOTH, cost(1), None) == expected
         assert _balance(ledger, USER).revoked == expected
         assert _balance(ledger, RUN).reserved == Amounts()
-        assert ledger.reserve("h2", (RUN, OTHER), cost(1), cost(1)) == Held("h2")
+        assert ledger.reserve(ids("h2"), (RUN, OTHER), cost(1), cost(1)) == HELD
 
-    def test_what_is_in_flight_settles_after_a_revocation(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
+    def test_what_is_in_flight_settles_after_a_revocation(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
         ledger.revoke(USER, "compromised")
-        assert ledger.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
-        ledger.commit("h", cost(25))
-        assert ledger.charge("c", BOTH, cost(5)) is None
+        assert ledger.reserve(ids("h"), BOTH, cost(60), cost(60)) == HELD
+        ledger.commit(ids("h"), BOTH, cost(25))
+        assert ledger.charge(ids("c"), BOTH, cost(5)) is None
         assert _balance(ledger, USER)[2:5] == (cost(30), Amounts(), 0)
 
-    def test_a_scope_may_be_revoked_before_it_is_opened(self, ledger: Ledger) -> None:
+    def test_a_scope_may_be_revoked_before_it_is_opened(self, ledger: Ledger, ids: Ids) -> None:
         early = Scope("key", "k")
         ledger.revoke(early, "leaked")
         ledger.set_limits(early, Limits(cost=10))
-        assert isinstance(ledger.reserve("h", (early,), cost(1), cost(1)), Revoked)
+        assert isinstance(ledger.reserve(ids("h"), (early,), cost(1), cost(1)), Revoked)
 
     # --- waiting
 
-    def test_a_refusal_says_whether_waiting_can_help(self, ledger: Ledger) -> None:
-        ledger.reserve("open", BOTH, cost(60), cost(60))
-        fits, never = (ledger.reserve(f"h{n}", BOTH, cost(n), cost(n)) for n in (100, 101))
+    def test_a_refusal_says_whether_waiting_can_help(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("open"), BOTH, cost(60), cost(60))
+        fits, never = (ledger.reserve(ids(f"h{n}"), BOTH, cost(n), cost(n)) for n in (100, 101))
         assert isinstance(fits, Refused) and fits.waiting_helps
         assert isinstance(never, Refused) and not never.waiting_helps
         ledger.set_limits(USER, Limits(cost=70))
-        elsewhere = ledger.reserve("h", BOTH, cost(80), cost(80))
+        elsewhere = ledger.reserve(ids("h"), BOTH, cost(80), cost(80))
         assert isinstance(elsewhere, Refused) and not elsewhere.waiting_helps
 
-    def test_a_wait_that_nothing_ends_takes_its_time_and_says_so(self, ledger: Ledger, clock: FakeClock) -> None:
-        version = _full(ledger)
+    def test_a_wait_that_nothing_ends_takes_its_time_and_says_so(
+        self, ledger: Ledger, ids: Ids, clock: FakeClock
+    ) -> None:
+        version = _full(ledger, ids)
         assert ledger.await_room(version, 7.5) is False
         assert clock.monotonic() == 7.5
 
-    def test_an_async_wait_that_nothing_ends_takes_its_time_too(self, ledger: Ledger, clock: FakeClock) -> None:
-        version = _full(ledger)
+    def test_an_async_wait_that_nothing_ends_takes_its_time_too(
+        self, ledger: Ledger, ids: Ids, clock: FakeClock
+    ) -> None:
+        version = _full(ledger, ids)
         assert asyncio.run(_wait(ledger, version, 7.5)) is False
         assert clock.monotonic() == 7.5
 
     @pytest.mark.parametrize("awaits", [False, True], ids=["blocking", "async"])
     @pytest.mark.parametrize("event", ["release", "commit", "raise", "revoke", "correct"])
     def test_what_made_room_before_the_wait_began_is_not_missed(
-        self, ledger: Ledger, clock: FakeClock, event: str, awaits: bool
+        self, ledger: Ledger, ids: Ids, clock: FakeClock, event: str, awaits: bool
     ) -> None:
-        version = _full(ledger)
-        _make_room(ledger, event)
+        version = _full(ledger, ids)
+        _make_room(ledger, ids, event)
         if awaits:
             assert asyncio.run(_wait(ledger, version, 60)) is True
         else:
@@ -448,33 +484,35 @@ class LedgerContract:
         assert clock.monotonic() == 0
 
     @pytest.mark.parametrize("event", ["release", "commit", "raise", "revoke"])
-    def test_whoever_waits_is_woken(self, live_ledger: Ledger, live_clock: _LiveClock, event: str) -> None:
-        version = _full(live_ledger)
+    def test_whoever_waits_is_woken(
+        self, live_ledger: Ledger, live_ids: Ids, live_clock: _LiveClock, event: str
+    ) -> None:
+        version = _full(live_ledger, live_ids)
 
         def wait() -> bool:
             return live_ledger.await_room(version, _PATIENCE_S)
 
         def make_room() -> bool:
             begun = [live_clock.waits.acquire(timeout=_PATIENCE_S) for _ in range(2)]
-            _make_room(live_ledger, event)
+            _make_room(live_ledger, live_ids, event)
             return all(begun)
 
         assert all(race([wait, wait, make_room]))
 
     @pytest.mark.parametrize("event", ["release", "commit", "raise", "revoke"])
-    def test_whoever_awaits_is_woken(self, live_ledger: Ledger, event: str) -> None:
-        version = _full(live_ledger)
+    def test_whoever_awaits_is_woken(self, live_ledger: Ledger, live_ids: Ids, event: str) -> None:
+        version = _full(live_ledger, live_ids)
 
         async def waiters() -> list[bool]:
             waiting = [asyncio.create_task(_wait(live_ledger, version, _PATIENCE_S)) for _ in range(3)]
             await asyncio.sleep(0)  # let them begin
-            await asyncio.to_thread(_make_room, live_ledger, event)
+            await asyncio.to_thread(_make_room, live_ledger, live_ids, event)
             return await asyncio.gather(*waiting)
 
         assert asyncio.run(waiters()) == [True, True, True]
 
-    def test_a_cancelled_wait_leaves_nothing_behind(self, live_ledger: Ledger) -> None:
-        version = _full(live_ledger)
+    def test_a_cancelled_wait_leaves_nothing_behind(self, live_ledger: Ledger, live_ids: Ids) -> None:
+        version = _full(live_ledger, live_ids)
 
         async def cancel_one_of_two() -> bool:
             first, second = (asyncio.create_task(_wait(live_ledger, version, _PATIENCE_S)) for _ in range(2))
@@ -482,7 +520,7 @@ class LedgerContract:
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
-            _make_room(live_ledger, "release")
+            _make_room(live_ledger, live_ids, "release")
             return await second
 
         assert asyncio.run(cancel_one_of_two()) is True
@@ -490,7 +528,7 @@ class LedgerContract:
 
     # --- races
 
-    def test_threads_never_hold_more_than_the_limit_and_lose_nothing(self, ledger: Ledger) -> None:
+    def test_threads_never_hold_more_than_the_limit_and_lose_nothing(self, ledger: Ledger, ids: Ids) -> None:
         ledger.set_limits(RUN, Limits(cost=10))
         ledger.set_limits(USER, Limits())
         most: list[int] = []
@@ -499,11 +537,11 @@ class LedgerContract:
             spent = 0
             for number in range(self.rounds):
                 hold_id = f"{worker}-{number}"
-                if isinstance(ledger.reserve(hold_id, BOTH, cost(3), cost(3)), Held):
+                if isinstance(ledger.reserve(ids(hold_id), BOTH, cost(3), cost(3)), Held):
                     most.append(_balance(ledger, RUN).reserved.cost)
-                    ledger.release(hold_id)
-                ledger.reserve(f"{hold_id}-user", (USER,), cost(3), None)
-                ledger.commit(f"{hold_id}-user", cost(2))
+                    ledger.release(ids(hold_id), BOTH)
+                ledger.reserve(ids(f"{hold_id}-user"), (USER,), cost(3), None)
+                ledger.commit(ids(f"{hold_id}-user"), (USER,), cost(2))
                 spent += 2
             return spent
 
@@ -514,27 +552,27 @@ class LedgerContract:
         assert user.committed == cost(sum(spent)) == cost(2 * self.rounds * self.workers)
         assert (user.reserved, user.open_holds) == (Amounts(), 0)
 
-    def test_exactly_as_many_threads_pass_as_fit(self, ledger: Ledger) -> None:
+    def test_exactly_as_many_threads_pass_as_fit(self, ledger: Ledger, ids: Ids) -> None:
         def hold(worker: int) -> bool:
-            return isinstance(ledger.reserve(f"h{worker}", BOTH, cost(10), cost(10)), Held)
+            return isinstance(ledger.reserve(ids(f"h{worker}"), BOTH, cost(10), cost(10)), Held)
 
         admitted = race([lambda worker=worker: hold(worker) for worker in range(self.workers)])  # type: ignore[misc]  # no type for its default
         assert sum(admitted) == min(10, self.workers)
         assert _balance(ledger, RUN).reserved == cost(10 * sum(admitted))
 
-    def test_one_hold_settled_by_many_threads_is_settled_once(self, ledger: Ledger) -> None:
-        ledger.reserve("h", BOTH, cost(60), cost(60))
-        race([lambda: ledger.commit("h", cost(25))] * self.workers)
+    def test_one_hold_settled_by_many_threads_is_settled_once(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        race([lambda: ledger.commit(ids("h"), BOTH, cost(25))] * self.workers)
         assert _balance(ledger, RUN)[2:5] == (cost(25), Amounts(), 0)
 
-    def test_tasks_never_hold_more_than_the_limit_and_lose_nothing(self, ledger: Ledger) -> None:
+    def test_tasks_never_hold_more_than_the_limit_and_lose_nothing(self, ledger: Ledger, ids: Ids) -> None:
         async def call(number: int) -> bool:
-            outcome = await ledger.aio.reserve(f"h{number}", BOTH, cost(10), cost(10))
+            outcome = await ledger.aio.reserve(ids(f"h{number}"), BOTH, cost(10), cost(10))
             if not isinstance(outcome, Held):
                 return False
             await asyncio.sleep(0)
-            await ledger.aio.forward(f"h{number}")
-            await ledger.aio.commit(f"h{number}", cost(10))
+            await ledger.aio.forward(ids(f"h{number}"))
+            await ledger.aio.commit(ids(f"h{number}"), BOTH, cost(10))
             return True
 
         async def all_at_once() -> list[bool]:
@@ -543,18 +581,17 @@ class LedgerContract:
         assert sum(asyncio.run(all_at_once())) == 10
         assert _balance(ledger, RUN)[2:5] == (cost(100), Amounts(), 0)
 
-    def test_the_verbs_to_await_are_the_blocking_ones(self, ledger: Ledger) -> None:
+    def test_the_verbs_to_await_are_the_blocking_ones(self, ledger: Ledger, ids: Ids) -> None:
         async def every_verb() -> None:
             aio = ledger.aio
-            assert await aio.reserve("h", BOTH, cost(60), cost(60)) == Held("h")
-            assert await aio.reserve("h2", BOTH, cost(40), cost(40)) == Held("h2")
-            await aio.forward("h")
-            assert await aio.commit("h", cost(60), True) == Settled(cost(60), cost(60), True)
-            assert await aio.commit("h", cost(25)) == Settled(cost(25), cost(25), False)
-            assert await aio.release("h2") is True
-            assert await aio.charge("c", BOTH, cost(5)) is None
+            assert await aio.reserve(ids("h"), BOTH, cost(60), cost(60)) == HELD
+            assert await aio.reserve(ids("h2"), BOTH, cost(40), cost(40)) == HELD
+            await aio.forward(ids("h"))
+            assert await aio.commit(ids("h"), BOTH, cost(60), True) == Settled(cost(60), cost(60), True)
+            assert await aio.commit(ids("h"), BOTH, cost(25)) == Settled(cost(25), cost(25), False)
+            assert await aio.release(ids("h2"), BOTH) is True
+            assert await aio.charge(ids("c"), BOTH, cost(5)) is None
             assert list(await aio.balances(BOTH)) == list(ledger.balances(BOTH))
-            assert await aio.remaining(BOTH) == ledger.remaining(BOTH) == Limits(cost=70)
 
         asyncio.run(every_verb())
         assert _balance(ledger, RUN)[2:5] == (cost(30), Amounts(), 0)
@@ -574,27 +611,27 @@ def _balance(ledger: Ledger, scope: Scope) -> Balance:
     return ledger.balances((scope,))[0]
 
 
-def _spend(ledger: Ledger, hold_id: str, nano: int) -> None:
-    ledger.reserve(hold_id, BOTH, cost(nano), cost(nano))
-    ledger.commit(hold_id, cost(nano))
+def _spend(ledger: Ledger, ids: Ids, name: str, nano: int) -> None:
+    ledger.reserve(ids(name), BOTH, cost(nano), cost(nano))
+    ledger.commit(ids(name), BOTH, cost(nano))
 
 
-def _full(ledger: Ledger) -> int:
+def _full(ledger: Ledger, ids: Ids) -> int:
     """Fill the run with the hold "full"; return the version to wait from."""
-    ledger.reserve("full", BOTH, cost(100), cost(100))
-    refused = ledger.reserve("next", BOTH, cost(1), cost(1))
+    ledger.reserve(ids("full"), BOTH, cost(100), cost(100))
+    refused = ledger.reserve(ids("next"), BOTH, cost(1), cost(1))
     assert isinstance(refused, Refused)
     return refused.version
 
 
-def _make_room(ledger: Ledger, event: str) -> None:
+def _make_room(ledger: Ledger, ids: Ids, event: str) -> None:
     if event == "release":
-        ledger.release("full")
+        ledger.release(ids("full"), BOTH)
     elif event == "commit":
-        ledger.commit("full", cost(10))
+        ledger.commit(ids("full"), BOTH, cost(10))
     elif event == "correct":
-        ledger.commit("full", cost(100), uncertain=True)
-        ledger.commit("full", cost(10))
+        ledger.commit(ids("full"), BOTH, cost(100), uncertain=True)
+        ledger.commit(ids("full"), BOTH, cost(10))
     elif event == "raise":
         ledger.set_limits(RUN, Limits(cost=200))
     else:

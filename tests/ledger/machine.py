@@ -11,13 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from budget_guard.dimension import Amounts, Limits
 from budget_guard.errors import ReservationConflict, UnknownReservation
+from budget_guard.hold_id import hold_id as made
 from budget_guard.ledger import Held, Ledger, Refused
 from budget_guard.scope import Scope
-from tests.ledger.naive import Conflict, NaiveLedger, Unknown
+from tests.ledger.naive import Conflict, NaiveLedger
 
 SCOPES = (Scope("run", "r"), Scope("user", "u"), Scope("team", "t"))
-HOLD_IDS = st.sampled_from(["a", "b", "c", "d"])
-CHARGE_IDS = st.sampled_from(["x", "y"])
+HOLD_IDS = st.sampled_from([made(0, name) for name in "abcd"])
+CHARGE_IDS = st.sampled_from([made(0, name) for name in "xy"])
 SCOPE_LISTS = st.sampled_from([SCOPES[:1], SCOPES[:2], SCOPES, SCOPES[1:]])
 QUANTITIES = st.sampled_from([0, 1, 2, 3, 5, 9, 2**53 - 1])
 AMOUNTS = st.tuples(QUANTITIES, QUANTITIES, st.integers(0, 2)).map(
@@ -34,7 +35,7 @@ def outcome(verb: Callable[[], Any]) -> Any:
         return verb()
     except (Conflict, ReservationConflict):
         return "conflict"
-    except (Unknown, UnknownReservation):
+    except UnknownReservation:
         return "unknown"
 
 
@@ -78,21 +79,23 @@ def machine(make: Callable[[], Ledger]) -> type[RuleBasedStateMachine]:
             known = None if hold_id in self.naive.records else "unknown"
             assert outcome(lambda: self.real.forward(hold_id)) == known
 
-        @rule(hold_id=HOLD_IDS, amounts=AMOUNTS, uncertain=st.booleans())
-        def commit(self, hold_id: str, amounts: Amounts, uncertain: bool) -> None:
+        @rule(hold_id=HOLD_IDS, scopes=SCOPE_LISTS, amounts=AMOUNTS, uncertain=st.booleans())
+        def commit(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool) -> None:
             record = self.naive.records.get(hold_id)
             self.corrected = record is not None and record.charged is not None and not record.certain
-            expected = outcome(lambda: self.naive.commit(hold_id, amounts, uncertain))
-            settled = outcome(lambda: self.real.commit(hold_id, amounts, uncertain))
-            if record is None or isinstance(settled, str):
+            expected = outcome(lambda: self.naive.commit(hold_id, scopes, amounts, uncertain))
+            settled = outcome(lambda: self.real.commit(hold_id, scopes, amounts, uncertain))
+            record = self.naive.records[hold_id]
+            if isinstance(settled, str):
                 assert settled == expected
             else:
                 assert expected is None
                 assert settled == (self.naive.committed(record.scopes[0]), record.charged, not record.certain)
 
-        @rule(hold_id=HOLD_IDS)
-        def release(self, hold_id: str) -> None:
-            assert outcome(lambda: self.real.release(hold_id)) == outcome(lambda: self.naive.release(hold_id))
+        @rule(hold_id=HOLD_IDS, scopes=SCOPE_LISTS)
+        def release(self, hold_id: str, scopes: tuple[Scope, ...]) -> None:
+            real = outcome(lambda: self.real.release(hold_id, scopes))
+            assert real == outcome(lambda: self.naive.release(hold_id, scopes))
 
         @rule(charge_id=CHARGE_IDS, scopes=SCOPE_LISTS, amounts=AMOUNTS)
         def charge(self, charge_id: str, scopes: tuple[Scope, ...], amounts: Amounts) -> None:

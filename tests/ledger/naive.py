@@ -13,10 +13,6 @@ class Conflict(Exception):
     """The same id with other parameters."""
 
 
-class Unknown(Exception):
-    """An id that was never held."""
-
-
 @dataclass
 class Record:
     scopes: tuple[Scope, ...]
@@ -63,16 +59,16 @@ class NaiveLedger:
         self.records[hold_id] = Record(scopes, amounts)
         return "held"
 
-    def commit(self, hold_id: str, amounts: Amounts, uncertain: bool) -> None:
-        record = self._find(hold_id)
+    def commit(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool) -> None:
+        record = self._find(hold_id, scopes, amounts)
         if record.charged is not None and uncertain:
             return
         if record.certain and record.charged != amounts:
             raise Conflict
         record.open, record.charged, record.certain = False, amounts, not uncertain
 
-    def release(self, hold_id: str) -> bool:
-        record = self._find(hold_id)
+    def release(self, hold_id: str, scopes: tuple[Scope, ...]) -> bool:
+        record = self._find(hold_id, scopes, NOTHING)
         was_open, record.open = record.open, False
         return was_open
 
@@ -83,10 +79,11 @@ class NaiveLedger:
             raise Conflict
         return self.fits(scopes, NOTHING)
 
-    def _find(self, hold_id: str) -> Record:
-        if hold_id not in self.records:
-            raise Unknown
-        return self.records[hold_id]
+    def _find(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts) -> Record:
+        record = self.records.setdefault(hold_id, Record(scopes, amounts, open=False))
+        if record.scopes != scopes:
+            raise Conflict
+        return record
 
 
 def _sum(amounts: Sequence[Amounts]) -> Amounts:

@@ -16,8 +16,9 @@ import pytest
 
 from budget_guard.clock import Clock
 from budget_guard.dimension import Limits
-from budget_guard.errors import UnknownReservation
-from budget_guard.ledger import Held, Ledger, MemoryLedger, Refused, memory
+from budget_guard.errors import StaleReservation
+from budget_guard.hold_id import hold_id
+from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused, memory
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
 from tests.ledger.machine import machine
@@ -37,57 +38,66 @@ def opened(retain: int = 10_000) -> MemoryLedger:
     return ledger
 
 
-def settle(ledger: Ledger, hold_id: str) -> None:
-    ledger.reserve(hold_id, (RUN,), cost(3), cost(3))
-    ledger.commit(hold_id, cost(2))
+def nth(number: int) -> str:
+    """The id of the hold made at millisecond *number*."""
+    return hold_id(number, "h")
+
+
+def settle(ledger: Ledger, number: int) -> None:
+    ledger.reserve(nth(number), (RUN,), cost(3), cost(3))
+    ledger.commit(nth(number), (RUN,), cost(2))
 
 
 def test_settled_holds_beyond_the_retained_ones_are_forgotten_and_stay_counted() -> None:
     ledger = opened(retain=3)
     for number in range(5):
-        settle(ledger, f"h{number}")
-    for forgotten in ("h0", "h1"):
-        with pytest.raises(UnknownReservation, match="long ago"):
-            ledger.commit(forgotten, cost(2))
-    assert ledger.commit("h2", cost(2)).committed == cost(10)
+        settle(ledger, number)
+    for forgotten in (0, 1):
+        with pytest.raises(StaleReservation, match="older"):
+            ledger.commit(nth(forgotten), (RUN,), cost(2))
+    assert ledger.commit(nth(2), (RUN,), cost(2)).committed == cost(10)
     assert ledger.balances((RUN,))[0].committed == cost(10)
 
 
 def test_open_holds_are_never_forgotten() -> None:
     ledger = opened(retain=1)
-    ledger.reserve("open", (RUN,), cost(5), cost(5))
-    for number in range(10):
-        settle(ledger, f"h{number}")
-    assert ledger.release("open") is True
+    ledger.reserve(nth(0), (RUN,), cost(5), cost(5))
+    for number in range(1, 10):
+        settle(ledger, number)
+    assert ledger.release(nth(0), (RUN,)) is True
     assert ledger.balances((RUN,))[0].reserved == cost(0)
 
 
 def test_memory_is_bounded_after_100_000_settled_holds() -> None:
     ledger = opened(retain=100)
     for number in range(1_000):
-        settle(ledger, f"warm-{number}")
+        settle(ledger, number)
     gc.collect()
     before = sys.getallocatedblocks()
-    for number in range(100_000):
-        settle(ledger, f"h{number}") if number % 2 else ledger.charge(f"h{number}", (RUN,), cost(2))
+    for number in range(1_000, 101_000):
+        settle(ledger, number) if number % 2 else ledger.charge(nth(number), (RUN,), cost(2))
     gc.collect()
     assert sys.getallocatedblocks() - before < 2_000
     assert ledger.balances((RUN,))[0].committed == cost(202_000)
 
 
+async def waiting(ledger: Ledger, version: int) -> bool:
+    return await ledger.aio.await_room(version, 60)
+
+
 def test_a_waiter_of_a_loop_that_is_gone_disturbs_nobody() -> None:
     ledger = MemoryLedger()
     ledger.set_limits(RUN, Limits(cost=1))
-    ledger.reserve("full", (RUN,), cost(1), cost(1))
-    refused = ledger.reserve("next", (RUN,), cost(1), cost(1))
+    ledger.reserve(nth(0), (RUN,), cost(1), cost(1))
+    refused = ledger.reserve(nth(1), (RUN,), cost(1), cost(1))
     assert isinstance(refused, Refused)
     loop = asyncio.new_event_loop()
-    task = loop.create_task(ledger.await_room_async(refused.version, 60))
+    task = loop.create_task(waiting(ledger, refused.version))
     loop.run_until_complete(asyncio.sleep(0))
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned on purpose
     loop.close()
-    assert ledger.release("full") is True
-    assert ledger.reserve("next", (RUN,), cost(1), cost(1)) == Held("next")
+    assert ledger.release(nth(0), (RUN,)) is True
+    assert ledger.reserve(nth(1), (RUN,), cost(1), cost(1)) == HELD
 
 
 async def test_waiters_that_gave_up_leave_nothing_behind() -> None:
@@ -124,23 +134,23 @@ def test_every_verb_is_one_step(verb: str) -> None:
     ledger, workers = opened(), 8
     ledger.set_limits(RUN, Limits(cost=10))
     room = cost(3) if verb == "reserve" else None
-    ids = ["h"] * workers if verb == "again" else [f"h{number}" for number in range(workers)]
+    numbers = [0] * workers if verb == "again" else list(range(workers))
     if verb in ("commit", "release"):
-        for hold_id in ids:
-            ledger.reserve(hold_id, (RUN,), cost(3), None)
+        for number in numbers:
+            ledger.reserve(nth(number), (RUN,), cost(3), None)
 
-    def act(hold_id: str) -> bool:
+    def act(number: int) -> bool:
         if verb == "commit":
-            ledger.commit(hold_id, cost(2))
+            ledger.commit(nth(number), (RUN,), cost(2))
         elif verb == "release":
-            ledger.release(hold_id)
+            ledger.release(nth(number), (RUN,))
         elif verb == "charge":
-            ledger.charge(hold_id, (RUN,), cost(2))
+            ledger.charge(nth(number), (RUN,), cost(2))
         else:
-            return isinstance(ledger.reserve(hold_id, (RUN,), cost(3), room), Held)
+            return ledger.reserve(nth(number), (RUN,), cost(3), room) == HELD
         return True
 
-    done = sum(race([partial(act, hold_id) for hold_id in ids]))
+    done = sum(race([partial(act, number) for number in numbers]))
     balance = ledger.balances((RUN,))[0]
     expected = {"reserve": (3, 0, 9), "again": (8, 0, 3), "commit": (8, 16, 0), "release": (8, 0, 0)}
     assert (done, balance.committed.cost, balance.reserved.cost) == expected.get(verb, (8, 16, 0))
