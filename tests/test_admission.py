@@ -5,13 +5,17 @@ from __future__ import annotations
 import warnings
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from budget_guard import (
     Allowance,
     Budget,
     BudgetExceeded,
+    ModelCall,
     Session,
     ToolCall,
     UnboundedCallError,
@@ -19,6 +23,7 @@ from budget_guard import (
     Usage,
     weigh,
 )
+from budget_guard.admission import Admission
 from tests.builders import ZERO, Way, call, session
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
@@ -205,3 +210,47 @@ def test_nothing_is_warned_of_in_an_ordinary_call(way: Way) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         way.pay(session("$1"), call("large"))
+
+
+BUDGETS = st.builds(
+    lambda **options: Budget("$1.00", **options),
+    max_output_tokens=st.sampled_from([None, 50, 5_000]),
+    max_total_tokens=st.sampled_from([None, 400, 20_000]),
+    max_requests=st.sampled_from([None, 3]),
+    mode=st.sampled_from(["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"]),
+    clamp_output=st.sampled_from(["when_unset", "always", "never"]),
+    hold_share=st.sampled_from([0.1, 0.25, 0.3, 1.0]),
+    finalization_reserve=st.sampled_from([None, "$0.30"]),
+    unbounded=st.sampled_from(["allow", "deny"]),
+    call_max_output_tokens=st.sampled_from([None, 90, 2_000]),
+)
+CALLS = st.lists(
+    st.builds(
+        call,
+        st.sampled_from(["dime", "penny", "large", "tiny", "brief", "endless", "nobody"]),
+        tokens=st.sampled_from([1, 300, 70_000]),
+        cap=st.sampled_from([None, 40, 9_000]),
+        can_cap=st.booleans(),
+        choices=st.sampled_from([1, 3]),
+        final=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@pytest.mark.filterwarnings("ignore:Nothing caps the output")
+@given(budget=BUDGETS, calls=CALLS)
+def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
+    budget: Budget, calls: list[ModelCall]
+) -> None:
+    quick, exact = session(budget), session(budget)
+    for number, each in enumerate(calls):
+        decided = quick.authorize(each)
+        with patch.object(Admission, "plan_ample", return_value=None):
+            expected = exact.authorize(each)
+        assert (decided.action, type(decided.error)) == (expected.action, type(expected.error))
+        if decided.plan is not None and expected.plan is not None:
+            assert decided.plan[1:] == expected.plan[1:]  # all but the price, which each session has for itself
+        for decision in (decided, expected):
+            if decision.reservation is not None and number % 2:
+                decision.reservation.commit(Usage(input=each.prompt.base, output=7))
