@@ -9,10 +9,11 @@ call was billed for, plus the bytes of what is new.
 from __future__ import annotations
 
 import json
+import marshal
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -114,27 +115,60 @@ def weigh(
         schema: The output schema as it is sent, JSON-like.
         opaque: What else the call refers to that cannot be weighed, in words.
     """
-    fixed = [_json(tool) for tool in tools]
+    fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
     base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
     if schema is not None:
-        fixed.append(_json(schema))
+        fixed.append(_weighed(schema, _weigh_fixed))
     if system:
-        fixed.append(system)
-    base += sum(map(token_bound, fixed))
+        fixed.append(_weighed(system, _weigh_fixed))
+    base += sum([weight for _, weight, _ in fixed])
     parts: list[tuple[int, int]] = []
     unweighed: dict[int, str] = {}
+    text = 0
     for message in (messages,) if isinstance(messages, str) else messages:
-        texts: list[str] = []
-        found = _texts(message, texts)
-        joined = "\x1f".join(texts)  # the separators count as well, which only adds to the bound
-        key = hash(joined)
-        parts.append((key, _MESSAGE_TOKENS + token_bound(joined)))
+        key, weight, found = _weighed(message, _weigh_message)
+        parts.append((key, weight))
+        text += weight
         if found is not None:
             unweighed[key] = found
-    text = sum([weight for _, weight in parts])
-    base_key = hash(tuple(fixed))
+    base_key = hash(tuple([key for key, _, _ in fixed]))
     conversation = hash((base_key, parts[0][0])) if parts else 0
     return Prompt(base, base_key, tuple(parts), text, unweighed, tuple(opaque), conversation)
+
+
+_MOST_WEIGHED = 10_000
+"""Weights that are remembered: an agent sends the same messages and tools again with every call."""
+_weights: dict[tuple[Any, int], tuple[int, int, str | None]] = {}
+
+
+def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[int, int, str | None]:
+    """A key that is equal for equal values, the most tokens that *value* takes, and what in it has no bound."""
+    try:
+        content = (
+            how,
+            hash(marshal.dumps(value, 2)),
+        )  # far quicker than to look into it; 2 writes equal values equally
+    except ValueError:  # it holds something that is not plain
+        content = None
+    known = None if content is None else _weights.get(content)
+    if known is None:
+        text, found = how(value)
+        known = (hash(text), token_bound(text) + (_MESSAGE_TOKENS if how is _weigh_message else 0), found)
+        if content is not None:
+            if len(_weights) >= _MOST_WEIGHED:
+                _weights.clear()
+            _weights[content] = known
+    return known
+
+
+def _weigh_fixed(value: Any) -> tuple[str, str | None]:
+    return _json(value), None
+
+
+def _weigh_message(message: Any) -> tuple[str, str | None]:
+    texts: list[str] = []
+    found = _texts(message, texts)
+    return "\x1f".join(texts), found  # the separators count as well, which only adds to the bound
 
 
 _OPAQUE_PARTS = {
