@@ -1,6 +1,8 @@
 """Spending limits for AI agents that hold before the call is made, not after the bill."""
 
+from budget_guard.authority import BudgetAuthority
 from budget_guard.budget import Budget
+from budget_guard.ceiling import ScopeSnapshot
 from budget_guard.decision import Decision, Estimate, ModelCall, ToolCall
 from budget_guard.downgrade import DowngradePolicy
 from budget_guard.errors import (
@@ -20,6 +22,7 @@ from budget_guard.errors import (
 )
 from budget_guard.estimate import Allowance, Prompt, token_bound, weigh
 from budget_guard.ledger import Ledger, MemoryLedger
+from budget_guard.ledger.url import open_ledger
 from budget_guard.pricing import PriceTable
 from budget_guard.report import BudgetReport
 from budget_guard.reservation import Reservation
@@ -30,6 +33,7 @@ from budget_guard.usage import Usage
 __all__ = [
     "Allowance",
     "Budget",
+    "BudgetAuthority",
     "BudgetError",
     "BudgetExceeded",
     "BudgetReport",
@@ -50,6 +54,7 @@ __all__ = [
     "ReservationConflict",
     "ReservationError",
     "Scope",
+    "ScopeSnapshot",
     "Session",
     "StaleReservation",
     "ToolCall",
@@ -57,6 +62,7 @@ __all__ = [
     "UnknownPriceError",
     "UnknownReservation",
     "Usage",
+    "open_ledger",
     "token_bound",
     "weigh",
 ]

@@ -14,9 +14,9 @@ from budget_guard.events import CallReleased
 from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Ledger, Refused, Settled
 from budget_guard.money import UsdLike, nano_of
-from budget_guard.refusal import cause, exceeded
+from budget_guard.refusal import cause, exceeded, remedy_of
 from budget_guard.reservation import Reservation
-from budget_guard.run import RAISE_IT, Run
+from budget_guard.run import Run
 from budget_guard.scope import Scope
 from budget_guard.usage import Usage
 
@@ -186,7 +186,7 @@ class Accountant:
             decision_id=reservation.id,
             report=self._run.report_for_error(),
             detail=f"what was left paid for {plan.output_cap} output tokens, which cut the answer off",
-            remedy=RAISE_IT.format(DIMENSIONS[i]),
+            remedy=remedy_of(tightest.scope, DIMENSIONS[i]),
         )
 
 

@@ -127,6 +127,36 @@ class SessionRevoked(NamedTuple):
     reason: str
 
 
+class ChildOpened(NamedTuple):
+    """A child session was given its part of the budget."""
+
+    at_s: float
+    child_id: str
+    held: int
+    """Nano-dollars."""
+
+    @property
+    def held_usd(self) -> Decimal:
+        """Dollars."""
+        return to_usd(self.held)
+
+
+class ChildClosed(NamedTuple):
+    """A child session was closed: what it spent is booked, and the rest of its part was given back."""
+
+    at_s: float
+    child_id: str
+    cost: int
+    """Nano-dollars."""
+    uncertain: bool
+    """Whether calls of it were still in flight, whose estimates are in the cost."""
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Dollars."""
+        return to_usd(self.cost)
+
+
 Event: TypeAlias = (
     CallAdmitted
     | CallCommitted
@@ -138,5 +168,7 @@ Event: TypeAlias = (
     | OverrunCharged
     | LimitsRaised
     | SessionRevoked
+    | ChildOpened
+    | ChildClosed
 )
 Subscriber: TypeAlias = Callable[[Event], None]

@@ -13,7 +13,24 @@ from budget_guard.ledger.base import AsyncLedger, Ledger
 
 T = TypeVar("T")
 
-Verb: TypeAlias = Literal["reserve", "release", "charge", "await_room", "balances"]
+Verb: TypeAlias = Literal[
+    "set_limits",
+    "reserve",
+    "forward",
+    "extend",
+    "commit",
+    "release",
+    "charge",
+    "adjust",
+    "await_room",
+    "balances",
+    "revoke",
+    "restore",
+    "sweep",
+    "suspended",
+    "audit",
+    "close",
+]
 Flow: TypeAlias = Generator[tuple[Verb, tuple[Any, ...]], Any, T]
 
 

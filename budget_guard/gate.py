@@ -14,7 +14,9 @@ from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
     BudgetRevoked,
+    ForeignRun,
     InvalidDowngradeError,
+    LedgerUnavailable,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -27,6 +29,15 @@ from budget_guard.reservation import Reservation
 from budget_guard.run import Run
 
 _log = logging.getLogger("budget_guard")
+
+_REFUSALS = (
+    BudgetExceeded,
+    BudgetRevoked,
+    UnknownPriceError,
+    UnboundedCallError,
+    InvalidDowngradeError,
+    ForeignRun,
+)
 
 
 class Gate:
@@ -50,6 +61,8 @@ class Gate:
         plan: Plan | None = None
         outcome: ReserveOutcome | None = None
         try:
+            for each in run.kept:
+                yield from each.keep()
             ignored = run.too_late(at_s)
             if ignored is not None and not advisory:
                 raise ignored
@@ -80,14 +93,41 @@ class Gate:
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
             return self._admitted(hold_id, at_s, call, plan, ignored)
-        except (BudgetExceeded, BudgetRevoked, UnknownPriceError, UnboundedCallError, InvalidDowngradeError) as error:
+        except LedgerUnavailable as error:  # whoever is to try again later sees to what may be held
+            return self._without_ledger(hold_id, at_s, call, plan, error)
+        except _REFUSALS as error:
             return self._blocked(hold_id, call, plan, error)
-        except BaseException:  # a lost reply, a cancellation: it may hold all the same, and nobody would know the id
+        except BaseException:  # a cancellation: it may hold all the same, and nobody would know the id
             try:
                 yield "release", (hold_id, scopes)
             except Exception as error:
                 _log.info("budget_guard %s: could not take back the hold %s: %s", run.scope, hold_id, error)
             raise
+
+    def _without_ledger(
+        self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: LedgerUnavailable
+    ) -> Decision:
+        """Decide where nobody can say what is left: by the mode, loudly."""
+        run = self._run
+        try:
+            if not run.fails_open:
+                raise error
+            late = run.too_late(at_s)
+            stop = run.revoked or (None if run.budget.mode == "advisory_estimate" else late)
+            if stop is not None:
+                raise stop
+            if isinstance(call, ToolCall):
+                plan = plan_tool(call)
+            elif plan is None:
+                left, admission = run.budget.limits, run.admission
+                plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
+            _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan.rung.model, error)
+            return self._admitted(hold_id, at_s, call, plan, error)
+        except LedgerUnavailable:
+            _log.error("budget_guard %s: %s is refused: %s", run.scope, call[0], error)
+            return self._blocked(hold_id, call, plan, error)
+        except _REFUSALS as refused:
+            return self._blocked(hold_id, call, plan, refused)
 
     def _squeeze(
         self, hold_id: str, call: ModelCall | ToolCall, refused: ReserveOutcome | None

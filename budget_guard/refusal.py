@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, in_unit
-from budget_guard.errors import BudgetError, BudgetExceeded, BudgetRevoked, UnboundedCallError, UnknownPriceError
+from budget_guard.errors import (
+    BudgetError,
+    BudgetExceeded,
+    BudgetRevoked,
+    ForeignRun,
+    LedgerAmbiguous,
+    LedgerUnavailable,
+    UnboundedCallError,
+    UnknownPriceError,
+)
 from budget_guard.ledger.base import Refused, Revoked
 from budget_guard.money import format_usd
 from budget_guard.run import RAISE_IT
+from budget_guard.scope import Scope
 
 
 def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -> BudgetExceeded:
@@ -26,8 +36,15 @@ def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -
         actual=in_unit(i, refused.committed + refused.reserved),
         scope=str(refused.scope),
         estimate=None if asked is None else in_unit(i, asked[i]),
-        remedy=kept_back + RAISE_IT.format(DIMENSIONS[i]),
+        remedy=kept_back + remedy_of(refused.scope, DIMENSIONS[i]),
     )
+
+
+def remedy_of(scope: Scope, dimension: str) -> str:
+    """What to do about a limit of *scope*."""
+    if scope.kind == "run":
+        return RAISE_IT.format(dimension)
+    return f"All runs of {scope} share it: an operator can raise it with BudgetAuthority.set_ceiling(...)."
 
 
 def revoked(outcome: Revoked) -> BudgetRevoked:
@@ -43,5 +60,8 @@ def cause(error: BudgetError) -> str:
         BudgetRevoked: "revoked",
         UnknownPriceError: "unknown_price",
         UnboundedCallError: "unbounded",
+        ForeignRun: "foreign_run",
+        LedgerUnavailable: "ledger",
+        LedgerAmbiguous: "ledger",
     }
     return causes.get(type(error), "downgrade")

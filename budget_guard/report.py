@@ -84,10 +84,13 @@ class BudgetReport(_Value):
     """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
     breakdown: Breakdown
     by_agent: dict[str, AgentSpend]
+    by_child: dict[str, AgentSpend] = Field(default_factory=dict[str, AgentSpend])
+    """What child sessions took that are closed. It is part of everything else as well."""
     duration_seconds: float
     """From the first call to the last thing that happened, or to now while the session is open."""
     terminated_by: str | None
-    """What stopped the run: the name of a limit, or ``revoked``, ``unknown_price``, ``unbounded``, ``downgrade``."""
+    """What stopped the run: the name of a limit, or ``revoked``, ``unknown_price``, ``unbounded``, ``downgrade``,
+    ``ledger``, ``foreign_run``."""
     unpriced_calls: int
     """Calls whose price, or part of it, is not known: the total leaves that part out or estimates it."""
     uncertain: Decimal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from budget_guard.admission import Admission
 from budget_guard.books import Books
@@ -17,6 +18,9 @@ from budget_guard.ledger.base import Ledger
 from budget_guard.pricing import PriceTable
 from budget_guard.report import BudgetReport
 from budget_guard.scope import Scope
+
+if TYPE_CHECKING:
+    from budget_guard.kept import Kept
 
 _EVENTS_IN_ERRORS = 20
 """An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
@@ -45,6 +49,10 @@ class Run:
         self.books = Books(self.scope, clock)
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""
+        self.kept: tuple[Kept, ...] = ()
+        """What is kept up for as long as the session lives; looked after before each call."""
+        self.fails_open = False
+        """Whether a call is made where the ledger cannot be reached."""
         self._report = report
         self._unique = uuid.uuid4().hex[:12]
         self._numbers = itertools.count(1)

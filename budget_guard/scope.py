@@ -9,7 +9,7 @@ class Scope(NamedTuple):
     """One holder of a ceiling: a run, a user, a key, a team."""
 
     kind: str
-    """``run``, ``user``, ``key`` or ``team``."""
+    """``run``, ``user``, ``key`` or ``team``; a `BudgetAuthority` has kinds of its own for what it keeps track of."""
     id: str
     """Any text; unique within its kind."""
 

@@ -12,16 +12,20 @@ from typing import TypeVar
 from budget_guard.accountant import Accountant
 from budget_guard.admission import spent_fraction
 from budget_guard.budget import Budget
+from budget_guard.child import ParentHold
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
-from budget_guard.flow import adrive, drive
+from budget_guard.flow import Flow, adrive, drive
 from budget_guard.gate import Gate
+from budget_guard.journal import Journal
+from budget_guard.kept import RUN_TTL_S, Kept
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
+from budget_guard.outage import OnLedgerError, fails_open
 from budget_guard.pricing import PriceLike, PriceTable
 from budget_guard.report import BudgetReport, as_plain
 from budget_guard.run import Run
@@ -78,6 +82,14 @@ class SessionHandle:
         """Book *cost* dollars that were already spent on *tool*. As `Session.charge`."""
         self.session.charge(tool, cost, agent=agent)
 
+    def close(self) -> None:
+        """Give up what is kept for the session alone, such as its place among the live runs. As `Session.close`."""
+        self.session.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await self.session.aclose()
+
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event; returns how to stop. As `Session.subscribe`."""
         return self.session.subscribe(subscriber)
@@ -96,9 +108,16 @@ class Session:
         tags: Whom the run is attributed to, for the report alone.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         clock: Where time comes from.
+        owner: Whose the run is: under another owner its id is refused.
+        kept: What to keep up while the session lives. With it, the scopes are the caller's to open.
+        journal: Where the decisions are logged as well.
+        on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
+            it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
+        run_ttl_s: Seconds without a call after which a child session's money is suspended.
 
     Raises:
         InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
+        ForeignRun: If the run's id is another owner's.
         ValueError: If a price makes no sense.
     """
 
@@ -112,6 +131,11 @@ class Session:
         tags: Mapping[str, str] | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        owner: str = "",
+        kept: Sequence[Kept] = (),
+        journal: Journal | None = None,
+        on_ledger_error: OnLedgerError | None = None,
+        run_ttl_s: float = RUN_TTL_S,
     ) -> None:
         prices = PriceTable.bundled()
         if pricing:
@@ -123,10 +147,21 @@ class Session:
         self._tags = dict(tags or {})
         self._scope = Scope("run", self.id)
         self._ledger: Ledger = ledger or MemoryLedger(clock=clock)
-        self._ledger.set_limits(self._scope, budget.limits, budget.window)
+        self._owner = owner
+        if not kept:
+            self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
+        self._run.kept = tuple(kept)
+        self._run.fails_open = fails_open(budget.mode, on_ledger_error)
+        self._journal = journal
+        if journal is not None:
+            self._run.books.timeline.decisions = journal.log()
+        self._pricing = pricing
+        self._on_ledger_error: OnLedgerError | None = on_ledger_error
+        self._run_ttl_s = run_ttl_s
+        self._is_child = False
         self._accountant = Accountant(self._run)
         self._gate = Gate(self._run, self._accountant)
 
@@ -134,6 +169,16 @@ class Session:
     def budget(self) -> Budget:
         """The budget, with its limits as they are now."""
         return self._run.budget
+
+    @property
+    def scope(self) -> Scope:
+        """The run's scope in the ledger."""
+        return self._scope
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the session's counters live."""
+        return self._ledger
 
     @property
     def spent_usd(self) -> Decimal:
@@ -225,6 +270,7 @@ class Session:
                 remaining=_remaining(balance),
                 breakdown=tally.breakdown(),
                 by_agent=tally.by_agent(),
+                by_child=tally.by_child(),
                 duration_seconds=run.books.timeline.duration(),
                 terminated_by=run.books.terminated_by,
                 unpriced_calls=tally.unpriced_calls,
@@ -234,6 +280,53 @@ class Session:
                 events=latest,
             )
 
+    def child(self, budget: Budget, run_id: str | None = None) -> Session:
+        """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
+
+        All that *budget* allows is held here, and in every ceiling above, while the child is open: nobody else can
+        spend it, and the child can spend no more. Closing the child, best with ``with``, books what it spent and
+        gives the rest back. Its calls stop when this session, or whom it belongs to, is revoked.
+
+        Args:
+            budget: What the child may spend. Every limit that holds here must be set in it, too.
+            run_id: The child's own name, never used before; made up by default.
+
+        Raises:
+            BudgetExceeded: If that much is not left.
+            BudgetRevoked: If this session was cut off.
+            ForeignRun: If *run_id* was used before.
+            ValueError: If the budget leaves out a limit that holds here, or is of a laxer mode.
+        """
+        child, opening = self._child(budget, run_id)
+        drive(opening, self._ledger)
+        return child
+
+    async def achild(self, budget: Budget, run_id: str | None = None) -> Session:
+        """As `child`."""
+        child, opening = self._child(budget, run_id)
+        await adrive(opening, self._ledger.aio)
+        return child
+
+    def _child(self, budget: Budget, run_id: str | None) -> tuple[Session, Flow[None]]:
+        if not isinstance(budget, Budget):
+            raise TypeError(f'budget={budget!r} is not a Budget: write session.child(Budget("$1.00"))')
+        hold = ParentHold(self._run, budget, self._run_ttl_s)
+        child = Session(
+            budget,
+            ledger=self._ledger,
+            run_id=run_id,
+            tags=self._tags,
+            pricing=self._pricing,
+            clock=self._run.clock,
+            owner=f"child-{_new_run_id()}",  # nobody opens it again: what it spent is booked when it is closed
+            kept=(hold,),
+            journal=self._journal,
+            on_ledger_error=self._on_ledger_error,
+            run_ttl_s=self._run_ttl_s,
+        )
+        child._is_child = True
+        return child, hold.open(child._run, child._owner)
+
     def raise_limits(self, **limits: UsdLike | None) -> None:
         """Raise limits of the running session, for example ``raise_limits(max_cost_usd="3.00")``.
 
@@ -241,12 +334,15 @@ class Session:
             **limits: New values of ``max_...`` fields of the budget; None removes a limit.
 
         Raises:
-            ValueError: If a name is not a limit, or a value is lower than before. Nothing is changed then.
+            ValueError: If a name is not a limit, or a value is lower than before; or if it is a child session, which
+                has what its parent gave it. Nothing is changed then.
         """
         run = self._run
+        if self._is_child:
+            raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
         with run.books.lock:
             raised = run.budget.raised(**limits)
-            self._ledger.set_limits(self._scope, raised.limits, raised.window)
+            self._ledger.set_limits(self._scope, raised.limits, raised.window, self._owner)
             run.set_budget(raised)
             self.times_raised += 1
         run.books.limits_raised()
@@ -311,18 +407,35 @@ class Session:
         self.charge(tool, cost, agent=agent)
         return value
 
+    def close(self) -> None:
+        """Stop the run's time, and give up what is kept for the session alone, such as its place among the live runs.
+
+        Calls in flight settle as usual. A session that goes on calling takes its place again.
+        """
+        self._run.books.timeline.end()
+        drive(self._drop(), self._ledger)
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        self._run.books.timeline.end()
+        await adrive(self._drop(), self._ledger.aio)
+
+    def _drop(self) -> Flow[None]:
+        for kept in self._run.kept:
+            yield from kept.drop()
+
     def __enter__(self) -> Session:
         self._run.books.timeline.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run.books.timeline.end()
+        self.close()
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
-        self.__exit__()
+        await self.aclose()
 
     def _balance(self) -> Balance:
         return self._ledger.balances((self._scope,))[0]

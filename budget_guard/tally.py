@@ -27,16 +27,23 @@ class _Sum:
         self.input_tokens += sign * amounts.input_tokens
         self.output_tokens += sign * amounts.output_tokens
 
+    def merge(self, other: _Sum) -> None:
+        self.cost += other.cost
+        self.calls += other.calls
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+
 
 class Tally:
     """Sums by model, tool and agent. Not thread-safe: the session calls it under its own lock."""
 
-    __slots__ = ("_agents", "_models", "_tools", "overrun", "uncertain", "unpriced_calls", "violations")
+    __slots__ = ("_agents", "_children", "_models", "_tools", "overrun", "uncertain", "unpriced_calls", "violations")
 
     def __init__(self) -> None:
         self._models: dict[str, _Sum] = {}
         self._tools: dict[str, _Sum] = {}
         self._agents: dict[str, _Sum] = {}
+        self._children: dict[str, _Sum] = {}
         self.overrun = 0
         self.uncertain = 0
         self.unpriced_calls = 0
@@ -64,6 +71,28 @@ class Tally:
             self.unpriced_calls += sign
         if booked.violation:
             self.violations += sign
+
+    def merge(self, child_id: str, child: Tally) -> None:
+        """Add all that a child session took."""
+        for sums, added in (
+            (self._models, child._models),
+            (self._tools, child._tools),
+            (self._agents, child._agents),
+            (self._children, child._children),
+        ):
+            for name, each in added.items():
+                (sums.get(name) or _new(sums, name)).merge(each)
+        of_child = self._children.get(child_id) or _new(self._children, child_id)
+        for each in (*child._models.values(), *child._tools.values()):
+            of_child.merge(each)
+        self.overrun += child.overrun
+        self.uncertain += child.uncertain
+        self.unpriced_calls += child.unpriced_calls
+        self.violations += child.violations
+
+    def by_child(self) -> dict[str, AgentSpend]:
+        """The sums by child session."""
+        return {name: AgentSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._children.items()}
 
     def breakdown(self) -> Breakdown:
         """The sums by model and by tool."""

@@ -11,7 +11,9 @@ from budget_guard_openai_agents import (
     BudgetRevoked,
     BudgetStop,
     CompositeRunHooks,
+    ForeignRun,
     InvalidDowngradeError,
+    LedgerUnavailable,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -22,7 +24,9 @@ __all__ = [
     "BudgetRevoked",
     "BudgetStop",
     "CompositeRunHooks",
+    "ForeignRun",
     "InvalidDowngradeError",
+    "LedgerUnavailable",
     "UnboundedCallError",
     "UnknownPriceError",
 ]

@@ -6,7 +6,8 @@ answers one question atomically over all scopes of a call: may this much be held
 1. All scopes or none. ``committed + reserved + amount <= limit`` holds in every scope and dimension right after a
    hold is admitted; a refused one leaves no trace.
 2. Every verb is idempotent by the hold's id. The same id with the same parameters gets the same answer; with other
-   parameters it is a `ReservationConflict`, and nothing changes.
+   parameters it is a `ReservationConflict`, and nothing changes. So it is where the id of a hold, of a charge or of an
+   adjustment is used for another of the three, or for a reserve that comes after a commit or release of the same id.
 3. What was spent is charged in full, whatever became of the hold: above it, after its release, after it expired, and
    where the ledger never heard of it. A release after a commit does nothing, and one that arrives before its own
    reserve keeps that from holding anything.
@@ -16,9 +17,10 @@ answers one question atomically over all scopes of a call: may this much be held
    as well.
 6. Settled holds are remembered for a while, and forgotten oldest first. An id that is older than the youngest
    forgotten one and not known is a `StaleReservation`: it is never taken for a new one.
-7. A scope with a window counts from nothing again when the next window begins. A hold belongs to the window in which
-   it was made, and is settled there.
-8. Amounts are integers from 0 to `MOST`; anything else is a `ValueError` before any effect. Time is the ledger's own.
+7. A scope with a window counts from nothing again when the next window begins, and never goes back to an earlier one,
+   whatever the clock does. A hold belongs to the window in which it was made, and is settled there.
+8. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
+   else is a `ValueError` before any effect. Time is the ledger's own.
 
 Ids come from `budget_guard.hold_id`: they begin with the time at which they were made, and so sort by it.
 
@@ -37,6 +39,9 @@ from budget_guard.window import Window
 
 MOST = 2**53 - 1
 """The largest amount of one verb in one dimension; limits and sums may be larger."""
+
+MOST_LIMIT = 2**62
+"""The largest limit."""
 
 
 class Held(NamedTuple):
@@ -127,11 +132,13 @@ class Ledger(Protocol):
         Args:
             scope: The scope.
             limits: Its ceilings.
-            window: When its counters begin anew.
+            window: When its counters begin anew. Where it was another one before, what is counted so far is counted
+                on, until the new window ends.
             owner: Who may open it again: a run belongs to the principal that made it.
 
         Raises:
             ForeignRun: If another owner opened it. Nothing is changed then.
+            ValueError: If a limit is out of range.
         """
         ...
 
@@ -159,13 +166,15 @@ class Ledger(Protocol):
             ReservationConflict: If *hold_id* was used with other parameters, or was released before it arrived.
             StaleReservation: If *hold_id* is older than what the ledger remembers.
             KeyError: If a scope was never opened.
+            ValueError: If an amount or *ttl_s* is out of range.
         """
         ...
 
     def forward(self, hold_id: str) -> None:
-        """Note that the call was sent: from now on only a proof that it was not billed may release the hold.
+        """Note that the call is being sent: from now on only a proof that it was not billed may release the hold.
 
         Raises:
+            ReservationConflict: If the hold has expired or was released: the call must not be sent.
             UnknownReservation: If no such hold is known.
         """
         ...
@@ -203,6 +212,7 @@ class Ledger(Protocol):
         Raises:
             ReservationConflict: If the hold was made in other scopes.
             StaleReservation: If the hold is not known, and older than what the ledger remembers.
+            KeyError: If the hold is not known, and a scope was never opened.
         """
         ...
 

@@ -24,6 +24,7 @@ class Counters:
         "limits",
         "open_holds",
         "owner",
+        "period",
         "reserved",
         "revoked",
         "scope",
@@ -43,6 +44,8 @@ class Counters:
         self.start: datetime | None = None
         """When the present window began."""
         self._ends: datetime | None = None
+        self.period = 0
+        """How many windows have ended. A hold belongs to the one in which it was made."""
         # Lists, changed in place: a ledger adds for every call, and making a tuple takes longer than adding does.
         self.committed = [0] * len(DIMENSIONS)
         self.reserved = [0] * len(DIMENSIONS)
@@ -52,7 +55,7 @@ class Counters:
         self.revoked: Revoked | None = None
 
     def set_limits(self, limits: Limits, window: Window) -> None:
-        """Replace the ceilings."""
+        """Replace the ceilings. What is counted so far stays counted, in a new kind of window too."""
         self.limits = limits
         self.limited = tuple((i, limit) for i, limit in enumerate(limits) if limit is not None)
         if window != self.window:
@@ -65,6 +68,7 @@ class Counters:
             for counts in (self.committed, self.reserved, self.archived):
                 counts[:] = [0] * len(DIMENSIONS)
             self.open_holds = 0
+            self.period += 1
             self._begin()
 
     def _begin(self) -> None:
@@ -109,7 +113,7 @@ class Counters:
         reserved[5] -= tool_calls
         self.open_holds -= 1
         if spent is not NOTHING:
-            self.book(spent)
+            _add(self.committed, spent)
 
     def book(self, spent: Amounts, replaced: Amounts = NOTHING) -> None:
         """Book *spent* in the place of *replaced*."""
@@ -122,7 +126,7 @@ class Counters:
     def recount(self) -> Counters:
         """Counters of the same scope that know of the forgotten holds alone."""
         fresh = Counters(self.scope, self._clock)
-        fresh.committed[:] = self.archived
+        _add(fresh.committed, Amounts._make(self.archived))
         return fresh
 
 

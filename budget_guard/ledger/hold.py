@@ -14,7 +14,7 @@ A committed hold stays committed. An uncertain one takes the actual amounts once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -23,20 +23,19 @@ from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.counters import Counters
 from budget_guard.scope import Scope
 
+Verb: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 
 
 class Term:
-    """What few holds have: windows that they belong to, and a time at which they expire."""
+    """How long a hold lives, where that has an end."""
 
-    __slots__ = ("expires", "starts", "suspend", "suspended_at")
+    __slots__ = ("expires", "suspend", "suspended_at")
 
-    def __init__(self) -> None:
-        self.starts: tuple[datetime | None, ...] | None = None
-        """The window of each scope that the hold belongs to; None where no scope has one."""
+    def __init__(self, suspend: bool) -> None:
         self.expires: float | None = None
-        """When its time is up, on the clock's monotonic scale; None for never."""
-        self.suspend = True
+        """When its time is up, on the clock's monotonic scale."""
+        self.suspend = suspend
         """Whether it stays counted then if its call was sent."""
         self.suspended_at: datetime | None = None
 
@@ -44,48 +43,64 @@ class Term:
 class Hold:
     """One hold as the ledger in memory remembers it."""
 
-    __slots__ = ("amounts", "charged", "counters", "id", "open", "scopes", "state", "term", "uncertain")
+    __slots__ = (
+        "amounts",
+        "charged",
+        "counters",
+        "id",
+        "open",
+        "periods",
+        "scopes",
+        "state",
+        "term",
+        "uncertain",
+        "verb",
+    )
 
     def __init__(
-        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, open: bool
+        self, hold_id: str, scopes: tuple[Scope, ...], counters: Sequence[Counters], amounts: Amounts, verb: Verb
     ) -> None:
         self.id = hold_id
-        self.scopes = tuple(scopes)
+        self.verb: Verb = verb
+        """What the ledger first heard of it by: a charge or an adjustment is no hold."""
+        self.scopes = scopes
         self.counters = counters
         self.amounts = amounts
-        self.open = open
+        self.open = verb == "reserve"
         """Whether the amounts are still held: reserved, forwarded or suspended."""
-        self.state: State = "reserved" if open else "released"
+        self.state: State = "reserved" if self.open else "released"
         self.charged: Amounts | None = None
         self.uncertain = False
+        self.periods: tuple[int, ...] = ()
+        """The window of each scope that it belongs to; empty where that is the first one of each."""
         self.term: Term | None = None
 
-    def present(self) -> Sequence[Counters]:
-        """The counters that the hold counts in: those whose window has not ended since it was made."""
-        if self.term is None or self.term.starts is None:
-            return self.counters
-        return [
-            counters for counters, start in zip(self.counters, self.term.starts, strict=True) if counters.start == start
-        ]
-
-    def must_match(self, scopes: Sequence[Scope], amounts: Amounts) -> None:
-        """Check that a repeated verb names the same hold.
+    def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
+        """Check that *verb* is repeated with the same parameters.
 
         Raises:
-            ReservationConflict: If it does not.
+            ReservationConflict: If it is not.
         """
-        self.must_be_in(scopes)
+        if self.verb != verb:
+            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.verb} before: not for {verb}")
+        self._must_be_in(scopes)
         if self.amounts != amounts:
             raise ReservationConflict(
                 reservation_id=self.id, detail=f"holds {self.amounts} and was asked to hold {amounts}"
             )
 
-    def must_be_in(self, scopes: Sequence[Scope]) -> None:
-        """Check that a verb names the hold's own scopes.
+    def must_be_hold(self, scopes: Sequence[Scope] | None = None) -> None:
+        """Check that it is a hold, and where *scopes* are given, that they are its own.
 
         Raises:
-            ReservationConflict: If it does not.
+            ReservationConflict: If it is not, or they are not.
         """
+        if self.verb in ("charge", "adjust"):
+            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.verb} before: it is no hold")
+        if scopes is not None:
+            self._must_be_in(scopes)
+
+    def _must_be_in(self, scopes: Sequence[Scope]) -> None:
         if self.scopes is not scopes and self.scopes != tuple(scopes):
             held, asked = (", ".join(map(str, each)) for each in (self.scopes, scopes))
             raise ReservationConflict(reservation_id=self.id, detail=f"was made in {held}, not in {asked}")
@@ -98,7 +113,7 @@ class Hold:
         """
         replaced = self.charged
         if self.open:
-            for counters in self.counters if self.term is None else self.present():
+            for counters in self.counted_in():
                 counters.settle(self.amounts, amounts)
             self.open = False
         elif replaced is not None and uncertain:
@@ -110,16 +125,51 @@ class Hold:
                 )
             return False
         else:
-            for counters in self.present():
+            for counters in self.counted_in():
                 counters.book(amounts, replaced or NOTHING)
         self.state = "committed"
         self.charged = amounts
         self.uncertain = uncertain
         return True
 
+    def forward(self) -> None:
+        """Note that the call was sent.
+
+        Raises:
+            ReservationConflict: If nothing is held for it any more.
+        """
+        if self.state == "reserved":
+            self.state = "forwarded"
+        elif self.state in ("expired", "released"):
+            raise ReservationConflict(
+                reservation_id=self.id, detail=f"is {self.state}: its call must not be sent, reserve it anew"
+            )
+
+    def counted_in(self) -> list[Counters]:
+        """The scopes in whose present window it is counted."""
+        periods = self.periods
+        return [each for i, each in enumerate(self.counters) if each.period == (periods[i] if periods else 0)]
+
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""
-        for counters in self.present():
+        for counters in self.counted_in():
             counters.settle(self.amounts, NOTHING)
         self.state = state
         self.open = False
+
+
+def differences(counted: Collection[Counters], holds: Iterable[Hold]) -> list[str]:
+    """Recount *counted* from all the holds there are; every difference, in words."""
+    recounts = {each.scope: each.recount() for each in counted}
+    for hold in holds:
+        for counters in hold.counted_in():
+            if hold.open:
+                recounts[counters.scope].hold(hold.amounts)
+            recounts[counters.scope].book(hold.charged or NOTHING)
+    wrong: list[str] = []
+    for each in counted:
+        for name in ("committed", "reserved", "open_holds"):
+            is_now, real = getattr(each, name), getattr(recounts[each.scope], name)
+            if is_now != real:
+                wrong.append(f"{each.scope}: {name} is {is_now}, and its holds make it {real}")
+    return wrong

@@ -7,10 +7,11 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.dimension import NOTHING, Amounts, Limits
-from budget_guard.errors import ForeignRun, ReservationConflict, StaleReservation, UnknownReservation
+from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
     MOST,
@@ -22,8 +23,9 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
+from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, least_left
-from budget_guard.ledger.hold import Hold, Term
+from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -58,6 +60,7 @@ class MemoryLedger:
         self.aio: AsyncLedger = InlineLedger(self, self._await_room)
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+        check_limits(limits)
         with self._lock:
             counters = self._opened(scope)
             if counters.owner is not None and counters.owner != owner:
@@ -77,19 +80,21 @@ class MemoryLedger:
         ttl_s: float | None = None,
         suspend: bool = True,
     ) -> ReserveOutcome:
-        _check(amounts)
+        amounts = checked_amounts(amounts)
+        if room is not None:
+            room = checked_amounts(room)
+        if ttl_s is not None:
+            check_ttl(ttl_s)
         with self._lock:
             known = self._holds.get(hold_id)
             if known is not None:
-                self._must_be_held(known, scopes, amounts)
+                known.must_match("reserve", scopes, amounts)
                 return HELD
             if self._forgotten and hold_id[:12] <= self._forgotten:
-                self._must_be_young(hold_id)
+                raise _stale(hold_id)
             if self._expiries and self._expiries[0][0] <= self._clock.monotonic():
                 self._sweep(_SWEPT_AT_ONCE)
-            found = [self._scopes[scope] for scope in scopes]
-            if self._windowed:
-                _roll(found)
+            found = self._find(scopes)
             for counters in found:
                 if counters.revoked is not None:
                     return counters.revoked
@@ -98,22 +103,24 @@ class MemoryLedger:
                     blocking = counters.blocking(room)
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
-            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, True)
+            hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
             for counters in found:
                 counters.hold(amounts)
             if self._windowed:
-                _belong(hold)
+                hold.periods = tuple(counters.period for counters in found)
+            if ttl_s is not None or not suspend:
+                hold.term = Term(suspend)
             if ttl_s is not None:
-                self._expire_in(hold, ttl_s, suspend)
+                self._expire_in(hold, ttl_s)
             return HELD
 
     def forward(self, hold_id: str) -> None:
         with self._lock:
             hold = self._hold(hold_id)
-            if hold.state == "reserved":
-                hold.state = "forwarded"
+            hold.forward()
 
     def extend(self, hold_id: str, ttl_s: float) -> bool:
+        check_ttl(ttl_s)
         with self._lock:
             hold = self._hold(hold_id)
             if not hold.open:
@@ -124,18 +131,19 @@ class MemoryLedger:
             return True
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        _check(amounts)
+        amounts = checked_amounts(amounts)
         with self._lock:
             hold = self._holds.get(hold_id)
             if hold is None:
-                hold = self._lost(hold_id, scopes, amounts)
-            elif hold.scopes is not scopes:
-                hold.must_be_in(scopes)
+                hold = self._lost(hold_id, scopes, amounts, "commit")
+            elif hold.scopes is not scopes or hold.verb != "reserve":
+                hold.must_be_hold(scopes)
             if self._windowed:
                 _roll(hold.counters)
-            if hold.open:
-                self._settle(hold)
+            was_open = hold.open
             if hold.commit(amounts, uncertain):
+                if was_open:
+                    self._settle(hold)
                 self._gave_room()
             return Settled(Amounts._make(hold.counters[0].committed), hold.charged or NOTHING, hold.uncertain)
 
@@ -143,9 +151,9 @@ class MemoryLedger:
         with self._lock:
             hold = self._holds.get(hold_id)
             if hold is None:
-                self._lost(hold_id, scopes, NOTHING)
+                self._lost(hold_id, scopes, NOTHING, "release")
                 return False
-            hold.must_be_in(scopes)
+            hold.must_be_hold(scopes)
             if self._windowed:
                 _roll(hold.counters)
             if not hold.open:
@@ -156,15 +164,14 @@ class MemoryLedger:
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        _check(amounts)
+        amounts = checked_amounts(amounts)
         with self._lock:
             found = self._find(scopes)
             known = self._holds.get(charge_id)
             if known is None:
-                known = self._lost(charge_id, scopes, amounts)
-                known.commit(amounts, uncertain=False)
+                self._lost(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
             else:
-                known.must_match(scopes, amounts)
+                known.must_match("charge", scopes, amounts)
             for counters in found:
                 blocking = counters.blocking(NOTHING)
                 if blocking is not None:
@@ -172,17 +179,17 @@ class MemoryLedger:
             return None
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        _check(Amounts._make(map(abs, change)))
+        change = checked_amounts(change, -MOST)
         with self._lock:
             counters = self._find((scope,))[0]
             known = self._holds.get(adjust_id)
             if known is not None:
-                known.must_match((scope,), change)
+                known.must_match("adjust", (scope,), change)
                 return Amounts._make(counters.committed)
             then = change.plus(Amounts._make(counters.committed))
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
-            self._lost(adjust_id, (scope,), change).commit(change, uncertain=False)
+            self._lost(adjust_id, (scope,), change, "adjust").commit(change, uncertain=False)
             self._gave_room()
             return then
 
@@ -243,23 +250,9 @@ class MemoryLedger:
         return sorted(found, key=lambda each: each.since)[:most]
 
     def audit(self) -> Sequence[str]:
-        wrong: list[str] = []
         with self._lock:
             _roll(list(self._scopes.values()))
-            recounts = {scope: counters.recount() for scope, counters in self._scopes.items()}
-            for hold in self._holds.values():
-                for counters in hold.present():
-                    if hold.open:
-                        recounts[counters.scope].hold(hold.amounts)
-                    recounts[counters.scope].book(hold.charged or NOTHING)
-            for scope, counters in self._scopes.items():
-                counted, real = counters.balance(), recounts[scope].balance()
-                for name in ("committed", "reserved", "open_holds"):
-                    if getattr(counted, name) != getattr(real, name):
-                        wrong.append(
-                            f"{scope}: {name} is {getattr(counted, name)}, and its holds make it {getattr(real, name)}"
-                        )
-        return wrong
+            return differences(self._scopes.values(), self._holds.values())
 
     def close(self) -> None:
         """Does nothing: there is nothing to let go of."""
@@ -281,26 +274,20 @@ class MemoryLedger:
         if hold is None:
             self._must_be_young(hold_id)
             raise UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
+        hold.must_be_hold()
         return hold
 
     def _must_be_young(self, hold_id: str) -> None:
         if hold_id[:12] <= self._forgotten:
-            raise StaleReservation(
-                reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
-            )
+            raise _stale(hold_id)
 
-    def _must_be_held(self, hold: Hold, scopes: Sequence[Scope], amounts: Amounts) -> None:
-        if hold.state == "released" and hold.amounts is NOTHING and amounts != NOTHING:
-            raise ReservationConflict(reservation_id=hold.id, detail="was released before it was made")
-        hold.must_match(scopes, amounts)
-
-    def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Hold:
+    def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, verb: Verb) -> Hold:
         """A record for what the ledger hears of for the first time, and holds nothing for."""
         self._must_be_young(hold_id)
         found = self._find(scopes)
-        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, False)
+        hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, verb)
         if self._windowed:
-            _belong(hold)
+            hold.periods = tuple(counters.period for counters in found)
         self._settle(hold)
         return hold
 
@@ -313,13 +300,11 @@ class MemoryLedger:
             if made > self._forgotten:
                 self._forgotten = made
             if oldest.charged is not None:
-                for counters in oldest.present():
+                for counters in oldest.counted_in():
                     counters.archive(oldest.charged)
 
-    def _expire_in(self, hold: Hold, ttl_s: float, suspend: bool | None = None) -> None:
-        term = hold.term = hold.term or Term()
-        if suspend is not None:
-            term.suspend = suspend
+    def _expire_in(self, hold: Hold, ttl_s: float) -> None:
+        term = hold.term = hold.term or Term(True)
         term.expires = self._clock.monotonic() + ttl_s
         heapq.heappush(self._expiries, (term.expires, hold.id))
         if len(self._expiries) > 2 * len(self._holds) + 1_000:  # settled holds leave their entry behind
@@ -368,25 +353,15 @@ class MemoryLedger:
             self._room.notify_all()
         if self._futures:
             for loop, future in self._futures:
-                if not loop.is_closed():
+                with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
                     loop.call_soon_threadsafe(_wake, future)
             self._futures.clear()
 
 
-def _check(amounts: Amounts) -> None:
-    try:
-        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
-        out_of_range = (cost | input_tokens | output_tokens | total_tokens | requests | tool_calls) >> 53
-    except TypeError:  # a float, NaN included
-        out_of_range = 1
-    if out_of_range:
-        raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
-
-
-def _belong(hold: Hold) -> None:
-    """Note the windows in which *hold* is made."""
-    hold.term = hold.term or Term()
-    hold.term.starts = tuple(counters.start for counters in hold.counters)
+def _stale(hold_id: str) -> StaleReservation:
+    return StaleReservation(
+        reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
+    )
 
 
 def _roll(counters: Sequence[Counters]) -> None:

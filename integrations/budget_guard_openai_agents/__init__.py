@@ -5,7 +5,9 @@ from budget_guard_openai_agents.errors import (
     BudgetExceeded,
     BudgetRevoked,
     BudgetStop,
+    ForeignRun,
     InvalidDowngradeError,
+    LedgerUnavailable,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -17,7 +19,9 @@ __all__ = [
     "BudgetRevoked",
     "BudgetStop",
     "CompositeRunHooks",
+    "ForeignRun",
     "InvalidDowngradeError",
+    "LedgerUnavailable",
     "UnboundedCallError",
     "UnknownPriceError",
 ]

@@ -18,7 +18,7 @@ from agents import (
 )
 from agents.models.interface import Model
 
-from budget_guard import Budget, BudgetError, DowngradePolicy, Session, ToolCall
+from budget_guard import Budget, BudgetAuthority, BudgetError, DowngradePolicy, Session, ToolCall
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
@@ -57,11 +57,17 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         on_exceeded: ``raise`` stops the run with `BudgetExceeded`; ``finalize`` lets it make one last answer without
             tools, out of the budget's ``finalization_reserve``.
         on_midstream: What to do with a stream that must not go on: ``raise``, or ``truncate`` the answer where it is.
-        user: Whom to attribute the runs to, in the report.
-        key: The API key's name to attribute the runs to, in the report.
+        authority: Where the ceilings live that the runs share with others; none by default.
+        user: The user whose ceiling holds as well, or, without an authority, whom to name in the report.
+        key: The API key's name, likewise. Not the secret: it is logged.
+        team: The team, likewise.
+        feature: What to attribute the runs to, in the report.
         run_id: A name for the budget's scope; made up by default.
 
     Raises:
+        BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
+        ForeignRun: If *run_id* is another principal's.
+        LedgerUnavailable: If the authority's ledger cannot be reached.
         ValueError: If the arguments contradict each other, or a cost or price makes no sense.
         InvalidDowngradeError: If a downgrade target is unknown, or dearer than what it replaces.
     """
@@ -76,8 +82,11 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         tool_costs: Mapping[str, ToolCost] | None = None,
         on_exceeded: OnExceeded = "raise",
         on_midstream: OnMidstream = "raise",
+        authority: BudgetAuthority | None = None,
         user: str | None = None,
         key: str | None = None,
+        team: str | None = None,
+        feature: str | None = None,
         run_id: str | None = None,
     ) -> None:
         if not isinstance(budget, Budget):
@@ -107,15 +116,22 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             "tool_costs": tool_costs,
             "on_exceeded": on_exceeded,
             "on_midstream": on_midstream,
+            "authority": authority,
             "user": user,
             "key": key,
+            "team": team,
+            "feature": feature,
         }
         self._initial_budget = budget
         self.on_exceeded: OnExceeded = on_exceeded
         self.on_midstream: OnMidstream = on_midstream
-        tags = {kind: tag for kind, tag in (("user", user), ("key", key)) if tag is not None}
+        given = {"user": user, "key": key, "team": team, "feature": feature}
         try:
-            session = Session(budget, run_id=run_id, tags=tags, pricing=pricing)
+            if authority is None:
+                tags = {kind: tag for kind, tag in given.items() if tag is not None}
+                session = Session(budget, run_id=run_id, tags=tags, pricing=pricing)
+            else:
+                session = authority.session(budget, run_id, **given, pricing=pricing)
         except BudgetError as error:
             raise recast(error) from error.__cause__
         self.session = session
@@ -148,12 +164,16 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
 
     def __exit__(self, *_: object) -> None:
         leave()
+        if self._settings["authority"] is not None:
+            self.close()
 
     async def __aenter__(self) -> BudgetGuard:
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
         leave()
+        if self._settings["authority"] is not None:
+            await self.aclose()
 
     def saw_tools(self, tools: Sequence[Tool]) -> None:
         """Note which of the tools with a cost there really are."""

@@ -2,88 +2,223 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
+from budget_guard.clock import Clock
 from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.hold_id import made_ms
 from budget_guard.scope import Scope
+from budget_guard.window import Window, window_end, window_start
+
+OPEN = ("reserved", "forwarded", "suspended")
 
 
 class Conflict(Exception):
     """The same id with other parameters."""
 
 
+class Unknown(Exception):
+    """An id that was never held."""
+
+
+class Stale(Exception):
+    """An id that is forgotten."""
+
+
 @dataclass
 class Record:
+    """A hold, a charge or an adjustment."""
+
+    verb: str
     scopes: tuple[Scope, ...]
     held: Amounts
-    open: bool = True
+    state: str
+    periods: dict[Scope, int]
     charged: Amounts | None = None
     certain: bool = False
+    expires: float | None = None
+    suspend: bool = True
+    forgotten: bool = False
+
+
+@dataclass
+class Ceiling:
+    """One scope."""
+
+    limits: Limits = field(default_factory=Limits)
+    window: Window = "none"
+    since: datetime | None = None
+    period: int = 0
+    revoked: bool = False
 
 
 class NaiveLedger:
-    def __init__(self) -> None:
-        self.limits: dict[Scope, Limits] = {}
-        self.revoked: set[Scope] = set()
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.ceilings: dict[Scope, Ceiling] = {}
         self.records: dict[str, Record] = {}
+        self.stale_until = -1
+
+    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none") -> None:
+        ceiling = self.ceilings.setdefault(scope, Ceiling())
+        self.roll(scope)
+        ceiling.limits = limits
+        if ceiling.window != window:
+            ceiling.window, ceiling.since = window, window_start(window, self.clock.now())
+
+    def roll(self, scope: Scope) -> Ceiling:
+        """The ceiling of *scope* in its present window."""
+        ceiling = self.ceilings[scope]
+        if ceiling.since is not None and self.clock.now() >= window_end(ceiling.window, ceiling.since):
+            ceiling.period += 1
+            ceiling.since = window_start(ceiling.window, self.clock.now())
+        return ceiling
+
+    def counted(self, scope: Scope) -> Iterator[Record]:
+        """What counts in the present window of *scope*."""
+        period = self.roll(scope).period
+        return (record for record in self.records.values() if record.periods.get(scope) == period)
 
     def committed(self, scope: Scope) -> Amounts:
-        return _sum([r.charged for r in self.records.values() if scope in r.scopes and r.charged is not None])
+        return _sum([record.charged for record in self.counted(scope) if record.charged is not None])
 
     def reserved(self, scope: Scope) -> Amounts:
-        return _sum([r.held for r in self.records.values() if scope in r.scopes and r.open])
+        return _sum([record.held for record in self.counted(scope) if record.state in OPEN])
 
     def open_holds(self, scope: Scope) -> int:
-        return sum(scope in r.scopes and r.open for r in self.records.values())
+        return sum(record.state in OPEN for record in self.counted(scope))
 
     def fits(self, scopes: Sequence[Scope], room: Amounts) -> bool:
         return all(
             limit is None or committed + reserved + amount <= limit
             for scope in scopes
             for committed, reserved, amount, limit in zip(
-                self.committed(scope), self.reserved(scope), room, self.limits[scope], strict=True
+                self.committed(scope), self.reserved(scope), room, self.ceilings[scope].limits, strict=True
             )
         )
 
-    def reserve(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, room: Amounts | None) -> str:
-        known = self.records.get(hold_id)
+    def reserve(
+        self,
+        hold_id: str,
+        scopes: tuple[Scope, ...],
+        amounts: Amounts,
+        room: Amounts | None,
+        ttl_s: float,
+        suspend: bool,
+    ) -> str:
+        known = self.find(hold_id)
         if known is not None:
-            if (known.scopes, known.held) != (scopes, amounts):
-                raise Conflict
+            _must_match(known, "reserve", scopes, amounts)
             return "held"
-        if self.revoked & set(scopes):
+        if any(self.ceilings[scope].revoked for scope in scopes):
             return "revoked"
         if room is not None and not self.fits(scopes, room):
             return "refused"
-        self.records[hold_id] = Record(scopes, amounts)
+        made = self._record(hold_id, "reserve", scopes, amounts, "reserved")
+        made.expires, made.suspend = self.clock.monotonic() + ttl_s, suspend
         return "held"
 
-    def commit(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool) -> None:
-        record = self._find(hold_id, scopes, amounts)
-        if record.charged is not None and uncertain:
-            return
-        if record.certain and record.charged != amounts:
+    def forward(self, hold_id: str) -> None:
+        record = self._hold(hold_id)
+        if record.state in ("released", "expired"):
             raise Conflict
-        record.open, record.charged, record.certain = False, amounts, not uncertain
+        if record.state == "reserved":
+            record.state = "forwarded"
+
+    def extend(self, hold_id: str, ttl_s: float) -> bool:
+        record = self._hold(hold_id)
+        if record.state not in OPEN:
+            return False
+        record.expires = self.clock.monotonic() + ttl_s
+        if record.state == "suspended":
+            record.state = "forwarded"
+        return True
+
+    def commit(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool) -> Record:
+        record = self.find(hold_id) or self._record(hold_id, "commit", scopes, amounts, "released")
+        _must_be_hold(record)
+        if record.scopes != scopes or (record.certain and not uncertain and record.charged != amounts):
+            raise Conflict
+        if record.charged is None or not (uncertain or record.certain):
+            record.state, record.charged, record.certain = "committed", amounts, not uncertain
+        return record
 
     def release(self, hold_id: str, scopes: tuple[Scope, ...]) -> bool:
-        record = self._find(hold_id, scopes, NOTHING)
-        was_open, record.open = record.open, False
-        return was_open
-
-    def charge(self, charge_id: str, scopes: tuple[Scope, ...], amounts: Amounts) -> bool:
-        """Book it; return whether every limit still holds."""
-        known = self.records.setdefault(charge_id, Record(scopes, amounts, False, amounts, True))
-        if (known.scopes, known.held) != (scopes, amounts):
-            raise Conflict
-        return self.fits(scopes, NOTHING)
-
-    def _find(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts) -> Record:
-        record = self.records.setdefault(hold_id, Record(scopes, amounts, open=False))
+        record = self.find(hold_id) or self._record(hold_id, "release", scopes, NOTHING, "released")
+        _must_be_hold(record)
         if record.scopes != scopes:
             raise Conflict
+        if record.state not in OPEN:
+            return False
+        record.state = "released"
+        return True
+
+    def book(self, verb: str, book_id: str, scopes: tuple[Scope, ...], amounts: Amounts) -> None:
+        """A charge, or an adjustment."""
+        known = self.find(book_id)
+        if known is not None:
+            _must_match(known, verb, scopes, amounts)
+        else:
+            made = self._record(book_id, verb, scopes, amounts, "committed")
+            made.charged, made.certain = amounts, True
+
+    def sweep(self) -> int:
+        """Expire every hold whose time is up; return how many were."""
+        now = self.clock.monotonic()
+        up = [
+            record
+            for record in self.records.values()
+            if record.state in ("reserved", "forwarded") and record.expires is not None and record.expires <= now
+        ]
+        for record in up:
+            record.state = "suspended" if record.state == "forwarded" and record.suspend else "expired"
+        return len(up)
+
+    def suspended(self) -> set[str]:
+        return {hold_id for hold_id, record in self.records.items() if record.state == "suspended"}
+
+    def forget(self) -> None:
+        """Forget what is settled, and take no id that was made before this moment for a new one."""
+        for record in self.records.values():
+            record.forgotten = record.state not in OPEN
+        self.stale_until = self.clock.now_ms()
+
+    def find(self, hold_id: str) -> Record | None:
+        """The record of that id, None if there never was one."""
+        record = self.records.get(hold_id)
+        if (record is None and made_ms(hold_id) <= self.stale_until) or (record is not None and record.forgotten):
+            raise Stale
         return record
+
+    def without(self, hold_id: str, scope: Scope) -> Amounts:
+        """What would be committed in *scope* if nothing had been for *hold_id*."""
+        return _sum(
+            [r.charged for i, r in self.records.items() if r.charged and i != hold_id and r in self.counted(scope)]
+        )
+
+    def _hold(self, hold_id: str) -> Record:
+        record = self.find(hold_id)
+        if record is None:
+            raise Unknown
+        _must_be_hold(record)
+        return record
+
+    def _record(self, hold_id: str, verb: str, scopes: tuple[Scope, ...], held: Amounts, state: str) -> Record:
+        periods = {scope: self.roll(scope).period for scope in scopes}
+        record = self.records[hold_id] = Record(verb, scopes, held, state, periods)
+        return record
+
+
+def _must_match(known: Record, verb: str, scopes: tuple[Scope, ...], amounts: Amounts) -> None:
+    if (known.verb, known.scopes, known.held) != (verb, scopes, amounts):
+        raise Conflict
+
+
+def _must_be_hold(record: Record) -> None:
+    if record.verb in ("charge", "adjust"):
+        raise Conflict
 
 
 def _sum(amounts: Sequence[Amounts]) -> Amounts:

@@ -19,9 +19,12 @@ from budget_guard.dimension import Limits
 from budget_guard.errors import StaleReservation
 from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused, memory
+from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
 from tests.ledger.machine import machine
+
+RETAINED = 50
 
 
 class TestMemoryLedger(LedgerContract):
@@ -29,7 +32,18 @@ class TestMemoryLedger(LedgerContract):
         return MemoryLedger(clock=clock)
 
 
-TestMemoryLedgerAgainstTheModel = machine(MemoryLedger).TestCase
+def forget_settled(ledger: Ledger, clock: FakeClock) -> None:
+    """Settle as many others as the ledger remembers, and one more."""
+    others = Scope("team", "others")
+    ledger.set_limits(others, Limits())
+    for number in range(RETAINED + 1):
+        clock.advance(0.001)
+        ledger.charge(hold_id(clock.now_ms(), f"other-{number}"), (others,), cost(1))
+
+
+TestMemoryLedgerAgainstTheModel = machine(
+    lambda clock: MemoryLedger(clock=clock, retain=RETAINED), forget_settled
+).TestCase
 
 
 def opened(retain: int = 10_000) -> MemoryLedger:

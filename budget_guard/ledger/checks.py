@@ -1,0 +1,73 @@
+"""What a ledger refuses before it does anything else."""
+
+from __future__ import annotations
+
+import math
+from operator import index
+
+from budget_guard.dimension import Amounts, Limits
+from budget_guard.hold_id import made_ms
+from budget_guard.ledger.base import MOST, MOST_LIMIT
+
+
+def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
+    """*amounts* as plain integers.
+
+    Raises:
+        ValueError: If one is none, or is not from *least* to `MOST`.
+    """
+    try:
+        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
+        bits = cost | input_tokens | output_tokens | total_tokens | requests | tool_calls
+        if type(bits) is int and not bits >> 53:
+            return amounts
+        checked = Amounts._make(map(index, amounts))
+        out_of_range = min(checked) < least or max(checked) > MOST
+    except TypeError:  # a float, NaN included
+        checked, out_of_range = amounts, True
+    if out_of_range:
+        raise ValueError(f"{amounts} must be whole numbers from {least} to {MOST}")
+    return checked
+
+
+def check_limits(limits: Limits) -> None:
+    """Check that *limits* are None or integers from 0 to `MOST_LIMIT`.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, limit in zip(Limits._fields, limits, strict=True):
+        if limit is not None and not (isinstance(limit, int) and 0 <= limit <= MOST_LIMIT):
+            raise ValueError(f"{name}={limit!r} must be None or a whole number from 0 to {MOST_LIMIT}")
+
+
+def check_ttl(ttl_s: float) -> None:
+    """Check that *ttl_s* is a time to live.
+
+    Raises:
+        ValueError: If it is not above 0, or has no end.
+    """
+    if not 0 < ttl_s < math.inf:
+        raise ValueError(f"ttl_s={ttl_s!r} must be a number of seconds above 0")
+
+
+def check_id(hold_id: str) -> None:
+    """Check that *hold_id* is one, and can be stored.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    check_text("hold_id", hold_id)
+    made_ms(hold_id)
+
+
+def check_text(name: str, value: str) -> None:
+    """Check that *value* can be stored.
+
+    Raises:
+        ValueError: If it is no text, or none that can be written as UTF-8.
+    """
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise ValueError(f"{name}={value!r} must be text that can be written as UTF-8") from None

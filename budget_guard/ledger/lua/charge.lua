@@ -1,0 +1,31 @@
+-- Book what was spent without a hold. As `settle`.
+
+local scopes, number = find(FIRST)
+if not scopes then
+  return missing(number)
+end
+local known = read_hold(HOLD)
+local wrong
+if known then
+  wrong = another_than(known, 'charge')
+else
+  wrong = doubt(id)
+end
+if wrong then
+  return wrong
+end
+if not countable(scopes) then
+  return answer('uncountable')
+end
+
+if not known then
+  remember(scopes, 'charge', 'committed', amounts_given)
+  redis.call('HSET', HOLD, 'charged', amounts_given)
+  local own = {}
+  for i, scope in ipairs(scopes) do
+    own[i] = scope.period
+  end
+  move(scopes, own, split(amounts_given), nil, nil, 0)
+end
+wrote()
+return answer('booked', version, all_about(scopes), overdue())

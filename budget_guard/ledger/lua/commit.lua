@@ -1,0 +1,44 @@
+-- Book amounts as spent and give the rest of the hold back. As `settle`; ARGV: ..., whether it is an estimate.
+
+local hold = read_hold(HOLD)
+local wrong
+if hold then
+  wrong = another_hold(hold)
+else
+  wrong = doubt(id)
+end
+if wrong then
+  return wrong
+end
+local scopes, number = find(FIRST)
+if not scopes then
+  return missing(number)
+end
+if not countable(scopes) then
+  return answer('uncountable')
+end
+
+local estimate = ARGV[10] == '1'
+local charged, uncertain = amounts_given, ARGV[10]
+local replaced = hold and hold.charged
+if replaced and not estimate and not hold.uncertain and replaced ~= amounts_given then
+  return answer('conflict', hold.scopes, replaced)
+end
+if replaced and (estimate or not hold.uncertain) then -- an estimate never replaces what was booked before it
+  charged, uncertain = replaced, hold.uncertain and '1' or '0'
+else
+  if not hold then
+    remember(scopes, 'commit', 'committed', amounts_given)
+    hold = read_hold(HOLD)
+  elseif hold.open then
+    settled()
+  end
+  move(
+    scopes, hold.periods, split(amounts_given), replaced and split(replaced), hold.open and split(hold.amounts),
+    hold.open and -1 or 0
+  )
+  redis.call('HSET', HOLD, 'state', 'committed', 'charged', charged, 'uncertain', uncertain)
+  gave_room()
+end
+wrote()
+return answer('settled', redis.call('HMGET', scopes[1].key, unpack(COMMITTED)), charged, uncertain, overdue())

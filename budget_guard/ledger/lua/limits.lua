@@ -1,0 +1,40 @@
+-- Set the ceilings of a scope, and open it if it is new. KEYS: tenant, scopes, scope. ARGV: its name, owner, window, which
+-- dimensions are limited ('100010'), limits ('0' where there is none).
+
+local SCOPE = KEYS[3]
+local name, owner, window, limited, limits = ARGV[5], ARGV[6], ARGV[7], ARGV[8], split(ARGV[9])
+redis.call('SCARD', KEYS[2])
+local before = redis.call('HMGET', SCOPE, 'owner', 'window', unpack(LIMIT))
+if before[1] and before[1] ~= owner then
+  return answer('foreign')
+end
+local scope = {available = {}}
+if before[2] then
+  scope = find(3, 3)[1]
+  if not countable({scope}) then
+    return answer('uncountable')
+  end
+end
+
+redis.call('SADD', KEYS[2], name)
+redis.call('HSET', SCOPE, 'owner', owner, 'limited', limited)
+redis.call('HSETNX', SCOPE, 'period', '0')
+if before[2] ~= window then
+  local start, finish = window_now(window)
+  redis.call('HSET', SCOPE, 'window', window, 'starts', start, 'ends', finish)
+end
+for d = 1, DIMENSIONS do
+  local old = before[d + 2] or '0'
+  -- in the order that stays nearer to nothing
+  if string.byte(scope.available[d] or '0') == 45 then
+    redis.call('HINCRBY', SCOPE, AVAILABLE[d], limits[d])
+    redis.call('HINCRBY', SCOPE, AVAILABLE[d], minus(old))
+  else
+    redis.call('HINCRBY', SCOPE, AVAILABLE[d], minus(old))
+    redis.call('HINCRBY', SCOPE, AVAILABLE[d], limits[d])
+  end
+  redis.call('HSET', SCOPE, LIMIT[d], limits[d])
+end
+gave_room()
+wrote()
+return answer('set')

@@ -1,0 +1,32 @@
+-- Give the whole hold back, unspent. As `settle`.
+
+local hold = read_hold(HOLD)
+local wrong
+if hold then
+  wrong = another_hold(hold)
+else
+  wrong = doubt(id)
+end
+if wrong then
+  return wrong
+end
+local scopes, number = find(FIRST)
+if not scopes then
+  return missing(number)
+end
+if not countable(scopes) then
+  return answer('uncountable')
+end
+
+local released = 0
+if not hold then
+  remember(scopes, 'release', 'released', '0,0,0,0,0,0') -- keeps its own reserve, which comes later, from holding anything
+elseif hold.open then
+  released = 1
+  settled()
+  move(scopes, hold.periods, nil, nil, split(hold.amounts), -1)
+  redis.call('HSET', HOLD, 'state', 'released')
+  gave_room()
+end
+wrote()
+return answer('released', released, overdue())

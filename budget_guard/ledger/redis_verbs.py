@@ -1,0 +1,471 @@
+"""The verbs of a ledger in the words of the Lua scripts. What is decided, is decided there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from budget_guard.dimension import Amounts, Limits
+from budget_guard.errors import (
+    ForeignRun,
+    LedgerUnavailable,
+    ReservationConflict,
+    StaleReservation,
+    UnknownReservation,
+)
+from budget_guard.hold_id import made_ms
+from budget_guard.ledger.base import (
+    HELD,
+    MOST,
+    MOST_LIMIT,
+    Balance,
+    Refused,
+    ReserveOutcome,
+    Revoked,
+    Settled,
+    Suspended,
+)
+from budget_guard.ledger.counters import least_left
+from budget_guard.ledger.redis_audit import differences
+from budget_guard.ledger.redis_courier import Doze, Flow, RedisCourier
+from budget_guard.ledger.redis_keys import Keys, Named, decode, encode, scopes_of
+from budget_guard.ledger.room import Room
+from budget_guard.scope import Scope
+from budget_guard.window import Window
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_SWEPT_AT_ONCE = 8
+"""Expired holds that a reserve clears away by itself."""
+_AT_ONCE = 100
+"""Holds that one script expires or forgets at most: others wait for it."""
+_AUDITS = 50
+"""How often an audit begins anew because a hold came in between."""
+_FIRST_POLL_S = 1 / 64
+_LONGEST_POLL_S = 1.0
+_WINDOWS: tuple[Window, ...] = ("none", "minute", "hour", "day", "week", "month")
+
+
+class RedisVerbs:
+    """Every verb as a `Flow`, for a blocking and an asyncio driver.
+
+    Args:
+        keys: The tenant's keys.
+        courier: Who brings a verb to the server.
+        room: Who waits for room in this process.
+        monotonic: The time for waiting.
+        hold_ttl_s: Seconds after which a hold expires if its reserve does not say.
+        retain: How many settled holds to remember.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        courier: RedisCourier,
+        room: Room,
+        monotonic: Callable[[], float],
+        hold_ttl_s: float,
+        retain: int,
+    ) -> None:
+        self._keys = keys
+        self._call = courier.call
+        self._room = room
+        self._monotonic = monotonic
+        self._ttl_s = hold_ttl_s
+        self._retain = retain
+        self._gather = max(1, min(_AT_ONCE, retain // 10))
+
+    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> Flow[None]:
+        if not all(limit is None or (type(limit) is int and 0 <= limit <= MOST_LIMIT) for limit in limits):
+            raise ValueError(f"{limits} must be whole numbers from 0 to {MOST_LIMIT}")
+        if window not in _WINDOWS:
+            raise ValueError(f"window={window!r} of {scope} must be one of {', '.join(_WINDOWS)}")
+        limited = "".join("0" if limit is None else "1" for limit in limits)
+        status, *rest = yield from self._call(
+            "limits",
+            (self._keys.scopes, *self._named((scope,)).keys),
+            self._named((scope,)).text,
+            encode(owner),
+            window.encode(),
+            limited.encode(),
+            _listed([limit or 0 for limit in limits]),
+        )
+        if status == b"foreign":
+            raise ForeignRun(scope=str(scope))
+        self._check(status, rest, "", (scope,))
+        self._room.give()
+
+    def reserve(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Amounts | None,
+        ttl_s: float | None,
+        suspend: bool,
+    ) -> Flow[ReserveOutcome]:
+        _check_amounts(amounts)
+        if room is not None and room is not amounts:
+            _check_amounts(room)
+        ttl = _ttl(self._ttl_s if ttl_s is None else ttl_s)
+        made_ms(hold_id)
+        named, sweep = self._named(scopes), _SWEPT_AT_ONCE
+        while True:
+            status, *rest = yield from self._call(
+                "reserve",
+                (self._keys.open, self._keys.hold(hold_id), *named.keys),
+                encode(hold_id),
+                named.text,
+                _listed(amounts),
+                b"" if room is None else _listed(room),
+                ttl,
+                b"1" if suspend else b"0",
+                b"%d" % sweep,
+            )
+            if status == b"held":
+                return HELD
+            if status != b"due":
+                break
+            sweep = 0  # as few by itself
+            yield from self._expire(rest[0])
+        if status == b"refused":
+            refused = _refused(scopes, rest[0], rest[1], room or Amounts())
+            assert refused is not None
+            return refused
+        if status == b"revoked":
+            reason, at = rest[1]
+            return _revoked(scopes[int(rest[0]) - 1], reason, at)
+        if status == b"known":
+            verb, its_scopes, held = rest
+            if verb != b"reserve":
+                raise _another(hold_id, verb)
+            if its_scopes != named.text:
+                raise _elsewhere(hold_id, its_scopes, scopes)
+            if held != _listed(amounts):
+                raise ReservationConflict(
+                    reservation_id=hold_id, detail=f"holds {_amounts(held)} and was asked to hold {amounts}"
+                )
+            return HELD
+        raise self._error(status, rest, hold_id, scopes)
+
+    def forward(self, hold_id: str) -> Flow[None]:
+        made_ms(hold_id)
+        status, *rest = yield from self._call("forward", (self._keys.hold(hold_id),), encode(hold_id))
+        if status != b"forwarded":
+            raise self._error(status, rest, hold_id, ())
+
+    def extend(self, hold_id: str, ttl_s: float) -> Flow[bool]:
+        made_ms(hold_id)
+        status, *rest = yield from self._call(
+            "extend",
+            (self._keys.open, self._keys.suspended, self._keys.hold(hold_id)),
+            encode(hold_id),
+            _ttl(ttl_s),
+        )
+        if status != b"extended":
+            raise self._error(status, rest, hold_id, ())
+        return bool(rest[0] == 1)
+
+    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Flow[Settled]:
+        _check_amounts(amounts)
+        committed, charged, estimate, overdue = yield from self._settle(
+            "commit", b"settled", hold_id, scopes, _listed(amounts), b"1" if uncertain else b"0"
+        )
+        yield from self._forget(overdue)
+        return Settled(_counted(committed), _amounts(charged), estimate == b"1")
+
+    def release(self, hold_id: str, scopes: Sequence[Scope]) -> Flow[bool]:
+        released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"")
+        yield from self._forget(overdue)
+        return bool(released == 1)
+
+    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
+        _check_amounts(amounts)
+        version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, _listed(amounts))
+        yield from self._forget(overdue)
+        return _refused(scopes, version, about, Amounts())
+
+    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:
+        _check_amounts(Amounts._make(map(abs, change)))
+        committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), _listed(change))
+        yield from self._forget(overdue)
+        return _counted(committed)
+
+    def await_room(self, version: int, timeout: float) -> Flow[bool]:
+        ends = self._monotonic() + timeout
+        pause = _FIRST_POLL_S
+        while True:
+            times = self._room.times
+            _, now = yield from self._call("version", (), changes=False)
+            if int(now) != version:
+                return True
+            left = ends - self._monotonic()
+            if left <= 0:
+                return False
+            yield Doze(min(pause, left), times)
+            pause = min(2 * pause, _LONGEST_POLL_S)
+
+    def balances(self, scopes: Sequence[Scope]) -> Flow[list[Balance]]:
+        if not scopes:
+            return []
+        status, *rest = yield from self._call("balances", self._named(scopes).keys, changes=False)
+        self._check(status, rest, "", scopes)
+        return list(map(_balance, scopes, rest[0]))
+
+    def revoke(self, scope: Scope, reason: str) -> Flow[None]:
+        named = self._named((scope,))
+        yield from self._call("revoke", (self._keys.scopes, *named.keys), named.text, encode(reason))
+        self._room.give()
+
+    def restore(self, scope: Scope) -> Flow[bool]:
+        _, restored = yield from self._call("restore", self._named((scope,)).keys)
+        return bool(restored == 1)
+
+    def sweep(self, most: int) -> Flow[int]:
+        swept = 0
+        while swept < most:
+            many = min(_AT_ONCE, most - swept)
+            _, due = yield from self._call("due", (self._keys.open,), b"%d" % many, changes=False)
+            if not due:
+                break
+            swept += yield from self._expire(due)
+        return swept
+
+    def suspended(self, most: int) -> Flow[list[Suspended]]:
+        _, flat = yield from self._call("waiting", (self._keys.suspended,), b"%d" % most, changes=False)
+        ids, since = flat[::2], flat[1::2]
+        records = yield from self._records(ids)
+        return [
+            Suspended(decode(id), scopes_of(record[1]), _amounts(record[2]), _time(at))
+            for id, at, record in zip(ids, since, records, strict=True)
+            if record[0] == b"suspended"
+        ]
+
+    def audit(self) -> Flow[list[str]]:
+        for _ in range(_AUDITS):
+            _, *names = yield from self._call(
+                "names",
+                (self._keys.scopes, self._keys.open, self._keys.suspended, self._keys.settled),
+                changes=False,
+            )
+            scopes = sorted(scope for each in names[0] for scope in scopes_of(each))
+            ids = [id for each in names[1:] for id in each]
+            status, *rest = yield from self._call(
+                "audit",
+                (
+                    *(self._keys.scopes, self._keys.open, self._keys.suspended, self._keys.settled),
+                    *(self._named((scope,)).keys[0] for scope in scopes),
+                    *(self._keys.hold(decode(id)) for id in ids),
+                ),
+                b"%d" % len(scopes),
+                *ids,
+                changes=False,
+            )
+            if status == b"audit":
+                return differences(scopes, *rest)
+        raise LedgerUnavailable(
+            detail=f"holds came and went {_AUDITS} times while they were listed: audit in quieter hours"
+        )
+
+    def reopen(self) -> Flow[None]:
+        yield from self._call("reopen", ())
+
+    def _settle(
+        self, name: str, done: bytes, hold_id: str, scopes: Sequence[Scope], amounts: bytes, *more: bytes
+    ) -> Flow[list[Any]]:
+        made_ms(hold_id)
+        keys, named = self._keys, self._named(scopes)
+        status, *rest = yield from self._call(
+            name,
+            (keys.open, keys.suspended, keys.settled, keys.hold(hold_id), *named.keys),
+            encode(hold_id),
+            named.text,
+            amounts,
+            b"%d" % self._retain,
+            b"%d" % self._gather,
+            *more,
+        )
+        if status != done:
+            raise self._error(status, rest, hold_id, scopes, amounts)
+        self._room.give()
+        return rest
+
+    def _expire(self, ids: Sequence[bytes]) -> Flow[int]:
+        """Expire the holds *ids*, whose time is up; return how many still were there to expire."""
+        keys, args = yield from self._with_scopes(ids)
+        _, expired = yield from self._call(
+            "expire", (self._keys.open, self._keys.suspended, self._keys.settled, *keys), *args
+        )
+        self._room.give()
+        return int(expired)
+
+    def _forget(self, ids: Sequence[bytes]) -> Flow[None]:
+        for first in range(0, len(ids), _AT_ONCE):
+            keys, args = yield from self._with_scopes(ids[first : first + _AT_ONCE])
+            yield from self._call("forget", (self._keys.settled, *keys), *args)
+
+    def _with_scopes(self, ids: Sequence[bytes]) -> Flow[tuple[list[bytes], list[bytes]]]:
+        """The keys of holds and of their scopes, and for each hold its id and the number of its scopes."""
+        keys: list[bytes] = []
+        args: list[bytes] = []
+        for id, record in zip(ids, (yield from self._records(ids)), strict=True):
+            scopes = self._named(scopes_of(record[1]) if record[1] else ()).keys
+            keys += [self._keys.hold(decode(id)), *scopes]
+            args += [id, b"%d" % len(scopes)]
+        return keys, args
+
+    def _records(self, ids: Sequence[bytes]) -> Flow[list[Any]]:
+        _, records = yield from self._call("holds", [self._keys.hold(decode(id)) for id in ids], changes=False)
+        return list(records)
+
+    def _named(self, scopes: Sequence[Scope]) -> Named:
+        return self._keys.named(tuple(scopes))
+
+    def _check(self, status: bytes, rest: Sequence[Any], hold_id: str, scopes: Sequence[Scope]) -> None:
+        if status in _PROBLEMS:
+            raise self._error(status, rest, hold_id, scopes)
+
+    def _error(
+        self, status: bytes, rest: Sequence[Any], hold_id: str, scopes: Sequence[Scope], amounts: bytes = b""
+    ) -> Exception:
+        """What *status* means, as an error."""
+        if status == b"missing":
+            return KeyError(scopes[int(rest[0]) - 1])
+        if status == b"unknown":
+            return UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
+        if status == b"stale":
+            return StaleReservation(
+                reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
+            )
+        if status in (b"late", b"early"):
+            ahead = made_ms(hold_id) / 1e3 - int(rest[0]) / 1e6
+            side = f"{ahead:.0f} s after" if ahead > 0 else f"{-ahead:.0f} s before"
+            return StaleReservation(
+                reservation_id=hold_id,
+                detail=f"was made {side} the ledger's own time; nothing was changed: check this machine's clock",
+            )
+        if status == b"fenced":
+            return LedgerUnavailable(
+                detail="fenced: Redis lost what it had confirmed (a failover, an older file, an empty store). Compare "
+                "its balances with what was really spent, adjust them, and call reopen()"
+            )
+        if status == b"uncountable":
+            return LedgerUnavailable(
+                detail=f"a counter of {', '.join(map(str, scopes))} is damaged, or beyond 64 bits; nothing was changed"
+            )
+        if status == b"another":
+            return _another(hold_id, rest[0])
+        if status == b"over":
+            return ReservationConflict(
+                reservation_id=hold_id,
+                detail=f"is {rest[0].decode()}: its call must not be sent, reserve it anew",
+            )
+        if status == b"elsewhere":
+            return _elsewhere(hold_id, rest[0], scopes)
+        if status == b"conflict":
+            its_scopes, before = rest
+            if its_scopes != self._named(scopes).text:
+                return _elsewhere(hold_id, its_scopes, scopes)
+            return ReservationConflict(
+                reservation_id=hold_id,
+                detail=f"is booked with {_amounts(before)} and cannot take {_amounts(amounts)}",
+            )
+        if status == b"below":
+            then = _counted(rest[0]).plus(_amounts(amounts))
+            return ValueError(
+                f"change={_amounts(amounts)} would leave less than nothing committed in {scopes[0]}: {then}"
+            )
+        raise AssertionError(status)
+
+
+_PROBLEMS = frozenset((b"missing", b"fenced", b"uncountable"))
+
+
+def _check_amounts(amounts: Amounts) -> None:
+    if not all(type(each) is int and 0 <= each <= MOST for each in amounts):
+        raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
+
+
+def _listed(numbers: Sequence[int]) -> bytes:
+    return b"%d,%d,%d,%d,%d,%d" % tuple(numbers)
+
+
+def _amounts(listed: bytes) -> Amounts:
+    return Amounts._make(map(int, listed.split(b",")))
+
+
+def _counted(fields: Sequence[bytes | None]) -> Amounts:
+    return Amounts._make(int(field or 0) for field in fields)
+
+
+def _ttl(seconds: float) -> bytes:
+    """A time to live in microseconds.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"ttl_s={seconds!r} must be a number of seconds above 0")
+    return b"%d" % min(math.ceil(seconds * 1_000_000), MOST // 2)
+
+
+def _time(microseconds: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(microseconds))
+
+
+def _revoked(scope: Scope, reason: bytes, at: bytes) -> Revoked:
+    return Revoked(scope, decode(reason), _time(at))
+
+
+def _balance(scope: Scope, fields: Sequence[Any]) -> Balance:
+    limited, window, starts, holds, reason, at = fields[:6]
+    limits = [int(limit or 0) for limit in fields[6:12]]
+    committed = _counted(fields[12:18])
+    available = _counted(fields[18:])
+    return Balance(
+        scope,
+        Limits._make(limit if given == ord("1") else None for limit, given in zip(limits, limited, strict=True)),
+        committed,
+        Amounts._make(limits[i] - committed[i] - available[i] for i in range(len(limits))),
+        int(holds or 0),
+        None if reason is None else _revoked(scope, reason, at),
+        window.decode(),
+        _time(starts) if starts else None,
+    )
+
+
+def _elsewhere(hold_id: str, its_scopes: bytes, scopes: Sequence[Scope]) -> ReservationConflict:
+    held, asked = (", ".join(map(str, each)) for each in (scopes_of(its_scopes), scopes))
+    return ReservationConflict(reservation_id=hold_id, detail=f"was made in {held}, not in {asked}")
+
+
+def _another(hold_id: str, verb: bytes) -> ReservationConflict:
+    return ReservationConflict(reservation_id=hold_id, detail=f"came with {verb.decode()} before: not for another verb")
+
+
+def _refused(scopes: Sequence[Scope], version: bytes, fields: Sequence[Sequence[Any]], room: Amounts) -> Refused | None:
+    """The first limit that *room* would pass; None if it fits."""
+    balances = list(map(_balance, scopes, fields))
+    for balance in balances:
+        for i, limit in enumerate(balance.limits):
+            if limit is not None and balance.committed[i] + balance.reserved[i] + room[i] > limit:
+                return Refused(
+                    balance.scope,
+                    i,
+                    limit,
+                    balance.committed[i],
+                    balance.reserved[i],
+                    all(_fits_in_time(each, room) for each in balances),
+                    int(version),
+                    least_left(balances),
+                )
+    return None
+
+
+def _fits_in_time(balance: Balance, room: Amounts) -> bool:
+    """Whether *room* would fit if every open hold were given back."""
+    return all(
+        limit is None or committed + wanted <= limit
+        for limit, committed, wanted in zip(balance.limits, balance.committed, room, strict=True)
+    )

@@ -1,0 +1,121 @@
+"""A ledger by its URL, so that where the counters live is a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from budget_guard.ledger.base import Ledger
+from budget_guard.ledger.memory import MemoryLedger
+
+_FORMS = (
+    "memory:// (this process), sqlite:///budget.db or sqlite:////var/lib/budget.db (one host), "
+    "redis://host:6379/0, rediss://..., valkey://... or unix:///run/redis.sock (many hosts)"
+)
+_REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def open_ledger(url: str) -> Ledger:
+    """Open the ledger at *url*.
+
+    ============================================== ==================================================================
+    ``memory://``                                  in this process: a `MemoryLedger`
+    ``sqlite:///budget.db``                        a file in the working directory, for the processes of one host;
+                                                   ``sqlite:////var/lib/budget.db`` is an absolute path
+    ``redis://host:6379/0``                        a server that many hosts share; ``rediss://`` encrypts,
+                                                   ``unix:///run/redis.sock`` is a socket, ``valkey://`` the same server
+                                                   by its other name
+    ============================================== ==================================================================
+
+    Options follow a question mark: ``sqlite:///budget.db?durable=false`` is faster and may lose the last moments when
+    the power fails. ``redis://host?tenant=acme&wait_replicas=1`` keeps tenants apart, and waits until replicas have
+    what was written; what else is there, such as ``socket_timeout=1``, is the client's own.
+
+    Raises:
+        ValueError: If *url* is no such URL, or an option makes no sense. It is named without its password.
+        ImportError: If the ledger needs a package that is not installed, with the line that installs it.
+        LedgerUnavailable: If what is there is no ledger.
+    """
+    if not isinstance(url, str):
+        raise ValueError(f"url={url!r} is no text: use one of {_FORMS}")
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError as error:
+        raise ValueError(f"url={_shown(url)!r} cannot be read ({error}): use one of {_FORMS}") from None
+    scheme = parts.scheme
+    if "://" not in url or scheme not in ("memory", "sqlite", *_REDIS):
+        raise ValueError(f"url={_shown(url)!r} names no ledger: use one of {_FORMS}")
+    take = _Options(url, options)
+    if scheme == "memory":
+        if parts.netloc or parts.path.strip("/"):
+            raise ValueError(f"url={_shown(url)!r} has a place in it: memory:// alone is this process")
+        take.nothing_more()
+        return MemoryLedger()
+    if scheme == "sqlite":
+        path = unquote(parts.path[1:])
+        if parts.netloc or not path:
+            raise ValueError(
+                f"url={_shown(url)!r} names no file: use three slashes for a relative path, sqlite:///budget.db, and "
+                "four for an absolute one, sqlite:////var/lib/budget.db"
+            )
+        given = take.given(durable=_boolean)
+        take.nothing_more()
+        from budget_guard.ledger.sqlite import SqliteLedger
+
+        return SqliteLedger(path, **given)
+    given = take.given(tenant=str, wait_replicas=_count)
+    from budget_guard.ledger.redis import RedisLedger
+
+    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
+    rest = "&".join(pair for pair in parts.query.split("&") if pair.split("=")[0] in options)
+    return RedisLedger(urlunsplit((scheme, parts.netloc, parts.path, rest, "")), **given)
+
+
+class _Options:
+    """What follows the question mark."""
+
+    def __init__(self, url: str, options: dict[str, str]) -> None:
+        self._url = url
+        self._options = options
+
+    def given(self, **known: Callable[[str], Any]) -> dict[str, Any]:
+        """Those of the *known* options that are there, read and taken out."""
+        values: dict[str, Any] = {}
+        for name, read in known.items():
+            if name in self._options:
+                try:
+                    values[name] = read(self._options.pop(name))
+                except ValueError as error:
+                    raise ValueError(f"url={_shown(self._url)!r}: {name}={error}") from None
+        return values
+
+    def nothing_more(self) -> None:
+        """Refuse what is left: a misspelt option would go unnoticed."""
+        if self._options:
+            names = ", ".join(map(repr, self._options))
+            raise ValueError(f"url={_shown(self._url)!r} has options that are not known: {names}")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError(f"{text!r} must be true or false")
+    return _BOOLEANS[text.lower()]
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 4:
+        raise ValueError(f"{text!r} must be a whole number from 0 on")
+    return int(text)
+
+
+def _shown(url: str) -> str:
+    """*url* without the password in it."""
+    head, at, tail = url.rpartition("@")
+    scheme, slashes, secret = head.partition("://")
+    if not at or not slashes:
+        return url
+    user, colon, _ = secret.partition(":")
+    return f"{scheme}://{user}{colon and ':***'}@{tail}"
