@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     of_its_own = (
         # It asks no other handler once one has refused a call, and leaves their coroutines to the collector.
         pytest.mark.filterwarnings("ignore:coroutine 'ahandle_event' was never awaited"),
-        pytest.mark.filterwarnings("ignore:.* is in beta"),
+        pytest.mark.filterwarnings("ignore:.* is (in beta|experimental)"),
     )
     for item in items:
         if _HERE in item.path.parents:
@@ -42,8 +42,18 @@ def _as_before() -> Iterator[None]:
     assert extra_sessions.get() == ()
 
 
+@pytest.fixture(scope="session")
+def _loaded() -> None:
+    """Everything is imported, and the collector need not look at it again and again."""
+    import tests.integrations.langchain.agents
+
+    assert tests.integrations.langchain.agents
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-def lab() -> Iterator[Lab]:
+def lab(_loaded: None) -> Iterator[Lab]:
     """A provider, and short ways to make models that ask it."""
     from tests.integrations.langchain.agents import Lab
 
