@@ -211,8 +211,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             if batch is not None:  # which is started as a whole before any of it is sent
                 self._calls.release_batch(batch, "another call of the same batch was refused")
             raise
-        model = None if steering is None else steering.model or call.model
-        begun = Call(run_id, parent_run_id, holds, model=model, batch=batch)
+        begun = Call(run_id, parent_run_id, holds, asked=call.model, steering=steering, batch=batch)
         self._calls.begin(begun, kwargs.get("options"), in_its_task=in_its_task)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
