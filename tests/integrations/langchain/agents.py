@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -38,6 +39,15 @@ class Lab:
         """Close the clients."""
         self._http.close()
         asyncio.run(self._async_http.aclose())
+
+    async def quiet(self) -> None:
+        """Let everything that was left to the collector come to its end, here and at the provider."""
+        gc.collect()
+        await asyncio.sleep(0)  # the event loop makes tasks of the streams that were found
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+        await self.provider.await_idle()
+        await self._async_http.aclose()
 
     def script(self, script: Script) -> None:
         """Start over with an empty ledger and *script*."""
