@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("agents")
+pytest.importorskip("langchain_openai")
 pytest.importorskip("uvicorn")
 
 ROOT = Path(__file__).parents[1]

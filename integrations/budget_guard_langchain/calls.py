@@ -18,6 +18,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from budget_guard import Reservation
+from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
 """Calls that are over and still known, for an end that comes late, or twice."""
@@ -30,7 +31,7 @@ _WATCHED = "budget_guard"
 class Call:
     """One model call or tool call."""
 
-    __slots__ = ("batch", "holds", "model", "parent_run_id", "pieces", "run_id", "unwatch")
+    __slots__ = ("_asked", "_steering", "batch", "holds", "parent_run_id", "pieces", "run_id", "unwatch")
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class Call:
         parent_run_id: UUID | None,
         holds: tuple[Reservation, ...],
         *,
-        model: str | None = None,
+        asked: str | None = None,
+        steering: Steering | None = None,
         batch: object = None,
     ) -> None:
         self.run_id = run_id
@@ -46,13 +48,18 @@ class Call:
         """The run that it is a part of."""
         self.holds = holds
         """One for each budget that it is held in."""
-        self.model = model
-        """The model that is called, where a hold may name another."""
+        self._asked = asked
+        self._steering = steering
         self.batch = batch
         """The same object for calls that are all started before the first is sent; None for a single one."""
         self.pieces = 0
         """Pieces of output that have come."""
         self.unwatch: Callable[[], object] | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
+        return None if self._steering is None else self._steering.model or self._asked
 
     def estimate(self, reason: str) -> None:
         """Book what was held, because nobody knows what the call used."""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
+from budget_guard_langchain.translate import fields
+
 _THINKING_AT_LEAST = 1_024
 """The smallest thinking budget that Anthropic takes."""
 _ANTHROPIC_FALLBACK = 4_096
@@ -84,21 +86,23 @@ def _parameter(model: BaseChatModel) -> _Parameter | None:
 
 
 def _named(settings: Any) -> int | None:
-    if not isinstance(settings, dict):
-        return None
-    return min((settings[name] for name in _NAMES if isinstance(settings.get(name), int)), default=None)
+    given = fields(settings)
+    return min((given[name] for name in _NAMES if isinstance(given.get(name), int)), default=None)
 
 
 def _filled_in(model: BaseChatModel) -> int | None:
     """What the class set by itself where the caller set nothing."""
     if not any(cls.__name__ == "ChatAnthropic" for cls in type(model).__mro__):
         return None
-    return (getattr(model, "profile", None) or {}).get("max_output_tokens", _ANTHROPIC_FALLBACK)
+    profile: dict[str, Any] = getattr(model, "profile", None) or {}
+    own = profile.get("max_output_tokens")
+    return own if isinstance(own, int) else _ANTHROPIC_FALLBACK
 
 
 def _thinking_under(cap: int, thinking: Any) -> dict[str, Any] | None:
     """The thinking to ask for instead of *thinking*, whose budget Anthropic wants below the cap; None if it is."""
-    if not isinstance(thinking, dict) or thinking.get("budget_tokens", 0) < cap:
+    asked = fields(thinking)
+    if asked.get("budget_tokens", 0) < cap:
         return None
     budget = cap // 2
-    return {**thinking, "budget_tokens": budget} if budget >= _THINKING_AT_LEAST else {"type": "disabled"}
+    return {**asked, "budget_tokens": budget} if budget >= _THINKING_AT_LEAST else {"type": "disabled"}

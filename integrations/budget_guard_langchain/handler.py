@@ -211,29 +211,35 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             if batch is not None:  # which is started as a whole before any of it is sent
                 self._calls.release_batch(batch, "another call of the same batch was refused")
             raise
-        model = None if steering is None else steering.model or call.model
-        begun = Call(run_id, parent_run_id, holds, model=model, batch=batch)
+        begun = Call(run_id, parent_run_id, holds, asked=call.model, steering=steering, batch=batch)
         self._calls.begin(begun, kwargs.get("options"), in_its_task=in_its_task)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        call = self._calls.end(run_id)
         try:
-            self._end(response, run_id)
+            if call is not None:
+                self._settle(call, response)
+            elif self._calls.is_new(run_id) and not was_cached(response):
+                self._charge(response)
         except Exception:  # the answer is paid for: nothing here may keep it from the caller
             _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
+            if call is not None:
+                call.estimate("its usage made no sense")
 
-    def _end(self, response: LLMResult, run_id: UUID) -> None:
-        call = self._calls.end(run_id)
-        if call is not None and was_cached(response):
+    def _settle(self, call: Call, response: LLMResult) -> None:
+        if was_cached(response):
             call.release("the answer came out of a cache")
-        elif call is not None:
-            usage, tier = usage_of(response), service_tier_of(response)
-            for hold in call.holds:
-                hold.commit(usage, model=call.model, service_tier=tier)
-        elif self._calls.is_new(run_id) and not was_cached(response):
-            unasked = ModelCall(model_of(response) or "unknown", _NO_PROMPT)
-            for session in (self._session, *extra_sessions_of(self)):
-                with suppress(BudgetExceeded):  # which the next call is told
-                    session.charge_call(unasked, usage_of(response))
+            return
+        usage, tier = usage_of(response), service_tier_of(response)
+        for hold in call.holds:
+            hold.commit(usage, model=call.model, service_tier=tier)
+
+    def _charge(self, response: LLMResult) -> None:
+        """Book a call whose start nobody heard of."""
+        call = ModelCall(model_of(response) or "unknown", _NO_PROMPT, service_tier=service_tier_of(response))
+        for session in (self._session, *extra_sessions_of(self)):
+            with suppress(BudgetExceeded):  # which the next call is told
+                session.charge_call(call, usage_of(response))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from budget_guard_langchain.handler import BudgetCallbackHandler
 
 _TOOLS = "budget_guard_tools"
-_TAKEN_OVER = ("cache", "callbacks", "custom_get_token_ids", "disable_streaming", "metadata", "output_version")
-_TAKEN_OVER += ("rate_limiter", "tags", "verbose")
+_TAKEN_OVER = (
+    *("cache", "callbacks", "custom_get_token_ids", "disable_streaming", "metadata", "output_version"),
+    *("rate_limiter", "tags", "verbose"),
+)
+"""Settings that the result has of the primary model, because it stands in its place towards LangChain."""
 
 
 def budgeted_model(
@@ -88,15 +91,13 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
         self._takes = frozenset({cheaper})
 
     def _resolve_model_profile(self) -> Any:
-        ours, theirs = (getattr(model, "profile", None) or {} for model in (self.primary, self.cheaper))
-        both = {name: (value, theirs[name]) for name, value in ours.items() if name in theirs}
-        numbers = {name: min(pair) for name, pair in both.items() if all(isinstance(value, int) for value in pair)}
-        return {
-            name: numbers.get(name, pair[0]) for name, pair in both.items() if name in numbers or pair[0] == pair[1]
-        }
+        first, second = _profile_of(self.primary), _profile_of(self.cheaper)
+        both = {name: (value, second[name]) for name, value in first.items() if name in second}
+        # yes and no are numbers, too: what one of them cannot do, the pair cannot
+        return {name: min(pair) if isinstance(pair[0], int) else pair[0] for name, pair in both.items()}
 
     @property
-    def _serialized(self) -> dict[str, Any]:  # type: ignore[override]  # a cached property there
+    def _serialized(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
         return self.primary._serialized  # callbacks learn the provider's address from it
 
     @property
@@ -168,12 +169,14 @@ class _Bound:
         bound = model.bind_tools(self._tools, **self._kwargs)
         if not isinstance(bound, RunnableBinding):
             raise TypeError(f"{type(model).__name__}.bind_tools gives a {type(bound).__name__}, not a RunnableBinding")
-        kwargs = dict(cast("RunnableBinding[Any, Any]", bound).kwargs)
+        kwargs = dict(bound.kwargs)
         self._bound.append((model, kwargs))
         return kwargs
 
 
+def _profile_of(model: BaseChatModel) -> dict[str, Any]:
+    return dict(getattr(model, "profile", None) or {})  # newer than the oldest langchain-core that is supported
+
+
 def _as_list(callbacks: Any) -> list[Any]:
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, (list, tuple)) else list(callbacks.handlers)
+    return list(getattr(callbacks, "handlers", callbacks) or ())

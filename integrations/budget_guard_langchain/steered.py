@@ -32,7 +32,7 @@ class _Copy(SteeredModel):
     """What a copy adds to its model's class."""
 
     def _steer(self, kwargs: dict[str, Any]) -> Steering:
-        model, how = self.__dict__[_HOW]
+        model, how = vars(self)[_HOW]
         return Steering(
             can_cap=can_cap(model),
             cap_set=cap_set(model, kwargs),
@@ -43,7 +43,7 @@ class _Copy(SteeredModel):
         )
 
     def _inner(self, steering: Steering | None, kwargs: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
-        return self.__dict__[_HOW][0], kwargs
+        return vars(self)[_HOW][0], kwargs
 
 
 def steered(model: BaseChatModel, how: How) -> BaseChatModel:
@@ -52,7 +52,7 @@ def steered(model: BaseChatModel, how: How) -> BaseChatModel:
     Other middleware looks at the class, to find out what a provider can do.
     """
     copy = model.model_copy()
-    copy.__dict__[_HOW] = (model, how)
+    vars(copy)[_HOW] = (model, how)
     object.__setattr__(copy, "__class__", _class_of_copies(type(model)))
     return copy
 
@@ -60,4 +60,6 @@ def steered(model: BaseChatModel, how: How) -> BaseChatModel:
 @functools.cache
 def _class_of_copies(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     as_before = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls)(cls.__name__, (_Copy, cls), as_before)
+    metaclass: Any = type(cls)
+    copies: type[BaseChatModel] = metaclass(cls.__name__, (_Copy, cls), as_before)
+    return copies

