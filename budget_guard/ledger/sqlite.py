@@ -54,7 +54,7 @@ class SqliteLedger:
     ) -> None:
         if not hold_ttl_s > 0:
             raise ValueError(f"hold_ttl_s={hold_ttl_s!r} must be more than 0 seconds")
-        if retain < 0:
+        if not retain >= 0:
             raise ValueError(f"retain={retain!r} must be 0 or more holds")
         if not busy_timeout_s >= 0:
             raise ValueError(f"busy_timeout_s={busy_timeout_s!r} must be 0 seconds or more")

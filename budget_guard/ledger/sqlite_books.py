@@ -79,8 +79,9 @@ class Books:
         self._saved: Row = db.execute(
             "SELECT version, seen_at, settled, forgotten, forgotten_ms FROM ledger"
         ).fetchone()
+        self._version: int
         self._version, seen_at, self._settled, self._forgotten, self._forgotten_ms = self._saved
-        self._now = max(micros(now), seen_at)
+        self._now: int = max(micros(now), seen_at)
         self._time = _Time(moment(self._now))
         self._by_scope: dict[Scope, StoredCounters] = {}
         self._by_key: dict[int, StoredCounters] = {}

@@ -14,9 +14,15 @@ APPLICATION_ID = 0x62756467
 """What marks a file as a ledger ("budg"), in the header that SQLite keeps for it."""
 _OLDEST_SQLITE = (3, 37, 0)
 """The first that has STRICT tables."""
+_WHAT_IT_IS = (
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+    " FROM pragma_application_id, pragma_user_version"
+)
+"""In one statement, for another process may be making it."""
 
 
-def _scripts() -> tuple[str, ...]:
+def scripts() -> tuple[str, ...]:
+    """What makes each version of the file out of the one before."""
     folder = files("budget_guard.ledger") / "sqlite_schema"
     return tuple((folder / f"{version}.sql").read_text("utf-8") for version in (1,))
 
@@ -65,11 +71,9 @@ class LedgerFile:
 
     def _check(self, db: sqlite3.Connection) -> int:
         """The version of the file; 0 if it is new."""
-        (application_id,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        known = len(_scripts())
+        application_id, version, tables = db.execute(_WHAT_IT_IS).fetchone()
+        known = len(scripts())
         if application_id != APPLICATION_ID:
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if application_id or version or tables:
                 raise LedgerUnavailable(detail=f"{self.path} is another program's database: give a file of its own")
         elif version > known:
@@ -79,16 +83,16 @@ class LedgerFile:
         return int(version)
 
     def _bring_up_to_date(self, db: sqlite3.Connection) -> None:
-        scripts = _scripts()
-        if self._check(db) == len(scripts):
+        steps = scripts()
+        if self._check(db) == len(steps):
             return
         db.execute("BEGIN EXCLUSIVE")
         try:
-            for script in scripts[self._check(db) :]:  # another process may have done it meanwhile
+            for script in steps[self._check(db) :]:  # another process may have done it meanwhile
                 for statement in _statements(script):
                     db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {len(scripts)}")
+            db.execute(f"PRAGMA user_version = {len(steps)}")
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:

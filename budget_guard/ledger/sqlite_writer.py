@@ -96,13 +96,15 @@ class Writer:
         """Perform *verb* and wait for it."""
         future: Future[Answer] = Future()
         self._leave(Request(verb, args, kwargs, future))
-        return _result(future.result())
+        value: T = _result(future.result())
+        return value
 
     async def acall(self, verb: Callable[Concatenate[Books, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Perform *verb* and await it. It is performed even if whoever awaits it is cancelled."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._leave(Request(verb, args, kwargs, future))
-        return _result(await future)
+        value: T = _result(await future)
+        return value
 
     def apart(self, verb: Callable[[Books], T]) -> T:
         """Perform *verb*, which only reads, in the caller's own thread, for it may take long."""

@@ -31,6 +31,7 @@ class FakeClock:
             raise ValueError(f"start={start!r} has no time zone: use datetime(..., tzinfo=timezone.utc)")
         self._start = start.astimezone(timezone.utc)
         self._passed = 0.0
+        self._turned = timedelta()
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
@@ -44,9 +45,15 @@ class FakeClock:
         with self._lock:
             self._passed += seconds
 
+    def turn(self, seconds: float) -> None:
+        """Turn the time of day by *seconds*, forwards or back, as a time server does. No time passes."""
+        with self._lock:
+            self._turned += timedelta(seconds=seconds)
+
     def now(self) -> datetime:
-        """The start plus every second that has passed (UTC)."""
-        return self._start + timedelta(seconds=self.monotonic())
+        """The start plus every second that has passed, and by which the clock was turned (UTC)."""
+        with self._lock:
+            return self._start + timedelta(seconds=self._passed) + self._turned
 
     def now_ms(self) -> int:
         """The same in milliseconds since 1970 began."""

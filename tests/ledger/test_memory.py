@@ -31,12 +31,15 @@ class TestMemoryLedger(LedgerContract):
     def make_ledger(self, clock: Clock) -> Ledger:
         return MemoryLedger(clock=clock)
 
+    def forget_settled(self, ledger: Ledger, clock: FakeClock) -> None:
+        forget_settled(ledger, clock, 10_000)
 
-def forget_settled(ledger: Ledger, clock: FakeClock) -> None:
+
+def forget_settled(ledger: Ledger, clock: FakeClock, retained: int = RETAINED) -> None:
     """Settle as many others as the ledger remembers, and one more."""
     others = Scope("team", "others")
     ledger.set_limits(others, Limits())
-    for number in range(RETAINED + 1):
+    for number in range(retained + 1):
         clock.advance(0.001)
         ledger.charge(hold_id(clock.now_ms(), f"other-{number}"), (others,), cost(1))
 

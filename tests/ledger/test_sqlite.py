@@ -2,24 +2,841 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from budget_guard.clock import Clock
-from budget_guard.ledger import Ledger
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.errors import (
+    LedgerAmbiguous,
+    LedgerUnavailable,
+    ReservationConflict,
+    StaleReservation,
+    UnknownReservation,
+)
+from budget_guard.hold_id import hold_id
+from budget_guard.ledger import HELD, Ledger, Refused
+from budget_guard.ledger import sqlite_file as sqlite_file_module
+from budget_guard.ledger.base import MOST
 from budget_guard.ledger.sqlite import SqliteLedger
-from budget_guard.testing.ledger_contract import LedgerContract
+from budget_guard.ledger.sqlite_file import APPLICATION_ID
+from budget_guard.scope import Scope
+from budget_guard.testing import FakeClock
+from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
+from tests.ledger.machine import machine
+from tests.ledger.sqlite_worker import SHARED, scopes_of
+
+ROOT = Path(__file__).parents[2]
+RETAINED = 50
+_numbers = itertools.count()
 
 
 class TestSqliteLedger(LedgerContract):
+    rounds = 20
+
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
         self.folder = tmp_path
 
     def make_ledger(self, clock: Clock) -> Ledger:
-        return SqliteLedger(self.folder / f"{len(list(self.folder.iterdir()))}.db", clock=clock)
+        return SqliteLedger(self.folder / f"{next(_numbers)}.db", clock=clock, retain=3_000)
+
+    def forget_settled(self, ledger: Ledger, clock: FakeClock) -> None:
+        forget_settled(ledger, clock, 3_000)
 
     def close_ledger(self, ledger: Ledger) -> None:
         assert ledger.audit() == []
         ledger.close()
+
+
+def forget_settled(ledger: Ledger, clock: FakeClock, retained: int = RETAINED) -> None:
+    """Settle as many others as the ledger remembers, and one more."""
+    others = Scope("team", "others")
+    ledger.set_limits(others, Limits())
+    clock.advance(0.001)
+    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(retained + 1)]
+
+    async def charge_all() -> None:
+        await asyncio.gather(*(ledger.aio.charge(each, (others,), cost(1)) for each in ids))
+
+    asyncio.run(charge_all())
+
+
+def test_it_does_as_the_naive_ledger_does() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = machine(
+            lambda clock: SqliteLedger(f"{folder}/{next(_numbers)}.db", clock=clock, durable=False, retain=RETAINED),
+            forget_settled,
+            examples=60,
+        )
+        made.TestCase().runTest()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "budget.db"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Every connection that a ledger has opened."""
+    connections: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def recording(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connections.append(connect(*args, **kwargs))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", recording)
+    return connections
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[SqliteLedger]:
+    """A ledger in real time with a run and a user of 1,000 nano-dollars."""
+    made = SqliteLedger(path)
+    limit(made)
+    yield made
+    assert made.audit() == []
+    made.close()
+
+
+@pytest.fixture
+def other_process(path: Path, ledger: SqliteLedger) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else to the same file."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    yield connection
+    connection.close()
+
+
+def limit(ledger: Ledger) -> None:
+    for scope in BOTH:
+        ledger.set_limits(scope, Limits(cost=1_000))
+
+
+def new_id(clock: Clock = SYSTEM_CLOCK) -> str:
+    return hold_id(clock.now_ms(), f"{os.getpid()}-{next(_numbers)}")
+
+
+def spend(ledger: Ledger, nano: int) -> str:
+    made = new_id()
+    assert ledger.reserve(made, BOTH, cost(nano), cost(nano)) == HELD
+    ledger.commit(made, BOTH, cost(nano))
+    return made
+
+
+def committed(ledger: Ledger) -> list[int]:
+    return [balance.committed.cost for balance in ledger.balances(BOTH)]
+
+
+# what is acknowledged stays
+
+
+def test_what_was_booked_is_there_when_the_file_is_opened_again(path: Path) -> None:
+    first = SqliteLedger(path)
+    first.set_limits(RUN, Limits(cost=1_000, requests=3), owner="alice")
+    first.set_limits(USER, Limits(), "day")
+    spent = spend(first, 30)
+    held = new_id()
+    first.reserve(held, BOTH, Amounts(7, 1, 2, 3, 1, 0), None)
+    first.forward(held)
+    first.revoke(USER, "compromised")
+    before = first.balances(BOTH)
+    first.close()
+
+    second = SqliteLedger(path)
+    assert second.balances(BOTH) == before
+    assert second.commit(spent, BOTH, cost(30)).committed == cost(30)
+    assert second.release(held, BOTH) is True
+    assert committed(second) == [30, 30]
+    assert second.audit() == []
+    second.close()
+    assert sorted(each.name for each in path.parent.iterdir()) == ["budget.db"]
+
+
+@pytest.mark.parametrize(("durable", "synchronous"), [(True, 2), (False, 1)])
+def test_a_durable_ledger_waits_for_the_disk(
+    path: Path, opened: list[sqlite3.Connection], durable: bool, synchronous: int
+) -> None:
+    ledger = SqliteLedger(path, durable=durable)
+    assert opened[-1].execute("PRAGMA synchronous").fetchone() == (synchronous,)
+    assert opened[-1].execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ledger.close()
+
+
+def worker(verb: str, path: Path, name: str, number: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.ledger.sqlite_worker", verb, str(path), name, str(number)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_process_loses_nothing_that_was_acknowledged(path: Path) -> None:
+    first = SqliteLedger(path)
+    scopes = scopes_of("w")
+    for scope in scopes:
+        first.set_limits(scope, Limits())
+    first.close()
+    acknowledged: list[str] = []
+    for life in range(6):
+        process = worker("acknowledge", path, "w", 100_000)
+        assert process.stdout is not None and process.stderr is not None
+        for _ in range(40 + 17 * life):
+            acknowledged.append(process.stdout.readline().strip())
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read()
+        acknowledged.extend(rest[: rest.rfind("\n") + 1].split())  # the last line may be a part of one
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+        ledger = SqliteLedger(path)
+        assert ledger.audit() == []
+        before = ledger.balances(scopes)
+        for each in acknowledged:
+            ledger.commit(each, scopes, cost(2))
+        after = ledger.balances(scopes)
+        assert after == before
+        assert all(balance.committed.cost >= 2 * len(acknowledged) for balance in after)
+        assert all(balance.open_holds <= 8 * (life + 1) for balance in after)
+        ledger.close()
+    assert len(acknowledged) == len(set(acknowledged)) > 6 * 40
+
+
+# many at once
+
+
+def test_8_processes_never_pass_a_ceiling_and_lose_nothing(path: Path) -> None:
+    ceilings = {"user": 900, "key": 700, "team": 800, "run": 400}
+    ledger = SqliteLedger(path)
+    names = [str(number) for number in range(8)]
+    for scope in {scope for name in names for scope in scopes_of(name)}:
+        ledger.set_limits(scope, Limits(cost=ceilings[scope.kind]))
+    processes = [worker("spend", path, name, 120) for name in names]
+    reports = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+        reports.append(json.loads(out))
+
+    for name, report in zip(names, reports, strict=True):
+        for scope, largest in zip(scopes_of(name), report["largest"], strict=True):
+            assert largest <= ceilings[scope.kind]
+        (run,) = ledger.balances(scopes_of(name)[:1])
+        assert run.committed.cost == report["spent"]
+    spent = sum(report["spent"] for report in reports)
+    for balance in ledger.balances(SHARED):
+        assert (balance.committed.cost, balance.reserved, balance.open_holds) == (spent, NOTHING, 0)
+    assert spent > 700 - 9  # the key's ceiling was reached
+    assert ledger.audit() == []
+    ledger.close()
+
+
+def test_tasks_of_several_loops_and_threads_share_one_ledger(ledger: SqliteLedger) -> None:
+    ledger.set_limits(RUN, Limits(cost=300))
+
+    async def call() -> int:
+        made = new_id()
+        if await ledger.aio.reserve(made, BOTH, cost(7), cost(7)) != HELD:
+            return 0
+        return (await ledger.aio.commit(made, BOTH, cost(5))).charged.cost
+
+    async def many() -> int:
+        return sum(await asyncio.gather(*(call() for _ in range(40))))
+
+    def alone() -> int:
+        return sum(ledger.commit(made, BOTH, cost(5)).charged.cost for made in held())
+
+    def held() -> Iterator[str]:
+        for _ in range(10):
+            made = new_id()
+            if ledger.reserve(made, BOTH, cost(7), cost(7)) == HELD:
+                yield made
+
+    spent = sum(race([lambda: asyncio.run(many())] * 3 + [alone] * 3))
+    assert committed(ledger) == [spent, spent]
+    assert 300 - 7 < spent <= 300
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_both_sides_of_a_fork_use_the_ledger(ledger: SqliteLedger) -> None:
+    stop = threading.Event()
+    spent = 0
+
+    def keep_spending() -> None:
+        nonlocal spent
+        while not stop.is_set():
+            spend(ledger, 1)
+            spent += 1
+
+    def child() -> None:
+        for _ in range(5):
+            spend(ledger, 1)
+        ledger.close()
+
+    ledger.set_limits(RUN, Limits())
+    ledger.set_limits(USER, Limits())
+    thread = threading.Thread(target=keep_spending)
+    thread.start()
+    children = [multiprocessing.get_context("fork").Process(target=child) for _ in range(4)]
+    for each in children:
+        each.start()
+    for each in children:
+        each.join(60)
+    stop.set()
+    thread.join()
+    spend(ledger, 1)
+    assert [each.exitcode for each in children] == [0] * 4
+    assert committed(ledger) == [spent + 4 * 5 + 1] * 2
+
+
+def test_a_fork_finds_no_file_open(ledger: SqliteLedger, path: Path) -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("there is no /proc here")
+    read, write = os.pipe()
+    spend(ledger, 1)
+    child = os.fork()
+    if child == 0:
+        links = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        os.write(write, b"open" if any(link.startswith(str(path)) for link in links) else b"none")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 4) == b"none"
+    os.close(read)
+    os.close(write)
+    spend(ledger, 1)
+
+
+# the event loop is never stalled, and one request never spoils another
+
+
+def test_the_event_loop_goes_on_while_another_process_has_the_file(
+    ledger: SqliteLedger, other_process: sqlite3.Connection
+) -> None:
+    async def main() -> int:
+        other_process.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(ledger.aio.reserve(new_id(), BOTH, cost(1), cost(1)))
+        turns = 0
+        while turns < 500:
+            await asyncio.sleep(0)
+            turns += 1
+        assert not waiting.done()
+        other_process.execute("ROLLBACK")  # were the loop stalled, nobody would ever get here
+        assert await waiting == HELD
+        return turns
+
+    assert asyncio.run(main()) == 500
+
+
+def test_balances_are_read_while_another_process_writes(
+    ledger: SqliteLedger, other_process: sqlite3.Connection
+) -> None:
+    spend(ledger, 3)
+    other_process.execute("BEGIN IMMEDIATE")
+    assert committed(ledger) == [3, 3]
+    assert ledger.audit() == []
+    other_process.execute("ROLLBACK")
+
+
+def in_one_batch(
+    ledger: SqliteLedger, other_process: sqlite3.Connection, verbs: list[Callable[[], Awaitable[Any]]]
+) -> list[Any]:
+    """What *verbs* answer, all of them performed in one transaction."""
+
+    async def main() -> list[Any]:
+        other_process.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(ledger.aio.reserve(new_id(), BOTH, NOTHING, NOTHING))
+        await asyncio.to_thread(other_process.execute, "SELECT 1")  # the writer has taken the first one meanwhile
+        rest = asyncio.gather(*(verb() for verb in verbs), return_exceptions=True)
+        await asyncio.sleep(0)
+        other_process.execute("ROLLBACK")
+        await first
+        return await rest
+
+    return asyncio.run(main())
+
+
+def test_a_verb_that_fails_leaves_the_rest_of_its_batch_alone(
+    ledger: SqliteLedger, other_process: sqlite3.Connection
+) -> None:
+    spent, aio = spend(ledger, 10), ledger.aio
+    stranger = Scope("user", "nobody")
+    wrong: Any = ("run", ["no", "text"])
+    verbs: list[Callable[[], Awaitable[Any]]] = [
+        lambda: aio.reserve(new_id(), BOTH, cost(1), cost(1)),
+        lambda: aio.reserve(new_id(), (RUN, stranger), cost(1), cost(1)),
+        lambda: aio.reserve(new_id(), BOTH, cost(2_000), cost(2_000)),
+        lambda: aio.commit(spent, BOTH, cost(11)),
+        lambda: aio.forward(new_id()),
+        lambda: aio.commit(new_id(), BOTH, cost(-1)),
+        lambda: aio.reserve("no id", BOTH, cost(1), cost(1)),
+        lambda: aio.reserve(new_id(), (wrong,), cost(1), cost(1)),
+        lambda: aio.balances((Scope("user", "\ud800"),)),
+        lambda: aio.revoke(USER, "\ud800"),
+        lambda: aio.reserve(new_id(), BOTH, cost(1), cost(1)),
+    ]
+    answers = in_one_batch(ledger, other_process, verbs)
+    kinds = [HELD if answer == HELD else type(answer) for answer in answers]
+    assert kinds[:7] == [HELD, KeyError, Refused, ReservationConflict, UnknownReservation, ValueError, ValueError]
+    assert [issubclass(kind, (ValueError, TypeError)) for kind in kinds[7:10]] == [True] * 3  # type: ignore[arg-type]  # exceptions
+    assert kinds[10] is HELD
+    assert [balance[2:5] for balance in ledger.balances(BOTH)] == [(cost(10), cost(2), 3)] * 2
+
+
+def test_verbs_of_one_batch_see_each_other(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
+    aio, made, again = ledger.aio, new_id(), new_id()
+    answers = in_one_batch(
+        ledger,
+        other_process,
+        [
+            lambda: aio.reserve(made, BOTH, cost(600), cost(600)),
+            lambda: aio.reserve(again, BOTH, cost(600), cost(600)),
+            lambda: aio.commit(made, BOTH, cost(100)),
+            lambda: aio.reserve(again, BOTH, cost(600), cost(600)),
+            lambda: aio.release(again, BOTH),
+            lambda: aio.release(again, BOTH),
+            lambda: aio.set_limits(Scope("team", "t"), Limits(cost=5)),
+            lambda: aio.charge(new_id(), (Scope("team", "t"), RUN), cost(6)),
+            lambda: aio.suspended(),
+            lambda: aio.balances((*BOTH, Scope("team", "t"))),
+        ],
+    )
+    assert answers[0] == HELD
+    assert isinstance(answers[1], Refused)
+    assert answers[2].committed == cost(100)
+    assert answers[3:7] == [HELD, True, False, None]
+    assert answers[7].scope == Scope("team", "t")
+    assert [balance.committed.cost for balance in answers[9]] == [106, 100, 6]
+
+
+def test_a_cancelled_caller_leaves_its_verb_to_be_performed(
+    ledger: SqliteLedger, other_process: sqlite3.Connection
+) -> None:
+    made = new_id()
+
+    async def main() -> None:
+        other_process.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(ledger.aio.charge(made, BOTH, cost(4)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        other_process.execute("ROLLBACK")
+        await ledger.aio.balances(BOTH)
+
+    asyncio.run(main())
+    assert committed(ledger) == [4, 4]
+
+
+def test_whoever_waits_hears_of_room_made_by_another_process(ledger: SqliteLedger, path: Path) -> None:
+    elsewhere = SqliteLedger(path)
+    made = new_id()
+    elsewhere.reserve(made, BOTH, cost(1_000), None)
+    refused = ledger.reserve(new_id(), BOTH, cost(1), cost(1))
+    assert isinstance(refused, Refused)
+
+    async def both() -> bool:
+        waiting = asyncio.create_task(ledger.aio.await_room(refused.version, 60))
+        await asyncio.sleep(0)
+        await elsewhere.aio.release(made, BOTH)
+        return await waiting
+
+    assert asyncio.run(both()) is True
+    assert ledger.await_room(refused.version, 60) is True
+    elsewhere.close()
+
+
+# files and disks that fail
+
+
+def test_a_file_that_another_process_keeps_locked_is_unavailable_and_nothing_is_applied(path: Path) -> None:
+    ledger = SqliteLedger(path, busy_timeout_s=0.02)
+    limit(ledger)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    made = new_id()
+    with pytest.raises(LedgerUnavailable, match="locked") as caught:
+        ledger.reserve(made, BOTH, cost(5), cost(5))
+    assert not isinstance(caught.value, LedgerAmbiguous)
+    other.execute("ROLLBACK")
+    other.close()
+    assert ledger.balances(BOTH)[0].reserved == NOTHING
+    assert ledger.reserve(made, BOTH, cost(5), cost(5)) == HELD
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("pragma", "words"), [("max_page_count = 1", "full"), ("query_only = ON", "readonly")], ids=["full", "read-only"]
+)
+def test_a_disk_that_is_full_or_read_only_is_unavailable_and_nothing_is_applied(
+    path: Path, opened: list[sqlite3.Connection], pragma: str, words: str
+) -> None:
+    ledger = SqliteLedger(path)
+    limit(ledger)
+    before = ledger.balances(BOTH)
+    opened[-1].execute(f"PRAGMA {pragma}")
+    huge = Scope("run", "x" * 100_000)
+
+    async def several() -> list[Any]:
+        verbs = [ledger.aio.charge(new_id(), BOTH, cost(1)), ledger.aio.set_limits(huge, Limits())]
+        return await asyncio.gather(*verbs, return_exceptions=True)
+
+    answers = asyncio.run(several())
+    assert isinstance(answers[1], LedgerUnavailable)
+    assert words in str(answers[1])
+    assert str(path) in str(answers[1])
+    failed = sum(isinstance(answer, LedgerUnavailable) for answer in answers)
+    assert [balance.committed.cost for balance in ledger.balances(BOTH)] == [2 - failed] * 2
+    assert failed == 2 or words == "full"  # a charge in a batch of its own still found a place
+    spend(ledger, 3)  # a new connection, and the disk is well again
+    assert ledger.audit() == []
+    assert ledger.balances(BOTH)[0].committed.cost == before[0].committed.cost + 2 - failed + 3
+    ledger.close()
+
+
+def test_a_write_that_the_disk_refuses_at_the_commit_is_ambiguous(path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    ledger = SqliteLedger(path)
+    limit(ledger)
+    spend(ledger, 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        with pytest.raises(LedgerUnavailable, match="I/O") as caught:
+            spend(ledger, 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(caught.value, LedgerAmbiguous)
+    assert committed(ledger) == [3, 3]
+    spend(ledger, 5)
+    assert ledger.audit() == []
+    ledger.close()
+
+
+def test_a_damaged_file_is_unavailable_and_the_audit_says_so(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    limit(ledger)
+    for _ in range(30):
+        spend(ledger, 3)
+    ledger.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4_096] + bytes(len(whole) - 4_096))
+    with pytest.raises(LedgerUnavailable):
+        SqliteLedger(path).balances(BOTH)
+
+
+def test_counters_that_were_tampered_with_are_found(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
+    spend(ledger, 3)
+    other_process.execute("UPDATE scope SET committed_cost = committed_cost - 1, open_holds = 2 WHERE kind = 'user'")
+    wrong = ledger.audit()
+    assert [line.split(" is ")[0] for line in wrong] == ["user:u1: committed", "user:u1: open_holds"]
+    assert wrong == asyncio.run(_audit(ledger))
+    other_process.execute("UPDATE scope SET committed_cost = committed_cost + 1, open_holds = 0 WHERE kind = 'user'")
+
+
+async def _audit(ledger: SqliteLedger) -> Any:
+    return await ledger.aio.audit()
+
+
+@pytest.mark.parametrize("change", ["delete", "replace"])
+def test_a_file_that_is_deleted_or_replaced_in_use_is_unavailable(path: Path, change: str) -> None:
+    ledger = SqliteLedger(path)
+    limit(ledger)
+    path.unlink()
+    if change == "replace":
+        SqliteLedger(path).close()
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="gone" if change == "delete" else "replaced"):
+            spend(ledger, 1)
+    assert path.exists() is (change == "replace")
+    ledger.close()
+
+
+# whose file, and of which version
+
+
+def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as theirs:
+        theirs.execute("CREATE TABLE precious (x)")
+    theirs.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerUnavailable, match="another program"):
+        SqliteLedger(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("Dear diary, today I spent nothing. " * 100)
+    with pytest.raises(LedgerUnavailable, match="not a database"):
+        SqliteLedger(path)
+    assert path.read_text().startswith("Dear diary")
+
+
+def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match="nowhere"):
+        SqliteLedger(tmp_path / "nowhere" / "budget.db")
+
+
+@pytest.mark.parametrize("name", ["", ":memory:", "file:budget.db?mode=memory"])
+def test_a_path_that_names_no_file_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="path="):
+        SqliteLedger(name)
+
+
+@pytest.mark.parametrize("option", ["hold_ttl_s", "retain", "busy_timeout_s"])
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_an_option_that_is_out_of_range_is_named(path: Path, option: str, value: float) -> None:
+    options: dict[str, Any] = {option: value}
+    with pytest.raises(ValueError, match=option):
+        SqliteLedger(path, **options)
+    assert not path.exists()
+
+
+def test_the_file_says_what_it_is(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
+    assert other_process.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    assert other_process.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_newer_file_is_refused_with_the_remedy(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
+    other_process.execute("PRAGMA user_version = 7")
+    with pytest.raises(LedgerUnavailable, match=r"version 7.*knows 1.*upgrade"):
+        SqliteLedger(other_process.execute("PRAGMA database_list").fetchone()[2])
+    other_process.execute("PRAGMA user_version = 1")
+
+
+def newer(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let the library know a version 2, to which *script* leads."""
+    first = sqlite_file_module.scripts()
+    monkeypatch.setattr(sqlite_file_module, "scripts", lambda: (*first, script))
+
+
+def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = SqliteLedger(path)
+    limit(old)
+    spent = spend(old, 30)
+    old.close()
+    with monkeypatch.context() as patch:
+        newer(patch, "CREATE TABLE note (x TEXT) STRICT;\n-- and\nINSERT INTO note VALUES ('a;b');\n")
+        ledgers = race([lambda: SqliteLedger(path)] * 4)
+        assert committed(ledgers[0]) == [30, 30]
+        assert ledgers[1].commit(spent, BOTH, cost(30)).charged == cost(30)
+        for each in ledgers:
+            each.close()
+    with sqlite3.connect(path) as file:
+        assert file.execute("SELECT x FROM note").fetchall() == [("a;b",)]
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+    file.close()
+    with pytest.raises(LedgerUnavailable, match="upgrade"):
+        SqliteLedger(path)
+
+
+def test_a_step_to_a_newer_version_that_fails_leaves_the_older_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = SqliteLedger(path)
+    limit(old)
+    spend(old, 30)
+    old.close()
+    with monkeypatch.context() as patch:
+        newer(patch, "CREATE TABLE note (x TEXT) STRICT;\nINSERT INTO nowhere VALUES (1);\n")
+        with pytest.raises(LedgerUnavailable, match="nowhere"):
+            SqliteLedger(path)
+    again = SqliteLedger(path)
+    assert committed(again) == [30, 30]
+    again.close()
+
+
+def test_many_may_open_a_new_file_at_once(path: Path) -> None:
+    ledgers = race([lambda: SqliteLedger(path)] * 8)
+    limit(ledgers[0])
+    for each in ledgers:
+        spend(each, 1)
+    assert committed(ledgers[0]) == [8, 8]
+    for each in ledgers:
+        each.close()
+
+
+# numbers and names
+
+
+def test_sums_never_become_inexact(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
+    wide = Scope("team", "wide")
+    ledger.set_limits(wide, Limits(cost=2**62))
+    most = Amounts(cost=MOST, output_tokens=MOST)
+
+    async def charge_all() -> list[Any]:
+        charges = (ledger.aio.charge(new_id(), (wide,), most) for _ in range(1_030))
+        return await asyncio.gather(*charges, return_exceptions=True)
+
+    answers = asyncio.run(charge_all())
+    assert [type(answer) for answer in answers[1_024:]] == [OverflowError] * 6
+    assert not any(isinstance(answer, Exception) for answer in answers[:1_024])
+    (balance,) = ledger.balances((wide,))
+    assert balance.committed.cost == balance.committed.output_tokens == 1_024 * MOST
+    with pytest.raises(OverflowError):
+        ledger.reserve(new_id(), (RUN, wide), most, None)
+    assert ledger.balances((RUN,))[0].open_holds == 0
+    columns = ["committed_cost", "reserved_cost", "archived_cost", "limit_cost"]
+    types = other_process.execute(f"SELECT {', '.join(f'typeof({each})' for each in columns)} FROM scope").fetchall()
+    assert set(types) == {("integer",) * 4}
+
+
+def test_the_file_itself_refuses_what_is_no_whole_number(
+    ledger: SqliteLedger, other_process: sqlite3.Connection
+) -> None:
+    for value in ("0.5", "9223372036854775807 + 1", "'x'", "NULL", "-1"):
+        with pytest.raises(sqlite3.IntegrityError):
+            other_process.execute(f"UPDATE scope SET committed_cost = {value}")
+
+
+@pytest.mark.parametrize("name", ["a'b\"c", "ä{}\n", "nul\0nul", "x" * 10_000, "", "run:1", "🙂"])
+def test_any_text_names_a_scope_of_its_own(ledger: SqliteLedger, name: str) -> None:
+    scope = Scope("user", name)
+    ledger.set_limits(scope, Limits(cost=10))
+    ledger.charge(new_id(), (scope,), cost(3))
+    assert [balance.committed.cost for balance in ledger.balances((scope, *BOTH))] == [3, 0, 0]
+    assert ledger.balances((scope,))[0].scope == scope
+
+
+@pytest.mark.parametrize("verb", ["reserve", "commit", "release", "charge", "forward", "extend"])
+@pytest.mark.parametrize(
+    "bad", ["", "h", "0" * 12, "zzzzzzzzzzzz-h", "000000000000-" + "x" * 200, "000000000000-\ud800"]
+)
+def test_an_id_that_is_none_is_refused(ledger: SqliteLedger, verb: str, bad: str) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {
+        "reserve": (BOTH, cost(1), None),
+        "commit": (BOTH, cost(1)),
+        "release": (BOTH,),
+        "charge": (BOTH, cost(1)),
+        "extend": (60,),
+    }
+    with pytest.raises(ValueError, match="hold_id"):
+        getattr(ledger, verb)(bad, *arguments.get(verb, ()))
+
+
+# time, and what is forgotten
+
+
+def test_time_never_goes_back_for_anybody(path: Path) -> None:
+    now = datetime(2025, 6, 1, 12, tzinfo=timezone.utc)
+    right, behind = FakeClock(now), FakeClock(now - timedelta(hours=1))
+    first, second = SqliteLedger(path, clock=right), SqliteLedger(path, clock=behind)
+    limit(first)
+    first.revoke(USER, "stop")
+    second.revoke(RUN, "stop too")
+    assert [balance.revoked.at for balance in second.balances(BOTH) if balance.revoked] == [now, now]
+    first.close()
+    second.close()
+
+
+def test_an_id_from_the_future_is_refused_for_it_would_make_all_others_stale(path: Path) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock)
+    limit(ledger)
+    near, far = (hold_id(clock.now_ms() + seconds * 1_000, "h") for seconds in (299, 301))
+    assert ledger.reserve(near, BOTH, cost(1), None) == HELD
+    for verb in (lambda: ledger.reserve(far, BOTH, cost(1), None), lambda: ledger.charge(far, BOTH, cost(1))):
+        with pytest.raises(ValueError, match="301 s ahead"):
+            verb()
+    assert ledger.balances(BOTH)[0].committed == NOTHING
+    ledger.close()
+
+
+def test_a_hold_expires_after_the_ledgers_own_time_if_none_is_given(path: Path) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock, hold_ttl_s=60)
+    limit(ledger)
+    never_sent, sent = new_id(clock), new_id(clock)
+    for each in (never_sent, sent):
+        ledger.reserve(each, BOTH, cost(5), None)
+    ledger.forward(sent)
+    clock.advance(59.9)
+    assert ledger.sweep() == 0
+    clock.advance(0.1)
+    ledger.reserve(new_id(clock), BOTH, cost(1), cost(1))  # clears them away by itself
+    assert [each.hold_id for each in ledger.suspended()] == [sent]
+    assert ledger.balances(BOTH)[0].reserved == cost(6)
+    assert ledger.sweep() == 0
+    ledger.close()
+
+
+def test_settled_holds_beyond_the_retained_ones_are_forgotten_a_slice_at_a_time(path: Path) -> None:
+    generous = SqliteLedger(path)
+    for scope in BOTH:
+        generous.set_limits(scope, Limits())
+    kept = new_id()
+    generous.reserve(kept, BOTH, cost(1), None)
+    ids = [new_id() for _ in range(1_300)]
+
+    async def charge_all() -> None:
+        await asyncio.gather(*(generous.aio.charge(each, BOTH, cost(2)) for each in ids))
+
+    asyncio.run(charge_all())
+    generous.close()
+
+    ledger = SqliteLedger(path, retain=10)
+    rows = sqlite3.connect(path)
+    left = []
+    for _ in range(3):
+        ledger.restore(RUN)
+        left.append(rows.execute("SELECT count(*) FROM hold").fetchone()[0])
+        assert ledger.audit() == []
+    rows.close()
+    assert left == [301, 11, 11]
+    assert committed(ledger) == [2_600, 2_600]
+    with pytest.raises(StaleReservation):
+        ledger.commit(ids[0], BOTH, cost(2))
+    assert ledger.charge(ids[-1], BOTH, cost(2)) is None
+    assert ledger.commit(kept, BOTH, cost(1)).committed == cost(2_601)
+    ledger.close()
+
+
+# the end
+
+
+def test_a_closed_ledger_is_unavailable_and_did_what_it_was_asked_before(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    limit(ledger)
+
+    async def close_behind() -> None:
+        charges = [asyncio.create_task(ledger.aio.charge(new_id(), BOTH, cost(1))) for _ in range(20)]
+        await asyncio.sleep(0)
+        await ledger.aio.close()
+        await asyncio.gather(*charges)
+
+    asyncio.run(close_behind())
+    ledger.close()
+    with pytest.raises(LedgerUnavailable, match="closed"):
+        ledger.balances(BOTH)
+    again = SqliteLedger(path)
+    assert committed(again) == [20, 20]
+    again.close()
+
+
+def test_a_ledger_that_nobody_holds_any_more_ends_its_thread(path: Path) -> None:
+    before = set(threading.enumerate())
+    ledger = SqliteLedger(path)
+    (thread,) = set(threading.enumerate()) - before
+    aio = ledger.aio
+    del ledger
+    gc.collect()
+    assert thread.is_alive()  # the verbs to await still need it
+    del aio
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()

@@ -32,6 +32,15 @@ def test_time_never_goes_back() -> None:
         FakeClock().advance(-1)
 
 
+def test_the_time_of_day_can_be_turned_back_and_time_passes_all_the_same() -> None:
+    clock = FakeClock(NOON)
+    clock.turn(-3_600)
+    clock.advance(90)
+    assert clock.now() == NOON + timedelta(seconds=90 - 3_600)
+    assert clock.now_ms() == clock.now().timestamp() * 1_000
+    assert clock.monotonic() == 90
+
+
 def test_a_start_without_a_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="no time zone"):
         FakeClock(NOON.replace(tzinfo=None))

@@ -1,0 +1,141 @@
+"""A reserve and a commit in four scopes, on every ledger, against the least that its store could do.
+
+Prints ratios within one run, and CPU time where other work on the machine would blur the wall's. Run it on an idle
+machine: ``python benchmarks/ledgers.py``, or with the names of the sections that are wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from budget_guard.dimension import Amounts, Limits
+from budget_guard.hold_id import hold_id
+from budget_guard.ledger import Ledger, MemoryLedger
+from budget_guard.ledger.sqlite import SqliteLedger
+from budget_guard.scope import Scope
+
+SCOPES = tuple(Scope(kind, "1") for kind in ("run", "user", "key", "team"))
+HELD = Amounts(cost=500, input_tokens=700, output_tokens=200, total_tokens=900, requests=1)
+SPENT = Amounts(cost=300, input_tokens=650, output_tokens=90, total_tokens=740, requests=1)
+BATCH = 200
+_numbers = itertools.count()
+
+
+def new_id() -> str:
+    """An id as a run makes it."""
+    return hold_id(time.time_ns() // 1_000_000, f"0123456789ab-{next(_numbers)}")
+
+
+def opened(ledger: Ledger) -> Ledger:
+    """*ledger* with a ceiling in every scope that nothing reaches."""
+    for scope in SCOPES:
+        ledger.set_limits(scope, Limits(cost=10**18))
+    return ledger
+
+
+def cpu_us(once: Callable[[], object], calls: int) -> float:
+    """The median of the CPU microseconds of one call, over batches."""
+    batches: list[float] = []
+    for _ in range(calls // BATCH):
+        start = time.thread_time_ns()
+        for _ in range(BATCH):
+            once()
+        batches.append((time.thread_time_ns() - start) / BATCH / 1_000)
+    return statistics.median(batches)
+
+
+def memory() -> None:
+    """The ledger in memory against two locked updates of two counters, an insert and a delete."""
+    lock, counters, holds = threading.Lock(), {"committed": 0, "reserved": 0}, dict[str, int]()
+
+    def floor() -> None:
+        made = new_id()
+        with lock:
+            counters["reserved"] += 5
+            holds[made] = 5
+        with lock:
+            counters["reserved"] -= holds.pop(made)
+            counters["committed"] += 3
+
+    def pair(ledger: Ledger, scopes: tuple[Scope, ...]) -> Callable[[], None]:
+        def once() -> None:
+            made = new_id()
+            ledger.reserve(made, scopes, HELD, HELD)
+            ledger.commit(made, scopes, SPENT)
+
+        return once
+
+    ledger = opened(MemoryLedger())
+    naming = cpu_us(new_id, 20_000)
+    for _ in range(2):  # the first time to warm up
+        least = cpu_us(floor, 40_000) - naming
+        one, four = (cpu_us(pair(ledger, SCOPES[:count]), 40_000) - naming for count in (1, 4))
+    print(f"memory   floor {least:.2f} us   1 scope {one / least:.1f} x ({one:.2f} us)", end="   ")
+    print(f"4 scopes {four / least:.1f} x ({four:.2f} us)   goal 4.5 x")
+
+
+def sqlite() -> None:
+    """The ledger in a file against a transaction of one row's update, with and without the wait for the disk."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        for durable in (True, False):
+            bare = _bare_transactions(Path(folder) / f"bare-{durable}.db", durable)
+            print(f"sqlite   durable={durable!s:5}   one row's update alone {bare:7,.0f} transactions/s")
+            ledger = opened(SqliteLedger(Path(folder) / f"ledger-{durable}.db", durable=durable))
+            asyncio.run(_pairs(ledger, 128, 2_000))  # warm up
+            for tasks, pairs in ((1, 300), (16, 3_000), (128, 20_000)):
+                start, cpu = time.perf_counter(), time.process_time()
+                asyncio.run(_pairs(ledger, tasks, pairs))
+                rate = pairs / (time.perf_counter() - start)
+                each = (time.process_time() - cpu) / pairs * 1e6
+                goal = "   goal 5,000" if durable and tasks == 128 else ""
+                print(f"         {tasks:4} tasks {rate:7,.0f} pairs/s {rate / bare:7.2f} x {each:6.0f} us CPU{goal}")
+            assert ledger.audit() == []
+            ledger.close()
+
+
+async def _pairs(ledger: Ledger, tasks: int, pairs: int) -> None:
+    async def work() -> None:
+        for _ in range(pairs // tasks):
+            made = new_id()
+            await ledger.aio.reserve(made, SCOPES, HELD, HELD)
+            await ledger.aio.commit(made, SCOPES, SPENT)
+
+    await asyncio.gather(*(work() for _ in range(tasks)))
+
+
+def _bare_transactions(path: Path, durable: bool) -> float:
+    """Transactions a second of one connection that updates one row in each."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    db.execute("CREATE TABLE counter (key INTEGER PRIMARY KEY, committed INTEGER) STRICT")
+    db.execute("INSERT INTO counter VALUES (1, 0)")
+    count = 1_000
+    start = time.perf_counter()
+    for _ in range(count):
+        db.execute("UPDATE counter SET committed = committed + 3 WHERE key = 1")
+    rate = count / (time.perf_counter() - start)
+    db.close()
+    return rate
+
+
+SECTIONS = {"memory": memory, "sqlite": sqlite}
+
+
+def main() -> None:
+    """Measure and print the sections that are named, or all."""
+    for name in sys.argv[1:] or SECTIONS:
+        SECTIONS[name]()
+
+
+if __name__ == "__main__":
+    main()
