@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## Watch a runaway agent being stopped, without an API
 
 .PHONY: test
 test: $(VENV)/.installed  ## Run every test
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses auto
 
 .PHONY: lint
 lint: $(VENV)/.installed  ## Check style

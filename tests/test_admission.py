@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget_guard import (
@@ -239,6 +239,7 @@ CALLS = st.lists(
 
 
 @pytest.mark.filterwarnings("ignore:Nothing caps the output")
+@settings(deadline=None)
 @given(budget=BUDGETS, calls=CALLS)
 def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
     budget: Budget, calls: list[ModelCall]
