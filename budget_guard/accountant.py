@@ -9,7 +9,7 @@ from budget_guard.admission import Plan, Rung, plan_tool, priced_part
 from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
-from budget_guard.errors import BudgetError, BudgetExceeded, UnknownPriceError
+from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
 from budget_guard.events import CallReleased
 from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Ledger, Refused, Settled
@@ -162,8 +162,11 @@ class Accountant:
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
         booked = Booked(at_s, charge.id, plan.rung.model, plan.amounts, False, unpriced is not None, False)
         books.record(charge, booked, unpriced)
-        balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
-        self._run.warn(balances[0].committed)
+        try:
+            balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
+            self._run.warn(balances[0].committed)
+        except LedgerUnavailable:
+            return  # it is booked, or kept to be booked
         if passed is not None:
             error = exceeded(passed, None)
             error.report = self._run.report_for_error()
@@ -175,7 +178,10 @@ class Accountant:
         plan = reservation.plan
         if not plan.clamped:
             return None
-        balances = self._run.ledger.balances(self._run.scopes)
+        try:
+            balances = self._run.ledger.balances(self._run.scopes)
+        except LedgerUnavailable:
+            return None  # nobody can say any more what cut it off: half an answer is better than none
         i = next((i for i in (0, 2, 3) if any(balance.limits[i] is not None for balance in balances)), 0)
         tightest = min(balances, key=lambda balance: _left(balance, i))
         return BudgetExceeded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from budget_guard.kept import RUN_TTL_S, Kept, LiveRun, Opening
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.outage import OnLedgerError, fails_open
+from budget_guard.outbox import Outbox
 from budget_guard.pricing import PriceLike
 from budget_guard.scope import Scope
 from budget_guard.session import Session
@@ -53,6 +55,8 @@ class BudgetAuthority:
         clock: Where time comes from.
         max_live_runs: How many sessions one principal may have open at once, by kind.
         run_ttl_s: Seconds without a call after which a session that was never closed gives up its place among them.
+        outbox: A file on a local disk to keep what was spent while the ledger could not be reached; several processes
+            may share it. In memory by default, where a crash during an outage loses it.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says.
 
@@ -70,6 +74,7 @@ class BudgetAuthority:
         clock: Clock = SYSTEM_CLOCK,
         max_live_runs: Mapping[str, int] | None = None,
         run_ttl_s: float = RUN_TTL_S,
+        outbox: Outbox | str | os.PathLike[str] | None = None,
         on_ledger_error: OnLedgerError | None = None,
     ) -> None:
         fails_open("hard_gate", on_ledger_error)
@@ -89,6 +94,8 @@ class BudgetAuthority:
         self._clock = clock
         self._run_ttl_s = float(run_ttl_s)
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
+        self.outbox = outbox if isinstance(outbox, Outbox) else Outbox(outbox)
+        """What was spent and is not booked yet."""
         self._journal = Journal()
 
     def session(
@@ -265,6 +272,7 @@ class BudgetAuthority:
             owner=owner,
             kept=kept,
             journal=self._journal,
+            outbox=self.outbox,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from budget_guard.errors import LedgerUnavailable
+
 _BEFORE_IT_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 """Errors of the HTTP transports, by name, that come before any byte of the request has left."""
 
@@ -13,7 +15,7 @@ def never_billed(error: BaseException) -> bool:
         status = getattr(cause, "status_code", getattr(cause, "code", None))
         if isinstance(status, int):
             return (400 <= status < 500 and status != 408) or status == 503
-        if type(cause).__name__ in _BEFORE_IT_WAS_SENT:
-            return True
+        if type(cause).__name__ in _BEFORE_IT_WAS_SENT or isinstance(cause, LedgerUnavailable):
+            return True  # where it cannot be noted that a call is sent, it is not
         cause = cause.__cause__
     return False

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from budget_guard.accountant import Accountant
 from budget_guard.admission import Plan, ample_room, plan_tool, room
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
-from budget_guard.dimension import NOTHING, Amounts
+from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -116,6 +116,8 @@ class Gate:
             stop = run.revoked or (None if run.budget.mode == "advisory_estimate" else late)
             if stop is not None:
                 raise stop
+            if run.budget.mode != "advisory_estimate":
+                self._must_be_left(run.books.tally.total())
             if isinstance(call, ToolCall):
                 plan = plan_tool(call)
             elif plan is None:
@@ -128,6 +130,12 @@ class Gate:
             return self._blocked(hold_id, call, plan, error)
         except _REFUSALS as refused:
             return self._blocked(hold_id, call, plan, refused)
+
+    def _must_be_left(self, spent: Amounts) -> None:
+        """Stop a run whose own limit is reached by what this session alone has spent: that much is known."""
+        for i, limit in enumerate(self._run.budget.limits):
+            if limit is not None and spent[i] >= limit:
+                raise exceeded(Refused(self._run.scope, i, limit, spent[i], 0, False, 0, Limits()), None)
 
     def _squeeze(
         self, hold_id: str, call: ModelCall | ToolCall, refused: ReserveOutcome | None

@@ -15,8 +15,9 @@ from budget_guard.budget import Budget
 from budget_guard.child import ParentHold
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
+from budget_guard.delivery import DeliveringLedger
 from budget_guard.dimension import NOTHING, Amounts
-from budget_guard.errors import BudgetRevoked
+from budget_guard.errors import BudgetRevoked, LedgerUnavailable
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.flow import Flow, adrive, drive
 from budget_guard.gate import Gate
@@ -26,6 +27,7 @@ from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
 from budget_guard.outage import OnLedgerError, fails_open
+from budget_guard.outbox import Outbox
 from budget_guard.pricing import PriceLike, PriceTable
 from budget_guard.report import BudgetReport, as_plain
 from budget_guard.run import Run
@@ -111,6 +113,7 @@ class Session:
         owner: Whose the run is: under another owner its id is refused.
         kept: What to keep up while the session lives. With it, the scopes are the caller's to open.
         journal: Where the decisions are logged as well.
+        outbox: Where to keep what was spent while the ledger could not be reached; in memory by default.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
         run_ttl_s: Seconds without a call after which a child session's money is suspended.
@@ -134,6 +137,7 @@ class Session:
         owner: str = "",
         kept: Sequence[Kept] = (),
         journal: Journal | None = None,
+        outbox: Outbox | None = None,
         on_ledger_error: OnLedgerError | None = None,
         run_ttl_s: float = RUN_TTL_S,
     ) -> None:
@@ -146,15 +150,19 @@ class Session:
         """The run's id."""
         self._tags = dict(tags or {})
         self._scope = Scope("run", self.id)
-        self._ledger: Ledger = ledger or MemoryLedger(clock=clock)
         self._owner = owner
+        forgiving = fails_open(budget.mode, on_ledger_error)
+        if ledger is None or isinstance(ledger, (MemoryLedger, DeliveringLedger)):
+            self._ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
+        else:
+            self._ledger = DeliveringLedger(ledger, outbox or Outbox(), clock=clock, forgiving=forgiving, owner=owner)
         if not kept:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
         self._run.kept = tuple(kept)
-        self._run.fails_open = fails_open(budget.mode, on_ledger_error)
+        self._run.fails_open = forgiving
         self._journal = journal
         if journal is not None:
             self._run.books.timeline.decisions = journal.log()
@@ -256,7 +264,12 @@ class Session:
 
     def _report(self, most_events: int = KEPT) -> BudgetReport:
         run = self._run
-        balance = self._balance()
+        try:
+            balance = self._balance()
+        except LedgerUnavailable:  # what this session knows by itself
+            with run.books.lock:
+                committed = run.books.tally.total()
+            balance = Balance(self._scope, run.budget.limits, committed, NOTHING, 0, None)
         budget = {name: value for name, value in asdict(run.budget).items() if value is not None}
         latest = [describe(event) for event in self.events()[-most_events:]]
         with run.books.lock:

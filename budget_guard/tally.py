@@ -90,6 +90,19 @@ class Tally:
         self.unpriced_calls += child.unpriced_calls
         self.violations += child.violations
 
+    def total(self) -> Amounts:
+        """All of it together."""
+        models, tools = self._models.values(), self._tools.values()
+        input_tokens, output_tokens = (sum(s.input_tokens for s in models), sum(s.output_tokens for s in models))
+        return Amounts(
+            sum(s.cost for s in (*models, *tools)),
+            input_tokens,
+            output_tokens,
+            input_tokens + output_tokens,
+            sum(s.calls for s in models),
+            sum(s.calls for s in tools),
+        )
+
     def by_child(self) -> dict[str, AgentSpend]:
         """The sums by child session."""
         return {name: AgentSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._children.items()}

@@ -229,7 +229,8 @@ class Ledger(Protocol):
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         """Correct what is committed in *scope* by *change*, which may be negative; return what is committed then.
 
-        The only verb that lowers it, for a provider's credit note or an operator's correction. Never below nothing.
+        The only verb that lowers it, for a provider's credit note or an operator's correction; but for an estimate
+        that is replaced by less. Never below nothing: only where such an estimate was counted on, it may end there.
 
         Raises:
             ValueError: If less than nothing would be committed. Nothing is changed then.

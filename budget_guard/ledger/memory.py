@@ -186,6 +186,7 @@ class MemoryLedger:
             if known is not None:
                 known.must_match("adjust", (scope,), change)
                 return Amounts._make(counters.committed)
+            self._must_be_young(adjust_id)
             then = change.plus(Amounts._make(counters.committed))
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")

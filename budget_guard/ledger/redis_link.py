@@ -52,7 +52,7 @@ def redis_module() -> Any:
     """
     try:
         import redis
-        import redis.asyncio as _  # a module of its own
+        import redis.asyncio
     except ImportError as error:
         raise ImportError('RedisLedger needs redis-py: pip install "budget-guard[redis]"') from error
     return redis

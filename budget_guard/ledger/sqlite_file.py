@@ -125,9 +125,11 @@ def unavailable(path: Path, error: Exception, *, committing: bool = False) -> Le
     """*error* in the words of the contract."""
     if isinstance(error, LedgerUnavailable):
         return error.recast(type(error))
-    if committing and "I/O" in str(error):  # the last page may be there, and a recovery would find it
-        return LedgerAmbiguous(detail=f"{path}: {error}")
-    return LedgerUnavailable(detail=f"{path}: {error}")
+    # at the commit the last page may be there all the same, and a recovery would find it
+    cls = LedgerAmbiguous if committing and "I/O" in str(error) else LedgerUnavailable
+    named = cls(detail=f"{path}: {error}")
+    named.__cause__ = error
+    return named
 
 
 def _statements(script: str) -> Iterator[str]:

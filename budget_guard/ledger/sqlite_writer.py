@@ -17,19 +17,20 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from budget_guard.clock import Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.checks import check_id
 from budget_guard.ledger.room import Room
-from budget_guard.ledger.sqlite_books import MOST_VERBS, Books
+from budget_guard.ledger.sqlite_books import Books
 from budget_guard.ledger.sqlite_file import LedgerFile, is_locked, unavailable
+from budget_guard.ledger.sqlite_page import MOST_VERBS, Page
+from budget_guard.ledger.sqlite_request import Answer, Request, deliver, perform, result
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -39,21 +40,10 @@ _LONGEST_PAUSE_S = 0.002
 """Between two looks at a file that another process has locked. SQLite's own pauses grow to 100 ms and let some wait
 for most of a second; with these the longest wait of 8 busy processes was a tenth of that."""
 
-Answer: TypeAlias = tuple[Any, Exception | None]
 READS = frozenset({Books.version, Books.balances})
 """The verbs that change nothing, and take no lock if only such are waiting."""
 BY_ID = frozenset({Books.reserve, Books.forward, Books.extend, Books.commit, Books.release, Books.charge, Books.adjust})
 """The verbs whose first argument is an id."""
-
-
-class Request(NamedTuple):
-    """A verb that somebody waits for."""
-
-    verb: Callable[..., Any]
-    """A method of `Books`."""
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    future: Future[Answer] | asyncio.Future[Answer]
 
 
 class Writer:
@@ -96,23 +86,24 @@ class Writer:
         """Perform *verb* and wait for it."""
         future: Future[Answer] = Future()
         self._leave(Request(verb, args, kwargs, future))
-        value: T = _result(future.result())
+        value: T = result(future.result())
         return value
 
     async def acall(self, verb: Callable[Concatenate[Books, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Perform *verb* and await it. It is performed even if whoever awaits it is cancelled."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._leave(Request(verb, args, kwargs, future))
-        value: T = _result(await future)
+        value: T = result(await future)
         return value
 
     def apart(self, verb: Callable[[Books], T]) -> T:
         """Perform *verb*, which only reads, in the caller's own thread, for it may take long."""
+        self._must_be_open()
         try:
             db = self._file.open()
             try:
                 db.execute("BEGIN")
-                return verb(self._books(db))
+                return verb(Books(Page(db, self._clock.now()), self._hold_ttl_s, self._retain))
             finally:
                 db.close()
         except sqlite3.Error as error:
@@ -143,13 +134,16 @@ class Writer:
         if request.verb in BY_ID:
             check_id(request.args[0])
         with self._lock:
-            if self._closed:
-                raise LedgerUnavailable(detail=f"{self._file.path} was closed")
+            self._must_be_open()
             if self._thread is None:
                 thread = threading.Thread(target=self._run, args=(self._requests,), name="ledger", daemon=True)
                 thread.start()
                 self._thread = thread
             self._requests.put(request)
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise LedgerUnavailable(detail=f"{self._file.path} was closed")
 
     def _run(self, requests: SimpleQueue[Request | None]) -> None:
         more = True
@@ -164,7 +158,7 @@ class Writer:
                     request = requests.get_nowait()
             more = request is not None
             if batch:
-                _deliver(batch, self._perform(batch))
+                deliver(batch, self._perform(batch))
         with self.at_work:
             self.let_go()
 
@@ -189,62 +183,24 @@ class Writer:
             else:
                 self._file.must_be_there()
             db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-            books = self._books(db)
-            version = books.version()
+            page = Page(db, self._clock.now())
+            books = Books(page, self._hold_ttl_s, self._retain)
+            version = page.version
             if not reads:
                 books.forget()
-            books.load([request.args[0] for request in batch if request.verb in BY_ID])
-            answers = [_answer(books, request) for request in batch]
+            page.load([request.args[0] for request in batch if request.verb in BY_ID])
+            answers = [perform(request, books) for request in batch]
             if not reads:
-                books.save()
+                page.save()
             self._committing = True
             db.execute("COMMIT")
         except BaseException as error:
             if db is not None and (db.in_transaction or not is_locked(error)):
                 self.let_go()  # which rolls back
             raise
-        if books.version() != version:
+        if page.version != version:
             self._room.give()
         return answers
-
-    def _books(self, db: sqlite3.Connection) -> Books:
-        return Books(db, self._clock.now(), self._hold_ttl_s, self._retain)
-
-
-def _result(answer: Answer) -> Any:
-    value, error = answer
-    if error is not None:
-        raise error
-    return value
-
-
-def _answer(books: Books, request: Request) -> Answer:
-    try:
-        return request.verb(books, *request.args, **request.kwargs), None
-    except (sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
-        return None, ValueError(f"{request.verb.__name__}{request.args}: {error}")  # an argument of a wrong type
-    except sqlite3.Error:
-        raise
-    except Exception as error:
-        return None, error
-
-
-def _deliver(batch: Sequence[Request], answers: Sequence[Answer]) -> None:
-    loops: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answer], Answer]]] = defaultdict(list)
-    for request, answer in zip(batch, answers, strict=True):
-        if isinstance(request.future, asyncio.Future):
-            loops[request.future.get_loop()].append((request.future, answer))
-        else:
-            request.future.set_result(answer)
-    for loop, answered in loops.items():
-        with suppress(RuntimeError):  # the loop was closed: nobody waits
-            loop.call_soon_threadsafe(_resolve, answered)
-
-
-def _resolve(answered: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
-    for future, answer in answered:
-        if not future.done():
-            future.set_result(answer)
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()

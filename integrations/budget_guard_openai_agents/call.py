@@ -11,7 +11,7 @@ from agents.exceptions import UserError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
-from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
+from budget_guard import BudgetError, InvalidDowngradeError, LedgerUnavailable, Reservation, Usage
 from budget_guard.failure import never_billed
 from budget_guard_openai_agents.active import ActiveRun
 from budget_guard_openai_agents.downgraded import model_called
@@ -152,9 +152,16 @@ class GuardedCall:
         return None
 
     async def forward(self) -> None:
-        """Note that the call is being sent."""
-        for hold in self._holds:
-            await hold.aforward()
+        """Note that the call is being sent.
+
+        Raises:
+            LedgerUnavailable: In the SDK's terms, if that cannot be noted: then it must not be sent.
+        """
+        try:
+            for hold in self._holds:
+                await hold.aforward()
+        except LedgerUnavailable as error:
+            raise recast(error) from error
 
     async def commit(self, usage: Usage | None) -> None:
         """Book what the provider billed; the estimate where it did not say."""

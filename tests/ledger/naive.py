@@ -192,12 +192,6 @@ class NaiveLedger:
             raise Stale
         return record
 
-    def without(self, hold_id: str, scope: Scope) -> Amounts:
-        """What would be committed in *scope* if nothing had been for *hold_id*."""
-        return _sum(
-            [r.charged for i, r in self.records.items() if r.charged and i != hold_id and r in self.counted(scope)]
-        )
-
     def _hold(self, hold_id: str) -> Record:
         record = self.find(hold_id)
         if record is None:

@@ -499,6 +499,7 @@ def test_a_disk_that_is_full_or_read_only_is_unavailable_and_nothing_is_applied(
     answers = asyncio.run(several())
     assert isinstance(answers[1], LedgerUnavailable)
     assert words in str(answers[1])
+    assert isinstance(answers[1].__cause__, sqlite3.Error)
     assert str(path) in str(answers[1])
     failed = sum(isinstance(answer, LedgerUnavailable) for answer in answers)
     assert [balance.committed.cost for balance in ledger.balances(BOTH)] == [2 - failed] * 2
@@ -821,8 +822,9 @@ def test_a_closed_ledger_is_unavailable_and_did_what_it_was_asked_before(path: P
 
     asyncio.run(close_behind())
     ledger.close()
-    with pytest.raises(LedgerUnavailable, match="closed"):
-        ledger.balances(BOTH)
+    for verb in (lambda: ledger.balances(BOTH), ledger.audit):
+        with pytest.raises(LedgerUnavailable, match="closed"):
+            verb()
     again = SqliteLedger(path)
     assert committed(again) == [20, 20]
     again.close()

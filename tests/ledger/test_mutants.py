@@ -1,0 +1,312 @@
+"""The simulation finds what it is for: each of these broken ledgers is caught within a few histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.errors import UnknownReservation
+from budget_guard.ledger import MemoryLedger, ReserveOutcome, Settled
+from budget_guard.ledger.base import HELD
+from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.hold import Hold, Verb
+from budget_guard.scope import Scope
+from budget_guard.window import Window
+from tests.ledger.observer import Violation
+from tests.ledger.simulation import Simulation
+from tests.ledger.test_simulation import forgetful, remembering
+
+HISTORIES = 60
+Mutant = tuple[type, str, Callable[..., Any]]
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(cls: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Break *method* of *cls* in the way that the decorated function does."""
+
+    def add(broken: Callable[..., Any]) -> Callable[..., Any]:
+        MUTANTS[broken.__name__] = (cls, method, broken)
+        return broken
+
+    return add
+
+
+@mutant(Counters, "blocking")
+def ignores_what_is_reserved(self: Counters, room: Amounts) -> int | None:
+    return next((i for i, limit in self.limited if self.committed[i] + room[i] > limit), None)
+
+
+@mutant(Counters, "blocking")
+def ignores_what_is_committed(self: Counters, room: Amounts) -> int | None:
+    return next((i for i, limit in self.limited if self.reserved[i] + room[i] > limit), None)
+
+
+@mutant(Counters, "blocking")
+def lets_one_more_in(self: Counters, room: Amounts) -> int | None:
+    return next((i for i, n in self.limited if self.committed[i] + self.reserved[i] + room[i] > n + 1), None)
+
+
+@mutant(Counters, "blocking")
+def refuses_the_last_one(self: Counters, room: Amounts) -> int | None:
+    return next((i for i, n in self.limited if self.committed[i] + self.reserved[i] + room[i] >= n), None)
+
+
+@mutant(Counters, "hold")
+def counts_no_holds(self: Counters, amounts: Amounts) -> None:
+    self.reserved = self.reserved.plus(amounts)
+
+
+settle = Counters.settle
+
+
+@mutant(Counters, "settle")
+def keeps_the_rest_of_a_hold(self: Counters, held: Amounts, spent: Amounts) -> None:
+    settle(self, spent if spent is not NOTHING else held, spent)
+
+
+@mutant(Counters, "settle")
+def caps_the_charge_at_the_hold(self: Counters, held: Amounts, spent: Amounts) -> None:
+    settle(self, held, Amounts._make(map(min, held, spent)))
+
+
+@mutant(Counters, "book")
+def adds_the_actual_to_the_estimate(self: Counters, spent: Amounts, replaced: Amounts = NOTHING) -> None:
+    self.committed = self.committed.plus(spent)
+
+
+@mutant(Counters, "roll")
+def takes_holds_along_into_the_next_window(self: Counters) -> None:
+    before = self.period
+    roll(self)
+    self.period = before
+
+
+@mutant(Counters, "roll")
+def forgets_holds_without_a_window(self: Counters) -> None:
+    roll(self)
+    self.period += self.window == "none"
+
+
+@mutant(Counters, "roll")
+def goes_back_with_the_clock(self: Counters) -> None:
+    roll(self)
+    if self.start is not None and self._clock.now() < self.start:
+        self._begin()
+
+
+roll = Counters.roll
+
+
+@mutant(Hold, "commit")
+def drops_what_comes_late(self: Hold, amounts: Amounts, uncertain: bool) -> bool:
+    if self.state in ("released", "expired") and self.verb == "reserve":
+        return False
+    return commit_hold(self, amounts, uncertain)
+
+
+@mutant(Hold, "commit")
+def gives_back_twice(self: Hold, amounts: Amounts, uncertain: bool) -> bool:
+    self.open = self.open or self.state in ("released", "expired")
+    return commit_hold(self, amounts, uncertain)
+
+
+@mutant(Hold, "commit")
+def charges_again(self: Hold, amounts: Amounts, uncertain: bool) -> bool:
+    if self.charged == amounts:
+        for counters in self.counters:
+            counters.book(amounts)
+    return commit_hold(self, amounts, uncertain)
+
+
+@mutant(Hold, "commit")
+def puts_the_estimate_back(self: Hold, amounts: Amounts, uncertain: bool) -> bool:
+    self.uncertain = self.uncertain or uncertain
+    return commit_hold(self, amounts, uncertain and self.charged is None)
+
+
+@mutant(Hold, "commit")
+def charges_the_first_scope_alone(self: Hold, amounts: Amounts, uncertain: bool) -> bool:
+    changed = commit_hold(self, amounts, uncertain)
+    for counters in self.counters[1:] if changed else ():
+        counters.book(NOTHING, amounts)
+    return changed
+
+
+commit_hold = Hold.commit
+
+
+@mutant(Hold, "free")
+def frees_the_first_scope_alone(self: Hold, state: Any) -> None:
+    self.counters[0].settle(self.amounts, NOTHING)
+    self.state, self.open = state, False
+
+
+@mutant(Hold, "forward")
+def sends_what_has_expired(self: Hold) -> None:
+    if self.state == "reserved":
+        self.state = "forwarded"
+
+
+@mutant(MemoryLedger, "reserve")
+def holds_again(
+    self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, *more: Any
+) -> ReserveOutcome:
+    known = self._holds.get(hold_id)
+    if known is not None and known.open:
+        for counters in known.counters:
+            counters.hold(amounts)
+        return HELD
+    return reserve(self, hold_id, scopes, amounts, *more)
+
+
+@mutant(MemoryLedger, "reserve")
+def lets_the_revoked_in(self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], *more: Any) -> ReserveOutcome:
+    revoked = {scope: self._scopes[scope].revoked for scope in scopes}
+    for scope in scopes:
+        self._scopes[scope].revoked = None
+    outcome = reserve(self, hold_id, scopes, *more)
+    for scope in scopes:
+        self._scopes[scope].revoked = revoked[scope]
+    return outcome
+
+
+reserve = MemoryLedger.reserve
+
+
+@mutant(MemoryLedger, "commit")
+def does_not_charge_what_it_lost(self: MemoryLedger, hold_id: str, *more: Any) -> Settled:
+    if hold_id not in self._holds:
+        raise UnknownReservation(reservation_id=hold_id, detail="was never made")
+    return commit(self, hold_id, *more)
+
+
+commit = MemoryLedger.commit
+
+
+@mutant(MemoryLedger, "release")
+def keeps_no_tombstone(self: MemoryLedger, hold_id: str, scopes: Sequence[Scope]) -> bool:
+    return hold_id in self._holds and release(self, hold_id, scopes)
+
+
+@mutant(MemoryLedger, "release")
+def refunds_what_is_committed(self: MemoryLedger, hold_id: str, scopes: Sequence[Scope]) -> bool:
+    known = self._holds.get(hold_id)
+    if known is not None and known.charged is not None:
+        for counters in known.counters:
+            counters.book(NOTHING, known.charged)
+        known.charged, known.state = None, "released"
+    return release(self, hold_id, scopes)
+
+
+release = MemoryLedger.release
+
+
+@mutant(MemoryLedger, "charge")
+def charges_twice(self: MemoryLedger, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Any:
+    self._holds.pop(charge_id, None)
+    return charge(self, charge_id, scopes, amounts)
+
+
+charge = MemoryLedger.charge
+
+
+@mutant(MemoryLedger, "adjust")
+def adjusts_twice(self: MemoryLedger, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
+    self._holds.pop(adjust_id, None)
+    return adjust(self, adjust_id, scope, change, reason)
+
+
+adjust = MemoryLedger.adjust
+
+
+@mutant(MemoryLedger, "set_limits")
+def adds_when_it_is_opened_again(self: MemoryLedger, scope: Scope, limits: Limits, window: Window = "none") -> None:
+    set_limits(self, scope, limits, window)
+    self._scopes[scope].committed = self._scopes[scope].committed.plus(self._scopes[scope].committed)
+
+
+@mutant(MemoryLedger, "set_limits")
+def restores_when_it_is_opened_again(self: MemoryLedger, scope: Scope, limits: Limits, window: Window = "none") -> None:
+    set_limits(self, scope, limits, window)
+    self._scopes[scope].revoked = None
+
+
+set_limits = MemoryLedger.set_limits
+
+
+@mutant(MemoryLedger, "_sweep")
+def frees_what_was_sent(self: MemoryLedger, most: int) -> int:
+    for hold in self._holds.values():
+        hold.suspend = False
+    return sweep(self, most)
+
+
+@mutant(MemoryLedger, "_sweep")
+def suspends_what_was_never_sent(self: MemoryLedger, most: int) -> int:
+    for hold in self._holds.values():
+        if hold.state == "reserved" and hold.expires is not None and hold.expires <= self._clock.monotonic():
+            hold.state, hold.suspend = "forwarded", True
+    return sweep(self, most)
+
+
+@mutant(MemoryLedger, "_sweep")
+def expires_what_was_extended(self: MemoryLedger, most: int) -> int:
+    for expires, hold_id in self._expiries:
+        if hold_id in self._holds:
+            self._holds[hold_id].expires = min(expires, self._holds[hold_id].expires or expires)
+    return sweep(self, most)
+
+
+sweep = MemoryLedger._sweep
+
+
+@mutant(MemoryLedger, "_must_be_young")
+def takes_what_it_forgot_for_new(self: MemoryLedger, hold_id: str) -> None:
+    return None
+
+
+@mutant(MemoryLedger, "_settle")
+def does_not_archive_what_it_forgets(self: MemoryLedger, hold: Hold) -> None:
+    self._settled.append(hold)
+    if len(self._settled) > self._retain:
+        oldest = self._settled.popleft()
+        del self._holds[oldest.id]
+        self._forgotten = max(self._forgotten, oldest.id[:12])
+
+
+@mutant(MemoryLedger, "_settle")
+def forgets_what_is_open(self: MemoryLedger, hold: Hold) -> None:
+    settle_hold(self, hold)
+    if len(self._holds) > self._retain:
+        oldest = self._holds.pop(next(iter(self._holds)))
+        self._forgotten = max(self._forgotten, oldest.id[:12])
+
+
+settle_hold = MemoryLedger._settle
+
+
+@mutant(MemoryLedger, "_lost")
+def gives_every_charge_to_the_first_scope(
+    self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, verb: Verb
+) -> Hold:
+    return lost(self, hold_id, scopes[:1] if verb == "charge" else scopes, amounts, verb)
+
+
+lost = MemoryLedger._lost
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_broken_ledger_is_caught(name: str) -> None:
+    with mock.patch.object(*MUTANTS[name]):
+        for seed in range(HISTORIES):
+            forgets = seed % 2 == 1
+            try:
+                Simulation(forgetful if forgets else remembering, seed, forgets=forgets).run()
+            except (Violation, KeyError) as caught:
+                print(f"seed {seed}: {caught}")
+                return
+    pytest.fail(f"none of {HISTORIES} histories noticed")
