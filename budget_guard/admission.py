@@ -12,7 +12,7 @@ from budget_guard.dimension import Amounts, Limits
 from budget_guard.downgrade import DowngradePolicy, refuse_dearer, refuse_incapable, unknown_target
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCallError, UnknownPriceError
 from budget_guard.estimate import Anchors
-from budget_guard.ledger.base import Balance
+from budget_guard.ledger.base import MOST, Balance
 from budget_guard.pricing import ModelPrice, PriceTable
 from budget_guard.rate_card import BUCKETS
 from budget_guard.usage import Usage
@@ -147,18 +147,28 @@ class Admission:
             self._checked[key] = found
         return self._checked[key]
 
-    def plan_ample(self, budget: Budget, call: ModelCall) -> Plan | None:
-        """The plan for *call* if ever so much is left; None if that matters.
+    def plan_ample(self, budget: Budget, call: ModelCall) -> tuple[Plan, Amounts] | None:
+        """The plan for *call* if ever so much is left, and the room that proves it; None if what is left matters.
 
-        It holds if `ample_room` is there, and so spares the question of what is left.
+        The room is so much that no output cap is needed. Where it is there, nobody need ask what is left.
         """
-        if budget.mode not in ("hard_gate", "advisory_estimate"):
+        if budget.mode != "hard_gate":
             return None
         try:
             plan = self.plan(budget, call, self.asked(budget, call, _PLENTY), _PLENTY)
         except (UnboundedCallError, UnknownPriceError):
             return None
-        return None if plan.clamped else plan
+        if plan.clamped:
+            return None
+        if not _may_clamp(budget, call) or call.final:
+            return plan, room(budget, plan, call.final)
+        share = budget.hold_share
+        (cost, read, written, total, requests, _), kept = plan.amounts, budget.kept_back
+        # one more than the quotient: a float may be too low, and what only just does not fit is asked again, exactly
+        cost, written, total = int(cost / share) + 1 + kept.cost, int(written / share) + 1, int(total / share) + 1
+        if cost > MOST or total > MOST:
+            return None
+        return plan, Amounts._make((cost, read, written, total, requests + kept.requests, 0))
 
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*.
@@ -220,6 +230,12 @@ class Admission:
             )
         output_tokens = 0 if cap is None else cap * choices
         amounts = Amounts._make((cost, input_tokens, output_tokens, input_tokens + output_tokens, 1, 0))
+        if cost > MOST or amounts.total_tokens > MOST:
+            raise UnboundedCallError(
+                model=model,
+                reason="it may take more than a ledger can hold for one call",
+                remedy="Set a lower maximum of output tokens.",
+            )
         if clamped and budget.mode != "hard_gate":
             # What a hard gate would have held; but only a hard gate makes the provider keep to it.
             return Plan(rung, amounts, asked, False, False)
@@ -272,17 +288,6 @@ def room(budget: Budget, plan: Plan, final: bool) -> Amounts:
     if budget.mode in ("soft_gate", "actuals_only"):
         return _SOME
     return plan.amounts if final or budget.finalization_reserve is None else plan.amounts.plus(budget.kept_back)
-
-
-def ample_room(budget: Budget, plan: Plan, call: ModelCall) -> Amounts:
-    """What must fit for a hold to be so small a part of what is left that no output cap is needed."""
-    if not _may_clamp(budget, call) or call.final:
-        return room(budget, plan, call.final)
-    share = budget.hold_share
-    (cost, read, written, total, requests, _), kept = plan.amounts, budget.kept_back
-    # one more than the quotient: a float may be too low, and what only just does not fit is asked again, exactly
-    cost, written, total = int(cost / share) + 1 + kept.cost, int(written / share) + 1, int(total / share) + 1
-    return Amounts._make((cost, read, written, total, requests + kept.requests, 0))
 
 
 def spent_fraction(balances: Sequence[Balance]) -> float:

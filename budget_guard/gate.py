@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from budget_guard.accountant import Accountant
-from budget_guard.admission import Plan, ample_room, plan_tool, room
+from budget_guard.admission import Plan, plan_tool, room
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
@@ -67,9 +67,10 @@ class Gate:
             if ignored is not None and not advisory:
                 raise ignored
             if self._alone and isinstance(call, ModelCall) and (call.downgrade or budget.downgrade) is None:
-                plan = run.admission.plan_ample(budget, call)
-                if plan is not None:
-                    outcome = yield "reserve", (hold_id, scopes, plan.amounts, ample_room(budget, plan, call))
+                ample = run.admission.plan_ample(budget, call)
+                if ample is not None:
+                    plan, needed = ample
+                    outcome = yield "reserve", (hold_id, scopes, plan.amounts, needed)
             if plan is None or isinstance(outcome, Refused):
                 outcome, plan = yield from self._squeeze(hold_id, call, outcome)
                 deadline = run.clock.monotonic() + budget.max_wait_s

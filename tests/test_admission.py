@@ -255,3 +255,12 @@ def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
         for decision in (decided, expected):
             if decision.reservation is not None and number % 2:
                 decision.reservation.commit(Usage(input=each.prompt.base, output=7))
+
+
+@pytest.mark.parametrize("cap", [10**14, 2**62])
+def test_a_call_that_may_take_more_than_a_ledger_can_hold_is_refused(way: Way, cap: int) -> None:
+    run = session(Budget(max_requests=5))
+    decision = way.authorize(run, call("endless", cap=cap))
+    assert isinstance(decision.error, UnboundedCallError)
+    assert "more than a ledger can hold" in str(decision.error)
+    assert run.reserved_usd == ZERO

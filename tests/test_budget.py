@@ -76,6 +76,7 @@ def test_the_largest_values_are_taken() -> None:
         {"max_cost_usd": "$1", "finalization_reserve": "$1"},
         {"max_cost_usd": "$1", "finalization_reserve": "$2"},
         {"max_requests": 5, "finalization_reserve": "$0.10"},
+        {"max_cost_usd": "$20,000,000", "finalization_reserve": "$10,000,000"},
     ],
 )
 def test_a_finalization_reserve_must_be_a_part_of_the_dollar_limit(options: dict[str, Any]) -> None:
