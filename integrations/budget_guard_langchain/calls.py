@@ -59,7 +59,7 @@ class Call:
     @property
     def model(self) -> str | None:
         """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
-        return None if self._steering is None else self._steering.model or self._asked
+        return (None if self._steering is None else self._steering.model) or self._asked
 
     def estimate(self, reason: str) -> None:
         """Book what was held, because nobody knows what the call used."""
