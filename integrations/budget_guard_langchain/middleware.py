@@ -177,34 +177,38 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
 
     def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> _Steps[ModelResponse[Any]]:
         """Make the call on the model and in the form that the budget leaves room for."""
-        spent = max(session.spent_fraction for session in sessions)
-        asked = name_of(request.model)
-        rungs = () if self._policy is None else self._policy.ladder(asked)
-        target = rungs[0] if rungs and self._policy is not None and spent >= self._policy.at else None
-        final = self._wrap_up_at is not None and spent >= self._wrap_up_at
-        switches = 0
+        target: str | None = None
+        final = False
+        if self._policy is not None or self._wrap_up_at is not None:
+            spent = max(session.spent_fraction for session in sessions)
+            final = self._wrap_up_at is not None and spent >= self._wrap_up_at
+            switches_itself = not isinstance(request.model, BaseChatModel)  # one with fallbacks
+            if self._policy is not None and spent >= self._policy.at and not switches_itself:
+                target = next(iter(self._policy.ladder(name_of(request.model))), None)
+        tried = {target}
         while True:
             try:
-                return (yield self._steered(request, asked, target, final))
+                return (yield self._steered(request, target, final))
             except BudgetDowngrade as signal:  # the handler knows better: it decides with the hold
-                switches += 1
-                if switches > len(rungs):
-                    raise
                 target = signal.target
+                if target in tried:
+                    raise
+                tried.add(target)
             except BudgetExceeded:
                 if final or self._wrap_up_at is None:
                     raise
                 final = True
 
-    def _steered(self, request: ModelRequest[Any], asked: str, target: str | None, final: bool) -> ModelRequest[Any]:
-        model, how = request.model, How(downgrade=self._policy, final=final)
+    def _steered(self, request: ModelRequest[Any], target: str | None, final: bool) -> ModelRequest[Any]:
+        asked, how = request.model, How(downgrade=self._policy, final=final)
         if target is not None:
             model = self._model(target)
-            how = replace(how, takes=frozenset({target}), stands_for=(asked, type(model) is type(request.model)))
-        request = request.override(model=model)
+            stands_for = (name_of(asked), type(model) is type(asked))
+            how = replace(how, takes=frozenset({target}), stands_for=stands_for)
+            request = request.override(model=model)
         if final:
             request = wrapped_up(request)
-        return request.override(model=steered(model, how))
+        return request.override(model=steered(request.model, how))
 
     def _model(self, name: str) -> BaseChatModel:
         if name not in self._models:
@@ -215,8 +219,8 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
         """Whether a human has raised the limit that stands in the way."""
         if isinstance(stop, BudgetRevoked):
             return False
-        refused = next((session for session in sessions if stop.scope == f"run:{session.id}"), sessions[0])
-        return ask_human(refused, stop)
+        refused = [session for session in sessions if stop.scope == f"run:{session.id}"]
+        return bool(refused) and ask_human(refused[0], stop)  # another's limits are not ours to raise
 
     def _noted(self, state: Any, response: ModelResponse[Any], update: dict[str, Any]) -> ModelCallResult[Any]:
         for ceiling in self._ceilings:

@@ -138,7 +138,7 @@ def test_it_ends_well_and_the_thread_can_go_on(
     assert len(lab.calls) == fit
     last = ended["messages"][-1]
     assert isinstance(last, AIMessage)
-    assert last.content.startswith(f"Budget exceeded: max_cost_usd={'$1.00' if fit else '$0.05'}")
+    assert last.text.startswith(f"Budget exceeded: max_cost_usd={'$1.00' if fit else '$0.05'}")
     assert last.response_metadata["budget_guard"]["stopped_by"] == "max_cost_usd"
     assert last.response_metadata["budget_guard"]["decision_id"] == handler.session.decisions()[-1].id
     assert ended.get("structured_response") is None

@@ -148,11 +148,7 @@ def test_what_tools_spend_counts_for_the_run(lab: Lab, both: bool) -> None:
         """Ask another model."""
         return inner.invoke("think").text
 
-    lab.script(
-        lambda request: (
-            Reply(tool_calls=[type(LOOP.tool_calls[0])("think", {})]) if request.body.get("tools") else Reply()
-        )
-    )
+    lab.script(lambda request: caller_of("think") if request.body.get("tools") else Reply())
     handler = dimes("$50.00")
     agent = agent_of(lab, handler=handler, tools=[think], run_limit="$0.40", guard_tools=True)
     run(agent, configured(handler) if both else None)
