@@ -235,7 +235,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if was_cached(response):
             call.release("the answer came out of a cache")
             return
-        usage, tier = usage_of(response), service_tier_of(response)
+        usage, tier = usage_of(response, hour_cache=call.hour_cache), service_tier_of(response)
         for hold in call.holds:
             hold.commit(usage, model=call.model, service_tier=tier)
 
