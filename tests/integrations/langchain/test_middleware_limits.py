@@ -18,7 +18,7 @@ from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware
 from budget_guard.testing import Reply
 from tests.integrations.langchain.agents import Lab, caller_of, configured, lookup
-from tests.integrations.langchain.test_middleware import LOOP, dimes, run, ways
+from tests.integrations.langchain.test_middleware import LOOP, dimes, pausing, run, ways
 
 
 def agent_of(lab: Lab, saver: Any = None, tools: Any = (lookup,), handler: Any = None, **options: Any) -> Any:
@@ -109,7 +109,7 @@ def test_what_a_failed_node_spent_is_known_all_the_same(lab: Lab) -> None:
     assert len(lab.calls) == 2
 
 
-@ways
+@pausing
 def test_a_human_can_raise_the_limit_that_stands_in_the_way(lab: Lab, asynchronous: bool) -> None:
     lab.script([LOOP, LOOP, LOOP, Reply(text="done")])
     handler, saver, config = dimes("$5.00"), InMemorySaver(), configured(thread_id="1")
