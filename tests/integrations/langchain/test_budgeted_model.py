@@ -163,6 +163,8 @@ def test_without_a_budget_it_is_the_dear_model(lab: Lab) -> None:
     assert model.invoke("hi").content == "ok"
     assert lab.models == [BIG]
     assert lab.calls[0].max_output_tokens == 500
+    list(budgeted_model(lab.chat(stream_usage=None), lab.chat(SMALL)).stream("hi"))
+    assert "stream_options" not in lab.calls[1].body
 
 
 def test_it_brings_its_own_handler_and_minds_the_others_too(lab: Lab) -> None:
@@ -187,6 +189,14 @@ def test_of_several_budgets_the_one_that_switches_decides_for_all(lab: Lab) -> N
     assert spent[0] == spent[1]
     assert list(spent[0].by_model) == [SMALL]
     assert lab.provider.bill_usd == spent[0].total
+
+
+def test_of_several_caps_the_lowest_is_sent(lab: Lab) -> None:
+    for order in (1, -1):
+        handlers = [BudgetCallbackHandler(Budget("$9.00", call_max_output_tokens=most)) for most in (40, 70)][::order]
+        model = budgeted_model(lab.chat(max_tokens=None), lab.chat(SMALL, max_tokens=None))
+        model.invoke("hi", configured(*handlers))
+        assert lab.calls[-1].max_output_tokens == 40
 
 
 def test_sixteen_threads_that_share_it_never_share_a_choice(lab: Lab) -> None:
@@ -331,6 +341,20 @@ def test_the_cache_holds_answers_of_the_pair_and_costs_nothing(lab: Lab) -> None
     for cached in (model, model, other, *bound):
         cached.invoke("hi")
     assert len(lab.calls) == 3
+    agree(lab, handler)
+
+
+def test_it_stands_in_the_dear_models_place_towards_callbacks(lab: Lab) -> None:
+    told: list[Any] = []
+
+    class Listens(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            told.append((serialized["kwargs"]["openai_api_base"], kwargs["tags"], kwargs["metadata"]["team"]))
+
+    primary = lab.chat(callbacks=[Listens()], tags=["ours"], metadata={"team": "a"})
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    budgeted_model(primary, lab.chat(SMALL), handler=handler).invoke("hi")
+    assert told == [(lab.provider.base_url, ["ours"], "a")]
     agree(lab, handler)
 
 

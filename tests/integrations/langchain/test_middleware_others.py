@@ -21,7 +21,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetDowngrade, BudgetExceeded, BudgetMiddleware
 from budget_guard.testing import ProviderRequest, Reply, ToolCall
 from tests.integrations.langchain.agents import BIG, SMALL, Lab, agree, caller_of, configured, lookup, outputs_in
 from tests.integrations.langchain.test_middleware import GO, LOOP, dimes, run, ways
@@ -103,6 +103,24 @@ def test_anothers_limits_are_not_for_a_human_to_raise_here(lab: Lab) -> None:
     ended = run(agent, configured(other, thread_id="1"))
     assert ended["messages"][-1].content.startswith("Budget exceeded: max_cost_usd=$0.20")
     assert len(lab.calls) == 2
+
+
+def test_a_switch_that_does_not_help_is_not_tried_again(lab: Lab) -> None:
+    class Insists(AgentMiddleware[Any, Any]):
+        """Has another budget that asks for the same cheaper model, whatever is called."""
+
+        tries = 0
+
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            self.tries += 1
+            raise BudgetDowngrade(model=BIG, target=SMALL, reason="it says so")
+
+    insists = Insists()
+    middleware = [BudgetMiddleware(Budget("$1.00"), downgrade_to=lab.chat(SMALL)), insists]
+    with pytest.raises(BudgetDowngrade, match="it says so"):
+        run(create_agent(lab.chat(BIG), middleware=middleware))
+    assert insists.tries == 2
+    assert lab.calls == []
 
 
 def test_a_model_with_fallbacks_of_its_own_is_left_to_them(lab: Lab) -> None:
