@@ -205,19 +205,24 @@ class Admission:
         if of_budget is not None and (cap is None or of_budget < cap) and (call.can_cap or asked is None):
             cap = of_budget  # a cap of ours counts only where it can be sent, or where there is no other
         clamped = False
-        cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * choices) + fees
+        hourly = call.hour_cache
+        cost = 0
+        if cap is not None and price is not None:
+            cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
         if _may_clamp(budget, call):
             share = 1.0 if call.final else budget.hold_share
             if not call.final and budget.finalization_reserve is not None and left.cost is not None:
                 left = left._replace(cost=left.cost - budget.kept_back.cost)
             if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
-                worth = affordable_output(left, price, input_tokens, fees, share)
+                worth = affordable_output(left, price, input_tokens, fees, share, hourly)
                 if worth is not None and (cap is None or worth // choices < cap):
                     usual = self.anchors.usual_output(model) * 5 // 4  # so that the next one like it is not cut
                     floor = max(OUTPUT_FLOOR, min(usual, MOST_OUTPUT_FLOOR))
                     clamped = True
                     cap = max(worth // choices, floor if cap is None else min(cap, floor))
-                    cost = 0 if price is None else price.worst(input_tokens, cap * choices) + fees
+                    cost = 0
+                    if price is not None:
+                        cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
 
         by_itself = cap is not None and cap == own
         bounded = cap is not None and (call.can_cap or asked is not None or by_itself)
@@ -324,12 +329,14 @@ def _is_small(left: Limits, cost: int, input_tokens: int, output_tokens: int, sh
     )
 
 
-def affordable_output(left: Limits, price: ModelPrice | None, input_tokens: int, fees: int, share: float) -> int | None:
+def affordable_output(
+    left: Limits, price: ModelPrice | None, input_tokens: int, fees: int, share: float, hourly: bool
+) -> int | None:
     """The most output tokens that are worth at most *share* of what is left, and fit; None if nothing limits them."""
     most: list[int] = []
     if left.cost is not None and price is not None:
-        worth = price.worst(input_tokens, 0) + int((left.cost - fees) * share)
-        most.append(price.affordable_output(min(worth, left.cost - fees), input_tokens))
+        worth = price.worst(input_tokens, 0, hour_cache=hourly) + int((left.cost - fees) * share)
+        most.append(price.affordable_output(min(worth, left.cost - fees), input_tokens, hour_cache=hourly))
     if left.output_tokens is not None:
         most.append(int(left.output_tokens * share))
     if left.total_tokens is not None:

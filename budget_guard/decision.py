@@ -40,6 +40,8 @@ class ModelCall(NamedTuple):
     """Tools that the provider runs and bills by use, as `Usage` names them."""
     agent: str | None = None
     """Whom to attribute the call to."""
+    hour_cache: bool = True
+    """Whether its input may be written to a one-hour cache, which costs more than a short one."""
     final: bool = False
     """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
     downgrade: DowngradePolicy | None = None

@@ -1,8 +1,8 @@
 """Run every Python block of a Markdown page, in order, against a local provider: ``python run_page.py README.md``.
 
 The setup that the pages do not show: the clients of OpenAI and Anthropic send to the provider, whose model calls the
-first tool that it is offered until it has three results, and then answers. Each block has a provider of its own. It
-may use ``await``, and whatever the blocks above it on the page have defined. Functions named ``test_...`` are called.
+first tool that it is offered until it has three results, and then answers. A block may use ``await``, and whatever
+the blocks above it on the page have defined. Functions named ``test_...`` are called.
 """
 
 from __future__ import annotations
@@ -65,12 +65,14 @@ def run(code: CodeType, names: dict[str, Any]) -> None:
 def main(page: Path) -> None:
     names: dict[str, Any] = {}
     set_tracing_disabled(True)
-    for code in blocks(page):
-        with LocalProvider(answer) as provider:
-            os.environ |= {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "none"}
-            os.environ |= {"ANTHROPIC_BASE_URL": provider.anthropic_base_url, "ANTHROPIC_API_KEY": "none"}
-            set_default_openai_client(AsyncOpenAI(max_retries=0), use_for_tracing=False)
-            run(code, names)
+    with LocalProvider(answer) as of_page:  # for LangChain's models, which live for several blocks
+        os.environ |= {"OPENAI_BASE_URL": of_page.base_url, "OPENAI_API_KEY": "none"}
+        os.environ |= {"ANTHROPIC_BASE_URL": of_page.anthropic_base_url, "ANTHROPIC_API_KEY": "none"}
+        for code in blocks(page):
+            with LocalProvider(answer) as of_block:  # for a client that belongs to one event loop
+                client = AsyncOpenAI(base_url=of_block.base_url, max_retries=0)
+                set_default_openai_client(client, use_for_tracing=False)
+                run(code, names)
 
 
 if __name__ == "__main__":

@@ -76,12 +76,16 @@ def test_the_largest_values_are_taken() -> None:
         {"max_cost_usd": "$1", "finalization_reserve": "$1"},
         {"max_cost_usd": "$1", "finalization_reserve": "$2"},
         {"max_requests": 5, "finalization_reserve": "$0.10"},
-        {"max_cost_usd": "$20,000,000", "finalization_reserve": "$10,000,000"},
     ],
 )
 def test_a_finalization_reserve_must_be_a_part_of_the_dollar_limit(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"finalization_reserve=.*max_cost_usd"):
         Budget(**options)
+
+
+def test_a_reserve_beyond_what_one_call_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"finalization_reserve=.*more than a ledger can hold"):
+        Budget("$20,000,000", finalization_reserve="$10,000,000")
 
 
 def test_a_reserve_of_nothing_is_not_said_to_refuse_every_call() -> None:

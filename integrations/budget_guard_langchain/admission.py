@@ -12,13 +12,19 @@ from budget_guard_langchain.steering import Steering
 
 
 def hold_in_all(
-    sessions: Sequence[Session], call: ModelCall | ToolCall, steering: Steering | None = None, *, asks: bool
+    sessions: Sequence[Session],
+    call: ModelCall | ToolCall,
+    *,
+    takes: str | None = None,
+    steering: Steering | None = None,
+    asks: bool,
 ) -> tuple[Reservation, ...]:
     """Hold *call* in every session, or in none.
 
     Args:
         sessions: The budgets that it spends from.
         call: The call.
+        takes: The model that makes it, where that is not the one asked for.
         steering: What can switch its model and cap its output; None where nothing can.
         asks: Whether a human is asked before it is refused for want of budget.
 
@@ -29,7 +35,7 @@ def hold_in_all(
     holds: list[Reservation] = []
     try:
         for session in sessions:
-            holds.append(_hold(session, call, steering, asks=asks))
+            holds.append(_hold(session, call, takes, steering, asks))
         for hold in holds:
             hold.forward()
     except BaseException:
@@ -39,7 +45,9 @@ def hold_in_all(
     return tuple(holds)
 
 
-def _hold(session: Session, call: ModelCall | ToolCall, steering: Steering | None, *, asks: bool) -> Reservation:
+def _hold(
+    session: Session, call: ModelCall | ToolCall, takes: str | None, steering: Steering | None, asks: bool
+) -> Reservation:
     may_wait = not _in_event_loop()
     while True:
         asked = steering.ask(call) if steering is not None and isinstance(call, ModelCall) else call
@@ -50,7 +58,7 @@ def _hold(session: Session, call: ModelCall | ToolCall, steering: Steering | Non
         if not asks or not isinstance(error, BudgetExceeded) or not ask_human(session, error):
             raise recast(error) from error.__cause__
     hold = decision.require()
-    if decision.name != decision.requested and (steering is None or not steering.takes(decision.name)):
+    if decision.name not in (decision.requested, takes) and (steering is None or not steering.takes(decision.name)):
         hold.release("the call is left to the cheaper model")
         raise BudgetDowngrade(
             model=decision.requested, target=decision.name, reason=decision.reason, decision_id=decision.id

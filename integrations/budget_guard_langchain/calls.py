@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
 
-from budget_guard import Reservation
+from budget_guard import ModelCall, Reservation
 from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
@@ -59,7 +59,12 @@ class Call:
     @property
     def model(self) -> str | None:
         """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
-        return None if self._steering is None else self._steering.model or self._asked
+        return (None if self._steering is None else self._steering.model) or self._asked
+
+    @property
+    def hour_cache(self) -> bool:
+        """Whether its input may be cached for an hour."""
+        return any(isinstance(hold.call, ModelCall) and hold.call.hour_cache for hold in self.holds)
 
     def estimate(self, reason: str) -> None:
         """Book what was held, because nobody knows what the call used."""

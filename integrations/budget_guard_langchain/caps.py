@@ -1,4 +1,4 @@
-"""The output cap of a chat model: what its caller set, and how to send another one in the provider's own parameter."""
+"""What a steered call sends in the provider's own parameters: the output cap that was decided on, a wish for usage."""
 
 from __future__ import annotations
 
@@ -75,6 +75,20 @@ def with_cap(model: BaseChatModel, kwargs: dict[str, Any], cap: int) -> tuple[Ba
     if thinking is not None:  # the constructor's wins over a call's
         model = model.model_copy(update={"thinking": thinking})
     return model, kwargs
+
+
+def with_usage(model: BaseChatModel, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a streamed call that asks for its usage, unless the caller said something about that.
+
+    With an address of its own `ChatOpenAI` does not ask, so that each call would be booked as high as it was held.
+    """
+    given = {**fields(getattr(model, "model_kwargs", None)), **kwargs}
+    uses_responses: Any = getattr(model, "_use_responses_api", None)  # which always sends it
+    if uses_responses is None or getattr(model, "stream_usage", False) is not None:
+        return kwargs
+    if "stream_usage" in given or "stream_options" in given or uses_responses(given):
+        return kwargs
+    return {**kwargs, "stream_usage": True}
 
 
 def _parameter(model: BaseChatModel) -> _Parameter | None:

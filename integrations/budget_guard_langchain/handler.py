@@ -27,8 +27,9 @@ from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
 from budget_guard_langchain.admission import hold_in_all
 from budget_guard_langchain.calls import Call, Calls, withdraw
-from budget_guard_langchain.errors import recast
+from budget_guard_langchain.errors import BudgetDowngrade, recast
 from budget_guard_langchain.scope import extra_sessions_of
+from budget_guard_langchain.stand_ins import StandIns
 from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
 from budget_guard_langchain.tools import ToolCost, ToolCosts
@@ -115,6 +116,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._tools = ToolCosts(tool_costs or {})
         self._asks = on_exceeded == "interrupt"
         self._calls = Calls()
+        self._stand_ins = StandIns()
         self._session = self.open_session(budget, run_id)
         self._threads = Threads(functools.partial(self.open_session, budget)) if scope == "thread" else None
 
@@ -204,12 +206,15 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._tools.saw(tool_names(params))
         call = model_call(serialized, prompt, metadata, params)
         steering = steering_of(params)
+        asked = self._stand_ins.asked_for(parent_run_id, call) if steering is None else call
         try:
-            holds = hold_in_all(self._sessions(metadata), call, steering, asks=self._asks)
-        except BaseException:
+            holds = hold_in_all(self._sessions(metadata), asked, takes=call.model, steering=steering, asks=self._asks)
+        except BaseException as error:
             withdraw(run_id)
             if batch is not None:  # which is started as a whole before any of it is sent
                 self._calls.release_batch(batch, "another call of the same batch was refused")
+            if isinstance(error, BudgetDowngrade):
+                self._stand_ins.expect(error.target, parent_run_id, asked)
             raise
         begun = Call(run_id, parent_run_id, holds, asked=call.model, steering=steering, batch=batch)
         self._calls.begin(begun, kwargs.get("options"), in_its_task=in_its_task)
@@ -230,7 +235,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if was_cached(response):
             call.release("the answer came out of a cache")
             return
-        usage, tier = usage_of(response), service_tier_of(response)
+        usage, tier = usage_of(response, hour_cache=call.hour_cache), service_tier_of(response)
         for hold in call.holds:
             hold.commit(usage, model=call.model, service_tier=tier)
 

@@ -6,8 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from decimal import Decimal
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -24,27 +23,28 @@ from langchain.agents.middleware.types import (
 )
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
-from budget_guard.money import UsdLike, cost_nano, format_usd, parse_usd
+from budget_guard.money import UsdLike, parse_usd
 from budget_guard.session import SessionHandle
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.errors import BudgetDowngrade
+from budget_guard_langchain.farewell import NO_MORE, farewell, words
 from budget_guard_langchain.handler import BudgetCallbackHandler
 from budget_guard_langchain.scope import extra_sessions, installing
 from budget_guard_langchain.state import BudgetState, Ceiling, CeilingKind
 from budget_guard_langchain.steered import How, steered
 from budget_guard_langchain.steering import name_of
+from budget_guard_langchain.steps import adrive, drive
 from budget_guard_langchain.wrap_up import wrapped_up
 
 ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
 """What to do with an agent whose budget is used up."""
 
-_NO_MORE = "Call no more tools."
 _T = TypeVar("_T")
 _ToolResult: TypeAlias = "ToolMessage | Command[Any]"
 _Steps: TypeAlias = "Generator[ModelRequest[Any], ModelResponse[Any], _T]"
@@ -151,14 +151,14 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
     ) -> ModelCallResult[ResponseT]:
-        return _drive(self._call(request), handler)
+        return drive(self._call(request), handler)
 
     async def awrap_model_call(
         self,
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
     ) -> ModelCallResult[ResponseT]:
-        return await _adrive(self._call(request), handler)
+        return await adrive(self._call(request), handler)
 
     def _call(self, request: ModelRequest[Any]) -> _Steps[ModelCallResult[Any]]:
         ceilings = [ceiling.session(request.state) for ceiling in self._ceilings]
@@ -173,38 +173,42 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
                 if self._exit_behavior == "error":
                     raise stop
                 if self._exit_behavior == "end" or not self._asked((own, *ceilings), stop):
-                    return self._noted(request.state, ModelResponse([_farewell(stop)]), {"jump_to": "end"})
+                    return self._noted(request.state, ModelResponse([farewell(stop)]), {"jump_to": "end"})
 
     def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> _Steps[ModelResponse[Any]]:
         """Make the call on the model and in the form that the budget leaves room for."""
-        spent = max(session.spent_fraction for session in sessions)
-        asked = name_of(request.model)
-        rungs = () if self._policy is None else self._policy.ladder(asked)
-        target = rungs[0] if rungs and self._policy is not None and spent >= self._policy.at else None
-        final = self._wrap_up_at is not None and spent >= self._wrap_up_at
-        switches = 0
+        target: str | None = None
+        final = False
+        if self._policy is not None or self._wrap_up_at is not None:
+            spent = max(session.spent_fraction for session in sessions)
+            final = self._wrap_up_at is not None and spent >= self._wrap_up_at
+            switches_itself = not isinstance(request.model, BaseChatModel)  # one with fallbacks
+            if self._policy is not None and spent >= self._policy.at and not switches_itself:
+                target = next(iter(self._policy.ladder(name_of(request.model))), None)
+        tried = {target}
         while True:
             try:
-                return (yield self._steered(request, asked, target, final))
+                return (yield self._steered(request, target, final))
             except BudgetDowngrade as signal:  # the handler knows better: it decides with the hold
-                switches += 1
-                if switches > len(rungs):
-                    raise
                 target = signal.target
+                if target in tried:
+                    raise
+                tried.add(target)
             except BudgetExceeded:
                 if final or self._wrap_up_at is None:
                     raise
                 final = True
 
-    def _steered(self, request: ModelRequest[Any], asked: str, target: str | None, final: bool) -> ModelRequest[Any]:
-        model, how = request.model, How(downgrade=self._policy, final=final)
+    def _steered(self, request: ModelRequest[Any], target: str | None, final: bool) -> ModelRequest[Any]:
+        asked, how = request.model, How(downgrade=self._policy, final=final)
         if target is not None:
             model = self._model(target)
-            how = replace(how, takes=frozenset({target}), stands_for=(asked, type(model) is type(request.model)))
-        request = request.override(model=model)
+            stands_for = (name_of(asked), type(model) is type(asked))
+            how = replace(how, takes=frozenset({target}), stands_for=stands_for)
+            request = request.override(model=model)
         if final:
             request = wrapped_up(request)
-        return request.override(model=steered(model, how))
+        return request.override(model=steered(request.model, how))
 
     def _model(self, name: str) -> BaseChatModel:
         if name not in self._models:
@@ -215,8 +219,8 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
         """Whether a human has raised the limit that stands in the way."""
         if isinstance(stop, BudgetRevoked):
             return False
-        refused = next((session for session in sessions if stop.scope == f"run:{session.id}"), sessions[0])
-        return ask_human(refused, stop)
+        refused = [session for session in sessions if stop.scope == f"run:{session.id}"]
+        return bool(refused) and ask_human(refused[0], stop)  # another's limits are not ours to raise
 
     def _noted(self, state: Any, response: ModelResponse[Any], update: dict[str, Any]) -> ModelCallResult[Any]:
         for ceiling in self._ceilings:
@@ -240,12 +244,12 @@ class _GuardsTools(BudgetMiddleware[Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _ToolResult]
     ) -> _ToolResult:
-        return _drive(self._tool_call(request), handler)
+        return drive(self._tool_call(request), handler)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_ToolResult]]
     ) -> _ToolResult:
-        return await _adrive(self._tool_call(request), handler)
+        return await adrive(self._tool_call(request), handler)
 
     def _tool_call(self, request: ToolCallRequest) -> Generator[ToolCallRequest, _ToolResult, _ToolResult]:
         with self._active([ceiling.session(request.state) for ceiling in self._ceilings]):
@@ -254,43 +258,13 @@ class _GuardsTools(BudgetMiddleware[Any, Any]):
             except (BudgetExceeded, BudgetRevoked) as stop:
                 call = request.tool_call
                 return ToolMessage(
-                    f"{_words(stop)} {_NO_MORE}", tool_call_id=call["id"], name=call["name"], status="error"
+                    f"{words(stop)} {NO_MORE}", tool_call_id=call["id"], name=call["name"], status="error"
                 )
 
 
 @functools.cache
 def _guarding_tools(cls: Any) -> Any:
     return type(cls.__name__, (_GuardsTools, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-
-
-def _drive(steps: Generator[Any, Any, _T], handler: Callable[[Any], Any]) -> _T:
-    """Have *handler* answer what *steps* ask for."""
-    try:
-        asked = next(steps)
-        while True:
-            try:
-                answer = handler(asked)
-            except BaseException as error:
-                asked = steps.throw(error)
-            else:
-                asked = steps.send(answer)
-    except StopIteration as done:
-        return cast(_T, done.value)
-
-
-async def _adrive(steps: Generator[Any, Any, _T], handler: Callable[[Any], Awaitable[Any]]) -> _T:
-    """As `_drive`."""
-    try:
-        asked = next(steps)
-        while True:
-            try:
-                answer = await handler(asked)
-            except BaseException as error:
-                asked = steps.throw(error)
-            else:
-                asked = steps.send(answer)
-    except StopIteration as done:
-        return cast(_T, done.value)
 
 
 def _as_budget(field: str, limit: UsdLike | Budget) -> Budget:
@@ -300,19 +274,3 @@ def _as_budget(field: str, limit: UsdLike | Budget) -> Budget:
 def _thread_of(runtime: Any) -> str | None:
     info = getattr(runtime, "execution_info", None)
     return getattr(info, "thread_id", None)
-
-
-def _farewell(stop: BudgetExceeded | BudgetRevoked) -> AIMessage:
-    stopped_by = stop.dimension if isinstance(stop, BudgetExceeded) else "revoked"
-    return AIMessage(
-        _words(stop), response_metadata={"budget_guard": {"stopped_by": stopped_by, "decision_id": stop.decision_id}}
-    )
-
-
-def _words(stop: BudgetExceeded | BudgetRevoked) -> str:
-    if isinstance(stop, BudgetRevoked):
-        return f"Stopped: {stop.scope} was cut off: {stop.reason}."
-    limit, actual = (
-        format_usd(cost_nano(figure)) if isinstance(figure, Decimal) else figure for figure in (stop.limit, stop.actual)
-    )
-    return f"Budget exceeded: {stop.dimension}={limit}, and {actual} is spent or held."

@@ -49,8 +49,11 @@ class _Copy(SteeredModel):
 def steered(model: BaseChatModel, how: How) -> BaseChatModel:
     """A copy of *model* whose calls are steered. It is of the model's own class for all who ask for that.
 
-    Other middleware looks at the class, to find out what a provider can do.
+    Other middleware looks at the class, to find out what a provider can do. What is steered already stays as it is,
+    and so does what is no chat model: one with fallbacks, or one that is bound to something.
     """
+    if not isinstance(model, BaseChatModel) or isinstance(model, SteeredModel):
+        return model
     copy = model.model_copy()
     vars(copy)[_HOW] = (model, how)
     object.__setattr__(copy, "__class__", _class_of_copies(type(model)))

@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 
 from budget_guard import Decision, DowngradePolicy, ModelCall
-from budget_guard_langchain.caps import with_cap
+from budget_guard_langchain.caps import with_cap, with_usage
 
 if TYPE_CHECKING:
     _Base = BaseChatModel
@@ -29,7 +29,7 @@ _KEY = "budget_guard_steering"
 class Steering:
     """One call: what its caller leaves to the budget, and what the budget's handlers decided."""
 
-    __slots__ = ("_can_cap", "_cap_set", "_downgrade", "_final", "_stands_for", "_takes", "cap", "model")
+    __slots__ = ("_can_cap", "_cap_set", "_downgrade", "_final", "_stands_for", "_takes", "cap", "decided", "model")
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class Steering:
         """
         self._can_cap, self._cap_set = can_cap, cap_set
         self._downgrade, self._takes, self._stands_for, self._final = downgrade, takes, stands_for, final
+        self.decided = False
+        """Whether any budget decided on it."""
         self.model: str | None = None
         """The model that was decided on, where it is not the one asked for."""
         self.cap: int | None = None
@@ -80,6 +82,7 @@ class Steering:
 
     def answer(self, decision: Decision) -> None:
         """Note what a handler decided. Where several do, the cheaper model and the lower cap hold for the call."""
+        self.decided = True
         if decision.name != decision.requested:
             self.model = decision.name
         cap = decision.output_cap
@@ -114,12 +117,14 @@ class SteeredModel(_Base):
         """The model that makes a call, and its arguments; without *steering*, those that are asked for."""
         raise NotImplementedError
 
-    def _decided(self, kwargs: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
+    def _decided(self, kwargs: dict[str, Any], *, stream: bool = False) -> tuple[BaseChatModel, dict[str, Any]]:
         steering: Steering | None = kwargs.pop(_KEY, None)
         model, kwargs = self._inner(steering, kwargs)
-        if steering is None or steering.cap is None:
+        if steering is None or not steering.decided:
             return model, kwargs
-        return with_cap(model, kwargs, steering.cap)
+        if steering.cap is not None:
+            model, kwargs = with_cap(model, kwargs, steering.cap)
+        return model, with_usage(model, kwargs) if stream else kwargs
 
     def _steered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**kwargs, _KEY: self._steer(kwargs)}
@@ -182,19 +187,19 @@ class SteeredModel(_Base):
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        model, kwargs = self._decided(kwargs)
+        model, kwargs = self._decided(kwargs, stream=True)
         yield from model._stream(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        model, kwargs = self._decided(kwargs)
+        model, kwargs = self._decided(kwargs, stream=True)
         async for chunk in model._astream(messages, stop=stop, run_manager=run_manager, **kwargs):
             yield chunk
 
 
 def name_of(model: BaseChatModel) -> str:
     """The name that a budget prices *model* by."""
-    params: Any = getattr(model, "_get_ls_params")()  # noqa: B009  LangChain's own way to ask, and no public one
-    name = params.get("ls_model_name")
+    params_of: Any = getattr(model, "_get_ls_params", dict)  # LangChain's own way to ask, and no public one
+    name = params_of().get("ls_model_name")
     return name if isinstance(name, str) and name else type(model).__name__

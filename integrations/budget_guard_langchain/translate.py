@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from pydantic import BaseModel
 
-from budget_guard import ModelCall, PriceTable, Prompt, UnknownPriceError, weigh
+from budget_guard import ModelCall, Prompt, weigh
 from budget_guard.model_names import provider_at
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -77,13 +79,14 @@ def model_call(
         name,
         weighed,
         provider,
-        _cap(name, provider, metadata, params),
+        _cap(name, metadata, params),
         False,
         _needs(weighed, tools=bool(tools), schema=schema is not None),
         params.get("service_tier"),
         max(_count(params.get("n")), _count(params.get("best_of"))),
         hosted,
         _agent(metadata),
+        _caches_for_an_hour(prompt, tools, params),
     )
 
 
@@ -111,18 +114,19 @@ def _provider(constructor: Fields, metadata: Fields) -> str | None:
     return provider if isinstance(provider, str) else None
 
 
-def _cap(name: str, provider: str | None, metadata: Fields, params: Fields) -> int | None:
+def _cap(name: str, metadata: Fields, params: Fields) -> int | None:
     """The output cap that the caller set. Where several names disagree, nobody knows which one is sent."""
     caps = [metadata.get("ls_max_tokens"), *(params.get(key) for key in _CAPS)]
     cap = max((cap for cap in caps if isinstance(cap, int) and cap > 0), default=None)
-    if cap is None or metadata.get("ls_provider") != "anthropic":
-        return cap
-    try:
-        # Anthropic wants a cap, so LangChain fills in the model's own: the caller has set none.
-        own = PriceTable.bundled().find(name, provider=provider).max_output
-    except UnknownPriceError:
-        return cap
-    return None if own is not None and cap >= own else cap
+    return None if params.get("_type") == "anthropic-chat" and cap == _filled_in(name) else cap
+
+
+@functools.lru_cache(maxsize=256)
+def _filled_in(model: str) -> int | None:
+    """The cap that LangChain sends for a Claude *model* whose caller set none, because Anthropic wants one."""
+    anthropic: Any = sys.modules.get("langchain_anthropic")  # it is loaded where one is called
+    cap: object = None if anthropic is None else anthropic.ChatAnthropic(model_name=model, api_key="none").max_tokens
+    return cap if isinstance(cap, int) else None
 
 
 def _count(value: object) -> int:
@@ -140,6 +144,16 @@ def _hosted(tool: object) -> str | None:
     if kind is None and len(given) == 1:
         kind = next(iter(given))  # Google's have no type, but a single key of their own
     return next((name for start, name in _HOSTED_TOOLS if isinstance(kind, str) and kind.startswith(start)), None)
+
+
+def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], params: Fields) -> bool:
+    """Whether the call asks the provider to keep a part of its input for an hour, as Claude can be asked to."""
+    parts: list[Any] = [params, *tools]
+    for message in () if isinstance(prompt, str) else prompt:
+        parts.append(message.additional_kwargs)
+        if not isinstance(message.content, str):
+            parts += message.content
+    return any(fields(fields(part).get("cache_control")).get("ttl") == "1h" for part in parts)
 
 
 def _schema(params: Fields) -> Any:

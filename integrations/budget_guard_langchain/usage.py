@@ -40,14 +40,23 @@ def service_tier_of(result: LLMResult) -> str | None:
     return tier if isinstance(tier, str) else None
 
 
-def usage_of(result: LLMResult) -> Usage | None:
-    """What the provider billed, in disjoint buckets; None where it did not say."""
+def usage_of(result: LLMResult, *, hour_cache: bool = False) -> Usage | None:
+    """What the provider billed, in disjoint buckets; None where it did not say.
+
+    Args:
+        result: The answer.
+        hour_cache: Whether input may have been cached for an hour. A stream does not say for how long it was.
+    """
     found = _usage_metadata(result)
     if not found:
         return _usage_of_text(fields(result.llm_output))
     details_in, details_out = fields(found.get("input_token_details")), fields(found.get("output_token_details"))
     read, write_1h = _detail(details_in, "cache_read"), _detail(details_in, "ephemeral_1h_input_tokens")
-    write_5m = _detail(details_in, "cache_creation") + _detail(details_in, "ephemeral_5m_input_tokens")
+    write_5m = _detail(details_in, "ephemeral_5m_input_tokens")
+    if hour_cache:
+        write_1h += _detail(details_in, "cache_creation")
+    else:
+        write_5m += _detail(details_in, "cache_creation")
     audio_in, audio_out = _detail(details_in, "audio"), _detail(details_out, "audio")
     reasoning = _detail(details_out, "reasoning")
     uses = _uses(result)

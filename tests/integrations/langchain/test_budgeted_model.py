@@ -12,6 +12,7 @@ pytest.importorskip("langchain_core")
 
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
@@ -24,6 +25,7 @@ from budget_guard.events import ModelDowngraded
 from budget_guard.integrations.langchain import (
     BudgetCallbackHandler,
     BudgetExceeded,
+    BudgetMiddleware,
     InvalidDowngradeError,
     budget_scope,
     budgeted_model,
@@ -103,6 +105,14 @@ def test_the_fraction_is_the_callers(lab: Lab, at: float) -> None:
 
 
 @surfaces
+def test_a_stream_is_booked_as_billed_where_langchain_would_not_ask_for_its_usage(lab: Lab, call: Any) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    model = budgeted_model(lab.chat(stream_usage=None), lab.chat(SMALL, stream_usage=None))
+    call(model, "hi", configured(handler))
+    agree(lab, handler)
+
+
+@surfaces
 def test_the_cheaper_model_is_called_where_the_dear_one_does_not_fit(lab: Lab, call: Any) -> None:
     lab.script(Reply(input_tokens=10, output_tokens=10))
     handler = BudgetCallbackHandler(Budget("$0.004"))
@@ -153,6 +163,8 @@ def test_without_a_budget_it_is_the_dear_model(lab: Lab) -> None:
     assert model.invoke("hi").content == "ok"
     assert lab.models == [BIG]
     assert lab.calls[0].max_output_tokens == 500
+    list(budgeted_model(lab.chat(stream_usage=None), lab.chat(SMALL)).stream("hi"))
+    assert "stream_options" not in lab.calls[1].body
 
 
 def test_it_brings_its_own_handler_and_minds_the_others_too(lab: Lab) -> None:
@@ -179,6 +191,14 @@ def test_of_several_budgets_the_one_that_switches_decides_for_all(lab: Lab) -> N
     assert lab.provider.bill_usd == spent[0].total
 
 
+def test_of_several_caps_the_lowest_is_sent(lab: Lab) -> None:
+    for order in (1, -1):
+        handlers = [BudgetCallbackHandler(Budget("$9.00", call_max_output_tokens=most)) for most in (40, 70)][::order]
+        model = budgeted_model(lab.chat(max_tokens=None), lab.chat(SMALL, max_tokens=None))
+        model.invoke("hi", configured(*handlers))
+        assert lab.calls[-1].max_output_tokens == 40
+
+
 def test_sixteen_threads_that_share_it_never_share_a_choice(lab: Lab) -> None:
     lab.script(Reply(input_tokens=5, output_tokens=5))
     model = pair(lab)
@@ -188,7 +208,7 @@ def test_sixteen_threads_that_share_it_never_share_a_choice(lab: Lab) -> None:
     def one(number: int) -> bool:
         handler = poor if number % 2 else rich
         answer = model.invoke("hi", configured(handler))
-        return answer.response_metadata["model_name"].startswith(SMALL) == (handler is poor)
+        return bool(answer.response_metadata["model_name"].startswith(SMALL) == (handler is poor))
 
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(one, range(200))) == [True] * 200
@@ -221,7 +241,6 @@ def test_tools_are_bound_to_whichever_model_is_called(lab: Lab, kind: str) -> No
         handler.session.carry_over(Amounts(cost=85_000_000))
     assert len(set(lab.models)) == 2
     assert all(call.body["tools"] and call.body["tool_choice"] for call in lab.calls)
-    assert {need for d in handler.session.decisions() for need in d.require().call.needs} == {"tools"}
 
 
 def test_tools_are_bound_in_the_form_of_each_provider(lab: Lab) -> None:
@@ -283,6 +302,28 @@ def test_inside_a_chain_it_is_one_call(lab: Lab) -> None:
     agree(lab, handler)
 
 
+@pytest.mark.parametrize("steered", [False, True], ids=["callback", "middleware"])
+@pytest.mark.parametrize("response_format", [None, Place], ids=["text", "structured"])
+def test_an_agent_can_be_made_with_it(lab: Lab, steered: bool, response_format: Any) -> None:
+    agents = pytest.importorskip("langchain.agents")
+    place = caller_of("Place", city="Rome")
+    lab.script(lambda request: Reply(text="Rome") if response_format is None else place)
+    handler = BudgetCallbackHandler(Budget("$0.10"))
+    handler.charge("before", "0.085")
+    middleware = [BudgetMiddleware(handler)] if steered else []
+    agent = agents.create_agent(
+        budgeted_model(lab.chat("gpt-4o", max_tokens=None, profile={}), lab.chat(SMALL, max_tokens=None, profile={})),
+        [lookup],
+        middleware=middleware,
+        response_format=response_format,
+    )
+    done = agent.invoke({"messages": [("user", "where?")]}, configured(handler))
+    assert "Rome" in done["messages"][-1].content
+    assert lab.models == [SMALL]
+    assert lab.calls[0].max_output_tokens == handler.session.decisions()[-1].output_cap is not None
+    agree_on_models(lab, handler)
+
+
 def test_one_inside_another_calls_its_dear_model(lab: Lab) -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"))
     nested = budgeted_model(pair(lab), lab.chat("gpt-4.1-nano"), handler=handler)
@@ -303,6 +344,20 @@ def test_the_cache_holds_answers_of_the_pair_and_costs_nothing(lab: Lab) -> None
     agree(lab, handler)
 
 
+def test_it_stands_in_the_dear_models_place_towards_callbacks(lab: Lab) -> None:
+    told: list[Any] = []
+
+    class Listens(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            told.append((serialized["kwargs"]["openai_api_base"], kwargs["tags"], kwargs["metadata"]["team"]))
+
+    primary = lab.chat(callbacks=[Listens()], tags=["ours"], metadata={"team": "a"})
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    budgeted_model(primary, lab.chat(SMALL), handler=handler).invoke("hi")
+    assert told == [(lab.provider.base_url, ["ours"], "a")]
+    agree(lab, handler)
+
+
 def test_it_waits_for_the_dear_models_rate_limiter(lab: Lab) -> None:
     class Limiter(InMemoryRateLimiter):
         asked = 0
@@ -318,8 +373,8 @@ def test_it_waits_for_the_dear_models_rate_limiter(lab: Lab) -> None:
 def test_a_model_that_cannot_stream_is_called_all_the_same(lab: Lab) -> None:
     class Whole(FakeListChatModel):
         model_name: str = "penny"
-        _stream = FakeListChatModel.__mro__[2]._stream  # as if it had none
-        _astream = FakeListChatModel.__mro__[2]._astream
+        _stream = BaseChatModel._stream  # as if it had none
+        _astream = BaseChatModel._astream
 
     prices = {"penny": {"input": 0, "output": 0, "requests": "0.01", "max_output": 100}}
     handler = BudgetCallbackHandler(Budget("$1.00"), pricing=prices)
@@ -362,7 +417,7 @@ def test_tokens_are_counted_as_the_dear_model_counts_them(lab: Lab) -> None:
 def test_it_takes_bare_chat_models_alone(lab: Lab) -> None:
     for models in ((lab.chat().bind(stop=["x"]), lab.chat(SMALL)), (lab.chat(), "gpt-4o-mini")):
         with pytest.raises(TypeError, match=r"is not a chat model: give the bare model, and bind tools to the result"):
-            budgeted_model(*models)  # type: ignore[arg-type]  # that is what is tested
+            budgeted_model(*models)
 
 
 def test_two_models_of_one_name_are_refused(lab: Lab) -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("langchain_tests")
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.unit_tests import ChatModelUnitTests
+from pydantic import SecretStr
 
 from budget_guard_langchain.model import BudgetedChatModel
 
@@ -23,6 +24,6 @@ class TestBudgetedModel(ChatModelUnitTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {
-            "primary": ChatOpenAI(model="gpt-4o", api_key="none"),
-            "cheaper": ChatOpenAI(model="gpt-4o-mini", api_key="none"),
+            "primary": ChatOpenAI(model="gpt-4o", api_key=SecretStr("none")),
+            "cheaper": ChatOpenAI(model="gpt-4o-mini", api_key=SecretStr("none")),
         }

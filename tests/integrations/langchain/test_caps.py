@@ -11,8 +11,9 @@ pytest.importorskip("langchain_core")
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_openai import AzureChatOpenAI
 from langchain_openai.chat_models.base import BaseChatOpenAI
+from pydantic import SecretStr
 
-from budget_guard_langchain.caps import can_cap, cap_set, with_cap
+from budget_guard_langchain.caps import can_cap, cap_set, with_cap, with_usage
 from tests.integrations.langchain.agents import Lab
 
 SENT = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "claude": "max_tokens"}
@@ -27,7 +28,7 @@ def sent_with(lab: Lab, model: Any, kwargs: dict[str, Any], cap: int) -> dict[st
     """The request's body of a call that is capped."""
     model, kwargs = with_cap(model, kwargs, cap)
     model.invoke("hi", **kwargs)
-    return lab.calls[-1].body
+    return dict(lab.calls[-1].body)
 
 
 @pytest.mark.parametrize("kind", SENT)
@@ -54,9 +55,10 @@ def test_a_cap_that_the_caller_set_is_known_wherever_it_set_it(lab: Lab, kind: s
 
 
 def test_what_claude_fills_in_by_itself_was_set_by_nobody(lab: Lab) -> None:
-    for model, filled in (("claude-haiku-4-5", 64_000), ("claude-unheard-of", 4_096)):
+    for model in ("claude-haiku-4-5", "claude-unheard-of"):
         claude = lab.claude(model, max_tokens=None)
-        assert (claude.max_tokens, cap_set(claude, {})) == (filled, None)
+        assert claude.max_tokens is not None
+        assert cap_set(claude, {}) is None
 
 
 def test_a_body_of_the_callers_own_can_be_capped_by_nobody_else(lab: Lab) -> None:
@@ -67,7 +69,8 @@ def test_a_body_of_the_callers_own_can_be_capped_by_nobody_else(lab: Lab) -> Non
 @pytest.mark.parametrize(("cap", "thinking"), [(9_000, 8_000), (8_000, 4_000), (2_048, 1_024)])
 def test_a_thinking_budget_is_cut_down_to_fit_under_the_cap(lab: Lab, cap: int, thinking: int) -> None:
     asked = {"type": "enabled", "budget_tokens": 8_000}
-    for options, kwargs in (({"thinking": asked}, {}), ({}, {"thinking": asked})):
+    given: list[tuple[dict[str, Any], dict[str, Any]]] = [({"thinking": asked}, {}), ({}, {"thinking": asked})]
+    for options, kwargs in given:
         claude = lab.claude(max_tokens=None, **options)
         body = sent_with(lab, claude, kwargs, cap)
         assert (body["max_tokens"], body["thinking"]["budget_tokens"]) == (cap, thinking)
@@ -82,13 +85,14 @@ def test_there_is_no_thinking_under_a_cap_that_is_too_low_for_any(lab: Lab) -> N
 
 
 def test_other_members_of_a_family_have_its_parameter() -> None:
-    azure = AzureChatOpenAI(azure_endpoint="https://x", api_key="none", api_version="2024-10-21", model="gpt-4o")
+    key = SecretStr("none")
+    azure = AzureChatOpenAI(azure_endpoint="https://x", api_key=key, api_version="2024-10-21", model="gpt-4o")
     assert with_cap(azure, {}, 7)[1] == {"max_completion_tokens": 7}
 
     class ChatOther(BaseChatOpenAI):
         """What DeepSeek's and xAI's classes are."""
 
-    other = ChatOther(model="deepseek-chat", api_key="none", max_tokens=9)
+    other = ChatOther(model="deepseek-chat", api_key=key, max_tokens=9)
     assert with_cap(other, {}, 7)[1] == {"max_tokens": 7}
     assert cap_set(other, {}) == 9
 
@@ -108,3 +112,29 @@ def test_a_model_of_an_unknown_class_is_sent_no_cap() -> None:
     model = FakeListChatModel(responses=["a"])
     assert (can_cap(model), cap_set(model, {})) == (False, None)
     assert with_cap(model, {"n": 1}, 7) == (model, {"n": 1})
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    ("options", "kwargs", "asked"),
+    [
+        ({"stream_usage": None}, {}, True),
+        ({"stream_usage": False}, {}, False),
+        ({"stream_usage": True}, {}, True),
+        ({"stream_usage": None}, {"stream_usage": False}, False),
+        ({"stream_usage": None, "model_kwargs": {"stream_options": {"include_obfuscation": True}}}, {}, False),
+    ],
+)
+def test_a_stream_asks_for_its_usage_unless_the_caller_spoke(
+    lab: Lab, options: dict[str, Any], kwargs: dict[str, Any], asked: bool
+) -> None:
+    model = lab.chat(**options)
+    list(model.stream("hi", **with_usage(model, kwargs)))
+    assert (lab.calls[0].body.get("stream_options") or {}).get("include_usage", False) is asked
+
+
+def test_where_usage_comes_by_itself_nothing_asks_for_it(lab: Lab) -> None:
+    for model in (lab.responses(stream_usage=None), lab.claude(), FakeListChatModel(responses=["a"])):
+        assert with_usage(model, {}) == {}

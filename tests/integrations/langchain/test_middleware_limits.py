@@ -18,7 +18,7 @@ from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware
 from budget_guard.testing import Reply
 from tests.integrations.langchain.agents import Lab, caller_of, configured, lookup
-from tests.integrations.langchain.test_middleware import LOOP, dimes, run, ways
+from tests.integrations.langchain.test_middleware import LOOP, dimes, pausing, run, ways
 
 
 def agent_of(lab: Lab, saver: Any = None, tools: Any = (lookup,), handler: Any = None, **options: Any) -> Any:
@@ -109,7 +109,7 @@ def test_what_a_failed_node_spent_is_known_all_the_same(lab: Lab) -> None:
     assert len(lab.calls) == 2
 
 
-@ways
+@pausing
 def test_a_human_can_raise_the_limit_that_stands_in_the_way(lab: Lab, asynchronous: bool) -> None:
     lab.script([LOOP, LOOP, LOOP, Reply(text="done")])
     handler, saver, config = dimes("$5.00"), InMemorySaver(), configured(thread_id="1")
@@ -148,11 +148,7 @@ def test_what_tools_spend_counts_for_the_run(lab: Lab, both: bool) -> None:
         """Ask another model."""
         return inner.invoke("think").text
 
-    lab.script(
-        lambda request: (
-            Reply(tool_calls=[type(LOOP.tool_calls[0])("think", {})]) if request.body.get("tools") else Reply()
-        )
-    )
+    lab.script(lambda request: caller_of("think") if request.body.get("tools") else Reply())
     handler = dimes("$50.00")
     agent = agent_of(lab, handler=handler, tools=[think], run_limit="$0.40", guard_tools=True)
     run(agent, configured(handler) if both else None)

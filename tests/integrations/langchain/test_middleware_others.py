@@ -18,9 +18,10 @@ from langchain.agents.middleware import (
 )
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 
 from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetDowngrade, BudgetExceeded, BudgetMiddleware
 from budget_guard.testing import ProviderRequest, Reply, ToolCall
 from tests.integrations.langchain.agents import BIG, SMALL, Lab, agree, caller_of, configured, lookup, outputs_in
 from tests.integrations.langchain.test_middleware import GO, LOOP, dimes, run, ways
@@ -81,6 +82,56 @@ def test_it_switches_under_a_fallback_to_its_own_cheaper_model(lab: Lab, asynchr
 
 
 @ways
+def test_two_budgets_of_one_agent_both_hold(lab: Lab, asynchronous: bool) -> None:
+    class Mine(BudgetMiddleware[Any, Any]):
+        """LangChain takes one middleware of a name."""
+
+    lab.script(LOOP)
+    both = dimes("$0.60"), dimes("$0.40")
+    middleware = [BudgetMiddleware(both[0]), Mine(both[1])]
+    run(create_agent(lab.chat("dime"), [lookup], middleware=middleware), asynchronous=asynchronous)
+    assert len(lab.calls) == 4
+    assert [str(handler.spent_usd) for handler in both] == ["0.4", "0.4"]
+    assert [handler.reserved_usd for handler in both] == [0, 0]
+
+
+def test_anothers_limits_are_not_for_a_human_to_raise_here(lab: Lab) -> None:
+    lab.script(LOOP)
+    other = dimes("$0.20")
+    middleware = BudgetMiddleware(dimes("$9.00"), exit_behavior="interrupt")
+    agent = create_agent(lab.chat("dime"), [lookup], middleware=[middleware], checkpointer=InMemorySaver())
+    ended = run(agent, configured(other, thread_id="1"))
+    assert ended["messages"][-1].content.startswith("Budget exceeded: max_cost_usd=$0.20")
+    assert len(lab.calls) == 2
+
+
+def test_a_switch_that_does_not_help_is_not_tried_again(lab: Lab) -> None:
+    class Insists(AgentMiddleware[Any, Any]):
+        """Has another budget that asks for the same cheaper model, whatever is called."""
+
+        tries = 0
+
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            self.tries += 1
+            raise BudgetDowngrade(model=BIG, target=SMALL, reason="it says so")
+
+    insists = Insists()
+    middleware = [BudgetMiddleware(Budget("$1.00"), downgrade_to=lab.chat(SMALL)), insists]
+    with pytest.raises(BudgetDowngrade, match="it says so"):
+        run(create_agent(lab.chat(BIG), middleware=middleware))
+    assert insists.tries == 2
+    assert lab.calls == []
+
+
+def test_a_model_with_fallbacks_of_its_own_is_left_to_them(lab: Lab) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00", downgrade=SMALL))
+    handler.charge("before", "0.85")
+    with_fallbacks: Any = lab.chat(BIG).with_fallbacks([lab.chat(SMALL)])
+    run(create_agent(with_fallbacks, middleware=[BudgetMiddleware(handler)]))
+    assert lab.models == [SMALL]
+
+
+@ways
 def test_the_models_of_tools_and_of_summaries_are_counted(lab: Lab, asynchronous: bool) -> None:
     inner = lab.responses(SMALL)
 
@@ -101,9 +152,9 @@ def test_the_models_of_tools_and_of_summaries_are_counted(lab: Lab, asynchronous
 
     lab.script(script)
     handler = BudgetCallbackHandler(Budget("$1.00"))
-    budget = BudgetMiddleware(handler, guard_tools=True)
     summaries = SummarizationMiddleware(model=lab.chat("gpt-4.1-nano"), trigger=("messages", 3), keep=("messages", 2))
-    agent = create_agent(lab.chat(BIG), [athink if asynchronous else think], middleware=[budget, summaries])
+    both: list[Any] = [BudgetMiddleware(handler, guard_tools=True), summaries]
+    agent = create_agent(lab.chat(BIG), [athink if asynchronous else think], middleware=both)
     run(agent, configured(handler), asynchronous=asynchronous)
     assert sorted(set(lab.models)) == sorted([BIG, SMALL, "gpt-4.1-nano"])
     assert lab.models.count(SMALL) == 2

@@ -140,7 +140,7 @@ def test_of_agents_in_sixteen_threads_none_calls_the_others_model(lab: Lab) -> N
 
     def one(number: int) -> bool:
         name = run(agents[number % 2])["messages"][-1].response_metadata["model_name"]
-        return name.startswith(SMALL) == bool(number % 2)
+        return bool(name.startswith(SMALL) == bool(number % 2))
 
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(one, range(200))) == [True] * 200
