@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from budget_guard import BudgetExceeded, ModelCall, Reservation, Session, ToolCall
+from budget_guard import BudgetExceeded, LedgerUnavailable, ModelCall, Reservation, Session, ToolCall
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.errors import BudgetDowngrade, recast
 from budget_guard_langchain.steering import Steering
@@ -38,9 +38,11 @@ def hold_in_all(
             holds.append(_hold(session, call, takes, steering, asks))
         for hold in holds:
             hold.forward()
-    except BaseException:
+    except BaseException as error:
         for hold in holds:
             hold.release("another budget refused the call")
+        if isinstance(error, LedgerUnavailable):
+            raise recast(error) from error  # it could not be noted that the call is sent, so it is not
         raise
     return tuple(holds)
 

@@ -51,6 +51,14 @@ class InvalidDowngradeError(budget_guard.InvalidDowngradeError, BudgetStop):
     """As `budget_guard.InvalidDowngradeError`, out of a run."""
 
 
+class ForeignRun(budget_guard.ForeignRun, BudgetStop):
+    """As `budget_guard.ForeignRun`, out of a run."""
+
+
+class LedgerUnavailable(budget_guard.LedgerUnavailable, BudgetStop):
+    """As `budget_guard.LedgerUnavailable`, out of a run."""
+
+
 class BudgetDowngrade(budget_guard.BudgetError, _ModelError, RuntimeError):
     """The signal that a call is to be made by a cheaper model, for a fallback to catch. Nothing was spent.
 
@@ -81,6 +89,8 @@ _RECAST: dict[type[budget_guard.BudgetError], type[budget_guard.BudgetError]] = 
     budget_guard.UnknownPriceError: UnknownPriceError,
     budget_guard.UnboundedCallError: UnboundedCallError,
     budget_guard.InvalidDowngradeError: InvalidDowngradeError,
+    budget_guard.ForeignRun: ForeignRun,
+    budget_guard.LedgerUnavailable: LedgerUnavailable,
 }
 
 

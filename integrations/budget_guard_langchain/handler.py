@@ -15,6 +15,7 @@ from langchain_core.outputs import LLMResult
 
 from budget_guard import (
     Budget,
+    BudgetAuthority,
     BudgetError,
     BudgetExceeded,
     DowngradePolicy,
@@ -22,6 +23,7 @@ from budget_guard import (
     Prompt,
     Session,
 )
+from budget_guard.authority import open_session
 from budget_guard.failure import never_billed
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
@@ -65,11 +67,17 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         downgrade_at: The fraction of the budget at which to switch.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         tool_costs: What tools cost a call, by name: dollars, or a function of the tool's result.
-        user: Whom to attribute the runs to, in the report.
-        key: The API key's name to attribute the runs to, in the report.
+        authority: Where the ceilings live that the runs share with others; none by default.
+        user: The user whose ceiling holds as well, or, without an authority, whom to name in the report.
+        key: The API key's name, likewise. Not the secret: it is logged.
+        team: The team, likewise.
+        feature: What to attribute the runs to, in the report.
         run_id: A name for the budget's scope; made up by default.
 
     Raises:
+        BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
+        ForeignRun: If *run_id* is another principal's.
+        LedgerUnavailable: If the authority's ledger cannot be reached.
         TypeError: If *budget* is no `Budget`.
         ValueError: If the arguments contradict each other, or a cost or price makes no sense.
         InvalidDowngradeError: If a downgrade target is unknown, or dearer than what it replaces.
@@ -90,8 +98,11 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         downgrade_at: float = 0.8,
         pricing: Mapping[str, PriceLike] | None = None,
         tool_costs: Mapping[str, ToolCost] | None = None,
+        authority: BudgetAuthority | None = None,
         user: str | None = None,
         key: str | None = None,
+        team: str | None = None,
+        feature: str | None = None,
         run_id: str | None = None,
     ) -> None:
         if not isinstance(budget, Budget):
@@ -109,22 +120,41 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             "on_exceeded": on_exceeded,
             "pricing": pricing,
             "tool_costs": tool_costs,
+            "authority": authority,
             "user": user,
             "key": key,
+            "team": team,
+            "feature": feature,
         }
         self._initial_budget = budget
         self._tools = ToolCosts(tool_costs or {})
         self._asks = on_exceeded == "interrupt"
         self._calls = Calls()
         self._stand_ins = StandIns()
-        self._session = self.open_session(budget, run_id)
-        self._threads = Threads(functools.partial(self.open_session, budget)) if scope == "thread" else None
+        self._session = self.open_session(budget, run_id, shared=True)
+        of_thread = functools.partial(self.open_session, budget, shared=True)
+        self._threads = Threads(of_thread) if scope == "thread" else None
 
-    def open_session(self, budget: Budget, run_id: str | None = None) -> Session:
-        """A session of *budget* with this handler's prices and tags."""
-        tags = {kind: self._settings[kind] for kind in ("user", "key") if self._settings[kind] is not None}
+    def open_session(self, budget: Budget, run_id: str | None = None, *, shared: bool = False) -> Session:
+        """A session of *budget* with this handler's prices and tags.
+
+        Args:
+            budget: What it may spend.
+            run_id: A name for it; made up by default.
+            shared: Whether it spends from the ceilings of the authority as well: one session of each call does.
+        """
+        settings = self._settings
         try:
-            return Session(budget, run_id=run_id, tags=tags, pricing=self._settings["pricing"])
+            return open_session(
+                settings["authority"] if shared else None,
+                budget,
+                run_id,
+                user=settings["user"],
+                key=settings["key"],
+                team=settings["team"],
+                feature=settings["feature"],
+                pricing=settings["pricing"],
+            )
         except BudgetError as error:
             raise recast(error) from error.__cause__
 
