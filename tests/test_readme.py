@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,15 @@ def run(page: Path) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "integrations")])
     environment["PYTHONIOENCODING"] = "utf-8"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "run_page.py"), str(page)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        env=environment,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tests" / "run_page.py"), str(page)],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+            env=environment,
+            cwd=folder,  # for the files that a page makes
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

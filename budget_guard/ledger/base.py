@@ -7,7 +7,7 @@ answers one question atomically over all scopes of a call: may this much be held
    hold is admitted; a refused one leaves no trace.
 2. Every verb is idempotent by the hold's id. The same id with the same parameters gets the same answer; with other
    parameters it is a `ReservationConflict`, and nothing changes. So it is where the id of a hold, of a charge or of an
-   adjustment is used for another of the three, or for a reserve that comes after a commit or release of the same id.
+   adjustment is used for another of the three, and where a hold's first reserve comes after its commit or release.
 3. What was spent is charged in full, whatever became of the hold: above it, after its release, after it expired, and
    where the ledger never heard of it. A release after a commit does nothing, and one that arrives before its own
    reserve keeps that from holding anything.
@@ -25,6 +25,7 @@ answers one question atomically over all scopes of a call: may this much be held
 Ids come from `budget_guard.hold_id`: they begin with the time at which they were made, and so sort by it.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
+Whoever writes a ledger inherits the tests of every rule from `budget_guard.testing.ledger_contract`.
 """
 
 from __future__ import annotations
@@ -175,15 +176,20 @@ class Ledger(Protocol):
 
         Raises:
             ReservationConflict: If the hold has expired or was released: the call must not be sent.
-            UnknownReservation: If no such hold is known.
+            StaleReservation: If the hold is not known, and older than what the ledger remembers.
+            UnknownReservation: If no such hold was ever made.
         """
         ...
 
     def extend(self, hold_id: str, ttl_s: float) -> bool:
         """Let an open hold expire *ttl_s* seconds from now; return whether it is still open.
 
+        A suspended hold is in flight again then.
+
         Raises:
-            UnknownReservation: If no such hold is known.
+            StaleReservation: If the hold is not known, and older than what the ledger remembers.
+            UnknownReservation: If no such hold was ever made.
+            ValueError: If *ttl_s* is out of range.
         """
         ...
 

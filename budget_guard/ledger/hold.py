@@ -9,7 +9,8 @@
                           ▼   └─time is up─► suspended ┤  (still counted: it may be billed)
                        expired ────────────────────────┘
 
-A committed hold stays committed. An uncertain one takes the actual amounts once, when they come.
+A committed hold stays committed. An uncertain one takes the actual amounts once, when they come. A suspended one that
+is extended is forwarded again; the call of one that is released or expired must not be sent.
 """
 
 from __future__ import annotations

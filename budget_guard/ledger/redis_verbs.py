@@ -19,7 +19,6 @@ from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import (
     HELD,
     MOST,
-    MOST_LIMIT,
     Balance,
     Refused,
     ReserveOutcome,
@@ -27,6 +26,7 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
+from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.redis_audit import differences
 from budget_guard.ledger.redis_courier import Doze, Flow, RedisCourier
@@ -77,8 +77,7 @@ class RedisVerbs:
         self._gather = max(1, min(_AT_ONCE, retain // 10))
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> Flow[None]:
-        if not all(limit is None or (type(limit) is int and 0 <= limit <= MOST_LIMIT) for limit in limits):
-            raise ValueError(f"{limits} must be whole numbers from 0 to {MOST_LIMIT}")
+        check_limits(limits)
         if window not in _WINDOWS:
             raise ValueError(f"window={window!r} of {scope} must be one of {', '.join(_WINDOWS)}")
         limited = "".join("0" if limit is None else "1" for limit in limits)
@@ -105,9 +104,9 @@ class RedisVerbs:
         ttl_s: float | None,
         suspend: bool,
     ) -> Flow[ReserveOutcome]:
-        _check_amounts(amounts)
-        if room is not None and room is not amounts:
-            _check_amounts(room)
+        amounts = checked_amounts(amounts)
+        if room is not None:
+            room = checked_amounts(room)
         ttl = _ttl(self._ttl_s if ttl_s is None else ttl_s)
         made_ms(hold_id)
         named, sweep = self._named(scopes), _SWEPT_AT_ONCE
@@ -168,7 +167,7 @@ class RedisVerbs:
         return bool(rest[0] == 1)
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Flow[Settled]:
-        _check_amounts(amounts)
+        amounts = checked_amounts(amounts)
         committed, charged, estimate, overdue = yield from self._settle(
             "commit", b"settled", hold_id, scopes, _listed(amounts), b"1" if uncertain else b"0"
         )
@@ -181,13 +180,13 @@ class RedisVerbs:
         return bool(released == 1)
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
-        _check_amounts(amounts)
+        amounts = checked_amounts(amounts)
         version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, _listed(amounts))
         yield from self._forget(overdue)
         return _refused(scopes, version, about, Amounts())
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:
-        _check_amounts(Amounts._make(map(abs, change)))
+        change = checked_amounts(change, -MOST)
         committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), _listed(change))
         yield from self._forget(overdue)
         return _counted(committed)
@@ -350,9 +349,9 @@ class RedisVerbs:
                 detail="fenced: Redis lost what it had confirmed (a failover, an older file, an empty store). Compare "
                 "its balances with what was really spent, adjust them, and call reopen()"
             )
-        if status == b"uncountable":
+        if status == b"damaged":
             return LedgerUnavailable(
-                detail=f"a counter of {', '.join(map(str, scopes))} is damaged, or beyond 64 bits; nothing was changed"
+                detail=f"the counters of {scopes[int(rest[0]) - 1]} are damaged, or beyond 64 bits; nothing was changed"
             )
         if status == b"another":
             return _another(hold_id, rest[0])
@@ -379,12 +378,7 @@ class RedisVerbs:
         raise AssertionError(status)
 
 
-_PROBLEMS = frozenset((b"missing", b"fenced", b"uncountable"))
-
-
-def _check_amounts(amounts: Amounts) -> None:
-    if not all(type(each) is int and 0 <= each <= MOST for each in amounts):
-        raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
+_PROBLEMS = frozenset((b"missing", b"fenced", b"damaged"))
 
 
 def _listed(numbers: Sequence[int]) -> bytes:
@@ -405,8 +399,7 @@ def _ttl(seconds: float) -> bytes:
     Raises:
         ValueError: If it is none.
     """
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"ttl_s={seconds!r} must be a number of seconds above 0")
+    check_ttl(seconds)
     return b"%d" % min(math.ceil(seconds * 1_000_000), MOST // 2)
 
 

@@ -34,7 +34,7 @@ class SqliteLedger:
         durable: Whether the disk itself has what is acknowledged. False is faster where the disk is slow, and a loss
             of power, unlike a killed process, may then take the last moments with it.
         hold_ttl_s: Seconds after which a hold expires where `reserve` does not say.
-        retain: How many settled holds to remember, so that a repeated verb gets the same answer; about 400 bytes each.
+        retain: How many settled holds to remember, so that a repeated verb gets the same answer; about 200 bytes each.
         busy_timeout_s: How long a verb waits, in real seconds, while another process writes.
 
     Raises:

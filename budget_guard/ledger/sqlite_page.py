@@ -10,6 +10,7 @@ from datetime import datetime
 from budget_guard.clock import SystemClock
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.ledger.base import MOST
+from budget_guard.ledger.checks import check_text
 from budget_guard.ledger.sqlite_rows import (
     INSERT_HOLD,
     INSERT_SCOPE,
@@ -55,9 +56,8 @@ class Page:
 
     def __init__(self, db: sqlite3.Connection, now: datetime) -> None:
         self._db = db
-        self._saved: Row = db.execute(
-            "SELECT version, seen_at, settled, forgotten, forgotten_ms FROM ledger"
-        ).fetchone()
+        row: Row = db.execute("SELECT version, settled, forgotten, forgotten_ms, seen_at FROM ledger").fetchone()
+        self._saved, seen_at = row[:4], row[4]
         self.version: int
         """Changes whenever room is given."""
         self.settled: int
@@ -66,7 +66,7 @@ class Page:
         """How many of these are forgotten."""
         self.forgotten_ms: int
         """When the youngest forgotten id was made."""
-        self.version, seen_at, self.settled, self.forgotten, self.forgotten_ms = self._saved
+        self.version, self.settled, self.forgotten, self.forgotten_ms = self._saved
         self.now: int = max(micros(now), seen_at)
         """The ledger's time, in microseconds since 1970."""
         self.time = _Time(moment(self.now))
@@ -110,10 +110,11 @@ class Page:
             self._db.executemany(INSERT_HOLD, made)
         if became:
             self._db.executemany(UPDATE_HOLD, became)
-        ledger = (self.version, self.now, self.settled, self.forgotten, self.forgotten_ms)
-        if changed or made or became or self.version != self._saved[0]:
+        ledger = (self.version, self.settled, self.forgotten, self.forgotten_ms)
+        if changed or made or became or ledger != self._saved:
             self._db.execute(
-                "UPDATE ledger SET version = ?, seen_at = ?, settled = ?, forgotten = ?, forgotten_ms = ?", ledger
+                "UPDATE ledger SET version = ?, settled = ?, forgotten = ?, forgotten_ms = ?, seen_at = ?",
+                (*ledger, self.now),
             )
             self._saved = ledger
 
@@ -121,6 +122,8 @@ class Page:
         """Those of *scope*, in its present window; None if it was never opened."""
         counters = self.scopes.get(scope)
         if counters is None:
+            for part in scope:
+                check_text("scope", part)
             row = self._db.execute(f"{SELECT_SCOPES} WHERE kind = ? AND id = ?", tuple(scope)).fetchone()
             if row is not None:
                 counters = self._keep(row)

@@ -6,7 +6,6 @@ The invariants I1 to I12 are those of the research on ledgers; `Violation` names
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,41 +16,11 @@ from budget_guard.ledger import Balance, Held, Ledger, Refused, Revoked, Settled
 from budget_guard.ledger.base import MOST_LIMIT
 from budget_guard.scope import Scope
 from budget_guard.window import Window, window_start
+from tests.ledger.call import Call
 
 
 class Violation(AssertionError):
     """An invariant does not hold."""
-
-
-@dataclass(eq=False)
-class Call:
-    """One client with one call, or one charge, or one adjustment."""
-
-    id: str
-    scopes: tuple[Scope, ...]
-    held: Amounts
-    suspend: bool = True
-    fails_open: bool = False
-    ttl_s: float = 25
-    state: str = "reserving"
-    deadline: float = 0
-    outbox: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
-    """What it has to tell the ledger yet; it survives a crash."""
-    billed: Amounts = NOTHING
-    """The provider's invoice, or what a charge or adjustment books."""
-    sent: bool = False
-    admitted: bool = False
-    """What the observer at the ledger saw, this and what follows."""
-    forwarded: bool = False
-    in_flight: bool = False
-    settled: bool = False
-    freed: bool = False
-    booked: Amounts | None = None
-    expires: float = 0
-    windows: dict[Scope, datetime | None] | None = None
-    """The window of each scope in which the ledger heard of it first; None before it did."""
-    unrecorded: bool = False
-    """Whether the ledger had forgotten it before its charge came."""
 
 
 class Observer:
@@ -113,7 +82,7 @@ class Observer:
             call.unrecorded, answer = True, error  # less than nothing would be left
         after = self.balances()
         getattr(self, f"saw_{verb}")(call, answer, after)
-        self.check_step(call, verb, arguments, before, after)
+        self.check_step(call, verb, before, after)
         self.check_counters(after)
         if self.verbs % 16 == 0:
             self.check_books()
@@ -228,8 +197,9 @@ class Observer:
 
     def balances(self) -> dict[Scope, Balance]:
         found = {balance.scope: balance for balance in self.ledger.balances(tuple(self.windows))}
+        now = self.clock.now()
         for scope, window in self.windows.items():
-            start, before = window_start(window, self.clock.now()), self.since[scope]
+            start, before = window_start(window, now), self.since[scope]
             self.since[scope] = start if start is None or before is None else max(start, before)
         for scope, balance in found.items():
             if balance.since != self.since[scope]:
@@ -249,7 +219,6 @@ class Observer:
         self,
         call: Call,
         verb: str,
-        arguments: tuple[Any, ...],
         before: dict[Scope, Balance],
         after: dict[Scope, Balance],
     ) -> None:

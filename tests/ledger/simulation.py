@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -21,7 +21,8 @@ from budget_guard.ledger import Held, Ledger
 from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.window import Window
-from tests.ledger.observer import Call, Observer
+from tests.ledger.call import Call
+from tests.ledger.observer import Observer
 
 RUNS = (Scope("run", "r1"), Scope("run", "r2"))
 USER, TEAM = Scope("user", "u"), Scope("team", "t")
@@ -30,6 +31,24 @@ PATIENCE_S = 12
 """How long a client waits for an answer before it asks again."""
 ENDS = ("done", "refused", "gone")
 """The states of a client that does no more. A late copy of a refused reserve may be admitted, and expires."""
+
+
+def live_through(make: Callable[[Clock], Ledger], seeds: Iterable[int], *, forgets: bool = False) -> int:
+    """Live through the histories of *seeds*, each with a ledger of its own; return how many verbs there were.
+
+    Raises:
+        AssertionError: If one breaks an invariant. It names the seed.
+    """
+    verbs = 0
+    for seed in seeds:
+        history = Simulation(make, seed, forgets=forgets)
+        try:
+            verbs += history.run()
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        finally:
+            history.ledger.close()
+    return verbs
 
 
 class Simulation:

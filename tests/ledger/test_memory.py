@@ -98,6 +98,27 @@ def test_memory_is_bounded_after_100_000_settled_holds() -> None:
     assert ledger.balances((RUN,))[0].committed == cost(202_000)
 
 
+def test_times_to_live_that_are_over_or_put_off_take_no_memory() -> None:
+    ledger = opened(retain=100)
+    for number in range(10_000):
+        ledger.reserve(nth(number), (RUN,), cost(3), cost(3), 600)
+        ledger.extend(nth(number), 900)
+        ledger.commit(nth(number), (RUN,), cost(2))
+    assert len(ledger._expiries) < 2_000
+
+
+def test_an_audit_names_what_is_wrong() -> None:
+    ledger = opened()
+    ledger.reserve(nth(0), (RUN,), cost(3), cost(3))
+    settle(ledger, 1)
+    assert ledger.audit() == []
+    counters = ledger._scopes[RUN]
+    counters.reserved, counters.committed, counters.open_holds = cost(4), cost(1), 2
+    wrong = ledger.audit()
+    assert [line.split(" is ")[0] for line in wrong] == ["run:r1: reserved", "run:r1: committed", "run:r1: open_holds"]
+    assert "Amounts(cost=4," in wrong[0] and "Amounts(cost=3," in wrong[0]
+
+
 async def waiting(ledger: Ledger, version: int) -> bool:
     return await ledger.aio.await_room(version, 60)
 

@@ -11,7 +11,7 @@ import pytest
 
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import UnknownReservation
-from budget_guard.ledger import MemoryLedger, ReserveOutcome, Settled
+from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled
 from budget_guard.ledger.base import HELD
 from budget_guard.ledger.counters import Counters
 from budget_guard.ledger.hold import Hold, Verb
@@ -165,6 +165,18 @@ def holds_again(
 
 
 @mutant(MemoryLedger, "reserve")
+def decides_anew_when_asked_again(
+    self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, *more: Any
+) -> ReserveOutcome:
+    found = self._find(scopes)
+    for counters in found if hold_id in self._holds else ():
+        blocking = counters.blocking(amounts)
+        if blocking is not None:
+            return self._refused(counters, blocking, found, amounts)
+    return reserve(self, hold_id, scopes, amounts, *more)
+
+
+@mutant(MemoryLedger, "reserve")
 def lets_the_revoked_in(self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], *more: Any) -> ReserveOutcome:
     revoked = {scope: self._scopes[scope].revoked for scope in scopes}
     for scope in scopes:
@@ -176,6 +188,18 @@ def lets_the_revoked_in(self: MemoryLedger, hold_id: str, scopes: Sequence[Scope
 
 
 reserve = MemoryLedger.reserve
+
+
+@mutant(MemoryLedger, "_refused")
+def keeps_what_it_held_before_it_refused(
+    self: MemoryLedger, counters: Counters, i: int, found: Sequence[Counters], room: Amounts
+) -> Refused:
+    for held in found[: found.index(counters)]:
+        held.hold(room)
+    return refused(self, counters, i, found, room)
+
+
+refused = MemoryLedger._refused
 
 
 @mutant(MemoryLedger, "commit")

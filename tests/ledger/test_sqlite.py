@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard import Session, Usage
+from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
     LedgerAmbiguous,
@@ -39,6 +40,7 @@ from budget_guard.ledger.sqlite_file import APPLICATION_ID
 from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
+from tests.builders import call, session
 from tests.ledger.machine import machine
 from tests.ledger.sqlite_worker import SHARED, scopes_of
 
@@ -272,6 +274,29 @@ def test_tasks_of_several_loops_and_threads_share_one_ledger(ledger: SqliteLedge
     assert 300 - 7 < spent <= 300
 
 
+def test_of_a_hundred_calls_of_one_run_exactly_as_many_pass_as_fit(ledger: SqliteLedger, path: Path) -> None:
+    elsewhere = SqliteLedger(path)
+    team = Scope("team", "t")
+    ledger.set_limits(team, Limits(cost=10**9))  # one dollar, for both runs together
+
+    async def one_call(run: Session) -> bool:
+        decision = await run.aauthorize(call())
+        if decision.reservation is None:
+            return False
+        await decision.reservation.aforward()
+        await decision.reservation.acommit(Usage())
+        return True
+
+    async def main() -> int:
+        runs = [session("$5.00", ledger=each, scopes=[team]) for each in (ledger, elsewhere)]
+        return sum(await asyncio.gather(*(one_call(runs[number % 2]) for number in range(100))))
+
+    assert asyncio.run(main()) == 10
+    (balance,) = ledger.balances((team,))
+    assert (balance.committed.cost, balance.reserved, balance.open_holds) == (10**9, NOTHING, 0)
+    elsewhere.close()
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_both_sides_of_a_fork_use_the_ledger(ledger: SqliteLedger) -> None:
@@ -376,7 +401,7 @@ def test_a_verb_that_fails_leaves_the_rest_of_its_batch_alone(
 ) -> None:
     spent, aio = spend(ledger, 10), ledger.aio
     stranger = Scope("user", "nobody")
-    wrong: Any = ("run", ["no", "text"])
+    wrong: Any = object()
     verbs: list[Callable[[], Awaitable[Any]]] = [
         lambda: aio.reserve(new_id(), BOTH, cost(1), cost(1)),
         lambda: aio.reserve(new_id(), (RUN, stranger), cost(1), cost(1)),
@@ -385,7 +410,9 @@ def test_a_verb_that_fails_leaves_the_rest_of_its_batch_alone(
         lambda: aio.forward(new_id()),
         lambda: aio.commit(new_id(), BOTH, cost(-1)),
         lambda: aio.reserve("no id", BOTH, cost(1), cost(1)),
-        lambda: aio.reserve(new_id(), (wrong,), cost(1), cost(1)),
+        lambda: aio.reserve(new_id(), (Scope("run", wrong),), cost(1), cost(1)),
+        lambda: aio.balances((Scope("user", 1),)),  # type: ignore[arg-type]  # what an untyped caller may do
+        lambda: aio.sweep(wrong),
         lambda: aio.balances((Scope("user", "\ud800"),)),
         lambda: aio.revoke(USER, "\ud800"),
         lambda: aio.reserve(new_id(), BOTH, cost(1), cost(1)),
@@ -393,8 +420,8 @@ def test_a_verb_that_fails_leaves_the_rest_of_its_batch_alone(
     answers = in_one_batch(ledger, other_process, verbs)
     kinds = [HELD if answer == HELD else type(answer) for answer in answers]
     assert kinds[:7] == [HELD, KeyError, Refused, ReservationConflict, UnknownReservation, ValueError, ValueError]
-    assert [issubclass(kind, (ValueError, TypeError)) for kind in kinds[7:10]] == [True] * 3  # type: ignore[arg-type]  # exceptions
-    assert kinds[10] is HELD
+    assert [issubclass(kind, (ValueError, TypeError)) for kind in kinds[7:12]] == [True] * 5  # type: ignore[arg-type]  # exceptions
+    assert kinds[12] is HELD
     assert [balance[2:5] for balance in ledger.balances(BOTH)] == [(cost(10), cost(2), 3)] * 2
 
 
@@ -441,6 +468,44 @@ def test_a_cancelled_caller_leaves_its_verb_to_be_performed(
 
     asyncio.run(main())
     assert committed(ledger) == [4, 4]
+
+
+class PatientClock(SystemClock):
+    """Real time in which a pause ends only when somebody ends it."""
+
+    def __init__(self) -> None:
+        self.woken: list[bool] = []
+
+    def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
+        self.woken.append(condition.wait_for(ready, 20))
+        return self.woken[-1]
+
+    async def wait_async(self, future: asyncio.Future[None], timeout: float) -> bool:
+        done, _ = await asyncio.wait({future}, timeout=20)
+        self.woken.append(bool(done))
+        return self.woken[-1]
+
+
+def test_whoever_waits_is_woken_at_once_by_room_made_in_the_same_process(path: Path) -> None:
+    clock = PatientClock()
+    ledger = SqliteLedger(path, clock=clock)
+    limit(ledger)
+    made = new_id()
+    ledger.reserve(made, BOTH, cost(1_000), None)
+    refused = ledger.reserve(new_id(), BOTH, cost(1), cost(1))
+    assert isinstance(refused, Refused)
+
+    async def both() -> list[Any]:
+        waiting = asyncio.create_task(ledger.aio.await_room(refused.version, 60))
+        blocking = asyncio.create_task(asyncio.to_thread(ledger.await_room, refused.version, 60))
+        await asyncio.sleep(0)
+        await ledger.aio.balances(BOTH)  # both have looked, or will see the release
+        await ledger.aio.release(made, BOTH)
+        return [await waiting, await blocking]
+
+    assert asyncio.run(both()) == [True, True]
+    assert clock.woken and all(clock.woken)
+    ledger.close()
 
 
 def test_whoever_waits_hears_of_room_made_by_another_process(ledger: SqliteLedger, path: Path) -> None:
@@ -510,21 +575,29 @@ def test_a_disk_that_is_full_or_read_only_is_unavailable_and_nothing_is_applied(
     ledger.close()
 
 
-def test_a_write_that_the_disk_refuses_at_the_commit_is_ambiguous(path: Path) -> None:
+@pytest.mark.parametrize("when", ["at the commit", "before"])
+def test_a_write_that_the_disk_refuses_is_ambiguous_only_at_the_commit(
+    path: Path, opened: list[sqlite3.Connection], when: str
+) -> None:
     resource = pytest.importorskip("resource")
     ledger = SqliteLedger(path)
     limit(ledger)
     spend(ledger, 3)
+    if when == "before":
+        opened[-1].execute("PRAGMA cache_size = 1")  # pages go out as soon as they are written
+    huge = Scope("run", "x" * 100_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
     try:
         with pytest.raises(LedgerUnavailable, match="I/O") as caught:
-            spend(ledger, 5)
+            ledger.set_limits(huge, Limits())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert isinstance(caught.value, LedgerAmbiguous)
-    assert committed(ledger) == [3, 3]
+    assert isinstance(caught.value, LedgerAmbiguous) is (when == "at the commit")
+    with pytest.raises(KeyError):
+        ledger.balances((huge,))
     spend(ledger, 5)
+    assert committed(ledger) == [8, 8]
     assert ledger.audit() == []
     ledger.close()
 
@@ -700,9 +773,11 @@ def test_sums_never_become_inexact(ledger: SqliteLedger, other_process: sqlite3.
 def test_the_file_itself_refuses_what_is_no_whole_number(
     ledger: SqliteLedger, other_process: sqlite3.Connection
 ) -> None:
-    for value in ("0.5", "9223372036854775807 + 1", "'x'", "NULL", "-1"):
-        with pytest.raises(sqlite3.IntegrityError):
-            other_process.execute(f"UPDATE scope SET committed_cost = {value}")
+    for column in ("committed_cost", "reserved_cost"):
+        for value in ("0.5", "9223372036854775807 + 1", "'x'", "NULL", "-1"):
+            if (column, value) != ("committed_cost", "-1"):
+                with pytest.raises(sqlite3.IntegrityError):
+                    other_process.execute(f"UPDATE scope SET {column} = {value}")
 
 
 @pytest.mark.parametrize("name", ["a'b\"c", "ä{}\n", "nul\0nul", "x" * 10_000, "", "run:1", "🙂"])
@@ -804,6 +879,19 @@ def test_settled_holds_beyond_the_retained_ones_are_forgotten_a_slice_at_a_time(
         ledger.commit(ids[0], BOTH, cost(2))
     assert ledger.charge(ids[-1], BOTH, cost(2)) is None
     assert ledger.commit(kept, BOTH, cost(1)).committed == cost(2_601)
+    ledger.close()
+
+
+def test_what_cost_nothing_is_forgotten_like_the_rest(path: Path) -> None:
+    ledger = SqliteLedger(path, retain=1)
+    limit(ledger)
+    first, second = new_id(), new_id()
+    for each in (first, second):
+        ledger.reserve(each, BOTH, cost(1), None)
+        ledger.release(each, BOTH)
+    for _ in range(2):
+        with pytest.raises(StaleReservation):
+            ledger.forward(first)
     ledger.close()
 
 

@@ -1,8 +1,8 @@
 -- Book what was spent without a hold. As `settle`.
 
-local scopes, number = find(FIRST)
+local scopes, problem = find(FIRST)
 if not scopes then
-  return missing(number)
+  return problem
 end
 local known = read_hold(HOLD)
 local wrong
@@ -13,9 +13,6 @@ else
 end
 if wrong then
   return wrong
-end
-if not countable(scopes) then
-  return answer('uncountable')
 end
 
 if not known then
@@ -28,4 +25,4 @@ if not known then
   move(scopes, own, split(amounts_given), nil, nil, 0)
 end
 wrote()
-return answer('booked', version, all_about(scopes), overdue())
+return answer('booked', text(version), all_about(scopes), overdue())

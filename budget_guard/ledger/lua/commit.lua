@@ -10,17 +10,15 @@ end
 if wrong then
   return wrong
 end
-local scopes, number = find(FIRST)
+local scopes, problem = find(FIRST)
 if not scopes then
-  return missing(number)
-end
-if not countable(scopes) then
-  return answer('uncountable')
+  return problem
 end
 
 local estimate = ARGV[10] == '1'
 local charged, uncertain = amounts_given, ARGV[10]
 local replaced = hold and hold.charged
+local changed = false
 if replaced and not estimate and not hold.uncertain and replaced ~= amounts_given then
   return answer('conflict', hold.scopes, replaced)
 end
@@ -31,14 +29,14 @@ else
     remember(scopes, 'commit', 'committed', amounts_given)
     hold = read_hold(HOLD)
   elseif hold.open then
-    settled()
+    settled(hold)
   end
   move(
     scopes, hold.periods, split(amounts_given), replaced and split(replaced), hold.open and split(hold.amounts),
     hold.open and -1 or 0
   )
   redis.call('HSET', HOLD, 'state', 'committed', 'charged', charged, 'uncertain', uncertain)
-  gave_room()
+  changed = true
 end
-wrote()
+wrote(changed)
 return answer('settled', redis.call('HMGET', scopes[1].key, unpack(COMMITTED)), charged, uncertain, overdue())

@@ -4,16 +4,16 @@
 -- ('' for the server's own), ARGV[2] and ARGV[3] are the epoch and the sequence that the caller saw last, ARGV[4] names
 -- a new epoch; the verb's own arguments follow from ARGV[5].
 --
--- A balance is a decimal string from end to end: it is compared as text and moved by HINCRBY, so it is exact where a
--- Lua number, which is a double, is not. Amounts of one verb are below 2^53 and may be subtracted from each other.
--- Redis does not roll back: a verb reads and checks everything before its first write.
+-- A balance is a decimal string, and only HINCRBY moves it: a Lua number is a double and would lose what is beyond 2^53.
+-- It is compared with nothing but amounts, which are below 2^53: so the comparison is exact, however the balance is
+-- rounded. Redis does not roll back: a verb reads and checks everything before its first write.
 
 local DIMENSIONS = 6
 local LIMIT = {'l0', 'l1', 'l2', 'l3', 'l4', 'l5'}
 local COMMITTED = {'c0', 'c1', 'c2', 'c3', 'c4', 'c5'}
 local ARCHIVED = {'x0', 'x1', 'x2', 'x3', 'x4', 'x5'}
 local AVAILABLE = {'a0', 'a1', 'a2', 'a3', 'a4', 'a5'} -- limit (0 where there is none) - committed - reserved
-local LOWEST = '4000000000000000000' -- further below nothing no balance goes: HINCRBY cannot fail then
+local LOWEST = -4e18 -- further below nothing no balance goes: HINCRBY, which has 64 bits, cannot fail then
 
 local function text(number)
   return string.format('%.0f', number)
@@ -31,7 +31,7 @@ end
 -- `reopen` says so.
 local tenant = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'fenced', 'version', 'forgotten')
 local epoch, sequence, fenced = tenant[1], tonumber(tenant[2] or '0'), tenant[3]
-local version, forgotten = tenant[4] or '0', tonumber(tenant[5] or '-1')
+local version, forgotten = tonumber(tenant[4] or '0'), tonumber(tenant[5] or '-1')
 
 local function generation(name)
   return name and tonumber(string.match(name, '^%d+')) or 0
@@ -59,13 +59,13 @@ local function answer(...)
   return {epoch, text(sequence), fenced or '', ...}
 end
 
--- Note that something was written, also where it was a repetition: WAIT then waits for the first time as well.
-local function wrote()
-  sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
-end
-
-local function gave_room()
-  redis.call('HINCRBY', KEYS[1], 'version', 1)
+-- Note what was written, also where it was a repetition: WAIT then waits for the first time as well.
+local function wrote(gave_room)
+  sequence = sequence + 1
+  if gave_room then
+    version = version + 1
+  end
+  redis.call('HSET', KEYS[1], 'sequence', text(sequence), 'version', text(version))
 end
 
 -- Amounts and periods are kept as 'n,n,n'.
@@ -79,17 +79,6 @@ end
 
 local function minus(amount) -- HINCRBY takes no '-0'
   return amount == '0' and amount or '-' .. amount
-end
-
--- Whether the balance a is less than b, which is never negative.
-local function less(a, b)
-  if string.byte(a) == 45 then
-    return true
-  end
-  if #a ~= #b then
-    return #a < #b
-  end
-  return a < b
 end
 
 local function month_start(day) -- days since 1970 began
@@ -135,23 +124,27 @@ local function roll(scope)
   local start, finish = window_now(fields[1])
   redis.call('HSET', scope.key, 'starts', start, 'ends', finish)
   for d = 1, DIMENSIONS do
-    scope.available[d] = fields[d + 1] or '0'
-    redis.call('HSET', scope.key, AVAILABLE[d], scope.available[d])
+    scope[d] = tonumber(fields[d + 1] or '0')
+    redis.call('HSET', scope.key, AVAILABLE[d], fields[d + 1] or '0')
   end
 end
 
--- The scopes whose keys begin at KEYS[first], in their present windows; nil and the number of one that is missing.
+-- The scopes whose keys are KEYS[first] to KEYS[last], in their present windows, each with what is available in every
+-- dimension, to compare. If one is missing, lost or damaged, nil and what to answer.
 local function find(first, last)
   local found = {}
   for i = first, last or #KEYS do
     local fields = redis.call('HMGET', KEYS[i], 'limited', 'period', 'ends', 'revoked', unpack(AVAILABLE))
     if not fields[1] then
-      return nil, i - first + 1
+      return nil, answer(fenced and 'fenced' or 'missing', i - first + 1)
     end
     local scope = {key = KEYS[i], limited = fields[1], period = fields[2], ends = fields[3], revoked = fields[4]}
-    scope.available = {unpack(fields, 5)}
     for d = 1, DIMENSIONS do
-      scope.available[d] = scope.available[d] or '0'
+      local available = tonumber(fields[4 + d] or '0')
+      if not available or available < LOWEST then
+        return nil, answer('damaged', i - first + 1)
+      end
+      scope[d] = available
     end
     found[#found + 1] = scope
   end
@@ -159,11 +152,6 @@ local function find(first, last)
     roll(scope)
   end
   return found
-end
-
--- Where a scope is missing: never opened, or lost with the store's tail.
-local function missing(number)
-  return answer(fenced and 'fenced' or 'missing', number)
 end
 
 local function periods(scopes)
@@ -233,19 +221,6 @@ local function doubt(id)
     return answer('early', text(now))
   end
   return nil
-end
-
--- Whether every balance can be moved by any amount: it is a whole number, and not too far below nothing.
-local function countable(scopes)
-  for _, scope in ipairs(scopes) do
-    for d = 1, DIMENSIONS do
-      local sign, digits = string.match(scope.available[d], '^(%-?)(%d+)$')
-      if not sign or (sign == '-' and not less(digits, LOWEST)) then
-        return false
-      end
-    end
-  end
-  return true
 end
 
 -- Move the counters of the scopes whose present window is the hold's: book `spent` in the place of `replaced`, and

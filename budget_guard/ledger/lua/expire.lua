@@ -2,16 +2,14 @@
 -- ARGV: for every hold its id and the number of its scopes.
 
 local OPEN, SUSPENDED, SETTLED = KEYS[2], KEYS[3], KEYS[4]
-redis.call('ZCARD', SUSPENDED)
-redis.call('LLEN', SETTLED)
-local expired, at = 0, 5
+local expired, freed, at = 0, false, 5
 for argument = 5, #ARGV, 2 do
   local id, many = ARGV[argument], tonumber(ARGV[argument + 1])
   local hold = read_hold(KEYS[at])
   local scopes = find(at + 1, at + many)
   at = at + 1 + many
   local expires = redis.call('ZSCORE', OPEN, id)
-  if hold and expires and tonumber(expires) <= now and scopes and countable(scopes) then
+  if hold and expires and tonumber(expires) <= now and scopes then
     expired = expired + 1
     redis.call('ZREM', OPEN, id)
     if hold.state == 'forwarded' and hold.suspend then
@@ -21,9 +19,9 @@ for argument = 5, #ARGV, 2 do
       redis.call('HSET', hold.key, 'state', 'expired')
       redis.call('RPUSH', SETTLED, id)
       move(scopes, hold.periods, nil, nil, split(hold.amounts), -1)
-      gave_room()
+      freed = true
     end
   end
 end
-wrote()
+wrote(freed)
 return answer('expired', expired)

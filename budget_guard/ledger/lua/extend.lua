@@ -2,8 +2,6 @@
 
 local OPEN, SUSPENDED = KEYS[2], KEYS[3]
 local id = ARGV[5]
-redis.call('ZCARD', OPEN)
-redis.call('ZCARD', SUSPENDED)
 local hold = read_hold(KEYS[4])
 if not hold then
   return doubt(id) or answer('unknown')

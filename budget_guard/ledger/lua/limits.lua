@@ -8,12 +8,13 @@ local before = redis.call('HMGET', SCOPE, 'owner', 'window', unpack(LIMIT))
 if before[1] and before[1] ~= owner then
   return answer('foreign')
 end
-local scope = {available = {}}
+local scope = {}
 if before[2] then
-  scope = find(3, 3)[1]
-  if not countable({scope}) then
-    return answer('uncountable')
+  local scopes, problem = find(3, 3)
+  if not scopes then
+    return problem
   end
+  scope = scopes[1]
 end
 
 redis.call('SADD', KEYS[2], name)
@@ -26,7 +27,7 @@ end
 for d = 1, DIMENSIONS do
   local old = before[d + 2] or '0'
   -- in the order that stays nearer to nothing
-  if string.byte(scope.available[d] or '0') == 45 then
+  if (scope[d] or 0) < 0 then
     redis.call('HINCRBY', SCOPE, AVAILABLE[d], limits[d])
     redis.call('HINCRBY', SCOPE, AVAILABLE[d], minus(old))
   else
@@ -35,6 +36,5 @@ for d = 1, DIMENSIONS do
   end
   redis.call('HSET', SCOPE, LIMIT[d], limits[d])
 end
-gave_room()
-wrote()
+wrote(true)
 return answer('set')

@@ -10,12 +10,9 @@ end
 if wrong then
   return wrong
 end
-local scopes, number = find(FIRST)
+local scopes, problem = find(FIRST)
 if not scopes then
-  return missing(number)
-end
-if not countable(scopes) then
-  return answer('uncountable')
+  return problem
 end
 
 local released = 0
@@ -23,10 +20,9 @@ if not hold then
   remember(scopes, 'release', 'released', '0,0,0,0,0,0') -- keeps its own reserve, which comes later, from holding anything
 elseif hold.open then
   released = 1
-  settled()
+  settled(hold)
   move(scopes, hold.periods, nil, nil, split(hold.amounts), -1)
   redis.call('HSET', HOLD, 'state', 'released')
-  gave_room()
 end
-wrote()
+wrote(released == 1)
 return answer('released', released, overdue())

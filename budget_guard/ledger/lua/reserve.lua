@@ -25,9 +25,9 @@ local due = redis.call('ZRANGEBYSCORE', OPEN, '-inf', text(now), 'LIMIT', 0, ARG
 if #due > 0 then
   return answer('due', due)
 end
-local scopes, number = find(FIRST)
+local scopes, problem = find(FIRST)
 if not scopes then
-  return missing(number)
+  return problem
 end
 for i, scope in ipairs(scopes) do
   if scope.revoked then
@@ -38,14 +38,11 @@ if ARGV[8] ~= '' then
   local room = split(ARGV[8])
   for _, scope in ipairs(scopes) do
     for d = 1, DIMENSIONS do
-      if string.byte(scope.limited, d) == 49 and less(scope.available[d], room[d]) then
-        return answer('refused', version, all_about(scopes))
+      if string.byte(scope.limited, d) == 49 and scope[d] < tonumber(room[d]) then
+        return answer('refused', text(version), all_about(scopes))
       end
     end
   end
-end
-if not countable(scopes) then
-  return answer('uncountable')
 end
 
 local amounts = split(amounts_given)

@@ -7,6 +7,5 @@ end
 if redis.call('HSETNX', KEYS[3], 'revoked', ARGV[6]) == 1 then
   redis.call('HSET', KEYS[3], 'revoked_at', text(now))
 end
-gave_room() -- whoever waits shall hear of it
-wrote()
+wrote(true) -- whoever waits shall hear of it
 return answer('revoked')

@@ -7,24 +7,24 @@ local OPEN, SUSPENDED, SETTLED, HOLD, FIRST = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, scopes_named, amounts_given = ARGV[5], ARGV[6], ARGV[7]
 local RETAIN, GATHER = tonumber(ARGV[8]), tonumber(ARGV[9])
 
--- Read so that a key of another type fails before the first write.
-redis.call('ZCARD', OPEN)
-redis.call('ZCARD', SUSPENDED)
-local settled_before = redis.call('LLEN', SETTLED)
+redis.call('LLEN', SETTLED) -- fails before the first write if it is something else
+local many_settled = 0
 
--- The ids that the caller shall have forgotten now.
-local function overdue()
-  local length = redis.call('LLEN', SETTLED)
-  if length == settled_before or length < RETAIN + GATHER then
-    return {}
+-- Note that a hold is settled now, or something that never was one. The first write of all.
+local function settled(hold)
+  if hold then
+    redis.call('ZREM', hold.state == 'suspended' and SUSPENDED or OPEN, id)
   end
-  return redis.call('LRANGE', SETTLED, 0, math.min(length - RETAIN, 200) - 1)
+  many_settled = redis.call('RPUSH', SETTLED, id)
 end
 
-local function settled()
-  redis.call('ZREM', OPEN, id)
-  redis.call('ZREM', SUSPENDED, id)
-  redis.call('RPUSH', SETTLED, id)
+-- The ids that the caller shall have forgotten now: one caller of as many as are let gather, not all of them at once.
+local function overdue()
+  local many = many_settled - RETAIN
+  if many <= 0 or many % GATHER ~= 0 then
+    return {}
+  end
+  return redis.call('LRANGE', SETTLED, 0, math.min(many, 200) - 1)
 end
 
 -- What keeps a record from being the hold that the caller means; nil if nothing does.

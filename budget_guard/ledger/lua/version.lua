@@ -1,3 +1,3 @@
 -- What changes whenever room is given. KEYS: tenant.
 
-return answer('version', version)
+return answer('version', text(version))

@@ -111,6 +111,16 @@ class ExpiryRules(LedgerFixtures):
         assert [each.since for each in ledger.suspended()] == [clock.now()]
         assert figures(ledger, RUN) == (0, 60, 1)
 
+    def test_a_hold_that_is_extended_twice_at_once_expires_once(
+        self, ledger: Ledger, ids: Ids, clock: FakeClock
+    ) -> None:
+        hold(ledger, ids("h"), sent=True)
+        for _ in range(2):
+            assert ledger.extend(ids("h"), TTL_S) is True
+        clock.advance(TTL_S)
+        assert (ledger.sweep(), ledger.sweep()) == (1, 0)
+        assert figures(ledger, RUN) == (0, 60, 1)
+
     @pytest.mark.parametrize("end", ["commit", "release", "expire"])
     def test_what_is_settled_cannot_be_extended_and_does_not_expire(
         self, ledger: Ledger, ids: Ids, clock: FakeClock, end: str

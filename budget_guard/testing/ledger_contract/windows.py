@@ -123,6 +123,16 @@ class WindowRules(LedgerFixtures):
             ledger.adjust(ids("a"), TEAM, Amounts(cost=-1), "credit note")
         spend(ledger, ids, "today", 30, (TEAM,))
         assert ledger.adjust(ids("a"), TEAM, Amounts(cost=-1), "credit note") == cost(29)
+        assert figures(ledger, TEAM) == (29, 0, 0)
+
+    def test_what_is_spent_without_a_hold_is_booked_in_the_present_window(
+        self, ledger: Ledger, ids: Ids, clock: FakeClock
+    ) -> None:
+        ledger.set_limits(TEAM, Limits(cost=100), "day")
+        clock.advance(A_DAY)
+        ledger.charge(ids("charge"), (TEAM,), cost(5))
+        ledger.commit(ids("lost"), (TEAM,), cost(7))
+        assert figures(ledger, TEAM) == (12, 0, 0)
 
     def test_a_window_that_began_stays_when_the_clock_is_set_back(
         self, ledger: Ledger, ids: Ids, clock: FakeClock
@@ -150,6 +160,15 @@ class WindowRules(LedgerFixtures):
         ledger.commit(ids("open"), (TEAM,), cost(50))
         assert figures(ledger, TEAM) == (70, 0, 0)
         clock.advance(23 * 3_600)
+        assert figures(ledger, TEAM) == (0, 0, 0)
+
+    def test_a_window_that_has_ended_is_over_when_another_one_is_set(
+        self, ledger: Ledger, ids: Ids, clock: FakeClock
+    ) -> None:
+        ledger.set_limits(TEAM, Limits(cost=100), "day")
+        spend(ledger, ids, "h", 60, (TEAM,))
+        clock.advance(A_DAY)
+        ledger.set_limits(TEAM, Limits(cost=100), "hour")
         assert figures(ledger, TEAM) == (0, 0, 0)
 
     def test_a_scope_may_be_given_its_first_window_while_holds_are_open(
