@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
+from budget_guard.clock import Clock, SystemClock
 from budget_guard.dimension import Limits
 from budget_guard.hold_id import hold_id
 from budget_guard.ledger import Ledger
@@ -19,7 +17,6 @@ from budget_guard.ledger.redis import RedisLedger
 from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import LedgerContract, cost
-from budget_guard.window import Window, window_start
 from tests.ledger.machine import machine
 from tests.ledger.redis_server import RedisServer, needs_redis_server
 
