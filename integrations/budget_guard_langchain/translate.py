@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from pydantic import BaseModel
 
 from budget_guard import ModelCall, Prompt, weigh
 from budget_guard.model_names import provider_at
@@ -159,10 +158,9 @@ def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], p
 def _schema(params: Fields) -> Any:
     for key in ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format"):
         schema = params.get(key)
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
-            return schema.model_json_schema()
+        to_json = getattr(schema, "model_json_schema", None)  # of a class of pydantic's
         if schema:
-            return schema
+            return schema if to_json is None else to_json()
     return None
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from budget_guard import Allowance, Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, UnboundedCallError
 from budget_guard.testing import DEFAULT_RATES, LocalProvider, Rates, Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, SURFACES, Lab, agree, configured
 
 models = pytest.mark.parametrize("model_of", MODELS.values(), ids=MODELS)
@@ -51,8 +52,8 @@ def test_tokens_written_to_a_cache_are_billed_by_their_lifetime(lab: Lab, lifeti
 @pytest.mark.parametrize("where", ["message", "system", "tool", "call"])
 def test_the_price_of_an_hour_in_a_cache_is_held_only_where_it_is_asked_for(lab: Lab, where: str) -> None:
     def held(ttl: str) -> int:
-        hour = {"cache_control": {"type": "ephemeral", "ttl": ttl}}
-        text = [{"type": "text", "text": LONG, **(hour if where in ("message", "system") else {})}]
+        hour: dict[str, Any] = {"cache_control": {"type": "ephemeral", "ttl": ttl}}
+        text: list[Any] = [{"type": "text", "text": LONG, **(hour if where in ("message", "system") else {})}]
         message = SystemMessage(content=text) if where == "system" else HumanMessage(content=text)
         tool = {
             "name": "look",
@@ -157,7 +158,7 @@ def test_a_hosted_tool_without_an_allowance_is_refused(lab: Lab, kind: str) -> N
     tool = {"type": "web_search"} if kind == "responses" else {"type": "web_search_20250305", "name": "web_search"}
     handler = BudgetCallbackHandler(Budget("$1.00"))
     with pytest.raises(UnboundedCallError, match="web_search"):
-        MODELS[kind](lab).bind_tools([tool]).invoke("hi", configured(handler))  # type: ignore[attr-defined]
+        MODELS[kind](lab).bind_tools([tool]).invoke("hi", configured(handler))
     assert lab.calls == []
 
 
@@ -279,13 +280,13 @@ def test_a_text_model_is_held_and_booked_as_an_estimate_where_it_says_nothing(su
     with pytest.raises(BudgetExceeded):
         TEXT_SURFACES[surface](model, "hi", configured(handler))
     assert len(model.asked) == 3
-    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, 0) == (Decimal("0.30"), 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, ZERO) == (Decimal("0.30"), ZERO)
 
 
 @pytest.mark.parametrize("surface", ["batch", "abatch"])
 def test_a_batch_of_texts_is_sent_whole_or_not_at_all(surface: str) -> None:
     handler = BudgetCallbackHandler(Budget("$0.30"), pricing=PRICES)
-    model = Parrot(asked=[])
+    model: Any = Parrot(asked=[])
     texts = ["a", "b", "c", "d"]
     with pytest.raises(BudgetExceeded):
         if surface == "batch":
@@ -293,7 +294,7 @@ def test_a_batch_of_texts_is_sent_whole_or_not_at_all(surface: str) -> None:
         else:
             SURFACES["ainvoke"](_Batch(model, texts), None, configured(handler))
     assert model.asked == []
-    assert (handler.spent_usd, handler.reserved_usd) == (0, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (ZERO, ZERO)
 
 
 class _Batch:
