@@ -104,13 +104,14 @@ def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
 
 
 def _provider(constructor: Fields, metadata: Fields) -> str | None:
-    """Who is called: the one at the client's address, where it was given one, or the class's own provider."""
-    for key in _ADDRESSES:
-        address = constructor.get(key)
-        if isinstance(address, str) and address:
-            return provider_at(address)
-    provider = metadata.get("ls_provider")
-    return provider if isinstance(provider, str) else None
+    """Who is called: the one at the client's address where that is known, else the class's own provider."""
+    address = next((constructor[key] for key in _ADDRESSES if constructor.get(key)), None)
+    at = provider_at(address) if isinstance(address, str) else None
+    own = metadata.get("ls_provider")
+    if at is not None or not isinstance(own, str):
+        return at
+    # Others speak these two's language: behind an address of their own, the model's name has to say who it is.
+    return None if address is not None and own in ("openai", "anthropic") else own
 
 
 def _cap(name: str, metadata: Fields, params: Fields) -> int | None:

@@ -19,7 +19,12 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from pydantic import BaseModel
 
 from budget_guard import Allowance, Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, UnboundedCallError
+from budget_guard.integrations.langchain import (
+    BudgetCallbackHandler,
+    BudgetExceeded,
+    UnboundedCallError,
+    UnknownPriceError,
+)
 from budget_guard.testing import DEFAULT_RATES, LocalProvider, Rates, Reply
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, SURFACES, Lab, agree, configured
@@ -317,6 +322,26 @@ def test_the_usage_of_a_text_model_is_read_from_its_output() -> None:
     assert handler.reserved_usd == 0
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_texts_that_are_sent_in_one_request_are_billed_once(told: bool) -> None:
+    """LangChain tells their usage with the first of them, and nothing with the others."""
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    params, run_ids = {"model_name": "gpt-4o", "max_tokens": 100}, [uuid4() for _ in range(3)]
+    for run_id in run_ids:
+        handler.on_llm_start({}, ["hi"], run_id=run_id, invocation_params=params, batch_size=3)
+    held = handler.reserved_usd
+    usage = {"prompt_tokens": 30, "completion_tokens": 60} if told else {}
+    generations = [[Generation(text="ok")] for _ in run_ids]
+    result = LLMResult(generations=generations, llm_output={"token_usage": usage})
+    for run_id, part in zip(run_ids, result.flatten(), strict=True):
+        handler.on_llm_end(part, run_id=run_id)
+    assert handler.reserved_usd == 0
+    if told:
+        assert handler.spent_usd * 10**9 == 30 * 2_500 + 60 * 10_000
+    else:
+        assert handler.spent_usd == handler.report().uncertain == held
+
+
 # What no local provider bills
 
 
@@ -337,3 +362,36 @@ def test_audio_is_billed_as_audio() -> None:
     )
     handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]), run_id=run_id)
     assert handler.spent_usd * 10**9 == 70 * 1_000 + 30 * 10_000 + 30 * 2_000 + 20 * 20_000
+
+
+# Whose prices count
+
+
+@pytest.mark.parametrize(
+    ("constructor", "metadata", "refused"),
+    [
+        ({}, {"ls_provider": "openai"}, False),
+        ({"openai_api_base": "https://my-gateway.example/v1"}, {"ls_provider": "openai"}, False),
+        ({"openai_api_base": "https://api.deepseek.com"}, {"ls_provider": "openai"}, True),
+        ({"base_url": "http://localhost:11434"}, {"ls_provider": "ollama"}, True),
+        ({}, {"ls_provider": "ollama"}, True),
+        ({}, {}, False),
+    ],
+)
+def test_a_models_price_is_that_of_whoever_is_asked(constructor: Any, metadata: Any, refused: bool) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+
+    def start() -> None:
+        handler.on_chat_model_start(
+            {"kwargs": constructor},
+            [[HumanMessage("hi")]],
+            run_id=uuid4(),
+            metadata={"ls_model_name": "gpt-4o-mini", **metadata},
+        )
+
+    if refused:
+        with pytest.raises(UnknownPriceError):
+            start()
+    else:
+        start()
+        assert handler.reserved_usd > 0
