@@ -179,6 +179,7 @@ _OPAQUE_PARTS = {
     "input_file": "a file",
     "file": "a file",
     "document": "a file",
+    "media": "a file",
     "input_audio": "audio",
     "audio": "audio",
     "video": "a video",

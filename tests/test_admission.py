@@ -110,6 +110,7 @@ def test_each_limit_refuses_the_first_call_that_would_pass_it(
     ("prompt", "words"),
     [
         (weigh(messages=[IMAGE]), "an image"),
+        (weigh(messages=[{"type": "media", "file_uri": "gs://bucket/film.mp4"}]), "a file"),
         (weigh(messages="hi", opaque=["history kept by the provider"]), "history kept by the provider"),
         (weigh(messages=[{"type": "input_audio", "data": "..."}]), "audio"),
         (weigh(messages=[{"type": "reasoning", "id": "rs_1"}]), "reasoning kept by the provider"),

@@ -22,6 +22,7 @@ from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
 """Calls that are over and still known, for an end that comes late, or twice."""
+_PAID_BATCHES = 64
 _ALL_LOCK = threading.Lock()
 _ALL: weakref.WeakSet[Calls] = weakref.WeakSet()
 _WATCHED = "budget_guard"
@@ -87,6 +88,7 @@ class Calls:
         self._over: dict[UUID, Call | None] = {}
         """The latest that are over; with the call itself where only an estimate is booked for it."""
         self._gone: deque[UUID] = deque()
+        self._paid: deque[object] = deque(maxlen=_PAID_BATCHES)
         with _ALL_LOCK:
             _ALL.add(self)
 
@@ -158,6 +160,14 @@ class Calls:
             run_ids = [call.run_id for call in self._open.values() if call.batch is batch]
         for run_id in run_ids:
             self.withdraw(run_id, reason)
+
+    def note_paid(self, batch: object) -> None:
+        """Note that the usage of a call of *batch* was booked."""
+        self._paid.append(batch)
+
+    def is_paid(self, batch: object) -> bool:
+        """Whether the usage of a call of *batch* was booked."""
+        return any(paid is batch for paid in tuple(self._paid))
 
     def withdraw(self, run_id: UUID, reason: str) -> None:
         """Give back the holds of a call that is not made after all."""

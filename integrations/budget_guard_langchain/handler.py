@@ -36,7 +36,7 @@ from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
 from budget_guard_langchain.tools import ToolCost, ToolCosts
 from budget_guard_langchain.translate import model_call, tool_names
-from budget_guard_langchain.usage import model_of, service_tier_of, usage_of, was_cached
+from budget_guard_langchain.usage import model_of, says_nothing_of_it, service_tier_of, usage_of, was_cached
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
@@ -266,6 +266,11 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             call.release("the answer came out of a cache")
             return
         usage, tier = usage_of(response, hour_cache=call.hour_cache), service_tier_of(response)
+        if call.batch is not None and says_nothing_of_it(response) and self._calls.is_paid(call.batch):
+            call.release("it was billed with another call of its batch")
+            return
+        if call.batch is not None and usage is not None:
+            self._calls.note_paid(call.batch)
         for hold in call.holds:
             hold.commit(usage, model=call.model, service_tier=tier)
 

@@ -13,18 +13,16 @@ try:
 except ImportError as error:
     raise ImportError("BudgetMiddleware needs LangChain's agents: pip install 'langchain>=1.2.9'") from error
 from langchain.agents.middleware.types import (
+    AgentState,
     ContextT,
     ExtendedModelResponse,
     ModelCallResult,
     ModelRequest,
     ModelResponse,
     ResponseT,
-    ToolCallRequest,
 )
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import ToolMessage
-from langgraph.runtime import Runtime
 from langgraph.types import Command
 from typing_extensions import Self
 
@@ -33,10 +31,11 @@ from budget_guard.money import UsdLike, parse_usd
 from budget_guard.session import SessionHandle
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.errors import BudgetDowngrade
-from budget_guard_langchain.farewell import NO_MORE, farewell, words
+from budget_guard_langchain.farewell import farewell
 from budget_guard_langchain.handler import BudgetCallbackHandler
+from budget_guard_langchain.hooks import GuardsTools, KeepsSpent
 from budget_guard_langchain.scope import extra_sessions, installing
-from budget_guard_langchain.state import BudgetState, Ceiling, CeilingKind
+from budget_guard_langchain.state import Ceiling, CeilingKind
 from budget_guard_langchain.steered import How, steered
 from budget_guard_langchain.steering import name_of
 from budget_guard_langchain.steps import adrive, drive
@@ -46,12 +45,11 @@ ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
 """What to do with an agent whose budget is used up."""
 
 _T = TypeVar("_T")
-_ToolResult: TypeAlias = "ToolMessage | Command[Any]"
 _Steps: TypeAlias = "Generator[ModelRequest[Any], ModelResponse[Any], _T]"
 """Yields the requests to make, and is sent the responses."""
 
 
-class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], ContextT, ResponseT]):
+class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], ContextT, ResponseT]):
     """Keeps an agent within a budget, and lets it end well.
 
     ::
@@ -87,11 +85,14 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
         ValueError: If the arguments contradict each other, or a value makes no sense.
     """
 
-    state_schema = BudgetState  # type: ignore[assignment]  # generic, as in LangChain's own
-
-    def __new__(cls, *args: Any, guard_tools: bool = False, **kwargs: Any) -> Self:
+    def __new__(
+        cls, *args: Any, guard_tools: bool = False, thread_limit: Any = None, run_limit: Any = None, **kwargs: Any
+    ) -> Self:
+        parts = (GuardsTools,) if guard_tools else ()
+        if thread_limit is not None or run_limit is not None:
+            parts = (*parts, KeepsSpent)
         asked: Any = cls
-        made: type[Self] = _guarding_tools(asked) if guard_tools else cls
+        made: type[Self] = _with(asked, parts) if parts else cls
         return super().__new__(made)
 
     def __init__(
@@ -139,12 +140,6 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
     def session(self) -> Session:  # type: ignore[override]  # the handler's
         """The core's session of the handler."""
         return self.handler.session
-
-    def before_agent(self, state: BudgetState[ResponseT], runtime: Runtime[ContextT]) -> dict[str, Any] | None:
-        return {key: value for ceiling in self._ceilings for key, value in ceiling.begin(state).items()} or None
-
-    async def abefore_agent(self, state: BudgetState[ResponseT], runtime: Runtime[ContextT]) -> dict[str, Any] | None:
-        return self.before_agent(state, runtime)
 
     def wrap_model_call(
         self,
@@ -238,33 +233,9 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[BudgetState[ResponseT], Co
             extra_sessions.reset(token)
 
 
-class _GuardsTools(BudgetMiddleware[Any, Any]):
-    """Has what the class of an agent's middleware must not have unless it is wanted: it changes the agent."""
-
-    def wrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _ToolResult]
-    ) -> _ToolResult:
-        return drive(self._tool_call(request), handler)
-
-    async def awrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_ToolResult]]
-    ) -> _ToolResult:
-        return await adrive(self._tool_call(request), handler)
-
-    def _tool_call(self, request: ToolCallRequest) -> Generator[ToolCallRequest, _ToolResult, _ToolResult]:
-        with self._active([ceiling.session(request.state) for ceiling in self._ceilings]):
-            try:
-                return (yield request)
-            except (BudgetExceeded, BudgetRevoked) as stop:
-                call = request.tool_call
-                return ToolMessage(
-                    f"{words(stop)} {NO_MORE}", tool_call_id=call["id"], name=call["name"], status="error"
-                )
-
-
 @functools.cache
-def _guarding_tools(cls: Any) -> Any:
-    return type(cls.__name__, (_GuardsTools, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+def _with(cls: Any, parts: tuple[Any, ...]) -> Any:
+    return type(cls.__name__, (*parts, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 def _as_budget(field: str, limit: UsdLike | Budget) -> Budget:

@@ -106,7 +106,7 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        return {"primary": self.primary.asdict(), "cheaper": self.cheaper.asdict()}
+        return {"primary": self.primary._identifying_params, "cheaper": self.cheaper._identifying_params}
 
     def bind_tools(
         self,

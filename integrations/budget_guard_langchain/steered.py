@@ -63,6 +63,8 @@ def steered(model: BaseChatModel, how: How) -> BaseChatModel:
 @functools.cache
 def _class_of_copies(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     as_before = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    # A stream of the class's own would be given our argument; without one LangChain makes it of `_stream`.
+    streams: dict[str, Any] = {"_stream_chat_model_events": None, "_astream_chat_model_events": None}
     metaclass: Any = type(cls)
-    copies: type[BaseChatModel] = metaclass(cls.__name__, (_Copy, cls), as_before)
+    copies: type[BaseChatModel] = metaclass(cls.__name__, (_Copy, cls), as_before | streams)
     return copies

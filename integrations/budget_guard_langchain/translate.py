@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
-from pydantic import BaseModel
 
 from budget_guard import ModelCall, Prompt, weigh
 from budget_guard.model_names import provider_at
@@ -105,13 +104,14 @@ def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
 
 
 def _provider(constructor: Fields, metadata: Fields) -> str | None:
-    """Who is called: the one at the client's address, where it was given one, or the class's own provider."""
-    for key in _ADDRESSES:
-        address = constructor.get(key)
-        if isinstance(address, str) and address:
-            return provider_at(address)
-    provider = metadata.get("ls_provider")
-    return provider if isinstance(provider, str) else None
+    """Who is called: the one at the client's address where that is known, else the class's own provider."""
+    address = next((constructor[key] for key in _ADDRESSES if constructor.get(key)), None)
+    at = provider_at(address) if isinstance(address, str) else None
+    own = metadata.get("ls_provider")
+    if at is not None or not isinstance(own, str):
+        return at
+    # Others speak these two's language: behind an address of their own, the model's name has to say who it is.
+    return None if address is not None and own in ("openai", "anthropic") else own
 
 
 def _cap(name: str, metadata: Fields, params: Fields) -> int | None:
@@ -159,10 +159,9 @@ def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], p
 def _schema(params: Fields) -> Any:
     for key in ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format"):
         schema = params.get(key)
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
-            return schema.model_json_schema()
+        to_json = getattr(schema, "model_json_schema", None)  # of a class of pydantic's
         if schema:
-            return schema
+            return schema if to_json is None else to_json()
     return None
 
 

@@ -24,6 +24,12 @@ def was_cached(result: LLMResult) -> bool:
     return _usage_metadata(result).get("total_cost") == 0
 
 
+def says_nothing_of_it(result: LLMResult) -> bool:
+    """Whether the usage of several texts, which a text model sends in one request, is told with the first alone."""
+    output = result.llm_output
+    return _message(result) is None and output is not None and output.get("token_usage") == {}
+
+
 def model_of(result: LLMResult) -> str | None:
     """The model that answered."""
     for found in (_response_metadata(result), fields(result.llm_output)):

@@ -18,6 +18,7 @@ from langchain_openai import ChatOpenAI
 
 from budget_guard.integrations.langchain import BudgetCallbackHandler
 from budget_guard.testing import LocalProvider, ProviderRequest, Reply, Script, ServedCall, ToolCall
+from tests.builders import ZERO
 
 BIG, SMALL, CLAUDE = "gpt-4o", "gpt-4o-mini", "claude-sonnet-5"
 _TLS = ssl.create_default_context()  # made once: it takes longer than most tests
@@ -180,7 +181,7 @@ def agree(lab: Lab, handler: BudgetCallbackHandler) -> None:
     by_model = report.breakdown.llm.by_model.values()
     assert sum(spend.input_tokens for spend in by_model) == sum(call.usage.input_tokens for call in served)
     assert sum(spend.output_tokens for spend in by_model) == sum(call.usage.output_tokens for call in served)
-    assert (report.bound_violations, report.overrun, report.uncertain) == (0, 0, 0)
+    assert (report.bound_violations, report.overrun, report.uncertain) == (0, ZERO, ZERO)
 
 
 def never_below(lab: Lab, handler: BudgetCallbackHandler) -> Decimal:

@@ -185,6 +185,7 @@ def test_of_several_budgets_the_one_that_switches_decides_for_all(lab: Lab) -> N
         pair(lab).invoke("hi", configured(*handlers))
         agree_on_models(lab, rich)
     assert lab.models == [SMALL, SMALL]
+    assert [decision.name for decision in rich.session.decisions()] == [SMALL, BIG], "as it was asked"
     spent = [h.report().breakdown.llm for h in (poor, rich)]
     assert spent[0] == spent[1]
     assert list(spent[0].by_model) == [SMALL]

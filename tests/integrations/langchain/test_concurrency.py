@@ -18,6 +18,7 @@ from langchain_core.runnables import RunnableLambda
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded
 from budget_guard.testing import ProviderRequest, Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import DIME, Lab, caller_of, configured, lookup, never_below, outputs_in
 
 ASK: dict[str, Any] = {"messages": [("user", "go")]}
@@ -26,7 +27,8 @@ ASK: dict[str, Any] = {"messages": [("user", "go")]}
 @pytest.mark.parametrize("surface", ["batch", "abatch", "batch_as_completed", "gather"])
 def test_a_batch_of_a_hundred_never_passes_the_ceiling(lab: Lab, surface: str) -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"), pricing=DIME)
-    model, texts = lab.chat("dime"), [f"number {n}" for n in range(100)]
+    model: Any = lab.chat("dime")
+    texts = [f"number {n}" for n in range(100)]
     config: Any = configured(handler) | {"max_concurrency": 16}
     most: list[Decimal] = []
     handler.subscribe(lambda _: most.append(handler.spent_usd + handler.reserved_usd))
@@ -44,7 +46,7 @@ def test_a_batch_of_a_hundred_never_passes_the_ceiling(lab: Lab, surface: str) -
         answers = [answer for _, answer in model.batch_as_completed(texts, config, return_exceptions=True)]
     refused = [answer for answer in answers if isinstance(answer, BudgetExceeded)]
     assert (len(lab.calls), len(refused)) == (10, 90)
-    assert (handler.spent_usd, handler.reserved_usd) == (1, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (Decimal(1), ZERO)
     assert max(most) <= 1
 
 
@@ -80,8 +82,8 @@ async def test_two_hundred_runs_with_failures_and_cancellations_never_pass_the_c
             over.append(handler.session.spent_usd)
 
     handler.subscribe(look)
-    agent = create_agent(lab.chat(), [lookup])
-    piped = RunnableLambda(lambda _: ASK) | agent
+    agent: Any = create_agent(lab.chat(), [lookup])
+    piped: Any = RunnableLambda(lambda _: ASK) | agent
     at_once = asyncio.Semaphore(40)
 
     async def run(number: int) -> str:
@@ -107,4 +109,4 @@ async def test_two_hundred_runs_with_failures_and_cancellations_never_pass_the_c
     never_below(lab, handler)
     assert handler.spent_usd <= Decimal("0.25")
     calls = handler._calls
-    assert calls._open == calls._parts == {}
+    assert not calls._open and not calls._parts

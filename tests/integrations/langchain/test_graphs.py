@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from decimal import Decimal
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -22,6 +23,7 @@ from langgraph.types import Send
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import (
     CLAUDE,
     DIME,
@@ -69,7 +71,7 @@ def test_an_agent_that_never_stops_makes_no_more_calls_than_the_budget_pays_for(
     assert stop.value.dimension == "max_cost_usd"
     lab.provider.wait_until_idle()
     assert len(lab.calls) == 10
-    assert (handler.spent_usd, handler.reserved_usd, handler.remaining_usd) == (1, 0, 0)
+    assert (handler.spent_usd, handler.reserved_usd, handler.remaining_usd) == (Decimal(1), ZERO, ZERO)
     assert handler.report().breakdown.tools.calls == 10
 
 
@@ -130,13 +132,14 @@ def test_a_fan_out_never_passes_the_ceiling_and_its_siblings_are_booked(lab: Lab
         call(graph_of(node_of(lab.chat("dime")), times=8), {"said": []}, configured(handler))
     lab.provider.wait_until_idle()
     assert [call.outcome for call in lab.calls] == ["completed"] * 3
-    assert (handler.spent_usd, handler.reserved_usd) == (handler.budget.max_cost_usd, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (Decimal("0.30"), ZERO)
     assert handler.report().uncertain == 0
 
 
 @surfaces
 def test_models_called_by_tools_and_by_agents_that_are_tools_are_held(lab: Lab, call: Any) -> None:
-    inner, helper = lab.claude(), create_agent(lab.responses("gpt-4o-mini"), [lookup], name="helper")
+    inner: Any = lab.claude()
+    helper: Any = create_agent(lab.responses("gpt-4o-mini"), [lookup], name="helper")
 
     async def aask(question: str) -> str:
         answer = await helper.ainvoke({"messages": [("user", (await inner.ainvoke(question)).text)]})
@@ -148,7 +151,7 @@ def test_models_called_by_tools_and_by_agents_that_are_tools_are_held(lab: Lab, 
         answer = helper.invoke({"messages": [("user", inner.invoke(question).text)]})
         return str(answer["messages"][-1].text)
 
-    ask.coroutine = aask  # type: ignore[attr-defined]
+    ask.coroutine = aask
     boss = create_agent(lab.chat(), [ask], name="boss")
     lab.script(
         {

@@ -23,6 +23,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import BIG, DIME, SMALL, SURFACES, Lab, agree, caller_of, configured, lookup
 
 ASK: dict[str, Any] = {"messages": [("user", "go")]}
@@ -68,7 +69,7 @@ def test_a_fork_has_the_same_settings_and_a_fresh_budget(lab: Lab) -> None:
     handler.raise_limits(max_cost_usd="$1.00")
     lab.chat("dime").with_fallbacks([lab.chat(SMALL)]).invoke("hi", configured(handler))
     fork = handler.fork()
-    assert (fork.spent_usd, fork.budget.max_cost_usd) == (0, Decimal("0.20"))
+    assert (fork.spent_usd, fork.budget.max_cost_usd) == (ZERO, Decimal("0.20"))
     assert fork.budget.downgrade == handler.budget.downgrade
     lookup.invoke({"key": "a"}, configured(fork))
     assert fork.spent_usd == Decimal("0.01")

@@ -195,19 +195,21 @@ def test_a_tool_call_that_may_not_be_made_answers_so(lab: Lab) -> None:
 
 def test_without_guarding_tools_the_agent_is_built_as_without_it(lab: Lab) -> None:
     plain = create_agent(lab.chat(), middleware=[BudgetMiddleware(Budget("$1.00"))])
+    assert set(plain.get_graph().nodes) == set(create_agent(lab.chat()).get_graph().nodes)
     guarding = create_agent(lab.chat(), middleware=[BudgetMiddleware(Budget("$1.00"), guard_tools=True)])
     assert "tools" not in plain.get_graph().nodes
     assert "tools" in guarding.get_graph().nodes
 
 
-def test_a_subclass_guards_tools_as_well(lab: Lab) -> None:
+def test_a_subclass_has_the_same_parts(lab: Lab) -> None:
     class Mine(BudgetMiddleware[Any, Any]):
         """Somebody's own."""
 
-    mine = Mine(Budget("$1.00"), guard_tools=True)
+    mine = Mine(Budget("$1.00"), guard_tools=True, run_limit="0.50")
     assert isinstance(mine, Mine)
     assert mine.name == "Mine"
-    assert "tools" in create_agent(lab.chat(), middleware=[mine]).get_graph().nodes
+    nodes = create_agent(lab.chat(), middleware=[mine]).get_graph().nodes
+    assert {"tools", "Mine.before_agent"} <= set(nodes)
 
 
 @ways

@@ -19,11 +19,12 @@ from langchain_core.messages import SystemMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from budget_guard import Budget, DowngradePolicy
+from budget_guard import Budget, DowngradePolicy, ModelCall, weigh
 from budget_guard.dimension import Amounts
 from budget_guard.events import ModelDowngraded
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetMiddleware, InvalidDowngradeError
 from budget_guard.testing import ProviderRequest, Reply
+from budget_guard_langchain.steering import Steering
 from budget_guard_langchain.wrap_up import FINAL_NOTE
 from tests.integrations.langchain.agents import (
     BIG,
@@ -124,6 +125,13 @@ def test_the_way_to_structured_output_is_chosen_for_the_model_that_is_called(lab
     assert lab.models == ["dime", "penny"]
     assert ["response_format" in call.body for call in lab.calls] == [True, False]
     assert [bool(call.body.get("tools")) for call in lab.calls] == [False, True]
+
+
+@pytest.mark.parametrize(("same_provider", "provider"), [(True, "openai"), (False, None)])
+def test_another_providers_model_is_priced_by_its_name_alone(same_provider: bool, provider: str | None) -> None:
+    steering = Steering(can_cap=True, cap_set=None, stands_for=("claude-sonnet-4-6", same_provider))
+    asked = steering.ask(ModelCall(SMALL, weigh(messages="hi"), "openai"))
+    assert (asked.model, asked.provider) == ("claude-sonnet-4-6", provider)
 
 
 def test_a_cheaper_model_that_is_dearer_is_a_mistake(lab: Lab) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("langchain")
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult, LLMResult
 from langchain_core.runnables import RunnableLambda
 from openai import APIConnectionError, APITimeoutError
@@ -24,6 +24,7 @@ from openai import APIConnectionError, APITimeoutError
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded
 from budget_guard.testing import Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import (
     DIME,
     MODEL_SURFACES,
@@ -219,7 +220,7 @@ def test_a_provider_that_is_not_there_costs_nothing(lab: Lab) -> None:
     lab.provider.stop()
     with pytest.raises(APIConnectionError):
         model.invoke("hi", configured(handler))
-    assert (handler.spent_usd, handler.reserved_usd, handler.report().breakdown.llm.calls) == (0, 0, 0)
+    assert (handler.spent_usd, handler.reserved_usd, handler.report().breakdown.llm.calls) == (ZERO, ZERO, 0)
     lab.provider.start()
 
 
@@ -241,7 +242,7 @@ def test_a_stream_without_usage_is_booked_as_an_estimate(lab: Lab, surface: str)
 
 def test_a_batch_whose_last_call_is_refused_sends_none_and_costs_nothing(lab: Lab) -> None:
     handler = BudgetCallbackHandler(Budget(max_requests=2))
-    asked = [[HumanMessage(text)] for text in "abc"]
+    asked: list[list[BaseMessage]] = [[HumanMessage(text)] for text in "abc"]
     for surface in ("generate", "agenerate"):
         with pytest.raises(BudgetExceeded):
             if surface == "generate":
@@ -249,7 +250,7 @@ def test_a_batch_whose_last_call_is_refused_sends_none_and_costs_nothing(lab: La
             else:
                 asyncio.run(lab.chat().agenerate(asked, callbacks=[handler]))
         assert lab.calls == []
-        assert (handler.spent_usd, handler.reserved_usd) == (0, 0)
+        assert (handler.spent_usd, handler.reserved_usd) == (ZERO, ZERO)
         assert handler.report().breakdown.llm.calls == 0
 
 
@@ -259,7 +260,7 @@ def test_a_batch_in_which_one_call_fails_books_the_others(lab: Lab, surface: str
     handler = BudgetCallbackHandler(Budget("$1.00"))
 
     def work() -> None:
-        asked = [[HumanMessage(text)] for text in "abc"]
+        asked: list[list[BaseMessage]] = [[HumanMessage(text)] for text in "abc"]
         with pytest.raises(Exception, match="500"):
             if surface == "generate":
                 lab.chat().generate(asked, callbacks=[handler])
@@ -324,10 +325,10 @@ def test_the_end_of_a_run_settles_its_calls_and_a_late_answer_replaces_the_estim
     start(handler, run_id=run_id, parent_run_id=parent)
     held = handler.reserved_usd
     getattr(handler, ends)(RuntimeError("cancelled"), run_id=parent)
-    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, 0) == (held, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, ZERO) == (held, ZERO)
     for _ in range(2):
         handler.on_llm_end(PAID, run_id=run_id)
-        assert (nano(handler), handler.report().uncertain) == (COST, 0)
+        assert (nano(handler), handler.report().uncertain) == (COST, ZERO)
     assert handler.report().breakdown.llm.calls == 1
 
 
@@ -359,7 +360,7 @@ def test_an_answer_is_never_lost_to_the_books(caplog: pytest.LogCaptureFixture) 
     senseless.generations[0][0].message.usage_metadata["input_token_details"] = {"cache_read": -5}  # type: ignore[union-attr]
     handler.on_llm_end(senseless, run_id=run_id)
     assert "could not book" in caplog.text
-    assert (handler.spent_usd, handler.reserved_usd) == (held, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (held, ZERO)
 
 
 def test_an_error_after_the_answer_changes_nothing() -> None:
@@ -368,7 +369,7 @@ def test_an_error_after_the_answer_changes_nothing() -> None:
     start(handler, run_id=run_id)
     handler.on_llm_end(PAID, run_id=run_id)
     handler.on_llm_error(ConnectionError("late"), run_id=run_id)
-    assert (nano(handler), handler.reserved_usd) == (COST, 0)
+    assert (nano(handler), handler.reserved_usd) == (COST, ZERO)
 
 
 class Endless(BaseChatModel):
@@ -393,7 +394,7 @@ def test_an_interrupt_from_the_keyboard_pays_for_the_call() -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"), pricing=DIME)
     with pytest.raises(KeyboardInterrupt):
         Endless().invoke("hi", configured(handler))
-    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, ZERO)
     assert handler.report().breakdown.llm.calls == 1
 
 
@@ -406,7 +407,7 @@ async def test_a_call_of_a_task_that_is_cancelled_is_settled_with_the_task() -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.sleep(0)
-    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, ZERO)
     assert handler.report().breakdown.llm.calls == 1
 
 
@@ -416,5 +417,5 @@ def test_a_handler_keeps_nothing_of_calls_that_are_over(lab: Lab) -> None:
         surface(lab.chat(), "hi", configured(handler))
     SURFACES["ainvoke"](create_agent(lab.chat(), [lookup]), ASK, configured(handler))
     calls = handler._calls
-    assert calls._open == calls._parts == {}
+    assert not calls._open and not calls._parts
     assert not any(calls._over.values())

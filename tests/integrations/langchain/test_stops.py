@@ -29,6 +29,7 @@ from budget_guard import Budget, ModelCall, weigh
 from budget_guard.integrations import langchain as adapter
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetRevoked
 from budget_guard.testing import Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import DIME, SURFACES, Lab, agree, caller_of, configured, lookup, outputs_in
 
 ASK: dict[str, Any] = {"messages": [("user", "go")]}
@@ -162,7 +163,7 @@ def test_parallel_siblings_of_a_stopped_node_finish_and_are_booked(lab: Lab, sur
         SURFACES[surface](graph.compile(), {"said": []}, configured(handler))
     lab.provider.wait_until_idle()
     assert [call.outcome for call in lab.calls] == ["completed"] * 2
-    assert (handler.reserved_usd, handler.report().uncertain) == (0, 0)
+    assert (handler.reserved_usd, handler.report().uncertain) == (ZERO, ZERO)
     assert handler.report().breakdown.llm.calls == 2
 
 

@@ -19,6 +19,7 @@ from langchain_core.tools import tool
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded
 from budget_guard.testing import Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import SURFACES, Lab, caller_of, configured, lookup, outputs_in
 
 ASK: dict[str, Any] = {"messages": [("user", "go")]}
@@ -46,7 +47,7 @@ def test_tools_are_counted_and_free_unless_the_user_says_otherwise(lab: Lab, sur
     lab.script(calling(3))
     handler = BudgetCallbackHandler(Budget("$1.00"))
     SURFACES[surface](create_agent(lab.chat(), [lookup], name="worker"), ASK, configured(handler))
-    assert tools_cost(handler) == (3, 0)
+    assert tools_cost(handler) == (3, ZERO)
     assert handler.report().breakdown.tools.by_tool["lookup"].calls == 3
     settled(lab, handler)
 
@@ -66,7 +67,7 @@ def test_a_tool_that_is_called_by_itself_is_held_too(lab: Lab, surface: str) -> 
     handler = BudgetCallbackHandler(Budget("$1.00", max_tool_calls=2), tool_costs={"lookup": lambda text: text[-1]})
     for key in "12":
         SURFACES[surface](lookup, {"key": key}, configured(handler))
-    assert tools_cost(handler) == (2, 3)
+    assert tools_cost(handler) == (2, Decimal(3))
     with pytest.raises(BudgetExceeded):
         SURFACES[surface](lookup, {"key": "0"}, configured(handler))
 
@@ -143,8 +144,8 @@ async def test_tools_that_are_cancelled_are_booked(lab: Lab) -> None:
 
     lab.script(calling(2, "hang"))
     handler = BudgetCallbackHandler(Budget("$1.00"), tool_costs={"hang": "0.05"})
-    agent = create_agent(lab.chat(), [hang])
-    run = asyncio.ensure_future(agent.ainvoke(ASK, configured(handler)))  # type: ignore[arg-type]
+    agent: Any = create_agent(lab.chat(), [hang])
+    run = asyncio.ensure_future(agent.ainvoke(ASK, configured(handler)))
     await started.wait()
     assert handler.reserved_usd > 0
     run.cancel()
@@ -160,7 +161,7 @@ def test_a_cost_function_that_fails_is_told_and_its_tool_is_counted(cost: Any) -
     handler = BudgetCallbackHandler(Budget("$1.00"), tool_costs={"lookup": cost})
     with pytest.raises((ZeroDivisionError, ValueError)):
         lookup.invoke({"key": "a"}, configured(handler))
-    assert tools_cost(handler) == (1, 0)
+    assert tools_cost(handler) == (1, ZERO)
     assert handler.reserved_usd == 0
 
 

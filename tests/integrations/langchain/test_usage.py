@@ -19,8 +19,14 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from pydantic import BaseModel
 
 from budget_guard import Allowance, Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, UnboundedCallError
+from budget_guard.integrations.langchain import (
+    BudgetCallbackHandler,
+    BudgetExceeded,
+    UnboundedCallError,
+    UnknownPriceError,
+)
 from budget_guard.testing import DEFAULT_RATES, LocalProvider, Rates, Reply
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, SURFACES, Lab, agree, configured
 
 models = pytest.mark.parametrize("model_of", MODELS.values(), ids=MODELS)
@@ -51,8 +57,8 @@ def test_tokens_written_to_a_cache_are_billed_by_their_lifetime(lab: Lab, lifeti
 @pytest.mark.parametrize("where", ["message", "system", "tool", "call"])
 def test_the_price_of_an_hour_in_a_cache_is_held_only_where_it_is_asked_for(lab: Lab, where: str) -> None:
     def held(ttl: str) -> int:
-        hour = {"cache_control": {"type": "ephemeral", "ttl": ttl}}
-        text = [{"type": "text", "text": LONG, **(hour if where in ("message", "system") else {})}]
+        hour: dict[str, Any] = {"cache_control": {"type": "ephemeral", "ttl": ttl}}
+        text: list[Any] = [{"type": "text", "text": LONG, **(hour if where in ("message", "system") else {})}]
         message = SystemMessage(content=text) if where == "system" else HumanMessage(content=text)
         tool = {
             "name": "look",
@@ -157,7 +163,7 @@ def test_a_hosted_tool_without_an_allowance_is_refused(lab: Lab, kind: str) -> N
     tool = {"type": "web_search"} if kind == "responses" else {"type": "web_search_20250305", "name": "web_search"}
     handler = BudgetCallbackHandler(Budget("$1.00"))
     with pytest.raises(UnboundedCallError, match="web_search"):
-        MODELS[kind](lab).bind_tools([tool]).invoke("hi", configured(handler))  # type: ignore[attr-defined]
+        MODELS[kind](lab).bind_tools([tool]).invoke("hi", configured(handler))
     assert lab.calls == []
 
 
@@ -279,13 +285,13 @@ def test_a_text_model_is_held_and_booked_as_an_estimate_where_it_says_nothing(su
     with pytest.raises(BudgetExceeded):
         TEXT_SURFACES[surface](model, "hi", configured(handler))
     assert len(model.asked) == 3
-    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, 0) == (Decimal("0.30"), 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (handler.report().uncertain, ZERO) == (Decimal("0.30"), ZERO)
 
 
 @pytest.mark.parametrize("surface", ["batch", "abatch"])
 def test_a_batch_of_texts_is_sent_whole_or_not_at_all(surface: str) -> None:
     handler = BudgetCallbackHandler(Budget("$0.30"), pricing=PRICES)
-    model = Parrot(asked=[])
+    model: Any = Parrot(asked=[])
     texts = ["a", "b", "c", "d"]
     with pytest.raises(BudgetExceeded):
         if surface == "batch":
@@ -293,7 +299,7 @@ def test_a_batch_of_texts_is_sent_whole_or_not_at_all(surface: str) -> None:
         else:
             SURFACES["ainvoke"](_Batch(model, texts), None, configured(handler))
     assert model.asked == []
-    assert (handler.spent_usd, handler.reserved_usd) == (0, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (ZERO, ZERO)
 
 
 class _Batch:
@@ -316,6 +322,26 @@ def test_the_usage_of_a_text_model_is_read_from_its_output() -> None:
     assert handler.reserved_usd == 0
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_texts_that_are_sent_in_one_request_are_billed_once(told: bool) -> None:
+    """LangChain tells their usage with the first of them, and nothing with the others."""
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    params, run_ids = {"model_name": "gpt-4o", "max_tokens": 100}, [uuid4() for _ in range(3)]
+    for run_id in run_ids:
+        handler.on_llm_start({}, ["hi"], run_id=run_id, invocation_params=params, batch_size=3)
+    held = handler.reserved_usd
+    usage = {"prompt_tokens": 30, "completion_tokens": 60} if told else {}
+    generations = [[Generation(text="ok")] for _ in run_ids]
+    result = LLMResult(generations=generations, llm_output={"token_usage": usage})
+    for run_id, part in zip(run_ids, result.flatten(), strict=True):
+        handler.on_llm_end(part, run_id=run_id)
+    assert handler.reserved_usd == 0
+    if told:
+        assert handler.spent_usd * 10**9 == 30 * 2_500 + 60 * 10_000
+    else:
+        assert handler.spent_usd == handler.report().uncertain == held
+
+
 # What no local provider bills
 
 
@@ -336,3 +362,36 @@ def test_audio_is_billed_as_audio() -> None:
     )
     handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]), run_id=run_id)
     assert handler.spent_usd * 10**9 == 70 * 1_000 + 30 * 10_000 + 30 * 2_000 + 20 * 20_000
+
+
+# Whose prices count
+
+
+@pytest.mark.parametrize(
+    ("constructor", "metadata", "refused"),
+    [
+        ({}, {"ls_provider": "openai"}, False),
+        ({"openai_api_base": "https://my-gateway.example/v1"}, {"ls_provider": "openai"}, False),
+        ({"openai_api_base": "https://api.deepseek.com"}, {"ls_provider": "openai"}, True),
+        ({"base_url": "http://localhost:11434"}, {"ls_provider": "ollama"}, True),
+        ({}, {"ls_provider": "ollama"}, True),
+        ({}, {}, False),
+    ],
+)
+def test_a_models_price_is_that_of_whoever_is_asked(constructor: Any, metadata: Any, refused: bool) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+
+    def start() -> None:
+        handler.on_chat_model_start(
+            {"kwargs": constructor},
+            [[HumanMessage("hi")]],
+            run_id=uuid4(),
+            metadata={"ls_model_name": "gpt-4o-mini", **metadata},
+        )
+
+    if refused:
+        with pytest.raises(UnknownPriceError):
+            start()
+    else:
+        start()
+        assert handler.reserved_usd > 0
