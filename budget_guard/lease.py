@@ -20,7 +20,8 @@ import os
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
@@ -133,11 +134,14 @@ class LeasedLedger(LayeredLedger):
     def _reserve(
         self, call_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None
     ) -> Flow[ReserveOutcome]:
-        leases = self._leases_in(tuple(scopes))
         yield from self._beat()
+        with self._using(tuple(scopes)) as leases:
+            return (yield from self._reserve_in(leases, call_id, amounts, room))
+
+    def _reserve_in(self, leases: Leases, call_id: str, amounts: Amounts, room: Amounts | None) -> Flow[ReserveOutcome]:
         if not leases.view:
             yield from self._look((leases,))
-        revoked = next((self._revoked[scope] for scope in scopes if scope in self._revoked), None)
+        revoked = next((self._revoked[scope] for scope in leases.scopes if scope in self._revoked), None)
         if revoked is not None:
             return revoked
         wanted = amounts if room is None else Amounts._make(map(max, amounts, room))
@@ -195,7 +199,10 @@ class LeasedLedger(LayeredLedger):
 
     def _charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
         """Book what was spent without a hold: in the lease if there is enough in it."""
-        leases = self._leases_in(tuple(scopes))
+        with self._using(tuple(scopes)) as leases:
+            return (yield from self._charge_in(leases, charge_id, amounts))
+
+    def _charge_in(self, leases: Leases, charge_id: str, amounts: Amounts) -> Flow[Refused | None]:
         with self._lock:
             lease = leases.current
             if lease is not None and all(lease.unused(i) >= amounts[i] for i in leases.limited):
@@ -203,7 +210,7 @@ class LeasedLedger(LayeredLedger):
                 lease.local.charge(charge_id, (LEASED,), amounts)
                 return None
         yield from self._close_current(leases)
-        passed: Refused | None = yield "charge", (charge_id, scopes, amounts)
+        passed: Refused | None = yield "charge", (charge_id, leases.scopes, amounts)
         yield from self._look((leases,))
         # What others have leased and not spent passes no limit.
         return None if passed is None or passed.waiting_helps else passed
@@ -324,9 +331,7 @@ class LeasedLedger(LayeredLedger):
     def _settle_all(self) -> Flow[None]:
         for leases in list(self._leases.values()):
             yield from self._close_current(leases)
-            with self._lock:
-                if not leases.draining:
-                    self._leases.pop(leases.scopes, None)
+            self._forget(leases)
 
     # Heartbeat
 
@@ -344,10 +349,7 @@ class LeasedLedger(LayeredLedger):
                 if leases.current is not None and not leases.reserved().requests and committed == leases.at_last_beat:
                     yield from self._close_current(leases)
                 leases.at_last_beat = committed
-                if leases.current is None and not leases.draining:
-                    with self._lock:
-                        if leases.current is None:
-                            self._leases.pop(leases.scopes, None)
+                self._forget(leases)
             used = [leases for leases in all_leases if leases.current is not None]
             yield from self._look([leases for leases in used if leases.seen <= now - self._heartbeat_s])
             for leases in used:
@@ -444,9 +446,21 @@ class LeasedLedger(LayeredLedger):
             with self._lock:
                 self._waiting -= 1
 
-    def _leases_in(self, scopes: tuple[Scope, ...]) -> Leases:
+    @contextmanager
+    def _using(self, scopes: tuple[Scope, ...]) -> Generator[Leases, None, None]:
+        """The leases in *scopes*, which are not forgotten meanwhile."""
         with self._lock:
-            found = self._leases.get(scopes)
-            if found is None:
-                found = self._leases[scopes] = Leases(scopes)
-            return found
+            leases = self._leases.get(scopes)
+            if leases is None:
+                leases = self._leases[scopes] = Leases(scopes)
+            leases.users += 1
+        try:
+            yield leases
+        finally:
+            with self._lock:
+                leases.users -= 1
+
+    def _forget(self, leases: Leases) -> None:
+        with self._lock:
+            if not leases.users and not leases.open:
+                self._leases.pop(leases.scopes, None)

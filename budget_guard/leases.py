@@ -65,6 +65,8 @@ class Leases:
 
     def __init__(self, scopes: tuple[Scope, ...]) -> None:
         self.scopes = scopes
+        self.users = 0
+        """Verbs that are under way in them."""
         self.current: Lease | None = None
         self.draining: list[Lease] = []
         """Those that are closed, and have calls in flight."""

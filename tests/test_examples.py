@@ -23,6 +23,12 @@ LINES = {
     "streaming": ["Money that is held cannot be spent twice.\nTotal spend: $0.0001", "Uncertain: $0.00"],
     "sub_agents": ["Stopped by max_requests=8", "Editor  ", "Researcher  "],
     "composite_hooks": ["Poet: ", "Total spend: $0.00"],
+    "shared_ceilings": [
+        "ada: refused: max_cost_usd=$0.30 of user:ada",
+        "key leaked\nbob: answered",
+        "ada spent $0.4525, holds $0, may have $0.5475 more today",
+        "research spent $0.6335 this month",
+    ],
     "resume": [
         "Stopped by max_requests=2 after ordering ['ink', 'paper']",
         "All three are ordered.",

@@ -338,6 +338,18 @@ def test_a_lease_in_use_lives_on_and_one_that_nobody_uses_is_given_back(
     assert shared.money(busy.scope)[1] > 0
 
 
+def test_a_lease_that_is_taken_right_after_a_heartbeat_is_not_forgotten(
+    way: Way, shared: Shared, clock: FakeClock
+) -> None:
+    leased = LeasedLedger(shared, clock=clock, heartbeat_s=1)
+    run = run_of(leased, clock)
+    for _ in range(3):
+        clock.advance(2)
+        way.pay(run, call())
+    leased.settle()
+    assert shared.money() == (3 * DIME, 0)
+
+
 def test_a_process_that_died_leaves_its_lease_suspended_and_counted(
     way: Way, shared: Shared, leased: LeasedLedger, clock: FakeClock
 ) -> None:
@@ -534,6 +546,7 @@ def test_times_that_make_no_sense_are_refused(times: dict[str, float]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_takes_leases_of_its_own(shared: Shared, leased: LeasedLedger, clock: FakeClock) -> None:
     run = run_of(leased, clock)
     Way(False).pay(run, call())

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from budget_guard.clock import Clock, SystemClock
-from budget_guard.dimension import Limits
+from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
+from budget_guard.dimension import NOTHING, Limits
+from budget_guard.errors import LedgerUnavailable, StaleReservation
 from budget_guard.hold_id import hold_id
-from budget_guard.ledger import Ledger
+from budget_guard.ledger import HELD, Ledger, redis_courier
 from budget_guard.ledger.redis import RedisLedger
+from budget_guard.ledger.redis_keys import Keys
+from budget_guard.ledger.redis_script import Script, script
 from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
-from budget_guard.testing.ledger_contract import LedgerContract, cost
+from budget_guard.testing.ledger_contract import BOTH, OTHER, RUN, USER, LedgerContract, cost
+from budget_guard.window import Window, window_start
 from tests.ledger.machine import machine
 from tests.ledger.redis_server import RedisServer, needs_redis_server
+from tests.ledger.redis_worker import SHARED, scopes_of
+from tests.ledger.simulation import live_through
 
 pytestmark = needs_redis_server
 
@@ -29,14 +46,15 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class TimedRedisLedger(RedisLedger):
     """On a server that takes its time from a clock of ours."""
 
-    def __init__(self, url: str, clock: Clock, **options: int) -> None:
-        super().__init__(url, tenant=uuid.uuid4().hex, clock=clock, timeout_s=5, **options)
-        self._clock = clock
+    def __init__(self, url: str, clock: Clock, **options: Any) -> None:
+        self.clock = clock
+        self.tenant = uuid.uuid4().hex
+        super().__init__(url, **{"tenant": self.tenant, "clock": clock, "timeout_s": 5, **options})
 
     def _now(self) -> bytes:
-        if isinstance(self._clock, SystemClock):
+        if isinstance(self.clock, SystemClock):
             return b""
-        return b"%d" % ((self._clock.now() - EPOCH) // timedelta(microseconds=1))
+        return b"%d" % ((self.clock.now() - EPOCH) // timedelta(microseconds=1))
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +84,12 @@ class TestRedisLedger(LedgerContract):
         ledger.close()
 
 
-def forget_settled(ledger: Ledger, clock: FakeClock) -> None:
+def forget_settled(ledger: Ledger, clock: FakeClock, remembered: int = RETAINED) -> None:
     """Settle as many others as the ledger remembers, and as many more as it lets gather."""
     others = Scope("team", "others")
     ledger.set_limits(others, Limits())
     clock.advance(0.001)
-    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(RETAINED + 100)]
+    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(remembered + 100)]
 
     async def charge_all() -> None:
         await asyncio.gather(*(ledger.aio.charge(each, (others,), cost(1)) for each in ids))
@@ -81,7 +99,343 @@ def forget_settled(ledger: Ledger, clock: FakeClock) -> None:
 
 def test_it_does_as_the_naive_ledger_does(server: RedisServer) -> None:
     def make(clock: Clock) -> Ledger:
-        return TimedRedisLedger(server.url, clock, retain=RETAINED)
+        return TimedRedisLedger(server.url, clock, retain=50)
 
-    made = machine(make, forget_settled)
-    made.TestCase().runTest()  # type: ignore[no-untyped-call]  # hypothesis says nothing of it
+    machine(make, partial(forget_settled, remembered=50), examples=60).TestCase().runTest()
+
+
+def test_it_lives_through_bad_histories(server: RedisServer) -> None:
+    assert live_through(partial(TimedRedisLedger, server.url), range(4)) > 300
+
+
+def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster may run a script only where all of its keys are."""
+    strict = b"""
+        local named, anything = {}, redis
+        for _, key in ipairs(KEYS) do named[key] = true end
+        local redis = {call = function(command, key, ...)
+            if key and not named[key] then error('not named: ' .. key) end
+            return anything.call(command, key, ...)
+        end}
+    """
+    ran = set[str]()
+
+    def watched(name: str) -> Script:
+        ran.add(name)
+        text = strict + script(name).text
+        return Script(text, b"0" * 40)  # no server has seen it
+
+    monkeypatch.setattr(redis_courier, "script", watched)
+    live_through(partial(TimedRedisLedger, server.url, retain=3), range(2), forgets=True)
+    ledger = opened(server.url, FakeClock())
+    ledger.adjust(_id(ledger), RUN, cost(3), "late bill")
+    ledger.revoke(RUN, "stop")
+    ledger.restore(RUN)
+    ledger.await_room(0, 0)
+    ledger.suspended()
+    ledger.reopen()
+    assert ledger.audit() == []
+    scripts = {path.stem for path in (Path(redis_courier.__file__).parent / "lua").glob("*.lua")}
+    assert ran == scripts - {"common", "settle"}
+
+
+def opened(url: str, clock: Clock = SYSTEM_CLOCK, **options: Any) -> TimedRedisLedger:
+    """A ledger with a run of 100 nano-dollars, and two users of 1,000."""
+    ledger = TimedRedisLedger(url, clock, **options)
+    ledger.set_limits(RUN, Limits(cost=100))
+    for user in (USER, OTHER):
+        ledger.set_limits(user, Limits(cost=1_000))
+    return ledger
+
+
+def _id(ledger: TimedRedisLedger, name: str = "h") -> str:
+    return hold_id(ledger.clock.now_ms(), name)
+
+
+# --- ids and keys
+
+HOSTILE = (
+    *(
+        "a",
+        "a}{b",
+        "{a}",
+        "}",
+        ":",
+        "a:b",
+        "a:b:c",
+        "%3A",
+        "%",
+        "%-",
+        "~",
+        "*",
+        " ",
+        "\n",
+        "a\r\nb",
+        "\x00",
+        "'\"",
+        "\ud800",
+    ),
+    *("\N{PILE OF POO}" * 3_000, "x" * 10_000, "x" * 9_999 + "y"),
+)
+
+
+def test_no_hostile_id_reaches_another_scope(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    scopes = [Scope(kind, id) for id in dict.fromkeys(HOSTILE) for kind in ("user", "user:a", "us%3Aer")]
+    for scope in scopes:
+        ledger.set_limits(scope, Limits(cost=10))
+    for number, scope in enumerate(scopes):
+        assert ledger.reserve(_id(ledger, f"h{number}"), (scope,), cost(10), cost(10)) == HELD
+        ledger.commit(_id(ledger, f"h{number}"), (scope,), cost(10))
+    assert all(balance.committed == cost(10) for balance in ledger.balances(scopes))
+    assert ledger.balances((RUN,))[0].committed == NOTHING
+    assert ledger.audit() == []
+
+
+@pytest.mark.parametrize("unique", [each for each in HOSTILE if len(each) < 100])
+def test_no_hostile_hold_id_reaches_another_hold(server: RedisServer, unique: str) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    ledger.reserve(_id(ledger, "plain"), BOTH, cost(5), cost(5))
+    ledger.reserve(_id(ledger, unique), BOTH, cost(7), cost(7), 10)
+    ledger.forward(_id(ledger, unique))
+    clock.advance(11)
+    assert ledger.sweep() == 1
+    assert [each.hold_id for each in ledger.suspended()] == [hold_id(clock.now_ms() - 11_000, unique)]
+    assert ledger.balances((RUN,))[0].reserved == cost(12)
+    assert ledger.audit() == []
+
+
+def test_tenants_share_nothing(server: RedisServer) -> None:
+    names = list(dict.fromkeys(HOSTILE))
+    ledgers = [RedisLedger(server.url, tenant=f"{uuid.uuid4().hex[:4]}{name}") for name in names]
+    for number, ledger in enumerate(ledgers):
+        ledger.set_limits(RUN, Limits(cost=number))
+        ledger.charge(hold_id(SYSTEM_CLOCK.now_ms(), "c"), (RUN,), cost(number))
+    before = server.client().dbsize()
+    for number, ledger in enumerate(ledgers):
+        assert ledger.balances((RUN,))[0].committed == cost(number)
+        ledger.close()
+    ledgers[0].set_limits(USER, Limits())
+    assert server.client().dbsize() == before + 1
+
+
+def test_a_tag_keeps_the_keys_of_a_tenant_together() -> None:
+    for name in HOSTILE:
+        keys = Keys(name)
+        all_keys = [keys.tenant, keys.open, keys.hold("{x}"), keys.scope(Scope("{y}", "}{"))]
+        assert len({key[key.index(b"{") : key.index(b"}") + 1] for key in all_keys}) == 1
+        assert b"{}" not in keys.tenant
+    with pytest.raises(ValueError, match="tenant"):
+        Keys("")
+
+
+@pytest.mark.parametrize("hold", ["h", "0123456789ab", "0123456789AB-h", "0123456789ab-" + "x" * 188])
+def test_what_is_no_id_is_refused_before_anything_is_sent(hold: str) -> None:
+    ledger = RedisLedger("redis://127.0.0.1:1")
+    for verb, more in (("reserve", (BOTH, cost(1), cost(1))), ("commit", (BOTH, cost(1))), ("release", (BOTH,))):
+        with pytest.raises(ValueError, match="hold_id"):
+            getattr(ledger, verb)(hold, *more)
+
+
+# --- time
+
+
+@pytest.mark.parametrize(("minutes", "side"), [(-6, "before"), (6, "after")])
+def test_an_id_from_a_clock_that_is_off_is_refused_by_name(server: RedisServer, minutes: int, side: str) -> None:
+    ledger = opened(server.url)
+    made = hold_id(SYSTEM_CLOCK.now_ms() + minutes * 60_000, "h")
+    with pytest.raises(StaleReservation, match=rf"3(59|60|61) s {side} the ledger's own time.*clock"):
+        ledger.reserve(made, BOTH, cost(1), cost(1))
+    assert ledger.balances((RUN,))[0].open_holds == 0
+
+
+def test_what_was_spent_is_charged_however_late_it_is_heard_of(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    ledger.commit(hold_id(SYSTEM_CLOCK.now_ms() - 3_600_000, "lost"), BOTH, cost(7))
+    assert ledger.balances((RUN,))[0].committed == cost(7)
+
+
+def test_windows_begin_when_the_calendar_says_so(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    day = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    windows: list[Window] = ["minute", "hour", "day", "week", "month"]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, 200 * 366 * 86_400 - 1), st.sampled_from(windows))
+    def check(seconds: int, window: Window) -> None:
+        at = day + timedelta(seconds=seconds)
+        ledger.clock = FakeClock(at)
+        scope = Scope("team", uuid.uuid4().hex)
+        ledger.set_limits(scope, Limits(), window)
+        ledger.charge(_id(ledger, uuid.uuid4().hex), (scope,), cost(5))
+        start = window_start(window, at)
+        assert start is not None
+        for later, spent in ((at, 5), (start + timedelta(days=40), 0)):
+            ledger.clock = FakeClock(later)
+            balance = ledger.balances((scope,))[0]
+            assert (balance.since, balance.committed.cost) == (window_start(window, later), spent)
+
+    check()
+
+
+# --- many processes
+
+
+def test_processes_never_hold_more_than_any_ceiling_and_lose_nothing(server: RedisServer) -> None:
+    tenant, names = uuid.uuid4().hex, [f"w{number}" for number in range(8)]
+    ledger = RedisLedger(server.url, tenant=tenant)
+    ceilings = (60, 200, 10_000, 10_000)
+    for name in names:
+        for scope, ceiling in zip(scopes_of(name), ceilings, strict=True):
+            ledger.set_limits(scope, Limits(cost=ceiling))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.ledger.redis_worker", server.url, tenant, name, "60"],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        for name in names
+    ]
+    told = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+    for _, largest in told:
+        assert all(most <= ceiling for most, ceiling in zip(largest, ceilings, strict=True))
+    spent = sum(spent for spent, _ in told)
+    assert spent > 150  # the users' ceiling stopped them, not something else
+    for balance in ledger.balances(SHARED):
+        assert (balance.committed.cost, balance.reserved, balance.open_holds) == (spent, NOTHING, 0)
+    assert ledger.audit() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_gets_its_own_answers(server: RedisServer) -> None:
+    program = """
+import asyncio, os, sys
+from tests.ledger.redis_worker import *
+ledger = RedisLedger(sys.argv[1], tenant=sys.argv[2], timeout_s=10)
+for scope in (*scopes_of("p"), *scopes_of("c")):
+    ledger.set_limits(scope, Limits())
+asyncio.run(ledger.aio.balances(SHARED))
+child = os.fork()
+name = "p" if child else "c"
+spent, _ = spend(ledger, name, 100)
+assert ledger.balances(scopes_of(name))[0].committed.cost == spent
+assert asyncio.run(ledger.aio.balances(scopes_of(name)))[0].committed.cost == spent
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert ledger.audit() == []
+"""
+    program = program.replace("\n\n", "\n", 1).replace(
+        "import *", "import *\nfrom budget_guard.dimension import Limits", 1
+    )
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, server.url, uuid.uuid4().hex],
+        check=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+# --- the server
+
+
+def test_a_server_that_drops_counters_is_warned_about_once(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = server.client()
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with caplog.at_level(logging.WARNING, "budget_guard"):
+            ledger = opened(server.url)
+            asyncio.run(ledger.aio.balances(BOTH))
+        assert [record.getMessage() for record in caplog.records if "noeviction" in record.getMessage()] == [
+            "Redis drops counters when its memory is full (maxmemory-policy is allkeys-lru), and a budget with them: "
+            "set it to noeviction"
+        ]
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+def wrong_type(client: Any, key: bytes) -> None:
+    client.delete(key)
+    client.set(key, "not a scope")
+
+
+def no_number(client: Any, key: bytes) -> None:
+    client.hset(key, "a0", "NaN?")
+
+
+def beyond_64_bits(client: Any, key: bytes) -> None:
+    client.hset(key, "a0", str(-(2**63) + 5))
+
+
+@pytest.mark.parametrize("damage", [wrong_type, no_number, beyond_64_bits])
+def test_damage_in_one_scope_changes_nothing_in_the_others(
+    server: RedisServer, damage: Callable[[Any, bytes], None]
+) -> None:
+    ledger = opened(server.url)
+    for name in ("open", "free"):
+        ledger.reserve(_id(ledger, name), (RUN, USER, OTHER), cost(10), cost(10))
+    ids = {name: _id(ledger, name) for name in ("new", "c", "lost")}
+    before = ledger.balances(BOTH)
+    damage(server.client(), Keys(ledger.tenant).scope(OTHER))
+    everywhere = (RUN, USER, OTHER)
+    for verb in (
+        lambda: ledger.reserve(ids["new"], everywhere, cost(1), cost(1)),
+        lambda: ledger.commit(ids["lost"], everywhere, cost(1)),
+        lambda: ledger.release(ids["lost"], everywhere),
+        lambda: ledger.charge(ids["c"], everywhere, cost(1)),
+    ):
+        with pytest.raises(LedgerUnavailable):
+            verb()
+    assert ledger.balances(BOTH) == before
+    assert server.client().zcard(Keys(ledger.tenant).open) == 2
+
+
+def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    client = server.client()
+    for number in range(3):
+        client.script_flush()
+        assert ledger.reserve(_id(ledger, f"h{number}"), BOTH, cost(1), cost(1)) == HELD
+        client.script_flush()
+        asyncio.run(ledger.aio.charge(_id(ledger, f"c{number}"), BOTH, cost(1)))
+    assert ledger.balances((RUN,))[0][2:5] == (cost(3), cost(3), 3)
+
+
+def test_a_client_is_taken_over_with_its_address(server: RedisServer) -> None:
+    ledger = RedisLedger(redis.Redis(port=server.port, decode_responses=True), tenant=uuid.uuid4().hex)
+    ledger.set_limits(RUN, Limits(cost=5))
+    assert asyncio.run(ledger.aio.balances((RUN,))) == ledger.balances((RUN,))
+
+
+def test_what_is_no_server_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="URL of any of its nodes"):
+        RedisLedger(object())  # type: ignore[arg-type]  # on purpose
+    for options in ({"hold_ttl_s": 0}, {"retain": 0}, {"wait_replicas": -1}, {"timeout_s": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            RedisLedger("redis://localhost", **options)  # type: ignore[arg-type]  # their types are right
+
+
+def test_without_redis_py_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r'pip install "budget-guard\[redis\]"'):
+        RedisLedger("redis://localhost")
+
+
+def test_what_is_remembered_is_bounded(server: RedisServer) -> None:
+    ledger = opened(server.url, retain=100)
+    others = Scope("team", "others")
+    ledger.set_limits(others, Limits())
+
+    async def charge_many() -> None:
+        await asyncio.gather(*(ledger.aio.charge(_id(ledger, f"c{n}"), (others,), cost(1)) for n in range(1_000)))
+
+    asyncio.run(charge_many())
+    client, keys = server.client(), Keys(ledger.tenant)
+    for number in range(50):  # what came all at once is forgotten little by little
+        ledger.charge(_id(ledger, f"d{number}"), (others,), cost(1))
+    assert client.llen(keys.settled) <= 120
+    assert ledger.balances((others,))[0].committed == cost(1_050)
+    assert ledger.audit() == []

@@ -330,6 +330,8 @@ def test_both_sides_of_a_fork_use_the_ledger(ledger: SqliteLedger) -> None:
     assert committed(ledger) == [spent + 4 * 5 + 1] * 2
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_finds_no_file_open(ledger: SqliteLedger, path: Path) -> None:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("there is no /proc here")
@@ -385,7 +387,7 @@ def in_one_batch(
 
     async def main() -> list[Any]:
         other_process.execute("BEGIN IMMEDIATE")
-        first = asyncio.create_task(ledger.aio.reserve(new_id(), BOTH, NOTHING, NOTHING))
+        first = asyncio.create_task(ledger.aio.restore(RUN))
         await asyncio.to_thread(other_process.execute, "SELECT 1")  # the writer has taken the first one meanwhile
         rest = asyncio.gather(*(verb() for verb in verbs), return_exceptions=True)
         await asyncio.sleep(0)
@@ -422,7 +424,7 @@ def test_a_verb_that_fails_leaves_the_rest_of_its_batch_alone(
     assert kinds[:7] == [HELD, KeyError, Refused, ReservationConflict, UnknownReservation, ValueError, ValueError]
     assert [issubclass(kind, (ValueError, TypeError)) for kind in kinds[7:12]] == [True] * 5  # type: ignore[arg-type]  # exceptions
     assert kinds[12] is HELD
-    assert [balance[2:5] for balance in ledger.balances(BOTH)] == [(cost(10), cost(2), 3)] * 2
+    assert [balance[2:5] for balance in ledger.balances(BOTH)] == [(cost(10), cost(2), 2)] * 2
 
 
 def test_verbs_of_one_batch_see_each_other(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
@@ -449,6 +451,33 @@ def test_verbs_of_one_batch_see_each_other(ledger: SqliteLedger, other_process: 
     assert answers[3:7] == [HELD, True, False, None]
     assert answers[7].scope == Scope("team", "t")
     assert [balance.committed.cost for balance in answers[9]] == [106, 100, 6]
+
+
+def test_a_sweep_sees_what_its_batch_has_settled_and_extended(path: Path) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock)
+    limit(ledger)
+    extended, settled, due, sent = (new_id(clock) for _ in range(4))
+    for each in (extended, settled, due, sent):
+        ledger.reserve(each, BOTH, cost(1), None, 5)
+    ledger.forward(sent)
+    clock.advance(6)
+    other_process = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    aio = ledger.aio
+    verbs: list[Callable[[], Awaitable[Any]]] = [
+        lambda: aio.extend(extended, 5),
+        lambda: aio.release(settled, BOTH),
+        aio.sweep,
+        aio.sweep,
+        aio.suspended,
+    ]
+    answers = in_one_batch(ledger, other_process, verbs)
+    assert answers[:4] == [True, True, 2, 0]
+    assert [each.hold_id for each in answers[4]] == [sent]
+    other_process.close()
+    assert [balance[2:5] for balance in ledger.balances(BOTH)] == [(NOTHING, cost(2), 2)] * 2
+    assert ledger.audit() == []
+    ledger.close()
 
 
 def test_a_cancelled_caller_leaves_its_verb_to_be_performed(

@@ -21,11 +21,13 @@ for _, ids in ipairs(present) do
 end
 local scopes, holds = {}, {}
 for i = 6, 5 + many do
-  scopes[#scopes + 1] = redis.call('HMGET', KEYS[i], 'period', 'n', unpack(ABOUT, 7))
-  for d = 1, DIMENSIONS do
-    local last = scopes[#scopes]
-    last[#last + 1] = redis.call('HGET', KEYS[i], ARCHIVED[d])
+  local names = {'period', 'n'}
+  for _, letter in ipairs({'l', 'c', 'a', 'x'}) do
+    for d = 0, DIMENSIONS - 1 do
+      names[#names + 1] = letter .. d
+    end
   end
+  scopes[#scopes + 1] = redis.call('HMGET', KEYS[i], unpack(names))
 end
 for i = 6 + many, #KEYS do
   holds[#holds + 1] = redis.call('HMGET', KEYS[i], 'state', 'scopes', 'amounts', 'periods', 'charged')

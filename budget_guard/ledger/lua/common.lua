@@ -9,9 +9,7 @@
 -- rounded. Redis does not roll back: a verb reads and checks everything before its first write.
 
 local DIMENSIONS = 6
-local LIMIT = {'l0', 'l1', 'l2', 'l3', 'l4', 'l5'}
 local COMMITTED = {'c0', 'c1', 'c2', 'c3', 'c4', 'c5'}
-local ARCHIVED = {'x0', 'x1', 'x2', 'x3', 'x4', 'x5'}
 local AVAILABLE = {'a0', 'a1', 'a2', 'a3', 'a4', 'a5'} -- limit (0 where there is none) - committed - reserved
 local LOWEST = -4e18 -- further below nothing no balance goes: HINCRBY, which has 64 bits, cannot fail then
 
@@ -117,15 +115,15 @@ local function roll(scope)
   if scope.ends == '' or now < tonumber(scope.ends) then
     return
   end
-  local fields = redis.call('HMGET', scope.key, 'window', unpack(LIMIT))
-  redis.call('HDEL', scope.key, 'n', unpack(COMMITTED))
-  redis.call('HDEL', scope.key, unpack(ARCHIVED))
+  local fields = redis.call('HMGET', scope.key, 'window', 'l0', 'l1', 'l2', 'l3', 'l4', 'l5')
+  redis.call('HDEL', scope.key, 'n', 'x0', 'x1', 'x2', 'x3', 'x4', 'x5', unpack(COMMITTED))
   scope.period = text(redis.call('HINCRBY', scope.key, 'period', 1))
-  local start, finish = window_now(fields[1])
-  redis.call('HSET', scope.key, 'starts', start, 'ends', finish)
+  local starts, ends = window_now(fields[1])
+  redis.call('HSET', scope.key, 'starts', starts, 'ends', ends)
   for d = 1, DIMENSIONS do
-    scope[d] = tonumber(fields[d + 1] or '0')
-    redis.call('HSET', scope.key, AVAILABLE[d], fields[d + 1] or '0')
+    local limit = fields[d + 1] or '0'
+    scope[d] = tonumber(limit)
+    redis.call('HSET', scope.key, AVAILABLE[d], limit)
   end
 end
 
@@ -163,17 +161,16 @@ local function periods(scopes)
 end
 
 -- Everything about every scope, for the caller to put into words.
-local ABOUT = {'limited', 'window', 'starts', 'n', 'revoked', 'revoked_at'}
-for _, fields in ipairs({LIMIT, COMMITTED, AVAILABLE}) do
-  for d = 1, DIMENSIONS do
-    ABOUT[#ABOUT + 1] = fields[d]
-  end
-end
-
 local function all_about(scopes)
+  local names = {'limited', 'window', 'starts', 'n', 'revoked', 'revoked_at'}
+  for _, letter in ipairs({'l', 'c', 'a'}) do
+    for d = 0, DIMENSIONS - 1 do
+      names[#names + 1] = letter .. d
+    end
+  end
   local all = {}
   for i, scope in ipairs(scopes) do
-    all[i] = redis.call('HMGET', scope.key, unpack(ABOUT))
+    all[i] = redis.call('HMGET', scope.key, unpack(names))
   end
   return all
 end

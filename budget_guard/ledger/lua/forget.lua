@@ -9,7 +9,7 @@ local function fold(hold, scopes)
     if scope.period == hold.periods[i] then
       for d = 1, DIMENSIONS do
         if charged[d] ~= '0' then
-          redis.call('HINCRBY', scope.key, ARCHIVED[d], charged[d])
+          redis.call('HINCRBY', scope.key, 'x' .. d - 1, charged[d])
         end
       end
     end

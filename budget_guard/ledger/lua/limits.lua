@@ -4,7 +4,7 @@
 local SCOPE = KEYS[3]
 local name, owner, window, limited, limits = ARGV[5], ARGV[6], ARGV[7], ARGV[8], split(ARGV[9])
 redis.call('SCARD', KEYS[2])
-local before = redis.call('HMGET', SCOPE, 'owner', 'window', unpack(LIMIT))
+local before = redis.call('HMGET', SCOPE, 'owner', 'window', 'l0', 'l1', 'l2', 'l3', 'l4', 'l5')
 if before[1] and before[1] ~= owner then
   return answer('foreign')
 end
@@ -34,7 +34,7 @@ for d = 1, DIMENSIONS do
     redis.call('HINCRBY', SCOPE, AVAILABLE[d], minus(old))
     redis.call('HINCRBY', SCOPE, AVAILABLE[d], limits[d])
   end
-  redis.call('HSET', SCOPE, LIMIT[d], limits[d])
+  redis.call('HSET', SCOPE, 'l' .. d - 1, limits[d])
 end
 wrote(true)
 return answer('set')
