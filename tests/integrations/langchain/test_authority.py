@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -113,7 +114,7 @@ def test_without_its_ledger_a_call_is_not_sent(lab: Lab, verb: Verb) -> None:
     assert lab.calls == []
     network.stops.clear()
     lab.chat().invoke("go", configured(handler))
-    assert (handler.spent_usd, handler.reserved_usd) == (lab.provider.bill_usd, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (lab.provider.bill_usd, Decimal(0))
 
 
 def test_an_answer_that_could_not_be_booked_is_booked_later(lab: Lab) -> None:
@@ -124,4 +125,4 @@ def test_an_answer_that_could_not_be_booked_is_booked_later(lab: Lab) -> None:
     network.stops.clear()
     lab.chat().invoke("go", configured(handler))
     assert len(lab.calls) == 2
-    assert (handler.spent_usd, handler.reserved_usd) == (lab.provider.bill_usd, 0)
+    assert (handler.spent_usd, handler.reserved_usd) == (lab.provider.bill_usd, Decimal(0))

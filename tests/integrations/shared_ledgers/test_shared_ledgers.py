@@ -55,7 +55,7 @@ def must_agree(url: str, provider: LocalProvider, *, least: str) -> None:
     ledger = open_ledger(url)
     user = BudgetAuthority(ledger).snapshot("user", "u1")
     assert Decimal(least) <= provider.bill_usd <= Decimal("1.00")
-    assert (user.spent_usd, user.reserved_usd, user.open_holds) == (provider.bill_usd, 0, 0)
+    assert (user.spent_usd, user.reserved_usd, user.open_holds) == (provider.bill_usd, Decimal(0), 0)
     assert ledger.audit() == []
     ledger.close()
 
