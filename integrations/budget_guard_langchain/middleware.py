@@ -198,8 +198,7 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], Con
         asked, how = request.model, How(downgrade=self._policy, final=final)
         if target is not None:
             model = self._model(target)
-            stands_for = (name_of(asked), type(model) is type(asked))
-            how = replace(how, takes=frozenset({target}), stands_for=stands_for)
+            how = replace(how, stands_for=(name_of(asked), type(model) is type(asked)))
             request = request.override(model=model)
         if final:
             request = wrapped_up(request)

@@ -89,12 +89,8 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
             raise ValueError(f"primary and cheaper are both {name!r}: give two models")
         self._policy = DowngradePolicy(to={name: cheaper}, at=self.downgrade_at)
         self._takes = frozenset({cheaper})
-
-    def _resolve_model_profile(self) -> Any:
-        first, second = _profile_of(self.primary), _profile_of(self.cheaper)
-        both = {name: (value, second[name]) for name, value in first.items() if name in second}
-        # yes and no are numbers, too: what one of them cannot do, the pair cannot
-        return {name: min(pair) if isinstance(pair[0], int) else pair[0] for name, pair in both.items()}
+        if getattr(self, "profile", self) is None:  # newer than the oldest langchain-core that is supported
+            self.profile = _profile_of_both(self.primary, self.cheaper)
 
     @property
     def _serialized(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
@@ -174,8 +170,12 @@ class _Bound:
         return kwargs
 
 
-def _profile_of(model: BaseChatModel) -> dict[str, Any]:
-    return dict(getattr(model, "profile", None) or {})  # newer than the oldest langchain-core that is supported
+def _profile_of_both(primary: BaseChatModel, cheaper: BaseChatModel) -> Any:
+    first: dict[str, Any] = dict(primary.profile or {})
+    second: dict[str, Any] = dict(cheaper.profile or {})
+    both = {name: (value, second[name]) for name, value in first.items() if name in second}
+    # yes and no are numbers, too: what one of them cannot do, the pair cannot
+    return {name: min(pair) if isinstance(pair[0], int) else pair[0] for name, pair in both.items()}
 
 
 def _as_list(callbacks: Any) -> list[Any]:

@@ -20,8 +20,6 @@ class How:
     """How the calls of a steered copy are steered."""
 
     downgrade: DowngradePolicy | None = None
-    takes: frozenset[str] = frozenset()
-    """Its own name, where it is called in the place of another."""
     stands_for: tuple[str, bool] | None = None
     """The dearer model in whose place it is called, and whether that is the same provider's."""
     final: bool = False
@@ -37,7 +35,6 @@ class _Copy(SteeredModel):
             can_cap=can_cap(model),
             cap_set=cap_set(model, kwargs),
             downgrade=how.downgrade,
-            takes=how.takes,
             stands_for=how.stands_for,
             final=how.final,
         )
@@ -63,8 +60,8 @@ def steered(model: BaseChatModel, how: How) -> BaseChatModel:
 @functools.cache
 def _class_of_copies(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     as_before = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    # A stream of the class's own would be given our argument; without one LangChain makes it of `_stream`.
-    streams: dict[str, Any] = {"_stream_chat_model_events": None, "_astream_chat_model_events": None}
     metaclass: Any = type(cls)
-    copies: type[BaseChatModel] = metaclass(cls.__name__, (_Copy, cls), as_before | streams)
+    copies: type[BaseChatModel] = metaclass(cls.__name__, (_Copy, cls), as_before)
+    for of_its_own in ("_stream_chat_model_events", "_astream_chat_model_events"):
+        setattr(copies, of_its_own, None)  # it would be given our argument; LangChain makes the stream of `_stream`
     return copies

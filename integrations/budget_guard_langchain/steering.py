@@ -46,7 +46,7 @@ class Steering:
             can_cap: Whether an output cap can be sent.
             cap_set: The output cap that the caller set.
             downgrade: Which model to switch to, and when.
-            takes: The models to which the call can be switched, or has been.
+            takes: The models to which the call can be switched.
             stands_for: The model in whose place it is called already, and whether that is the same provider's.
             final: Whether it is the final answer that ``Budget.finalization_reserve`` is kept for.
         """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 from langchain_anthropic import ChatAnthropic
@@ -16,7 +18,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from budget_guard.integrations.langchain import BudgetCallbackHandler
+from budget_guard.integrations.langchain import BudgetCallbackHandler, budget_scope
 from budget_guard.testing import LocalProvider, ProviderRequest, Reply, Script, ServedCall, ToolCall
 from tests.builders import ZERO
 
@@ -107,11 +109,20 @@ def configured(*handlers: Any, **configurable: Any) -> Any:
     return {"callbacks": list(handlers)} | ({"configurable": configurable} if configurable else {})
 
 
-def _in_loop(work: Callable[[], Any]) -> Any:
-    async def main() -> Any:
-        return await work()
+Way: TypeAlias = Callable[[Any, Any, Any], Any]
 
-    return asyncio.run(main())
+
+def _async(way: Way) -> Way:
+    """The *way* that is awaited, in an event loop of its own."""
+
+    async def main(runnable: Any, input: Any, config: Any) -> Any:
+        with ExitStack() as scopes:
+            if sys.version_info < (3, 11):  # on which the callbacks of a config get lost in async code
+                for handler in config.get("callbacks") or ():
+                    scopes.enter_context(budget_scope(handler))
+            return await way(runnable, input, config)
+
+    return lambda runnable, input, config: asyncio.run(main(runnable, input, config))
 
 
 async def _drain(stream: Any) -> list[Any]:
@@ -122,27 +133,27 @@ async def _drain_v3(runnable: Any, input: Any, config: Any) -> list[Any]:
     return await _drain(await runnable.astream_events(input, config, version="v3"))
 
 
-SURFACES: Mapping[str, Callable[[Any, Any, Any], Any]] = {
-    "invoke": lambda model, input, config: model.invoke(input, config),
-    "stream": lambda model, input, config: list(model.stream(input, config)),
-    "batch": lambda model, input, config: model.batch([input], config),
-    "batch_as_completed": lambda model, input, config: list(model.batch_as_completed([input], config)),
-    "stream_events": lambda model, input, config: list(model.stream_events(input, config, version="v3")),
-    "ainvoke": lambda model, input, config: _in_loop(lambda: model.ainvoke(input, config)),
-    "astream": lambda model, input, config: _in_loop(lambda: _drain(model.astream(input, config))),
-    "abatch": lambda model, input, config: _in_loop(lambda: model.abatch([input], config)),
-    "astream_events": lambda model, input, config: _in_loop(
-        lambda: _drain(model.astream_events(input, config, version="v2"))
+SURFACES: Mapping[str, Way] = {
+    "invoke": lambda runnable, input, config: runnable.invoke(input, config),
+    "stream": lambda runnable, input, config: list(runnable.stream(input, config)),
+    "batch": lambda runnable, input, config: runnable.batch([input], config),
+    "batch_as_completed": lambda runnable, input, config: list(runnable.batch_as_completed([input], config)),
+    "stream_events": lambda runnable, input, config: list(runnable.stream_events(input, config, version="v3")),
+    "ainvoke": _async(lambda runnable, input, config: runnable.ainvoke(input, config)),
+    "astream": _async(lambda runnable, input, config: _drain(runnable.astream(input, config))),
+    "abatch": _async(lambda runnable, input, config: runnable.abatch([input], config)),
+    "astream_events": _async(
+        lambda runnable, input, config: _drain(runnable.astream_events(input, config, version="v2"))
     ),
-    "astream_events_v3": lambda model, input, config: _in_loop(lambda: _drain_v3(model, input, config)),
+    "astream_events_v3": _async(_drain_v3),
 }
 """Every way to call a model, a chain, an agent or a graph."""
 
-MODEL_SURFACES: Mapping[str, Callable[[Any, Any, Any], Any]] = {
+MODEL_SURFACES: Mapping[str, Way] = {
     **SURFACES,
     "generate": lambda model, input, config: model.generate([[HumanMessage(input)]], callbacks=config["callbacks"]),
-    "agenerate": lambda model, input, config: _in_loop(
-        lambda: model.agenerate([[HumanMessage(input)]], callbacks=config["callbacks"])
+    "agenerate": _async(
+        lambda model, input, config: model.agenerate([[HumanMessage(input)]], callbacks=config["callbacks"])
     ),
 }
 """Every way to call a chat model."""

@@ -20,7 +20,7 @@ from langchain_core.tools import StructuredTool
 from langchain_core.tracers import context as hooks
 from langgraph.checkpoint.memory import InMemorySaver
 
-from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError
+from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError, Reservation
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Reply
 from tests.builders import ZERO
@@ -84,6 +84,30 @@ def test_the_report_says_whose_run_it_was_and_what_it_spent(lab: Lab) -> None:
     assert (report.session_id, report.tags) == ("r1", {"user": "u1", "key": "k1"})
     assert report.breakdown.llm.by_model[BIG].calls == 1
     assert handler.remaining_usd == 1 - handler.spent_usd
+
+
+@pytest.mark.parametrize("surface", ["invoke", "stream", "ainvoke", "astream"])
+def test_a_handler_that_is_listed_twice_is_told_of_everything_twice_and_counts_once(lab: Lab, surface: str) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    SURFACES[surface](lab.chat(), "hi", configured(handler, handler))
+    agree(lab, handler)
+    SURFACES[surface](lookup, {"key": "a"}, configured(handler, handler))
+    assert handler.report().breakdown.tools.calls == 1
+
+
+def test_a_call_is_noted_as_sent_before_it_is(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    forwarded: list[int] = []
+    forward = Reservation.forward
+
+    def noting(hold: Reservation) -> None:
+        forwarded.append(len(lab.calls))
+        forward(hold)
+
+    monkeypatch.setattr(Reservation, "forward", noting)
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    for _ in range(2):
+        lab.chat().invoke("hi", configured(handler))
+    assert forwarded == [0, 1]
 
 
 # One for each thread

@@ -172,6 +172,21 @@ def test_the_cap_of_the_decision_is_sent_and_bounds_the_hold(
     agree(lab, middleware.handler)
 
 
+def test_a_stream_of_a_classs_own_is_made_the_common_way(lab: Lab) -> None:
+    class Native(ChatOpenAI):
+        """What a class may bring, that takes no arguments but its own."""
+
+        def _stream_chat_model_events(self, messages: Any, *, stop: Any = None, run_manager: Any = None) -> Any:
+            raise AssertionError("asked for a stream of its own")
+
+    plain = lab.chat(max_tokens=None)
+    native = Native.model_construct(**plain.__dict__)
+    middleware = BudgetMiddleware(Budget("$0.10"))
+    SURFACES["stream_events"](create_agent(native, middleware=[middleware]), GO, None)
+    assert lab.calls[0].max_output_tokens == middleware.session.decisions()[0].output_cap
+    agree(lab, middleware.handler)
+
+
 def test_other_middleware_sees_a_model_of_its_own_class(lab: Lab) -> None:
     seen: list[Any] = []
 

@@ -17,7 +17,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 
 from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Reply
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import SURFACES, Lab, caller_of, configured, lookup, outputs_in
@@ -145,7 +145,8 @@ async def test_tools_that_are_cancelled_are_booked(lab: Lab) -> None:
     lab.script(calling(2, "hang"))
     handler = BudgetCallbackHandler(Budget("$1.00"), tool_costs={"hang": "0.05"})
     agent: Any = create_agent(lab.chat(), [hang])
-    run = asyncio.ensure_future(agent.ainvoke(ASK, configured(handler)))
+    with budget_scope(handler):  # without which Python 3.10 loses the handler
+        run = asyncio.ensure_future(agent.ainvoke(ASK, configured(handler)))
     await started.wait()
     assert handler.reserved_usd > 0
     run.cancel()
