@@ -11,8 +11,11 @@ import heapq
 import itertools
 import math
 import random
+import shutil
+import socket
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -195,7 +198,81 @@ def _fleet(workers: int, processes: int, usd: int) -> tuple[float, float, float]
     return shared.trips / calls, refused, most / ceiling
 
 
-SECTIONS = {"memory": memory, "sqlite": sqlite, "leases": leases}
+def redis() -> None:
+    """One verb in four scopes against a bare INCRBY through redis-py, on a server of its own, blocking and awaited."""
+    import redis as client
+
+    from budget_guard.ledger.redis import RedisLedger
+
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    if binary is None:
+        print("redis    left out: no redis-server is installed")
+        return
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        free.close()
+        server = subprocess.Popen(
+            [binary, "--port", str(port), "--dir", folder, "--save", "", "--appendonly", "yes"],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            patient = client.Redis(port=port, retry=client.retry.Retry(client.backoff.ConstantBackoff(0.1), 50))
+            patient.ping()
+            ledger = RedisLedger(f"redis://127.0.0.1:{port}", timeout_s=5)
+            opened(ledger)
+            _blocking_verbs(ledger, patient)
+            asyncio.run(_awaited_verbs(ledger, client.asyncio.Redis(port=port)))
+            assert ledger.audit() == []
+            ledger.close()
+            patient.close()
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _blocking_verbs(ledger: Ledger, client: Any) -> None:
+    times: dict[str, list[float]] = {"INCRBY": [], "reserve": [], "commit": []}
+    for _ in range(2_000):  # turn by turn: other work on the machine disturbs all of them alike
+        made = new_id()
+        for name, verb in (
+            ("INCRBY", lambda: client.incrby("bare", 5)),
+            ("reserve", lambda made=made: ledger.reserve(made, SCOPES, HELD, HELD)),
+            ("commit", lambda made=made: ledger.commit(made, SCOPES, SPENT)),
+        ):
+            start = time.perf_counter()
+            verb()
+            times[name].append(time.perf_counter() - start)
+    _tell_redis("blocking", times)
+
+
+async def _awaited_verbs(ledger: Ledger, client: Any) -> None:
+    times: dict[str, list[float]] = {"INCRBY": [], "reserve": [], "commit": []}
+    for tasks in (1, 32):
+        for kept in times.values():
+            kept.clear()
+        for _ in range(1_600 // tasks):
+            ids = [new_id() for _ in range(tasks)]
+            for name, verb in (
+                ("INCRBY", lambda _: client.incrby("bare", 5)),
+                ("reserve", lambda made: ledger.aio.reserve(made, SCOPES, HELD, HELD)),
+                ("commit", lambda made: ledger.aio.commit(made, SCOPES, SPENT)),
+            ):
+                start = time.perf_counter()
+                await asyncio.gather(*map(verb, ids))
+                times[name].append((time.perf_counter() - start) / tasks)
+        _tell_redis(f"{tasks} awaited", times)
+    await client.aclose()
+    await ledger.aio.close()
+
+
+def _tell_redis(how: str, times: dict[str, list[float]]) -> None:
+    least, reserve, commit = (statistics.median(each) * 1e6 for each in times.values())
+    print(f"redis    {how:10}   INCRBY {least:4.0f} us", end="   ")
+    print(f"reserve {reserve / least:.1f} x   commit {commit / least:.1f} x   goal 3 x")
+
+
+SECTIONS = {"memory": memory, "sqlite": sqlite, "redis": redis, "leases": leases}
 
 
 def main() -> None:

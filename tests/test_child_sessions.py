@@ -89,6 +89,13 @@ def test_a_child_that_asks_for_more_than_is_left_is_refused_and_holds_nothing(wa
     assert usd(parent) == money("0.10", "0", "0.90")
 
 
+def test_what_the_parent_keeps_back_for_its_final_answer_is_not_given_away(way: Way, family: Family) -> None:
+    parent = session(Budget("$1.00", finalization_reserve="$0.20"))
+    with pytest.raises(BudgetExceeded, match="kept back"):
+        family.child(parent, "$0.90")
+    family.child(parent, "$0.80")
+
+
 def test_it_is_held_in_every_ceiling_above(way: Way, family: Family) -> None:
     authority = BudgetAuthority(ceilings={"user": Budget("$0.50")}, pricing=PRICES)
     parent = authority.session(Budget("$5"), user="u1", feature="f")

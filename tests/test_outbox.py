@@ -50,12 +50,17 @@ class Network(LayeredLedger):
         self.down = False
         self.loses: tuple[Verb, type[BaseException]] | None = None
         """The verb whose next answer is lost, and what is raised instead."""
+        self.stops: tuple[Verb, BaseException] | None = None
+        """The verb that does not get through the next time, and what is raised instead."""
         self.tried: list[Verb] = []
 
     def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
         self.tried.append(verb)
         if self.down:
             raise LedgerUnavailable(detail="no route to host")
+        if self.stops is not None and self.stops[0] == verb:
+            stopped, self.stops = self.stops[1], None
+            raise stopped
         answer = yield verb, arguments
         if self.loses is not None and self.loses[0] == verb:
             error, self.loses = self.loses[1], None
@@ -236,6 +241,7 @@ def test_what_is_settled_while_it_is_down_is_settled_once_it_is_back(
     spent = 0 if way_out == "release" else DIME
     assert run.report().total_spent == Decimal(spent) / 10**9
     network.down = False
+    assert run.spent_usd == Decimal(spent) / 10**9  # as soon as anybody asks
     way.pay(run, call("penny"))
     assert (network.committed(), network.reserved()) == (spent + DIME // 10, 0)
     assert network.memory.audit() == []
@@ -266,12 +272,16 @@ def test_an_estimate_and_then_the_actual_amounts_end_as_the_actual_ones(
     assert network.committed() == 10_000
 
 
+@pytest.mark.parametrize("booked", [False, True])
 async def test_spend_of_a_task_that_is_cancelled_while_it_books_is_not_lost(
-    open_session: Callable[..., Session], network: Network
+    open_session: Callable[..., Session], network: Network, booked: bool
 ) -> None:
     run = open_session()
     hold = (await run.aauthorize(call())).require()
-    network.loses = ("commit", asyncio.CancelledError)
+    if booked:
+        network.loses = ("commit", asyncio.CancelledError)
+    else:
+        network.stops = ("commit", asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
         await hold.acommit(Usage())
     assert run.ledger.balances((run.scope,))[0].committed.cost == DIME
@@ -408,7 +418,7 @@ def test_a_disk_that_fails_leaves_the_spend_in_memory(
     network.set_limits(USER, Limits())
     outbox = Outbox(path)
     with monkeypatch.context() as broken:
-        broken.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        broken.setattr("os.write", lambda file, data: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         outbox.add(new_entry("charge", hold_id(0, "c"), (USER,), Amounts(cost=DIME)))
     assert "No space left" in caplog.text and outbox.pending
     replay(outbox, network)
@@ -450,11 +460,29 @@ def test_spend_of_a_long_outage_that_the_ledger_never_heard_of_is_booked_once(
     network = forgetful(clock)
     outbox = Outbox(path)
     outbox.add(late(verb, fresh=True))
+    network.down = True
+    with pytest.raises(LedgerUnavailable):
+        replay(outbox, network, clock=clock)
+    network.down = False
     network.loses = ("charge", LedgerAmbiguous)
     with pytest.raises(LedgerAmbiguous):
         replay(outbox, network, clock=clock)
     replay(Outbox(path), network, clock=clock)
     assert network.committed() == DIME
+
+
+def test_spend_that_a_crash_left_in_doubt_for_too_long_is_not_booked_twice(clock: FakeClock, path: Path) -> None:
+    network = forgetful(clock)
+    Outbox(path).add(new_entry("charge", hold_id(clock.now_ms(), "c"), (USER,), Amounts(cost=DIME), fresh=True))
+    network.loses = ("charge", KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        replay(Outbox(path), network, clock=clock)
+    for n in range(2):  # it is forgotten
+        clock.advance(3_600)
+        network.charge(hold_id(clock.now_ms(), f"other-{n}"), (USER,), Amounts(tool_calls=1))
+    outbox = Outbox(path)
+    assert replay(outbox, network, clock=clock) == 0
+    assert (network.committed(), len(outbox.rejected)) == (DIME, 1)
 
 
 @pytest.mark.parametrize("options", [{"fresh": False}, {"fresh": True, "ambiguous": True}])

@@ -15,8 +15,9 @@ from budget_guard.dimension import Amounts, Limits
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.ledger.redis_courier import Doze, Flow, RedisCourier
 from budget_guard.ledger.redis_keys import Keys
-from budget_guard.ledger.redis_link import AsyncRedisLink, NoAnswer, NotSent, Place, RedisLink
+from budget_guard.ledger.redis_link import NoAnswer, NotSent, Place, RedisLink
 from budget_guard.ledger.redis_verbs import RedisVerbs
+from budget_guard.ledger.redis_wire import AsyncRedisLink
 from budget_guard.ledger.room import Room
 from budget_guard.scope import Scope
 from budget_guard.window import Window

@@ -63,7 +63,7 @@ class RedisCourier:
         self._times = times
         self._wait: tuple[Command, ...] = ()
         if wait_replicas:
-            self._wait = ((b"WAIT", b"%d" % wait_replicas, b"%d" % int(place.timeout_s * 800)),)
+            self._wait = ((b"WAIT", b"%d" % wait_replicas, b"%d" % int(place.timeout_s * 500)),)
         self._wait_replicas = wait_replicas
         self._nonce = secrets.token_hex(6).encode()
         self._seen = _Seen()

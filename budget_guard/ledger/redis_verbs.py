@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from budget_guard.dimension import Amounts, Limits
@@ -12,8 +10,6 @@ from budget_guard.errors import (
     ForeignRun,
     LedgerUnavailable,
     ReservationConflict,
-    StaleReservation,
-    UnknownReservation,
 )
 from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import (
@@ -22,20 +18,30 @@ from budget_guard.ledger.base import (
     Balance,
     Refused,
     ReserveOutcome,
-    Revoked,
     Settled,
     Suspended,
 )
-from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
-from budget_guard.ledger.counters import least_left
+from budget_guard.ledger.checks import check_limits, checked_amounts
 from budget_guard.ledger.redis_audit import differences
 from budget_guard.ledger.redis_courier import Doze, Flow, RedisCourier
 from budget_guard.ledger.redis_keys import Keys, Named, decode, encode, scopes_of
+from budget_guard.ledger.redis_words import (
+    amounts_of,
+    another,
+    balance_of,
+    counted,
+    elsewhere,
+    listed,
+    problem,
+    refused_of,
+    revoked_of,
+    time_of,
+    ttl_of,
+)
 from budget_guard.ledger.room import Room
 from budget_guard.scope import Scope
 from budget_guard.window import Window
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
 _AT_ONCE = 100
@@ -88,11 +94,12 @@ class RedisVerbs:
             encode(owner),
             window.encode(),
             limited.encode(),
-            _listed([limit or 0 for limit in limits]),
+            listed([limit or 0 for limit in limits]),
         )
         if status == b"foreign":
             raise ForeignRun(scope=str(scope))
-        self._check(status, rest, "", (scope,))
+        if status != b"set":
+            raise problem(status, rest, scopes=(scope,))
         self._room.give()
 
     def reserve(
@@ -107,7 +114,7 @@ class RedisVerbs:
         amounts = checked_amounts(amounts)
         if room is not None:
             room = checked_amounts(room)
-        ttl = _ttl(self._ttl_s if ttl_s is None else ttl_s)
+        ttl = ttl_of(self._ttl_s if ttl_s is None else ttl_s)
         made_ms(hold_id)
         named, sweep = self._named(scopes), _SWEPT_AT_ONCE
         while True:
@@ -116,8 +123,8 @@ class RedisVerbs:
                 (self._keys.open, self._keys.hold(hold_id), *named.keys),
                 encode(hold_id),
                 named.text,
-                _listed(amounts),
-                b"" if room is None else _listed(room),
+                listed(amounts),
+                b"" if room is None else listed(room),
                 ttl,
                 b"1" if suspend else b"0",
                 b"%d" % sweep,
@@ -129,30 +136,30 @@ class RedisVerbs:
             sweep = 0  # as few by itself
             yield from self._expire(rest[0])
         if status == b"refused":
-            refused = _refused(scopes, rest[0], rest[1], room or Amounts())
+            refused = refused_of(scopes, rest[0], rest[1], room or Amounts())
             assert refused is not None
             return refused
         if status == b"revoked":
             reason, at = rest[1]
-            return _revoked(scopes[int(rest[0]) - 1], reason, at)
+            return revoked_of(scopes[int(rest[0]) - 1], reason, at)
         if status == b"known":
             verb, its_scopes, held = rest
             if verb != b"reserve":
-                raise _another(hold_id, verb)
+                raise another(hold_id, verb)
             if its_scopes != named.text:
-                raise _elsewhere(hold_id, its_scopes, scopes)
-            if held != _listed(amounts):
+                raise elsewhere(hold_id, its_scopes, scopes)
+            if held != listed(amounts):
                 raise ReservationConflict(
-                    reservation_id=hold_id, detail=f"holds {_amounts(held)} and was asked to hold {amounts}"
+                    reservation_id=hold_id, detail=f"holds {amounts_of(held)} and was asked to hold {amounts}"
                 )
             return HELD
-        raise self._error(status, rest, hold_id, scopes)
+        raise problem(status, rest, hold_id, scopes)
 
     def forward(self, hold_id: str) -> Flow[None]:
         made_ms(hold_id)
         status, *rest = yield from self._call("forward", (self._keys.hold(hold_id),), encode(hold_id))
         if status != b"forwarded":
-            raise self._error(status, rest, hold_id, ())
+            raise problem(status, rest, hold_id)
 
     def extend(self, hold_id: str, ttl_s: float) -> Flow[bool]:
         made_ms(hold_id)
@@ -160,19 +167,19 @@ class RedisVerbs:
             "extend",
             (self._keys.open, self._keys.suspended, self._keys.hold(hold_id)),
             encode(hold_id),
-            _ttl(ttl_s),
+            ttl_of(ttl_s),
         )
         if status != b"extended":
-            raise self._error(status, rest, hold_id, ())
+            raise problem(status, rest, hold_id)
         return bool(rest[0] == 1)
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Flow[Settled]:
         amounts = checked_amounts(amounts)
         committed, charged, estimate, overdue = yield from self._settle(
-            "commit", b"settled", hold_id, scopes, _listed(amounts), b"1" if uncertain else b"0"
+            "commit", b"settled", hold_id, scopes, listed(amounts), b"1" if uncertain else b"0"
         )
         yield from self._forget(overdue)
-        return Settled(_counted(committed), _amounts(charged), estimate == b"1")
+        return Settled(counted(committed), amounts_of(charged), estimate == b"1")
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> Flow[bool]:
         released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"")
@@ -181,15 +188,15 @@ class RedisVerbs:
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
         amounts = checked_amounts(amounts)
-        version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, _listed(amounts))
+        version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, listed(amounts))
         yield from self._forget(overdue)
-        return _refused(scopes, version, about, Amounts())
+        return refused_of(scopes, version, about, Amounts())
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:
         change = checked_amounts(change, -MOST)
-        committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), _listed(change))
+        committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), listed(change))
         yield from self._forget(overdue)
-        return _counted(committed)
+        return counted(committed)
 
     def await_room(self, version: int, timeout: float) -> Flow[bool]:
         ends = self._monotonic() + timeout
@@ -209,8 +216,9 @@ class RedisVerbs:
         if not scopes:
             return []
         status, *rest = yield from self._call("balances", self._named(scopes).keys, changes=False)
-        self._check(status, rest, "", scopes)
-        return list(map(_balance, scopes, rest[0]))
+        if status != b"balances":
+            raise problem(status, rest, scopes=scopes)
+        return list(map(balance_of, scopes, rest[0]))
 
     def revoke(self, scope: Scope, reason: str) -> Flow[None]:
         named = self._named((scope,))
@@ -236,7 +244,7 @@ class RedisVerbs:
         ids, since = flat[::2], flat[1::2]
         records = yield from self._records(ids)
         return [
-            Suspended(decode(id), scopes_of(record[1]), _amounts(record[2]), _time(at))
+            Suspended(decode(id), scopes_of(record[1]), amounts_of(record[2]), time_of(at))
             for id, at, record in zip(ids, since, records, strict=True)
             if record[0] == b"suspended"
         ]
@@ -286,7 +294,7 @@ class RedisVerbs:
             *more,
         )
         if status != done:
-            raise self._error(status, rest, hold_id, scopes, amounts)
+            raise problem(status, rest, hold_id, scopes, amounts, named.text)
         self._room.give()
         return rest
 
@@ -320,145 +328,3 @@ class RedisVerbs:
 
     def _named(self, scopes: Sequence[Scope]) -> Named:
         return self._keys.named(tuple(scopes))
-
-    def _check(self, status: bytes, rest: Sequence[Any], hold_id: str, scopes: Sequence[Scope]) -> None:
-        if status in _PROBLEMS:
-            raise self._error(status, rest, hold_id, scopes)
-
-    def _error(
-        self, status: bytes, rest: Sequence[Any], hold_id: str, scopes: Sequence[Scope], amounts: bytes = b""
-    ) -> Exception:
-        """What *status* means, as an error."""
-        if status == b"missing":
-            return KeyError(scopes[int(rest[0]) - 1])
-        if status == b"unknown":
-            return UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
-        if status == b"stale":
-            return StaleReservation(
-                reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
-            )
-        if status in (b"late", b"early"):
-            ahead = made_ms(hold_id) / 1e3 - int(rest[0]) / 1e6
-            side = f"{ahead:.0f} s after" if ahead > 0 else f"{-ahead:.0f} s before"
-            return StaleReservation(
-                reservation_id=hold_id,
-                detail=f"was made {side} the ledger's own time; nothing was changed: check this machine's clock",
-            )
-        if status == b"fenced":
-            return LedgerUnavailable(
-                detail="fenced: Redis lost what it had confirmed (a failover, an older file, an empty store). Compare "
-                "its balances with what was really spent, adjust them, and call reopen()"
-            )
-        if status == b"damaged":
-            return LedgerUnavailable(
-                detail=f"the counters of {scopes[int(rest[0]) - 1]} are damaged, or beyond 64 bits; nothing was changed"
-            )
-        if status == b"another":
-            return _another(hold_id, rest[0])
-        if status == b"over":
-            return ReservationConflict(
-                reservation_id=hold_id,
-                detail=f"is {rest[0].decode()}: its call must not be sent, reserve it anew",
-            )
-        if status == b"elsewhere":
-            return _elsewhere(hold_id, rest[0], scopes)
-        if status == b"conflict":
-            its_scopes, before = rest
-            if its_scopes != self._named(scopes).text:
-                return _elsewhere(hold_id, its_scopes, scopes)
-            return ReservationConflict(
-                reservation_id=hold_id,
-                detail=f"is booked with {_amounts(before)} and cannot take {_amounts(amounts)}",
-            )
-        if status == b"below":
-            then = _counted(rest[0]).plus(_amounts(amounts))
-            return ValueError(
-                f"change={_amounts(amounts)} would leave less than nothing committed in {scopes[0]}: {then}"
-            )
-        raise AssertionError(status)
-
-
-_PROBLEMS = frozenset((b"missing", b"fenced", b"damaged"))
-
-
-def _listed(numbers: Sequence[int]) -> bytes:
-    return b"%d,%d,%d,%d,%d,%d" % tuple(numbers)
-
-
-def _amounts(listed: bytes) -> Amounts:
-    return Amounts._make(map(int, listed.split(b",")))
-
-
-def _counted(fields: Sequence[bytes | None]) -> Amounts:
-    return Amounts._make(int(field or 0) for field in fields)
-
-
-def _ttl(seconds: float) -> bytes:
-    """A time to live in microseconds.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    check_ttl(seconds)
-    return b"%d" % min(math.ceil(seconds * 1_000_000), MOST // 2)
-
-
-def _time(microseconds: bytes) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(microseconds))
-
-
-def _revoked(scope: Scope, reason: bytes, at: bytes) -> Revoked:
-    return Revoked(scope, decode(reason), _time(at))
-
-
-def _balance(scope: Scope, fields: Sequence[Any]) -> Balance:
-    limited, window, starts, holds, reason, at = fields[:6]
-    limits = [int(limit or 0) for limit in fields[6:12]]
-    committed = _counted(fields[12:18])
-    available = _counted(fields[18:])
-    return Balance(
-        scope,
-        Limits._make(limit if given == ord("1") else None for limit, given in zip(limits, limited, strict=True)),
-        committed,
-        Amounts._make(limits[i] - committed[i] - available[i] for i in range(len(limits))),
-        int(holds or 0),
-        None if reason is None else _revoked(scope, reason, at),
-        window.decode(),
-        _time(starts) if starts else None,
-    )
-
-
-def _elsewhere(hold_id: str, its_scopes: bytes, scopes: Sequence[Scope]) -> ReservationConflict:
-    held, asked = (", ".join(map(str, each)) for each in (scopes_of(its_scopes), scopes))
-    return ReservationConflict(reservation_id=hold_id, detail=f"was made in {held}, not in {asked}")
-
-
-def _another(hold_id: str, verb: bytes) -> ReservationConflict:
-    return ReservationConflict(reservation_id=hold_id, detail=f"came with {verb.decode()} before: not for another verb")
-
-
-def _refused(scopes: Sequence[Scope], version: bytes, fields: Sequence[Sequence[Any]], room: Amounts) -> Refused | None:
-    """The first limit that *room* would pass; None if it fits."""
-    balances = list(map(_balance, scopes, fields))
-    for balance in balances:
-        for i, limit in enumerate(balance.limits):
-            if limit is not None and balance.committed[i] + balance.reserved[i] + room[i] > limit:
-                return Refused(
-                    balance.scope,
-                    i,
-                    limit,
-                    balance.committed[i],
-                    balance.reserved[i],
-                    all(_fits_in_time(each, room) for each in balances),
-                    int(version),
-                    least_left(balances),
-                )
-    return None
-
-
-def _fits_in_time(balance: Balance, room: Amounts) -> bool:
-    """Whether *room* would fit if every open hold were given back."""
-    return all(
-        limit is None or committed + wanted <= limit
-        for limit, committed, wanted in zip(balance.limits, balance.committed, room, strict=True)
-    )

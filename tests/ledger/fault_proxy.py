@@ -18,7 +18,7 @@ class FaultProxy:
     """
 
     def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self.faults: list[Fault] = []
         self.delayed_s = 0.0
         self.down = False
@@ -57,7 +57,7 @@ class FaultProxy:
         if self.down:
             client_out.close()
             return
-        server_in, server_out = await asyncio.open_connection("127.0.0.1", self._upstream)
+        server_in, server_out = await asyncio.open_connection("127.0.0.1", self.upstream)
         fault: list[Fault] = []
 
         async def requests() -> None:
@@ -85,6 +85,8 @@ class FaultProxy:
         both = [asyncio.create_task(requests()), asyncio.create_task(answers())]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            pass  # the proxy ends; the server's own callback would complain of a cancelled one
         finally:
             for task in both:
                 task.cancel()

@@ -72,6 +72,8 @@ def test_settled_holds_beyond_the_retained_ones_are_forgotten_and_stay_counted()
     for forgotten in (0, 1):
         with pytest.raises(StaleReservation, match="older"):
             ledger.commit(nth(forgotten), (RUN,), cost(2))
+        with pytest.raises(StaleReservation, match="older"):
+            ledger.reserve(nth(forgotten), (RUN,), cost(3), cost(3))
     assert ledger.commit(nth(2), (RUN,), cost(2)).committed == cost(10)
     assert ledger.balances((RUN,))[0].committed == cost(10)
 
@@ -99,12 +101,18 @@ def test_memory_is_bounded_after_100_000_settled_holds() -> None:
 
 
 def test_times_to_live_that_are_over_or_put_off_take_no_memory() -> None:
-    ledger = opened(retain=100)
-    for number in range(10_000):
+    clock = FakeClock()
+    ledger = MemoryLedger(clock=clock, retain=100)
+    ledger.set_limits(RUN, Limits())
+    for number, ttl_s in ((0, 1_000), (1, 1)):
+        ledger.reserve(nth(number), (RUN,), cost(3), cost(3), ttl_s)
+    for number in range(2, 10_000):
         ledger.reserve(nth(number), (RUN,), cost(3), cost(3), 600)
         ledger.extend(nth(number), 900)
         ledger.commit(nth(number), (RUN,), cost(2))
     assert len(ledger._expiries) < 2_000
+    clock.advance(1)
+    assert ledger.sweep() == 1
 
 
 def test_an_audit_names_what_is_wrong() -> None:

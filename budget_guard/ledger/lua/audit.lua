@@ -1,5 +1,5 @@
--- The counters of every scope and the records of every hold, all of the same moment. KEYS: tenant, scopes, open, suspended,
--- settled, then every scope and every hold. ARGV: how many scopes there are, and the ids of the holds, in the same order.
+-- The counters of every scope and the records of every hold, all of the same moment. KEYS: tenant, scopes, open,
+-- suspended, settled, then every scope and every hold. ARGV: how many scopes, and the ids of the holds, in this order.
 
 local many = tonumber(ARGV[5])
 local named = {}

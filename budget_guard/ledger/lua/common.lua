@@ -4,8 +4,8 @@
 -- ('' for the server's own), ARGV[2] and ARGV[3] are the epoch and the sequence that the caller saw last, ARGV[4] names
 -- a new epoch; the verb's own arguments follow from ARGV[5].
 --
--- A balance is a decimal string, and only HINCRBY moves it: a Lua number is a double and would lose what is beyond 2^53.
--- It is compared with nothing but amounts, which are below 2^53: so the comparison is exact, however the balance is
+-- A balance is a decimal string, and only HINCRBY moves it: a Lua number is a double and would lose what is beyond
+-- 2^53. It is compared with nothing but amounts, which are below 2^53: so the comparison is exact, however the balance is
 -- rounded. Redis does not roll back: a verb reads and checks everything before its first write.
 
 local DIMENSIONS = 6

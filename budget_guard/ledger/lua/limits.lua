@@ -1,5 +1,5 @@
--- Set the ceilings of a scope, and open it if it is new. KEYS: tenant, scopes, scope. ARGV: its name, owner, window, which
--- dimensions are limited ('100010'), limits ('0' where there is none).
+-- Set the ceilings of a scope, and open it if it is new. KEYS: tenant, scopes, scope. ARGV: its name, owner, window,
+-- which dimensions are limited ('100010'), limits ('0' where there is none).
 
 local SCOPE = KEYS[3]
 local name, owner, window, limited, limits = ARGV[5], ARGV[6], ARGV[7], ARGV[8], split(ARGV[9])

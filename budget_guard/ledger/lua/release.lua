@@ -17,7 +17,8 @@ end
 
 local released = 0
 if not hold then
-  remember(scopes, 'release', 'released', '0,0,0,0,0,0') -- keeps its own reserve, which comes later, from holding anything
+  -- keeps its own reserve, which comes later, from holding anything
+  remember(scopes, 'release', 'released', '0,0,0,0,0,0')
 elseif hold.open then
   released = 1
   settled(hold)

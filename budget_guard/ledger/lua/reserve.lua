@@ -1,7 +1,7 @@
 -- Hold amounts in every scope if the room fits into every limit.
 --
--- KEYS: tenant, open, hold, scopes... ARGV: id, scopes, amounts, room ('' to hold without asking), microseconds to live,
--- whether to suspend, how many due holds to name first.
+-- KEYS: tenant, open, hold, scopes... ARGV: id, scopes, amounts, room ('' to hold without asking), microseconds to
+-- live, whether to suspend, how many due holds to name first.
 
 local OPEN, HOLD, FIRST = KEYS[2], KEYS[3], 4
 local id, scopes_named, amounts_given = ARGV[5], ARGV[6], ARGV[7]

@@ -1,4 +1,5 @@
--- Refuse every further hold in a scope, which is opened if it is new. KEYS: tenant, scopes, scope. ARGV: its name, reason.
+-- Refuse every further hold in a scope, which is opened if it is new. KEYS: tenant, scopes, scope. ARGV: its name,
+-- reason.
 
 redis.call('SADD', KEYS[2], ARGV[5])
 if redis.call('HEXISTS', KEYS[3], 'limited') == 0 then

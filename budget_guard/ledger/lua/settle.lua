@@ -1,7 +1,7 @@
 -- What the verbs that settle have in common.
 --
--- KEYS: tenant, open, suspended, settled, hold, scopes... ARGV: id, scopes, amounts, how many settled holds to remember,
--- how many more to let gather before they are forgotten.
+-- KEYS: tenant, open, suspended, settled, hold, scopes... ARGV: id, scopes, amounts, how many settled holds to
+-- remember, how many more to let gather before they are forgotten.
 
 local OPEN, SUSPENDED, SETTLED, HOLD, FIRST = KEYS[2], KEYS[3], KEYS[4], KEYS[5], 6
 local id, scopes_named, amounts_given = ARGV[5], ARGV[6], ARGV[7]

@@ -56,6 +56,8 @@ class CeilingRules(LedgerFixtures):
     def test_a_scope_may_be_revoked_before_it_is_opened(self, ledger: Ledger, ids: Ids) -> None:
         early = Scope("key", "k")
         ledger.revoke(early, "leaked")
+        balance = balance_of(ledger, early)
+        assert (balance.limits, balance.revoked and balance.revoked.reason) == (Limits(), "leaked")
         ledger.set_limits(early, Limits(cost=10))
         assert isinstance(ledger.reserve(ids("h"), (early,), cost(1), cost(1)), Revoked)
 
