@@ -57,12 +57,11 @@ def usage_of(result: LLMResult, *, hour_cache: bool = False) -> Usage | None:
     if not found:
         return _usage_of_text(fields(result.llm_output))
     details_in, details_out = fields(found.get("input_token_details")), fields(found.get("output_token_details"))
-    read, write_1h = _detail(details_in, "cache_read"), _detail(details_in, "ephemeral_1h_input_tokens")
-    write_5m = _detail(details_in, "ephemeral_5m_input_tokens")
-    if hour_cache:
-        write_1h += _detail(details_in, "cache_creation")
-    else:
-        write_5m += _detail(details_in, "cache_creation")
+    read = _detail(details_in, "cache_read")
+    write_5m, write_1h = (_detail(details_in, f"ephemeral_{life}_input_tokens") for life in ("5m", "1h"))
+    if not write_5m and not write_1h:  # how long it is kept is not said, or not told of here
+        written = _detail(details_in, "cache_creation")
+        write_5m, write_1h = (0, written) if hour_cache else (written, 0)
     audio_in, audio_out = _detail(details_in, "audio"), _detail(details_out, "audio")
     reasoning = _detail(details_out, "reasoning")
     uses = _uses(result)

@@ -133,21 +133,24 @@ async def _drain_v3(runnable: Any, input: Any, config: Any) -> list[Any]:
     return await _drain(await runnable.astream_events(input, config, version="v3"))
 
 
-SURFACES: Mapping[str, Way] = {
+SURFACES: dict[str, Way] = {
     "invoke": lambda runnable, input, config: runnable.invoke(input, config),
     "stream": lambda runnable, input, config: list(runnable.stream(input, config)),
     "batch": lambda runnable, input, config: runnable.batch([input], config),
     "batch_as_completed": lambda runnable, input, config: list(runnable.batch_as_completed([input], config)),
-    "stream_events": lambda runnable, input, config: list(runnable.stream_events(input, config, version="v3")),
     "ainvoke": _async(lambda runnable, input, config: runnable.ainvoke(input, config)),
     "astream": _async(lambda runnable, input, config: _drain(runnable.astream(input, config))),
     "abatch": _async(lambda runnable, input, config: runnable.abatch([input], config)),
     "astream_events": _async(
         lambda runnable, input, config: _drain(runnable.astream_events(input, config, version="v2"))
     ),
-    "astream_events_v3": _async(_drain_v3),
 }
 """Every way to call a model, a chain, an agent or a graph."""
+if hasattr(BaseChatModel, "_chat_model_stream_v3"):  # newer than the oldest langchain-core that is supported
+    SURFACES["stream_events"] = lambda runnable, input, config: list(
+        runnable.stream_events(input, config, version="v3")
+    )
+    SURFACES["astream_events_v3"] = _async(_drain_v3)
 
 MODEL_SURFACES: Mapping[str, Way] = {
     **SURFACES,

@@ -59,18 +59,23 @@ def agree_on_models(lab: Lab, handler: BudgetCallbackHandler) -> None:
 
 
 class Heard(BaseCallbackHandler):
-    """Counts the starts and ends that LangChain tells of."""
+    """Knows the calls that LangChain tells of, however often it does."""
 
     run_inline = True
 
     def __init__(self) -> None:
-        self.starts = self.ends = 0
+        self.started, self.ended = set[Any](), set[Any]()
 
-    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-        self.starts += 1
+    @property
+    def calls(self) -> tuple[int, int]:
+        """How many started, and how many ended."""
+        return len(self.started), len(self.ended)
 
-    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
-        self.ends += 1
+    def on_chat_model_start(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        self.started.add(run_id)
+
+    def on_llm_end(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        self.ended.add(run_id)
 
 
 @surfaces
@@ -85,7 +90,7 @@ def test_it_switches_at_the_threshold_with_one_start_and_one_end(lab: Lab, kind:
     call(model, "hi", configured(handler, heard))
     names = [getattr(m, "model_name", None) or m.model for m in (dear, dear, cheap)]
     assert lab.models == names
-    assert (heard.starts, heard.ends) == (3, 3)
+    assert heard.calls == (3, 3)
     assert list(handler.report().breakdown.llm.by_model) == names[1:]
     assert [(e.model, e.target) for e in handler.session.events() if isinstance(e, ModelDowngraded)] == [
         (names[0], names[2])
@@ -274,7 +279,7 @@ def test_structured_output_comes_of_both_models(lab: Lab, kind: str, include_raw
         assert (answer["parsed"] if include_raw else answer) == Place(city="Rome")
         handler.session.carry_over(Amounts(cost=85_000_000))
     assert len(set(lab.models)) == 2
-    assert (heard.starts, heard.ends) == (2, 2)
+    assert heard.calls == (2, 2)
 
 
 def test_a_batch_is_decided_on_call_by_call(lab: Lab) -> None:
@@ -299,7 +304,7 @@ def test_inside_a_chain_it_is_one_call(lab: Lab) -> None:
     handler, heard = BudgetCallbackHandler(Budget("$1.00")), Heard()
     chain = RunnableLambda(lambda x: x) | pair(lab)
     chain.invoke("hi", configured(handler, heard))
-    assert (heard.starts, heard.ends, len(lab.calls)) == (1, 1, 1)
+    assert (*heard.calls, len(lab.calls)) == (1, 1, 1)
     agree(lab, handler)
 
 

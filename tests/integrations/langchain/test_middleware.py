@@ -84,7 +84,7 @@ def test_a_looping_agent_makes_exactly_the_calls_that_fit(
 def test_on_every_surface_it_books_what_is_billed(lab: Lab, model_of: Callable[..., BaseChatModel], call: Any) -> None:
     lab.script([LOOP, Reply(text="done", input_tokens=50, output_tokens=20)])
     middleware = BudgetMiddleware(Budget("$1.00"))
-    call(create_agent(model_of(lab), [lookup], middleware=[middleware]), GO, None)
+    call(create_agent(model_of(lab), [lookup], middleware=[middleware]), GO, {})
     assert len(lab.calls) == 2
     agree(lab, middleware.handler)
 

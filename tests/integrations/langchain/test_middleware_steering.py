@@ -76,7 +76,7 @@ def test_the_provider_sees_the_cheaper_model_from_the_threshold_on(
 def test_so_it_does_on_every_surface_and_across_providers(lab: Lab, call: Any) -> None:
     handler = spent("$1.00", 0.85)
     middleware = BudgetMiddleware(handler, downgrade_to=lab.chat(SMALL))
-    call(create_agent(lab.claude("claude-sonnet-4-6"), [lookup], middleware=[middleware]), GO, None)
+    call(create_agent(lab.claude("claude-sonnet-4-6"), [lookup], middleware=[middleware]), GO, {})
     assert lab.models == [SMALL]
     assert [d.requested for d in handler.session.decisions()] == ["claude-sonnet-4-6"]
     assert handler.report().breakdown.llm.total == lab.provider.bill_usd
@@ -164,7 +164,7 @@ def test_the_cap_of_the_decision_is_sent_and_bounds_the_hold(
     lab: Lab, model_of: Callable[..., BaseChatModel], call: Any
 ) -> None:
     middleware = BudgetMiddleware(Budget("$0.10"))
-    call(create_agent(model_of(lab, max_tokens=None), middleware=[middleware]), GO, None)
+    call(create_agent(model_of(lab, max_tokens=None), middleware=[middleware]), GO, {})
     (decision,) = middleware.session.decisions()
     assert decision.output_clamped
     assert decision.bounded
@@ -182,7 +182,7 @@ def test_a_stream_of_a_classs_own_is_made_the_common_way(lab: Lab) -> None:
     plain = lab.chat(max_tokens=None)
     native = Native.model_construct(**plain.__dict__)
     middleware = BudgetMiddleware(Budget("$0.10"))
-    SURFACES["stream_events"](create_agent(native, middleware=[middleware]), GO, None)
+    SURFACES["stream_events"](create_agent(native, middleware=[middleware]), GO, {})
     assert lab.calls[0].max_output_tokens == middleware.session.decisions()[0].output_cap
     agree(lab, middleware.handler)
 
