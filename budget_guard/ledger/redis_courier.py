@@ -127,13 +127,14 @@ class RedisCourier:
             answer = answers[0]
             if isinstance(answer, self._errors.exceptions.NoScriptError):
                 run = (b"EVAL", text, *rest)
-            elif isinstance(answer, self._errors.exceptions.MovedError):
-                asking, node = (), _address(answer)
-                self._node = node
-            elif isinstance(answer, self._errors.exceptions.AskError):
-                asking, node = ((b"ASKING",),), _address(answer)
-            else:
+                continue
+            moved = _redirection(answer)
+            if moved is None:
                 return answers
+            permanently, node = moved
+            asking = () if permanently else ((b"ASKING",),)
+            if permanently:
+                self._node = node
         raise NotSent(f"the cluster redirects for ever: {answer}")
 
     def _remember(self, answer: Sequence[Any]) -> None:
@@ -164,5 +165,15 @@ class RedisCourier:
             _log.warning("Redis forgets what was spent when it dies (appendonly is no): set appendonly yes")
 
 
-def _address(moved: Any) -> Address:
-    return moved.host, moved.port
+def _redirection(answer: Any) -> tuple[bool, Address] | None:
+    """Whether for good and where to a node of a cluster redirects; None if it does not."""
+    if not isinstance(answer, Exception):
+        return None
+    kind = type(answer).__name__
+    name, _, rest = str(answer).partition(" ")
+    if kind in ("MovedError", "AskError"):  # redis-py took the first word off
+        name, rest = kind, str(answer)
+    if name not in ("MOVED", "ASK", "MovedError", "AskError"):
+        return None
+    host, _, port = rest.split(" ")[1].rpartition(":")
+    return name in ("MOVED", "MovedError"), (host, int(port))
