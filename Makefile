@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## Watch a runaway agent being stopped, without an API
 
 .PHONY: test
 test: $(VENV)/.installed  ## Run every test
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses auto
 
 .PHONY: lint
 lint: $(VENV)/.installed  ## Check style
@@ -46,6 +46,7 @@ bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
 	$(BIN)/python benchmarks/own_work.py
 	$(BIN)/python benchmarks/ledgers.py
 	$(BIN)/python benchmarks/openai_agents_turn.py
+	$(BIN)/python benchmarks/langchain_invoke.py
 
 .PHONY: prices
 prices: $(VENV)/.installed  ## Compile the price table afresh

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from budget_guard.admission import plan_tool, priced_part
+from budget_guard.admission import Plan, Rung, plan_tool, priced_part
+from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
 from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
@@ -14,7 +15,7 @@ from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Ledger, Refused, Settled
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.refusal import cause, exceeded, remedy_of
-from budget_guard.reservation import Booked, Reservation
+from budget_guard.reservation import Reservation
 from budget_guard.run import Run
 from budget_guard.scope import Scope
 from budget_guard.usage import Usage
@@ -40,7 +41,7 @@ class Accountant:
         """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
         if self._run.revoked is not None:
             return self._run.revoked
-        late = self._run.too_late()
+        late = self._run.too_late(self._run.books.timeline.at())
         if late is not None:
             return late
         plan = reservation.plan
@@ -55,7 +56,9 @@ class Accountant:
             )
         return None
 
-    def bill(self, reservation: Reservation, usage: Usage, model: str | None) -> tuple[Amounts, str | None]:
+    def bill(
+        self, reservation: Reservation, usage: Usage, model: str | None, service_tier: str | None
+    ) -> tuple[Amounts, str | None]:
         """What to commit for *usage*, and why it is no exact price, if it is none.
 
         Money that was spent is never refused here, and never booked as nothing.
@@ -64,8 +67,12 @@ class Accountant:
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
         price = plan.rung.price
-        if model is not None and model != plan.rung.model:
-            price = self._run.admission.price_called(call, model, price)
+        if (model or service_tier) and (model or plan.rung.model, service_tier or call.service_tier) != (
+            plan.rung.model,
+            call.service_tier,
+        ):
+            called = call._replace(service_tier=service_tier or call.service_tier)
+            price = self._run.admission.price_called(called, model or plan.rung.model, price)
         unpriced: str | None = None
         if price is None:
             cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"
@@ -76,8 +83,8 @@ class Accountant:
                 # It is spent, whatever it was: at least what was held, and at least the part that has a price.
                 cost, unpriced = priced_part(price, usage)
                 cost = max(cost, plan.amounts.cost)
-        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
-        return Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, usage.requests or 1), unpriced
+        read, written = usage.input_tokens, usage.output_tokens
+        return Amounts._make((cost, read, written, read + written, usage.requests or 1, 0)), unpriced
 
     def bill_tool(self, reservation: Reservation, cost: UsdLike | None) -> Amounts:
         """What to commit for a tool call that cost *cost* dollars, or what was held."""
@@ -104,7 +111,7 @@ class Accountant:
             why: Why the amounts are an estimate, where they are one.
         """
         reservation.settled = True
-        plan, charged, uncertain = reservation.plan, settled.charged, settled.uncertain
+        plan, (_, charged, uncertain) = reservation.plan, settled
         name, violated = model or plan.rung.model, False
         if isinstance(reservation.call, ModelCall):
             anchors = self._run.admission.anchors
@@ -119,8 +126,11 @@ class Accountant:
                     anchors.distrust(name)
                 else:
                     anchors.learn(name, reservation.call.prompt, charged.input_tokens, charged.output_tokens)
-        booked = Booked(name, charged, uncertain, unpriced is not None, violated)
-        if self._run.books.record(reservation, booked, why or unpriced):
+        books = self._run.books
+        booked = Booked._make(
+            (books.timeline.at(), reservation.id, name, charged, uncertain, unpriced is not None, violated)
+        )
+        if books.record(reservation, booked, why or unpriced):
             self._run.warn(settled.committed)
         return charged.cost
 
@@ -132,12 +142,26 @@ class Accountant:
             timeline.emit(CallReleased(timeline.at(), reservation.id, reservation.plan.rung.model, reason))
 
     def charge(self, call: ToolCall) -> Flow[None]:
-        """Book money that was spent without asking."""
-        self._run.books.timeline.start()
-        plan = plan_tool(call)
+        """Book money that was spent on a tool without asking."""
+        yield from self._charge(call, plan_tool(call), None)
+
+    def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
+        """Book a model call that was made without asking."""
+        price = self._run.admission.price_called(call, call.model, None)
+        plan = Plan(Rung(call.model, price), Amounts(requests=1), None, False, False)
+        unpriced: str | None = "the provider sent no usage"
+        if usage is not None:
+            amounts, unpriced = self.bill(Reservation("", call, plan, self), usage, None, None)
+            plan = plan._replace(amounts=amounts)
+        yield from self._charge(call, plan, unpriced)
+
+    def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
+        books = self._run.books
+        at_s = books.timeline.start()
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
-        self._run.books.record(charge, Booked(call.tool, plan.amounts, False, False, False), None)
+        booked = Booked(at_s, charge.id, plan.rung.model, plan.amounts, False, unpriced is not None, False)
+        books.record(charge, booked, unpriced)
         try:
             balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
             self._run.warn(balances[0].committed)

@@ -12,7 +12,7 @@ from budget_guard.dimension import Amounts, Limits
 from budget_guard.downgrade import DowngradePolicy, refuse_dearer, refuse_incapable, unknown_target
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnboundedCallError, UnknownPriceError
 from budget_guard.estimate import Anchors
-from budget_guard.ledger.base import Balance
+from budget_guard.ledger.base import MOST, Balance
 from budget_guard.pricing import ModelPrice, PriceTable
 from budget_guard.rate_card import BUCKETS
 from budget_guard.usage import Usage
@@ -28,6 +28,9 @@ _MOST_ASKED = 1_000
 """Looked-up prices that are kept."""
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
 """What must be left for a soft gate to open."""
+
+
+_PLENTY = Limits(*[2**80] * 6)
 
 
 class Rung(NamedTuple):
@@ -144,6 +147,29 @@ class Admission:
             self._checked[key] = found
         return self._checked[key]
 
+    def plan_ample(self, budget: Budget, call: ModelCall) -> tuple[Plan, Amounts] | None:
+        """The plan for *call* if ever so much is left, and the room that proves it; None if what is left matters.
+
+        The room is so much that no output cap is needed. Where it is there, nobody need ask what is left.
+        """
+        if budget.mode != "hard_gate":
+            return None
+        try:
+            plan = self.plan(budget, call, self.asked(budget, call, _PLENTY), _PLENTY)
+        except (UnboundedCallError, UnknownPriceError):
+            return None
+        if plan.clamped:
+            return None
+        if not _may_clamp(budget, call) or call.final:
+            return plan, room(budget, plan, call.final)
+        share = budget.hold_share
+        (cost, read, written, total, requests, _), kept = plan.amounts, budget.kept_back
+        # one more than the quotient: a float may be too low, and what only just does not fit is asked again, exactly
+        cost, written, total = int(cost / share) + 1 + kept.cost, int(written / share) + 1, int(total / share) + 1
+        if cost > MOST or total > MOST:
+            return None
+        return plan, Amounts._make((cost, read, written, total, requests + kept.requests, 0))
+
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*.
 
@@ -179,19 +205,24 @@ class Admission:
         if of_budget is not None and (cap is None or of_budget < cap) and (call.can_cap or asked is None):
             cap = of_budget  # a cap of ours counts only where it can be sent, or where there is no other
         clamped = False
-        cost = 0 if cap is None or price is None else price.worst(input_tokens, cap * choices) + fees
-        if (asked is None and budget.clamp_output != "never") or (call.can_cap and budget.clamp_output == "always"):
+        hourly = call.hour_cache
+        cost = 0
+        if cap is not None and price is not None:
+            cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
+        if _may_clamp(budget, call):
             share = 1.0 if call.final else budget.hold_share
             if not call.final and budget.finalization_reserve is not None and left.cost is not None:
                 left = left._replace(cost=left.cost - budget.kept_back.cost)
             if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
-                worth = affordable_output(left, price, input_tokens, fees, share)
+                worth = affordable_output(left, price, input_tokens, fees, share, hourly)
                 if worth is not None and (cap is None or worth // choices < cap):
                     usual = self.anchors.usual_output(model) * 5 // 4  # so that the next one like it is not cut
                     floor = max(OUTPUT_FLOOR, min(usual, MOST_OUTPUT_FLOOR))
                     clamped = True
                     cap = max(worth // choices, floor if cap is None else min(cap, floor))
-                    cost = 0 if price is None else price.worst(input_tokens, cap * choices) + fees
+                    cost = 0
+                    if price is not None:
+                        cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
 
         by_itself = cap is not None and cap == own
         bounded = cap is not None and (call.can_cap or asked is not None or by_itself)
@@ -203,13 +234,19 @@ class Admission:
                 'or Budget(..., clamp_output="when_unset", unbounded="allow").',
             )
         output_tokens = 0 if cap is None else cap * choices
-        amounts = Amounts(cost, input_tokens, output_tokens, input_tokens + output_tokens, 1)
+        amounts = Amounts._make((cost, input_tokens, output_tokens, input_tokens + output_tokens, 1, 0))
+        if cost > MOST or amounts.total_tokens > MOST:
+            raise UnboundedCallError(
+                model=model,
+                reason="it may take more than a ledger can hold for one call",
+                remedy="Set a lower maximum of output tokens.",
+            )
         if clamped and budget.mode != "hard_gate":
             # What a hard gate would have held; but only a hard gate makes the provider keep to it.
             return Plan(rung, amounts, asked, False, False)
         # The model's own limit holds without being sent, and our record of it may be out of date.
         sent = cap if call.can_cap and (asked is not None or not by_itself) else None
-        return Plan(rung, amounts, sent, clamped, bounded)
+        return Plan._make((rung, amounts, sent, clamped, bounded))
 
     def _fees(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> int:
         uses = budget.allowance.hosted_tool_calls
@@ -269,6 +306,13 @@ def spent_fraction(balances: Sequence[Balance]) -> float:
     return fraction
 
 
+def _may_clamp(budget: Budget, call: ModelCall) -> bool:
+    """Whether the session may choose an output cap of its own."""
+    if call.max_output_tokens is None:
+        return budget.clamp_output != "never"
+    return call.can_cap and budget.clamp_output == "always"
+
+
 def _is_gated(budget: Budget, left: Limits, price: ModelPrice | None) -> bool:
     """Whether a call needs a bound: only if something is limited that depends on its tokens."""
     since = 1 if price is None else 0  # what has no price counts nothing against a dollar limit
@@ -285,12 +329,14 @@ def _is_small(left: Limits, cost: int, input_tokens: int, output_tokens: int, sh
     )
 
 
-def affordable_output(left: Limits, price: ModelPrice | None, input_tokens: int, fees: int, share: float) -> int | None:
+def affordable_output(
+    left: Limits, price: ModelPrice | None, input_tokens: int, fees: int, share: float, hourly: bool
+) -> int | None:
     """The most output tokens that are worth at most *share* of what is left, and fit; None if nothing limits them."""
     most: list[int] = []
     if left.cost is not None and price is not None:
-        worth = price.worst(input_tokens, 0) + int((left.cost - fees) * share)
-        most.append(price.affordable_output(min(worth, left.cost - fees), input_tokens))
+        worth = price.worst(input_tokens, 0, hour_cache=hourly) + int((left.cost - fees) * share)
+        most.append(price.affordable_output(min(worth, left.cost - fees), input_tokens, hour_cache=hourly))
     if left.output_tokens is not None:
         most.append(int(left.output_tokens * share))
     if left.total_tokens is not None:

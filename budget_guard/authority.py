@@ -388,3 +388,27 @@ def _places(kind: str, most: int) -> int:
     if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < 2**53:
         raise ValueError(f"max_live_runs[{kind!r}]={most!r} must be a whole number from 1 on")
     return most
+
+
+def open_session(
+    authority: BudgetAuthority | None,
+    budget: Budget,
+    run_id: str | None,
+    *,
+    user: str | None,
+    key: str | None,
+    team: str | None,
+    feature: str | None,
+    pricing: Mapping[str, PriceLike] | None,
+) -> Session:
+    """A session of *authority*; without one, a session by itself that names the principals in its report alone.
+
+    Raises:
+        BudgetError, ValueError: As `BudgetAuthority.session`.
+    """
+    if authority is not None:
+        return authority.session(budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing)
+    tags = {"user": user, "key": key, "team": team, "feature": feature}
+    return Session(
+        budget, run_id=run_id, tags={kind: tag for kind, tag in tags.items() if tag is not None}, pricing=pricing
+    )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from budget_guard.clock import Clock
 from budget_guard.dimension import DIMENSIONS, Amounts, Limits
-from budget_guard.events import BoundViolated, CallCommitted, OverrunCharged, SoftLimitReached
+from budget_guard.events import BoundViolated, OverrunCharged, SoftLimitReached
 from budget_guard.money import format_usd
 from budget_guard.scope import Scope
 from budget_guard.tally import Tally
 from budget_guard.timeline import Timeline
 
 if TYPE_CHECKING:
-    from budget_guard.reservation import Booked, Reservation
+    from budget_guard.booked import Booked
+    from budget_guard.reservation import Reservation
 
 _log = logging.getLogger("budget_guard")
 
@@ -42,21 +43,19 @@ class Books:
             booked: What the ledger has for it now.
             why: Why it is no exact cost, if it is none.
         """
+        amounts, held = booked.amounts, reservation.plan.amounts
         with self.lock:
             before = reservation.booked
-            if before is not None and (
-                (before.amounts == booked.amounts and before.uncertain == booked.uncertain)
-                or (booked.uncertain and not before.uncertain)  # an older answer of the ledger that comes late
-            ):
-                return False
-            reservation.booked = booked
             if before is not None:
-                self._add(reservation, before, -1)
-            self._add(reservation, booked, 1)
-        at_s, timeline = self.timeline.at(), self.timeline
-        amounts, held, name = booked.amounts, reservation.plan.amounts, booked.name
-        kind: Literal["model", "tool"] = "model" if amounts.requests else "tool"
-        timeline.emit(CallCommitted(at_s, reservation.id, kind, name, amounts.cost, booked.uncertain))
+                if (before.amounts == amounts and before.uncertain == booked.uncertain) or (
+                    booked.uncertain and not before.uncertain  # an older answer of the ledger that comes late
+                ):
+                    return False
+                self.tally.add(before, reservation.call.agent, held.cost, -1)
+            reservation.booked = booked
+            self.tally.add(booked, reservation.call.agent, held.cost)
+        timeline, at_s, name = self.timeline, booked.at_s, booked.name
+        timeline.committed(booked)
         if amounts.cost > held.cost:
             timeline.emit(OverrunCharged(at_s, reservation.id, name, amounts.cost - held.cost))
         if booked.violation:
@@ -66,19 +65,6 @@ class Books:
                 "budget_guard %s: booked an estimate of %s for %s: %s", self._scope, format_usd(amounts.cost), name, why
             )
         return True
-
-    def _add(self, reservation: Reservation, booked: Booked, sign: int) -> None:
-        tally, amounts = self.tally, booked.amounts
-        tally.add(booked.name, reservation.call.agent, amounts, sign)
-        if booked.uncertain:
-            tally.uncertain += sign * amounts.cost
-        overrun = amounts.cost - reservation.plan.amounts.cost
-        if overrun > 0:
-            tally.overrun += sign * overrun
-        if booked.unpriced:
-            tally.unpriced_calls += sign
-        if booked.violation:
-            tally.violations += sign
 
     def warn(self, scope: Scope, limits: Limits, committed: Amounts, at: float) -> None:
         """Send `SoftLimitReached` where a limit is spent to the fraction *at*, once for each limit."""

@@ -132,6 +132,10 @@ class Budget:
                 f"finalization_reserve={finalization_reserve!r} must be less than max_cost_usd={max_cost_usd!r}: "
                 "it is a part of it"
             )
+        if reserve is not None and cost_nano(reserve) > 2**53 - 1:
+            raise ValueError(
+                f"finalization_reserve={finalization_reserve!r} is more than a ledger can hold for one call"
+            )
         if reserve is not None and self.max_requests == 1:
             raise ValueError(
                 "max_requests=1 leaves no call but the final one: allow more, or drop finalization_reserve"

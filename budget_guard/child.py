@@ -89,7 +89,7 @@ class ParentHold:
             )
 
     def _look_after_parent(self) -> Flow[None]:
-        late = self._parent.too_late()
+        late = self._parent.too_late(self._parent.books.timeline.at())
         if late is not None and self._parent.budget.mode != "advisory_estimate":
             raise late
         for each in self._parent.kept:

@@ -18,7 +18,7 @@ class Clock(Protocol):
         ...
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970 began."""
+        """Milliseconds since 1970 began; never goes back, so that ids made later sort later."""
         ...
 
     def monotonic(self) -> float:
@@ -38,12 +38,17 @@ class SystemClock:
     """The machine's own clock."""
 
     monotonic = staticmethod(time.monotonic)
+    _latest_ms = 0
 
     def now(self) -> datetime:
         return datetime.now(timezone.utc)
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        now = time.time_ns() // 1_000_000
+        if now < self._latest_ms:  # the machine's clock was set back
+            return self._latest_ms
+        self._latest_ms = now
+        return now
 
     def wait(self, condition: threading.Condition, ready: Callable[[], bool], timeout: float) -> bool:
         return condition.wait_for(ready, timeout)

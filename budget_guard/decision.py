@@ -11,6 +11,7 @@ from budget_guard.money import to_usd
 
 if TYPE_CHECKING:
     from budget_guard.admission import Plan
+    from budget_guard.downgrade import DowngradePolicy
     from budget_guard.reservation import Reservation
 
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
@@ -39,8 +40,12 @@ class ModelCall(NamedTuple):
     """Tools that the provider runs and bills by use, as `Usage` names them."""
     agent: str | None = None
     """Whom to attribute the call to."""
+    hour_cache: bool = True
+    """Whether its input may be written to a one-hour cache, which costs more than a short one."""
     final: bool = False
     """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
+    downgrade: DowngradePolicy | None = None
+    """How the caller would switch this call to a cheaper model; None to go by `Budget.downgrade`."""
 
 
 class ToolCall(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -32,14 +33,11 @@ class Amounts(NamedTuple):
 
     def plus(self, other: Amounts) -> Amounts:
         """The sum, dimension by dimension."""
-        # written out, as in `minus`: a ledger adds for every call, and a loop takes four times as long
-        a, b = self, other
-        return Amounts(a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], a[5] + b[5])
+        return Amounts._make(map(operator.add, self, other))
 
     def minus(self, other: Amounts) -> Amounts:
         """The difference, dimension by dimension."""
-        a, b = self, other
-        return Amounts(a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4], a[5] - b[5])
+        return Amounts._make(map(operator.sub, self, other))
 
 
 NOTHING = Amounts()

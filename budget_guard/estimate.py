@@ -9,10 +9,11 @@ call was billed for, plus the bytes of what is new.
 from __future__ import annotations
 
 import json
+import marshal
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -90,6 +91,8 @@ class Prompt(NamedTuple):
     """By key, the messages that carry more than text, and what it is, for example ``"an image"``."""
     opaque: tuple[str, ...] = ()
     """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
+    conversation: int = 0
+    """Equal for equal instructions, tools, schema and first message."""
 
 
 _KEPT_REASONING = "reasoning kept by the provider"
@@ -112,25 +115,60 @@ def weigh(
         schema: The output schema as it is sent, JSON-like.
         opaque: What else the call refers to that cannot be weighed, in words.
     """
-    fixed = [_json(tool) for tool in tools]
+    fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
     base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
     if schema is not None:
-        fixed.append(_json(schema))
+        fixed.append(_weighed(schema, _weigh_fixed))
     if system:
-        fixed.append(system)
-    base += sum(map(token_bound, fixed))
+        fixed.append(_weighed(system, _weigh_fixed))
+    base += sum([weight for _, weight, _ in fixed])
     parts: list[tuple[int, int]] = []
     unweighed: dict[int, str] = {}
+    text = 0
     for message in (messages,) if isinstance(messages, str) else messages:
-        texts: list[str] = []
-        found = _texts(message, texts)
-        joined = "\x1f".join(texts)  # the separators count as well, which only adds to the bound
-        key = hash(joined)
-        parts.append((key, _MESSAGE_TOKENS + token_bound(joined)))
+        key, weight, found = _weighed(message, _weigh_message)
+        parts.append((key, weight))
+        text += weight
         if found is not None:
             unweighed[key] = found
-    text = sum([weight for _, weight in parts])
-    return Prompt(base, hash(tuple(fixed)), tuple(parts), text, unweighed, tuple(opaque))
+    base_key = hash(tuple([key for key, _, _ in fixed]))
+    conversation = hash((base_key, parts[0][0])) if parts else 0
+    return Prompt(base, base_key, tuple(parts), text, unweighed, tuple(opaque), conversation)
+
+
+_MOST_WEIGHED = 10_000
+"""Weights that are remembered: an agent sends the same messages and tools again with every call."""
+_weights: dict[tuple[Any, int], tuple[int, int, str | None]] = {}
+
+
+def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[int, int, str | None]:
+    """A key that is equal for equal values, the most tokens that *value* takes, and what in it has no bound."""
+    try:
+        content = (
+            how,
+            hash(marshal.dumps(value, 2)),
+        )  # far quicker than to look into it; 2 writes equal values equally
+    except ValueError:  # it holds something that is not plain
+        content = None
+    known = None if content is None else _weights.get(content)
+    if known is None:
+        text, found = how(value)
+        known = (hash(text), token_bound(text) + (_MESSAGE_TOKENS if how is _weigh_message else 0), found)
+        if content is not None:
+            if len(_weights) >= _MOST_WEIGHED:
+                _weights.clear()
+            _weights[content] = known
+    return known
+
+
+def _weigh_fixed(value: Any) -> tuple[str, str | None]:
+    return _json(value), None
+
+
+def _weigh_message(message: Any) -> tuple[str, str | None]:
+    texts: list[str] = []
+    found = _texts(message, texts)
+    return "\x1f".join(texts), found  # the separators count as well, which only adds to the bound
 
 
 _OPAQUE_PARTS = {
@@ -141,6 +179,7 @@ _OPAQUE_PARTS = {
     "input_file": "a file",
     "file": "a file",
     "document": "a file",
+    "media": "a file",
     "input_audio": "audio",
     "audio": "audio",
     "video": "a video",
@@ -193,7 +232,7 @@ class Anchors:
 
     def __init__(self, capacity: int = 256) -> None:
         self._capacity = capacity
-        self._anchors: dict[tuple[str, int, int], tuple[tuple[tuple[int, int], ...], int]] = {}
+        self._anchors: dict[tuple[str, int], tuple[tuple[tuple[int, int], ...], int]] = {}
         self._distrusted: set[str] = set()
         self._largest_output = 0
         self._usual_output: dict[str, int] = {}
@@ -204,8 +243,8 @@ class Anchors:
 
     def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
-        base, _, parts, text, unweighed, opaque = prompt
-        anchor = self._anchors.get(_conversation(model, prompt)) if parts else None
+        base, _, parts, text, unweighed, opaque, conversation = prompt
+        anchor = self._anchors.get((model, conversation)) if parts else None
         tokens = base + text
         new: Sequence[tuple[int, int]] = parts
         if anchor is not None:
@@ -234,7 +273,7 @@ class Anchors:
         if model in self._distrusted or not prompt.parts or prompt.opaque:
             return
         anchors = self._anchors
-        anchors[_conversation(model, prompt)] = (prompt.parts, input_tokens)
+        anchors[model, prompt.conversation] = (prompt.parts, input_tokens)
         if len(anchors) > self._capacity:
             for oldest in list(anchors)[: self._capacity // 2]:
                 anchors.pop(oldest, None)
@@ -247,12 +286,10 @@ class Anchors:
                 self._anchors.pop(key, None)
 
 
-def _conversation(model: str, prompt: Prompt) -> tuple[str, int, int]:
-    return model, prompt.base_key, prompt.parts[0][0]
-
-
 def _added(before: tuple[tuple[int, int], ...], now: tuple[tuple[int, int], ...]) -> Sequence[tuple[int, int]]:
     """The messages of *now* that were not in *before*, each as often as it is new."""
+    if now is before:
+        return ()
     if now[: len(before)] == before:
         return now[len(before) :]
     return list((Counter(now) - Counter(before)).elements())

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from budget_guard.accountant import Accountant
 from budget_guard.admission import Plan, plan_tool, room
-from budget_guard.budget import Budget
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
@@ -23,7 +22,7 @@ from budget_guard.errors import (
 )
 from budget_guard.events import CallBlocked, ModelDowngraded
 from budget_guard.flow import Flow
-from budget_guard.ledger.base import Balance, Held, Refused, ReserveOutcome, Revoked
+from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.refusal import cause, exceeded, revoked
 from budget_guard.reservation import Reservation
@@ -49,55 +48,72 @@ class Gate:
         self._accountant = accountant
         self._scope_names = tuple(map(str, run.scopes))
         self._basis = run.admission.prices.basis
+        self._alone = len(run.scopes) == 1
         self._warned_unbounded = False
 
-    def authorize(self, call: ModelCall | ToolCall) -> Flow[Decision]:
-        """Decide on *call* and hold its worst case."""
-        self._run.books.timeline.start()
-        decision_id = self._run.new_id()
+    def authorize(self, call: ModelCall | ToolCall, may_wait: bool) -> Flow[Decision]:
+        """Decide on *call* and hold its worst case; wait for room only where the caller *may_wait*."""
+        run = self._run
+        books, budget, scopes = run.books, run.budget, run.scopes
+        advisory = budget.mode == "advisory_estimate"
+        at_s = books.timeline.start()
+        hold_id = run.new_id()
         plan: Plan | None = None
-        advisory = self._run.budget.mode == "advisory_estimate"
-        deadline: float | None = None
+        outcome: ReserveOutcome | None = None
         try:
-            for each in self._run.kept:
+            for each in run.kept:
                 yield from each.keep()
-            while True:
-                late = self._run.too_late()
-                if late is not None and not advisory:
-                    raise late
-                outcome, plan = yield from self._attempt(self._run.budget, decision_id, call)
-                if isinstance(outcome, Held):
-                    return self._admitted(decision_id, call, plan, late)
-                if isinstance(outcome, Revoked):
-                    raise revoked(outcome)
-                now = self._run.clock.monotonic()
-                deadline = now + self._run.budget.max_wait_s if deadline is None else deadline
-                if not outcome.waiting_helps or now >= deadline:
-                    break
-                yield "await_room", (outcome.version, deadline - now)
-            final = isinstance(call, ModelCall) and call.final
-            kept = NOTHING if final else self._run.budget.kept_back
-            refused = exceeded(outcome, plan.amounts, kept)
-            if not advisory:
-                raise refused
-            outcome = yield from self._reserve(decision_id, plan, None)
+            ignored = run.too_late(at_s)
+            if ignored is not None and not advisory:
+                raise ignored
+            if self._alone and isinstance(call, ModelCall) and (call.downgrade or budget.downgrade) is None:
+                ample = run.admission.plan_ample(budget, call)
+                if ample is not None:
+                    plan, needed = ample
+                    outcome = yield "reserve", (hold_id, scopes, plan.amounts, needed)
+            if plan is None or isinstance(outcome, Refused):
+                outcome, plan = yield from self._squeeze(hold_id, call, outcome)
+                deadline = run.clock.monotonic() + budget.max_wait_s
+                while may_wait and isinstance(outcome, Refused) and outcome.waiting_helps:
+                    patience = deadline - run.clock.monotonic()
+                    if patience <= 0:
+                        break
+                    yield "await_room", (outcome.version, patience)
+                    at_s, budget = books.timeline.at(), run.budget
+                    ignored = run.too_late(at_s)
+                    if ignored is not None and not advisory:
+                        raise ignored
+                    hold_id = run.new_id()  # a ledger may by now remember nothing as old as the last one
+                    outcome, plan = yield from self._squeeze(hold_id, call, None)
+            if isinstance(outcome, Refused):
+                final = isinstance(call, ModelCall) and call.final
+                ignored = exceeded(outcome, plan.amounts, NOTHING if final else budget.kept_back)
+                if not advisory:
+                    raise ignored
+                outcome = yield "reserve", (hold_id, scopes, plan.amounts, None)
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
-            return self._admitted(decision_id, call, plan, refused)
-        except LedgerUnavailable as error:
-            return self._without_ledger(decision_id, call, plan, error)
+            return self._admitted(hold_id, at_s, call, plan, ignored)
+        except LedgerUnavailable as error:  # whoever is to try again later sees to what may be held
+            return self._without_ledger(hold_id, at_s, call, plan, error)
         except _REFUSALS as error:
-            return self._blocked(decision_id, call, plan, error)
+            return self._blocked(hold_id, call, plan, error)
+        except BaseException:  # a cancellation: it may hold all the same, and nobody would know the id
+            try:
+                yield "release", (hold_id, scopes)
+            except Exception as error:
+                _log.info("budget_guard %s: could not take back the hold %s: %s", run.scope, hold_id, error)
+            raise
 
     def _without_ledger(
-        self, decision_id: str, call: ModelCall | ToolCall, plan: Plan | None, error: LedgerUnavailable
+        self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: LedgerUnavailable
     ) -> Decision:
         """Decide where nobody can say what is left: by the mode, loudly."""
         run = self._run
         try:
             if not run.fails_open:
                 raise error
-            late = run.too_late()
+            late = run.too_late(at_s)
             stop = run.revoked or (None if run.budget.mode == "advisory_estimate" else late)
             if stop is not None:
                 raise stop
@@ -109,12 +125,12 @@ class Gate:
                 left, admission = run.budget.limits, run.admission
                 plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
             _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan.rung.model, error)
-            return self._admitted(decision_id, call, plan, error)
+            return self._admitted(hold_id, at_s, call, plan, error)
         except LedgerUnavailable:
             _log.error("budget_guard %s: %s is refused: %s", run.scope, call[0], error)
-            return self._blocked(decision_id, call, plan, error)
+            return self._blocked(hold_id, call, plan, error)
         except _REFUSALS as refused:
-            return self._blocked(decision_id, call, plan, refused)
+            return self._blocked(hold_id, call, plan, refused)
 
     def _must_be_left(self, spent: Amounts) -> None:
         """Stop a run whose own limit is reached by what this session alone has spent: that much is known."""
@@ -122,52 +138,43 @@ class Gate:
             if limit is not None and spent[i] >= limit:
                 raise exceeded(Refused(self._run.scope, i, limit, spent[i], 0, False, 0, Limits()), None)
 
-    def _attempt(
-        self, budget: Budget, decision_id: str, call: ModelCall | ToolCall
+    def _squeeze(
+        self, hold_id: str, call: ModelCall | ToolCall, refused: ReserveOutcome | None
     ) -> Flow[tuple[ReserveOutcome, Plan]]:
-        """Try to hold *call*: on its own model, or on the first cheaper one that fits."""
+        """Try to hold *call* in what is left: on its own model, or on the first cheaper one that fits."""
+        run, budget = self._run, self._run.budget
         if isinstance(call, ToolCall):
             plan = plan_tool(call)
             needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
-            return (yield from self._reserve(decision_id, plan, needed)), plan
-        balances: Sequence[Balance] = yield "balances", (self._run.scopes,)
-        left = least_left(balances)
-        admission = self._run.admission
-        rungs = [admission.asked(budget, call, left)]
-        if budget.downgrade is not None or len(self._run.scopes) > 1:
+            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed)
+            return outcome, plan
+        balances: Sequence[Balance] = ()
+        if isinstance(refused, Refused):
+            left = refused.left
+        else:
+            balances = yield "balances", (run.scopes,)
+            left = least_left(balances)
             if budget.soft_limit is not None:
                 for balance in balances[1:]:  # the run's own is looked at whenever something is booked
-                    self._run.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
-            if budget.downgrade is not None:
-                rungs = admission.rungs(budget, budget.downgrade, call, rungs[0], balances)
+                    run.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
+        rungs = [run.admission.asked(budget, call, left)]
+        policy = call.downgrade or budget.downgrade
+        if policy is not None:
+            rungs = run.admission.rungs(budget, policy, call, rungs[0], balances)
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
-            plan = admission.plan(budget, call, rung, left)
-            outcome = yield from self._reserve(decision_id, plan, room(budget, plan, call.final))
+            plan = run.admission.plan(budget, call, rung, left)
+            outcome = yield "reserve", (hold_id, run.scopes, plan.amounts, room(budget, plan, call.final))
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
         assert first is not None  # there is always a first rung
         return first
 
-    def _reserve(self, decision_id: str, plan: Plan, needed: Amounts | None) -> Flow[ReserveOutcome]:
-        try:
-            outcome: ReserveOutcome = yield "reserve", (decision_id, self._run.scopes, plan.amounts, needed)
-            return outcome
-        except LedgerUnavailable:
-            raise  # whoever is to try again later sees to it
-        except BaseException:  # a cancellation: it may hold all the same, and nobody would know the id
-            try:
-                yield "release", (decision_id, self._run.scopes)
-            except Exception as error:
-                _log.info("budget_guard %s: could not take back the hold %s: %s", self._run.scope, decision_id, error)
-            raise
-
     def _admitted(
-        self, decision_id: str, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None
+        self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None
     ) -> Decision:
-        name = plan.rung.model
-        requested = call[0]  # the model, or the tool
+        name, requested = plan.rung.model, call[0]  # the model, or the tool
         action: Action = "allow"
         reason = ""
         if name != requested:
@@ -175,30 +182,27 @@ class Gate:
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
         timeline = self._run.books.timeline
-        decision = Decision(
-            decision_id,
-            timeline.at(),
-            action,
-            "model" if isinstance(call, ModelCall) else "tool",
-            name,
-            requested,
-            plan,
-            self._scope_names,
-            self._basis,
-            reason,
-            None,
-            Reservation(decision_id, call, plan, self._accountant),
+        decision = Decision._make(
+            (
+                hold_id,
+                at_s,
+                action,
+                "model" if isinstance(call, ModelCall) else "tool",
+                name,
+                requested,
+                plan,
+                self._scope_names,
+                self._basis,
+                reason,
+                None,
+                Reservation(hold_id, call, plan, self._accountant),
+            )
         )
         timeline.admitted(decision)
         if name != requested:
-            timeline.emit(ModelDowngraded(decision.at_s, decision_id, requested, name, reason))
-        if (
-            not plan.bounded
-            and not self._warned_unbounded
-            and self._run.budget.mode == "hard_gate"
-            and plan.amounts.cost
-        ):
-            self._warn_unbounded(name)
+            timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
+        if not plan.bounded and not self._warned_unbounded:
+            self._warn_unbounded(plan)
         return decision
 
     def _blocked(self, decision_id: str, call: ModelCall | ToolCall, plan: Plan | None, error: BudgetError) -> Decision:
@@ -228,13 +232,13 @@ class Gate:
         _log.info("budget_guard %s: blocked %s: %s", self._run.scope, requested, error)
         return decision
 
-    def _warn_unbounded(self, model: str) -> None:
-        if self._warned_unbounded:
+    def _warn_unbounded(self, plan: Plan) -> None:
+        if self._run.budget.mode != "hard_gate" or not plan.amounts.cost:
             return
         self._warned_unbounded = True
         warnings.warn(
-            f"Nothing caps the output of {model!r}, so its cost may pass what is held for it. Set the model's own "
-            "maximum output tokens, use an adapter that can send a cap, or refuse such calls: "
+            f"Nothing caps the output of {plan.rung.model!r}, so its cost may pass what is held for it. Set the "
+            "model's own maximum output tokens, use an adapter that can send a cap, or refuse such calls: "
             'Budget(unbounded="deny").',
             RuntimeWarning,
             stacklevel=2,

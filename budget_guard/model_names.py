@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from datetime import date
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 FIRST_PARTY = (
     "anthropic",
@@ -58,6 +59,18 @@ _ALIASES = {
     "vertexai": "google",
     "xai": "x-ai",
 }
+_HOSTS = {
+    "api.anthropic.com": "anthropic",
+    "api.deepseek.com": "deepseek",
+    "api.fireworks.ai": "fireworks",
+    "api.groq.com": "groq",
+    "api.mistral.ai": "mistral",
+    "api.openai.com": "openai",
+    "api.together.xyz": "together",
+    "api.x.ai": "x-ai",
+    "generativelanguage.googleapis.com": "google",
+    "openrouter.ai": "openrouter",
+}
 _ROUTERS = ("litellm",)  # they pass a call on under the name of its real provider
 
 _BEDROCK = re.compile(
@@ -90,6 +103,12 @@ def provider_id(name: str | None) -> str | None:
         return None
     plain = name.lower().replace("_", "-").replace(" ", "-")
     return None if plain in _ROUTERS else _ALIASES.get(plain, plain)
+
+
+def provider_at(url: str) -> str | None:
+    """The provider that answers at *url*, None where that does not say."""
+    host = urlsplit(url).hostname or ""
+    return "azure" if host.endswith(".openai.azure.com") else _HOSTS.get(host)
 
 
 def readings(model: str, provider: str | None, known: Collection[str]) -> Iterator[tuple[str | None, str]]:

@@ -23,7 +23,8 @@ _FALLBACKS = {
     "input_image": "input",
     "reasoning": "output",
 }
-_TEXT_INPUT = tuple(BUCKETS.index(b) for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h"))
+_SHORT_INPUT = tuple(BUCKETS.index(b) for b in ("input", "cache_read", "cache_write_5m"))
+_TEXT_INPUT = (*_SHORT_INPUT, BUCKETS.index("cache_write_1h"))
 _TEXT_OUTPUT = tuple(BUCKETS.index(b) for b in ("output", "reasoning"))
 _REQUESTS = BUCKETS.index("requests")
 
@@ -96,7 +97,9 @@ class ModelPrice:
         self._tiers = tiers[0]
         self._hours = list(zip(terms.windows, tiers[1:]))  # noqa: B905 (the next day's have no window)
         self._unpriced = [name for name in ("input", "output") if any(name not in card for card in cards)]
-        self._rows = _dearest(row for each in tiers for row in _text_rows(each))
+        self._rows = tuple(
+            _dearest(row for each in tiers for row in _text_rows(each, kinds)) for kinds in (_SHORT_INPUT, _TEXT_INPUT)
+        )
 
     def __repr__(self) -> str:
         return f"ModelPrice(model={self.model!r}, provider={self.provider!r})"
@@ -129,16 +132,15 @@ class ModelPrice:
         if len(tiers) > 1:
             size = usage.input_tokens
             tier = next(tier for tier in tiers if size > tier.above)
-        *counts, other = usage
+        counts: tuple[int, ...] = usage[:-1]
         total = 0
         # most buckets of most calls are empty, and a sum over all of them takes longer than to look
-        for i, quantity in enumerate(counts):
+        for rate, quantity in zip(tier.rates, counts):  # noqa: B905 (as many by construction; `strict` takes time)
             if quantity:
-                rate = tier.rates[i]
                 if rate is None or quantity < 0:
                     raise self._refusal(usage, tier)
                 total += quantity * rate
-        for name, quantity in other:
+        for name, quantity in usage.other:
             if quantity:
                 if name not in tier.other or quantity < 0:
                     raise self._refusal(usage, tier)
@@ -165,12 +167,18 @@ class ModelPrice:
             f'pricing={{"{self.model}": {{"input": 2.5e-6, "output": 10e-6, {example}}}}}',
         )
 
-    def worst(self, input_tokens: int, output_tokens: int, requests: int = 1) -> int:
+    def worst(self, input_tokens: int, output_tokens: int, requests: int = 1, *, hour_cache: bool = True) -> int:
         """The most that a call with at most so many text tokens may cost, in nano-dollars.
 
         Never below `cost` of any text usage within the bounds, at any hour: the input may be written to the
         dearest cache there is, the output may all be reasoning, the size may fall into any tier up to the
         bound, and the call may end on the next day.
+
+        Args:
+            input_tokens: The most input tokens.
+            output_tokens: The most output tokens.
+            requests: The most requests.
+            hour_cache: Whether input may be written to a one-hour cache.
 
         Raises:
             UnknownPriceError: If text input or output has no price.
@@ -178,7 +186,7 @@ class ModelPrice:
         if self._unpriced:
             self._check_text(input_tokens, output_tokens)
         most = 0
-        for above, top, per_input, per_output, per_request in self._rows:
+        for above, top, per_input, per_output, per_request in self._rows[hour_cache]:
             if input_tokens > above:
                 reach = input_tokens if input_tokens < top else top
                 cost = reach * per_input + output_tokens * per_output + requests * per_request
@@ -186,11 +194,11 @@ class ModelPrice:
                     most = cost
         return -(-most // self._denominator)
 
-    def affordable_output(self, nano: int, input_tokens: int, requests: int = 1) -> int:
+    def affordable_output(self, nano: int, input_tokens: int, requests: int = 1, *, hour_cache: bool = True) -> int:
         """The most output tokens that *nano* nano-dollars are sure to pay for.
 
         Returns:
-            The largest ``n >= 0`` with ``worst(input_tokens, n, requests) <= nano``; -1 if not even 0 fits;
+            The largest ``n >= 0`` with ``worst(input_tokens, n, requests, ...) <= nano``; -1 if not even 0 fits;
             `UNLIMITED_OUTPUT` if output is free.
 
         Raises:
@@ -198,7 +206,7 @@ class ModelPrice:
         """
         self._check_text(input_tokens, 1)
         most = UNLIMITED_OUTPUT
-        for above, top, per_input, per_output, per_request in self._rows:
+        for above, top, per_input, per_output, per_request in self._rows[hour_cache]:
             if input_tokens > above:
                 reach = min(input_tokens, top)
                 left = nano * self._denominator - reach * per_input - requests * per_request
@@ -233,10 +241,10 @@ def _tiers(card: RateCard, denominator: int) -> tuple[_Tier, ...]:
     )
 
 
-def _text_rows(tiers: Sequence[_Tier]) -> Iterator[_TextRow]:
+def _text_rows(tiers: Sequence[_Tier], inputs: Sequence[int]) -> Iterator[_TextRow]:
     top = _NO_TOP
     for above, rates, _ in tiers:
-        dearest = [max(rates[i] or 0 for i in part) for part in (_TEXT_INPUT, _TEXT_OUTPUT)]
+        dearest = [max(rates[i] or 0 for i in part) for part in (inputs, _TEXT_OUTPUT)]
         yield _TextRow(above, top, dearest[0], dearest[1], rates[_REQUESTS] or 0)
         top = above
 

@@ -13,10 +13,10 @@ comes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
-from budget_guard.dimension import Amounts
 from budget_guard.errors import BudgetError
 from budget_guard.money import UsdLike
 from budget_guard.usage import Usage
@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from budget_guard.admission import Plan
 
 _NO_USAGE = "the provider sent no usage"
-
-
-class Booked(NamedTuple):
-    """What stands in a session's books for one hold."""
-
-    name: str
-    """The model, or the tool."""
-    amounts: Amounts
-    uncertain: bool
-    """Whether it is an estimate."""
-    unpriced: bool
-    """Whether a part of it has no known price."""
-    violation: bool
-    """Whether it is more tokens than the estimate said there could be."""
 
 
 class Reservation:
@@ -66,12 +52,13 @@ class Reservation:
         """As `forward`."""
         await self._accountant.ledger.aio.forward(self.id)
 
-    def commit(self, usage: Usage | None, *, model: str | None = None) -> int:
+    def commit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
         """Book what the call used, and give the rest of the hold back.
 
         Args:
             usage: What the provider billed; None where it did not say, which books the estimate as uncertain.
             model: The model that was called, where it is not the one that the decision named.
+            service_tier: The price tier that served the call, where it may not be the one asked for.
 
         Returns:
             The cost, in nano-dollars.
@@ -82,15 +69,15 @@ class Reservation:
         """
         if usage is None:
             return self.commit_estimate(_NO_USAGE)
-        amounts, unpriced = self._accountant.bill(self, usage, model)
+        amounts, unpriced = self._accountant.bill(self, usage, model, service_tier)
         settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, amounts)
         return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
 
-    async def acommit(self, usage: Usage | None, *, model: str | None = None) -> int:
+    async def acommit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
         """As `commit`."""
         if usage is None:
             return await self.acommit_estimate(_NO_USAGE)
-        amounts, unpriced = self._accountant.bill(self, usage, model)
+        amounts, unpriced = self._accountant.bill(self, usage, model, service_tier)
         settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, amounts)
         return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
 

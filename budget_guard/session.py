@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import TypeVar
 
 from budget_guard.accountant import Accountant
+from budget_guard.admission import spent_fraction
 from budget_guard.budget import Budget
 from budget_guard.child import ParentHold
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.delivery import DeliveringLedger
-from budget_guard.dimension import NOTHING
+from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import BudgetRevoked, LedgerUnavailable
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.flow import Flow, adrive, drive
@@ -32,6 +33,7 @@ from budget_guard.report import BudgetReport, as_plain
 from budget_guard.run import Run
 from budget_guard.scope import Scope
 from budget_guard.timeline import KEPT, describe
+from budget_guard.usage import Usage
 
 T = TypeVar("T")
 
@@ -216,6 +218,26 @@ class Session:
             for limit, committed in zip(balance.limits, balance.committed, strict=True)
         )
 
+    @property
+    def spent_fraction(self) -> float:
+        """The largest spent share of any dollar or token limit, of all scopes; what downgrades go by."""
+        return spent_fraction(self._ledger.balances(self._run.scopes))
+
+    @property
+    def committed(self) -> Amounts:
+        """Everything that the run has spent, in whole units."""
+        return self._balance().committed
+
+    def carry_over(self, spent: Amounts) -> None:
+        """Start from what the run had *spent* before this session knew of it, say in another process.
+
+        Only what is missing is charged, as one sum that the report's breakdown does not have.
+        """
+        known = self.committed
+        missing = Amounts(*(max(0, was - now) for was, now in zip(spent, known, strict=True)))
+        if missing != NOTHING:
+            self._ledger.charge(self._run.new_id(), (self._scope,), missing)
+
     def decisions(self, *, action: Action | None = None) -> list[Decision]:
         """The latest decisions, oldest first; 1,000 are kept.
 
@@ -349,16 +371,20 @@ class Session:
             run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
 
-    def authorize(self, call: ModelCall | ToolCall) -> Decision:
+    def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
 
         Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
+
+        Args:
+            call: The call.
+            may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
         """
-        return drive(self._gate.authorize(call), self._ledger)
+        return drive(self._gate.authorize(call, may_wait), self._ledger)
 
     async def aauthorize(self, call: ModelCall | ToolCall) -> Decision:
-        """As `authorize`."""
-        return await adrive(self._gate.authorize(call), self._ledger.aio)
+        """As `authorize`, and waits without blocking."""
+        return await adrive(self._gate.authorize(call, True), self._ledger.aio)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.
@@ -372,6 +398,22 @@ class Session:
     async def acharge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """As `charge`."""
         await adrive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
+
+    def charge_call(self, call: ModelCall, usage: Usage | None) -> None:
+        """Book a model call that was made without asking. Always charged.
+
+        Args:
+            call: The call.
+            usage: What the provider billed; None where it did not say, which the report shows as an unpriced call.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. The money is booked all the same.
+        """
+        drive(self._accountant.charge_call(call, usage), self._ledger)
+
+    async def acharge_call(self, call: ModelCall, usage: Usage | None) -> None:
+        """As `charge_call`."""
+        await adrive(self._accountant.charge_call(call, usage), self._ledger.aio)
 
     def track(self, value: T, *, cost: UsdLike, tool: str, agent: str | None = None) -> T:
         """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""

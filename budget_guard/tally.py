@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from budget_guard.booked import Booked
 from budget_guard.dimension import Amounts
 from budget_guard.money import to_usd
 from budget_guard.report import AgentSpend, Breakdown, LlmSpend, ModelSpend, ToolSpend, ToolsSpend
@@ -21,11 +22,10 @@ class _Sum:
         self.output_tokens = 0
 
     def add(self, amounts: Amounts, sign: int) -> None:
-        cost, input_tokens, output_tokens, _, _, _ = amounts
-        self.cost += sign * cost
+        self.cost += sign * amounts.cost
         self.calls += sign
-        self.input_tokens += sign * input_tokens
-        self.output_tokens += sign * output_tokens
+        self.input_tokens += sign * amounts.input_tokens
+        self.output_tokens += sign * amounts.output_tokens
 
     def merge(self, other: _Sum) -> None:
         self.cost += other.cost
@@ -49,11 +49,28 @@ class Tally:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def add(self, name: str, agent: str | None, amounts: Amounts, sign: int) -> None:
-        """Add what a call of the model or tool *name* took (*sign* 1), or take it out again (-1)."""
-        _of(self._models if amounts.requests else self._tools, name).add(amounts, sign)
+    def add(self, booked: Booked, agent: str | None, held: int, sign: int = 1) -> None:
+        """Add one call (*sign* 1), or take it out again (-1).
+
+        Args:
+            booked: The call.
+            agent: Whom to attribute it to.
+            held: What was held for it, in nano-dollars.
+            sign: 1 or -1.
+        """
+        amounts = booked.amounts
+        sums = self._models if amounts.requests else self._tools
+        (sums.get(booked.name) or _new(sums, booked.name)).add(amounts, sign)
         if agent is not None:
-            _of(self._agents, agent).add(amounts, sign)
+            (self._agents.get(agent) or _new(self._agents, agent)).add(amounts, sign)
+        if amounts.cost > held:
+            self.overrun += sign * (amounts.cost - held)
+        if booked.uncertain:
+            self.uncertain += sign * amounts.cost
+        if booked.unpriced:
+            self.unpriced_calls += sign
+        if booked.violation:
+            self.violations += sign
 
     def merge(self, child_id: str, child: Tally) -> None:
         """Add all that a child session took."""
@@ -64,8 +81,8 @@ class Tally:
             (self._children, child._children),
         ):
             for name, each in added.items():
-                _of(sums, name).merge(each)
-        of_child = _of(self._children, child_id)
+                (sums.get(name) or _new(sums, name)).merge(each)
+        of_child = self._children.get(child_id) or _new(self._children, child_id)
         for each in (*child._models.values(), *child._tools.values()):
             of_child.merge(each)
         self.overrun += child.overrun
@@ -120,12 +137,7 @@ class Tally:
         return {name: AgentSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._agents.items()}
 
 
-def _of(sums: dict[str, _Sum], name: str) -> _Sum:
-    found = sums.get(name)
-    if found is None:
-        if len(sums) >= _MOST_NAMES:
-            name = _REST
-            if name in sums:
-                return sums[name]
-        found = sums[name] = _Sum()
-    return found
+def _new(sums: dict[str, _Sum], name: str) -> _Sum:
+    if len(sums) >= _MOST_NAMES:
+        name = _REST
+    return sums.setdefault(name, _Sum())

@@ -6,11 +6,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from budget_guard.booked import Booked
 from budget_guard.clock import Clock
 from budget_guard.decision import Decision
-from budget_guard.events import CallAdmitted, Event, Subscriber
+from budget_guard.events import CallAdmitted, CallCommitted, Event, Subscriber
 from budget_guard.money import to_usd
 from budget_guard.report import as_plain
 
@@ -34,15 +35,18 @@ class Timeline:
         self.started_s: float | None = None
         """When the first call came, on the clock's own scale."""
         self.ended_s: float | None = None
-        self._events: deque[Event | Decision] = deque(maxlen=KEPT)
+        self._events: deque[Event | Decision | Booked] = deque(maxlen=KEPT)
         self.decisions: deque[Decision] = deque(maxlen=KEPT)
 
-    def start(self) -> None:
-        """Start the run's time, once."""
-        if self.started_s is None:
+    def start(self) -> float:
+        """Start the run's time, once; return the seconds since."""
+        now, started_s = self._monotonic(), self.started_s
+        if started_s is None:
             with self._lock:
-                if self.started_s is None:
-                    self.started_s = self._monotonic()
+                started_s = self.started_s
+                if started_s is None:
+                    started_s = self.started_s = now
+        return now - started_s
 
     def end(self) -> None:
         """Stop the run's time."""
@@ -76,9 +80,15 @@ class Timeline:
         if self._subscribers:
             self._tell(_event_of(decision))
 
+    def committed(self, booked: Booked) -> None:
+        """Note a call that was paid for; its event is made only if somebody asks for it."""
+        self._events.append(booked)
+        if self._subscribers:
+            self._tell(_event_of(booked))
+
     def events(self) -> list[Event]:
         """The latest events, oldest first."""
-        return [_event_of(event) if isinstance(event, Decision) else event for event in list(self._events)]
+        return [_event_of(event) for event in list(self._events)]
 
     def emit(self, event: Event) -> None:
         """Note *event* and tell whoever subscribed. Never raises for a subscriber that does."""
@@ -94,9 +104,13 @@ class Timeline:
                 _log.exception("a budget_guard subscriber failed on %r", event)
 
 
-def _event_of(decision: Decision) -> CallAdmitted:
-    held = decision.estimate.cost
-    return CallAdmitted(decision.at_s, decision.id, decision.kind, decision.name, held)
+def _event_of(noted: Event | Decision | Booked) -> Event:
+    if isinstance(noted, Decision):
+        return CallAdmitted(noted.at_s, noted.id, noted.kind, noted.name, noted.estimate.cost)
+    if isinstance(noted, Booked):
+        kind: Literal["model", "tool"] = "model" if noted.amounts.requests else "tool"
+        return CallCommitted(noted.at_s, noted.id, kind, noted.name, noted.amounts.cost, noted.uncertain)
+    return noted
 
 
 def describe(event: Event) -> dict[str, Any]:

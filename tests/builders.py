@@ -71,6 +71,9 @@ class Way:
     def charge(self, session: Session, tool: str, cost: UsdLike, agent: str | None = None) -> None:
         self._run(session.charge, session.acharge, tool, cost, agent=agent)
 
+    def charge_call(self, session: Session, call: ModelCall, usage: Usage | None) -> None:
+        self._run(session.charge_call, session.acharge_call, call, usage)
+
     def pay(self, session: Session, call: ModelCall, usage: Usage | None = None) -> int:
         """One whole call."""
         reservation = self.reserve(session, call)

@@ -1,8 +1,8 @@
 """Run every Python block of a Markdown page, in order, against a local provider: ``python run_page.py README.md``.
 
-The setup that the pages do not show: the default OpenAI client points at the provider, whose model calls the first
-tool that it is offered until it has three results, and then answers. Each block has a provider of its own. It may use
-``await``, and whatever the blocks above it on the page have defined. Functions named ``test_...`` are called.
+The setup that the pages do not show: the clients of OpenAI and Anthropic send to the provider, whose model calls the
+first tool that it is offered until it has three results, and then answers. A block may use ``await``, and whatever
+the blocks above it on the page have defined. Functions named ``test_...`` are called.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,11 +27,13 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def answer(request: ProviderRequest) -> Reply:
     """A model that looks three things up and then answers."""
-    results = sum(item.get("type") == "function_call_output" for item in request.messages if isinstance(item, dict))
+    items = [item for item in request.messages if isinstance(item, dict)]
+    results = sum(item.get("type") == "function_call_output" or item.get("role") == "tool" for item in items)
     tools: list[dict[str, Any]] = request.body.get("tools") or []
     if tools and results < 3:
-        arguments = dict.fromkeys(tools[0]["parameters"]["properties"], "the sky")
-        return Reply(tool_calls=[ToolCall(tools[0]["name"], arguments)])
+        tool = tools[0].get("function") or tools[0]
+        arguments = dict.fromkeys(tool["parameters"]["properties"], "the sky")
+        return Reply(tool_calls=[ToolCall(tool["name"], arguments)])
     return Reply(text="Because the air scatters blue light.", output_tokens=500)
 
 
@@ -62,11 +65,14 @@ def run(code: CodeType, names: dict[str, Any]) -> None:
 def main(page: Path) -> None:
     names: dict[str, Any] = {}
     set_tracing_disabled(True)
-    for code in blocks(page):
-        with LocalProvider(answer) as provider:
-            client = AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0)
-            set_default_openai_client(client, use_for_tracing=False)
-            run(code, names)
+    with LocalProvider(answer) as of_page:  # for LangChain's models, which live for several blocks
+        os.environ |= {"OPENAI_BASE_URL": of_page.base_url, "OPENAI_API_KEY": "none"}
+        os.environ |= {"ANTHROPIC_BASE_URL": of_page.anthropic_base_url, "ANTHROPIC_API_KEY": "none"}
+        for code in blocks(page):
+            with LocalProvider(answer) as of_block:  # for a client that belongs to one event loop
+                client = AsyncOpenAI(base_url=of_block.base_url, max_retries=0)
+                set_default_openai_client(client, use_for_tracing=False)
+                run(code, names)
 
 
 if __name__ == "__main__":

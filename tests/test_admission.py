@@ -5,13 +5,17 @@ from __future__ import annotations
 import warnings
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from budget_guard import (
     Allowance,
     Budget,
     BudgetExceeded,
+    ModelCall,
     Session,
     ToolCall,
     UnboundedCallError,
@@ -19,6 +23,7 @@ from budget_guard import (
     Usage,
     weigh,
 )
+from budget_guard.admission import Admission
 from tests.builders import ZERO, Way, call, session
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
@@ -105,6 +110,7 @@ def test_each_limit_refuses_the_first_call_that_would_pass_it(
     ("prompt", "words"),
     [
         (weigh(messages=[IMAGE]), "an image"),
+        (weigh(messages=[{"type": "media", "file_uri": "gs://bucket/film.mp4"}]), "a file"),
         (weigh(messages="hi", opaque=["history kept by the provider"]), "history kept by the provider"),
         (weigh(messages=[{"type": "input_audio", "data": "..."}]), "audio"),
         (weigh(messages=[{"type": "reasoning", "id": "rs_1"}]), "reasoning kept by the provider"),
@@ -205,3 +211,57 @@ def test_nothing_is_warned_of_in_an_ordinary_call(way: Way) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         way.pay(session("$1"), call("large"))
+
+
+BUDGETS = st.builds(
+    lambda **options: Budget("$1.00", **options),
+    max_output_tokens=st.sampled_from([None, 50, 5_000]),
+    max_total_tokens=st.sampled_from([None, 400, 20_000]),
+    max_requests=st.sampled_from([None, 3]),
+    mode=st.sampled_from(["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"]),
+    clamp_output=st.sampled_from(["when_unset", "always", "never"]),
+    hold_share=st.sampled_from([0.1, 0.25, 0.3, 1.0]),
+    finalization_reserve=st.sampled_from([None, "$0.30"]),
+    unbounded=st.sampled_from(["allow", "deny"]),
+    call_max_output_tokens=st.sampled_from([None, 90, 2_000]),
+)
+CALLS = st.lists(
+    st.builds(
+        call,
+        st.sampled_from(["dime", "penny", "large", "tiny", "brief", "endless", "nobody"]),
+        tokens=st.sampled_from([1, 300, 70_000]),
+        cap=st.sampled_from([None, 40, 9_000]),
+        can_cap=st.booleans(),
+        choices=st.sampled_from([1, 3]),
+        final=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@pytest.mark.filterwarnings("ignore:Nothing caps the output")
+@settings(deadline=None)
+@given(budget=BUDGETS, calls=CALLS)
+def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
+    budget: Budget, calls: list[ModelCall]
+) -> None:
+    quick, exact = session(budget), session(budget)
+    for number, each in enumerate(calls):
+        decided = quick.authorize(each)
+        with patch.object(Admission, "plan_ample", return_value=None):
+            expected = exact.authorize(each)
+        assert (decided.action, type(decided.error)) == (expected.action, type(expected.error))
+        if decided.plan is not None and expected.plan is not None:
+            assert decided.plan[1:] == expected.plan[1:]  # all but the price, which each session has for itself
+        for decision in (decided, expected):
+            if decision.reservation is not None and number % 2:
+                decision.reservation.commit(Usage(input=each.prompt.base, output=7))
+
+
+@pytest.mark.parametrize("cap", [10**14, 2**62])
+def test_a_call_that_may_take_more_than_a_ledger_can_hold_is_refused(way: Way, cap: int) -> None:
+    run = session(Budget(max_requests=5))
+    decision = way.authorize(run, call("endless", cap=cap))
+    assert isinstance(decision.error, UnboundedCallError)
+    assert "more than a ledger can hold" in str(decision.error)
+    assert run.reserved_usd == ZERO

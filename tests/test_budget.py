@@ -83,6 +83,11 @@ def test_a_finalization_reserve_must_be_a_part_of_the_dollar_limit(options: dict
         Budget(**options)
 
 
+def test_a_reserve_beyond_what_one_call_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"finalization_reserve=.*more than a ledger can hold"):
+        Budget("$20,000,000", finalization_reserve="$10,000,000")
+
+
 def test_a_reserve_of_nothing_is_not_said_to_refuse_every_call() -> None:
     with pytest.raises(ValueError, match="finalization_reserve") as caught:
         Budget("$1", finalization_reserve=0)

@@ -50,6 +50,16 @@ def test_the_threshold_is_the_policys(way: Way) -> None:
     assert way.authorize(run, call("large", cap=10)).action == "downgrade"
 
 
+@pytest.mark.parametrize("downgrade", [None, "tiny"])
+def test_a_callers_own_policy_comes_before_the_budgets(way: Way, downgrade: str | None) -> None:
+    run = session(Budget("$1.00", downgrade=downgrade))
+    steered = call("large", cap=10, downgrade=DowngradePolicy(to="small", at=0.5))
+    assert way.authorize(run, steered).action == "allow"
+    way.charge(run, "tool", "$0.80")
+    assert way.authorize(run, steered).name == "small"
+    assert way.authorize(run, call("large", cap=10)).name == (downgrade or "large")
+
+
 def test_token_limits_count_for_the_threshold_and_requests_do_not(way: Way) -> None:
     run = session(Budget(max_requests=2, max_output_tokens=1_000, downgrade=DowngradePolicy(to="small", at=0.5)))
     way.pay(run, call("large", cap=10), Usage(output=10))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("agents")
+pytest.importorskip("langchain_openai")
 pytest.importorskip("uvicorn")
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,26 @@ LINES = {
         "Stopped by max_requests=2 after ordering ['ink', 'paper']",
         "All three are ordered.",
         "Ordered: ['ink', 'paper', 'pens']",
+    ],
+    "langchain_quickstart": [
+        "Take an umbrella.",
+        "Total spend: $0.0072 | Remaining: $0.9928",
+        "The provider's bill: $0.00715",
+    ],
+    "langchain_middleware": [
+        "gpt-4.1      $0.008",
+        "gpt-4.1-mini $0.001",
+        "Ended: Budget exceeded: max_cost_usd=$0.04",
+        "Next turn: I found nothing.",
+    ],
+    "langchain_human_approval": [
+        "Asked: max_requests=2 of run:",
+        "Ordered so far: ['ink', 'paper']",
+        "All three are ordered.\nOrdered: ['ink', 'paper', 'pens']",
+    ],
+    "langchain_fallbacks": [
+        way + 3 * "  gpt-4o       $0.010012\n" + 2 * "  gpt-4o-mini  $0.000601\n"
+        for way in ("with_fallbacks:\n", "budgeted_model:\n")
     ],
 }
 

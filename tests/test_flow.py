@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import pytest
 
-from budget_guard import Scope, Session, ToolCall, Usage
+from budget_guard import DowngradePolicy, Scope, Session, ToolCall, Usage
 from budget_guard.dimension import Amounts
 from budget_guard.ledger import AsyncLedger, MemoryLedger, Settled
 from tests.builders import ZERO, Way, call, session
@@ -86,7 +86,11 @@ def assert_paid_once(run: Session, usd: str) -> None:
 @around_the_effect
 @pytest.mark.parametrize(
     ("asked", "verb"),
-    [(call(), "balances"), (call(), "reserve"), (ToolCall("search", 10_000_000), "reserve")],
+    [
+        (call(downgrade=DowngradePolicy(to="gpt-4o-mini")), "balances"),
+        (call(), "reserve"),
+        (ToolCall("search", 10_000_000), "reserve"),
+    ],
     ids=["model-balances", "model-reserve", "tool-reserve"],
 )
 def test_a_call_that_could_not_be_authorised_raises_and_holds_nothing(

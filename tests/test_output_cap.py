@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Allowance, Budget, BudgetExceeded, UnboundedCallError, Usage
+from budget_guard import Allowance, Budget, BudgetExceeded, Session, UnboundedCallError, Usage
 from tests.builders import ZERO, Way, call, session
 
 
@@ -216,3 +216,17 @@ def test_an_answer_that_the_guards_own_cap_cut_off_is_an_error_with_the_way_out(
 
 def test_an_answer_that_the_clients_own_cap_cut_off_is_none_of_our_business(way: Way) -> None:
     assert way.reserve(session("$1"), call("large", cap=500)).cut_short() is None
+
+
+@pytest.mark.parametrize(("hourly", "per_token"), [(True, 4_000), (False, 2_500)])
+@pytest.mark.parametrize("cap", [50, None])
+def test_an_hour_in_a_cache_is_held_only_where_it_may_be_asked_for(
+    way: Way, hourly: bool, per_token: int, cap: int | None
+) -> None:
+    prices: Any = {"claude": {"input": 2e-6, "output": 10e-6, "cache_write_5m": 2.5e-6, "cache_write_1h": 4e-6}}
+    run = Session(Budget("$1.00"), pricing=prices)
+    decision = way.authorize(run, call("claude", tokens=100, cap=cap, hour_cache=hourly))
+    output = decision.estimate.output_tokens
+    assert decision.estimate.cost == 100 * per_token + output * 10_000
+    if cap is None:  # a share of what is left beside the input
+        assert output == (10**9 // 4) // 10_000

@@ -40,6 +40,7 @@ def test_the_wheel_holds_the_price_table_and_the_type_marks(wheel_names: list[st
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
     [
+        ("budget_guard.integrations.langchain", "langchain_core", "langchain"),
         ("budget_guard.integrations.openai_agents", "agents", "openai-agents"),
         ("budget_guard.testing", "starlette", "testing"),
     ],

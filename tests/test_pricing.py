@@ -676,41 +676,50 @@ def test_a_cost_is_the_exact_sum_rounded_up_once(card: Card, usage: Usage) -> No
 
 
 @relaxed
-@given(prices, text_usage, moments, tokens, tokens)
+@given(prices, text_usage, moments, tokens, tokens, st.booleans())
 def test_the_worst_is_never_below_a_cost_within_the_bounds(
-    price: ModelPrice, usage: Usage, at: datetime, more_in: int, more_out: int
+    price: ModelPrice, usage: Usage, at: datetime, more_in: int, more_out: int, hourly: bool
 ) -> None:
+    if not hourly:
+        usage = usage._replace(cache_write_1h=0)
     try:
         cost = max(price.cost(usage, at), price.cost(usage))
     except UnknownPriceError:
         return
-    bound = price.worst(usage.input_tokens + more_in, usage.output_tokens + more_out, usage.requests)
+    bound = price.worst(usage.input_tokens + more_in, usage.output_tokens + more_out, usage.requests, hour_cache=hourly)
     assert type(bound) is int
     assert bound >= cost
 
 
 @relaxed
-@given(cards, tokens, tokens)
-def test_the_worst_is_what_some_call_costs(card: Card, tokens_in: int, tokens_out: int) -> None:
+@given(cards, tokens, tokens, st.booleans())
+def test_the_worst_is_what_some_call_costs(card: Card, tokens_in: int, tokens_out: int, hourly: bool) -> None:
     """The bound is tight: it is reached in the dearest bucket, at the end of some tier."""
-    kinds = [b for b in ("input", "cache_read", "cache_write_5m", "cache_write_1h") if b in card]
+    inputs = ("input", "cache_read", "cache_write_5m", *(("cache_write_1h",) if hourly else ()))
+    kinds = [b for b in inputs if b in card]
     ends = {tokens_in} | {above for steps in card.values() for above, _ in steps if 0 <= above < tokens_in}
     calls = [
         usage_of({kind: end, out: tokens_out}) for kind in kinds for end in ends for out in ("output", "reasoning")
     ]
     price = ModelPrice(Terms("m", "p", card))
-    assert price.worst(tokens_in, tokens_out) == max(price.cost(call) for call in calls)
+    assert price.worst(tokens_in, tokens_out, hour_cache=hourly) == max(price.cost(call) for call in calls)
 
 
 @relaxed
-@given(prices, st.integers(0, 10**12), tokens)
-def test_the_affordable_output_fits_and_one_token_more_does_not(price: ModelPrice, nano: int, tokens_in: int) -> None:
-    most = price.affordable_output(nano, tokens_in)
+@given(prices, st.integers(0, 10**12), tokens, st.booleans())
+def test_the_affordable_output_fits_and_one_token_more_does_not(
+    price: ModelPrice, nano: int, tokens_in: int, hourly: bool
+) -> None:
+    most = price.affordable_output(nano, tokens_in, hour_cache=hourly)
+
+    def worst(tokens_out: int) -> int:
+        return price.worst(tokens_in, tokens_out, hour_cache=hourly)
+
     if most == -1:
-        assert price.worst(tokens_in, 0) > nano
+        assert worst(0) > nano
     else:
-        assert price.worst(tokens_in, most) <= nano
-        assert most == UNLIMITED_OUTPUT or price.worst(tokens_in, most + 1) > nano
+        assert worst(most) <= nano
+        assert most == UNLIMITED_OUTPUT or worst(most + 1) > nano
 
 
 def test_a_bound_at_the_end_of_a_tier_stays_in_it() -> None:

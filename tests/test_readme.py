@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("agents")
+pytest.importorskip("langchain_openai")
 pytest.importorskip("uvicorn")
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,6 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 def test_the_first_screen_is_short() -> None:
     text = README.read_text(encoding="utf-8")
 
-    assert len(text.splitlines()) <= 150
+    assert len(text.splitlines()) <= 170
     first = re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert first is not None and len([line for line in first[1].splitlines() if line]) <= 11

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Session, ToolCall, Usage
+from budget_guard.dimension import Amounts
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
 from budget_guard.session import SessionHandle
 from budget_guard.testing import FakeClock
@@ -118,6 +119,14 @@ def test_a_wait_ends_in_time_with_a_refusal(way: Way) -> None:
     assert way.authorize(run, call()).action == "allow"
 
 
+def test_a_caller_that_must_not_block_is_refused_at_once() -> None:
+    clock = FakeClock()
+    run = session(Budget("$0.15", max_wait_s=7.5), clock=clock)
+    run.authorize(call()).require()
+    assert run.authorize(call(), may_wait=False).action == "block"
+    assert clock.monotonic() == 0
+
+
 @pytest.mark.parametrize("wait", [0, 7.5])
 def test_a_call_that_no_refund_can_help_does_not_wait(way: Way, wait: float) -> None:
     clock = FakeClock()
@@ -221,6 +230,26 @@ def test_a_limit_of_nothing_is_neither_near_nor_warned_of(way: Way) -> None:
     assert not run.near_limit
     assert not any(isinstance(e, SoftLimitReached) for e in run.events())
     assert way.authorize(run, ToolCall("search")).action == "block"
+
+
+def test_the_spent_fraction_is_that_of_the_limit_which_is_nearest(way: Way) -> None:
+    run = session(Budget("$1.00", max_output_tokens=1_000, max_requests=2))
+    way.pay(run, call("large", cap=10), Usage(output=500))
+    assert run.spent_fraction == 0.5
+
+
+# --- spent elsewhere
+
+
+def test_what_was_spent_elsewhere_counts_once_and_only_as_far_as_it_is_missing(way: Way) -> None:
+    run = session("$1.00")
+    run.carry_over(Amounts(cost=900_000_000, requests=9))
+    run.carry_over(Amounts(cost=900_000_000, requests=9))
+    assert (run.spent_usd, run.committed.requests) == (Decimal("0.90"), 9)
+    way.pay(run, call())
+    run.carry_over(Amounts(cost=500_000_000, requests=20))
+    assert run.committed[:1] + run.committed[4:5] == (1_000_000_000, 20)
+    assert blocked_by(way, run) == ("max_cost_usd", f"run:{run.id}")
 
 
 # --- raising limits, revoking

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, ReservationConflict, Session, ToolCall, Usage
+from budget_guard import Budget, BudgetExceeded, ReservationConflict, Session, ToolCall, Usage
 from budget_guard.events import BoundViolated, CallCommitted, CallReleased, OverrunCharged
 from tests.builders import ZERO, Way, call, session
 
@@ -151,6 +151,18 @@ def test_the_model_that_was_called_in_the_end_sets_the_price(way: Way) -> None:
     assert set(run.report().breakdown.llm.by_model) == {"small"}
 
 
+def test_the_service_tier_that_served_the_call_sets_the_price() -> None:
+    def paid(asked: str | None, served: str | None, model: str = "gpt-5") -> Decimal:
+        run = session("$100")
+        run.authorize(call(model, service_tier=asked)).require().commit(Usage(input=1_000_000), service_tier=served)
+        return run.spent_usd
+
+    assert paid(None, "priority") == paid("priority", None) == paid("priority", "priority") > paid(None, None)
+    assert paid("flex", "default") == paid(None, "default") == paid(None, None) > paid("flex", None)
+    assert paid(None, "no-such-tier") == paid(None, None)
+    assert paid(None, "priority", "large") == paid(None, None, "large")  # a price of the user's own is for all tiers
+
+
 def test_a_model_without_a_price_that_was_called_in_the_end_is_booked_at_the_planned_ones(way: Way) -> None:
     run = session()
     assert way.commit(way.reserve(run, ask()), USED, model="nobody-knows") == USED_COST
@@ -266,3 +278,27 @@ def test_a_unit_without_a_price_is_booked_by_whatever_name_it_comes(way: Way, un
     way.commit(hold, USED._replace(other=((unit, 2),)))
     assert sums(run) == (usd(HELD_COST), 0, 0, 1)
     assert run.report().unpriced_calls == 1
+
+
+def test_a_call_made_without_asking_is_booked_and_raises_past_the_limit(way: Way) -> None:
+    run = session(Budget(usd(USED_COST), soft_limit=None), run_id="r1")
+    way.charge_call(run, ask(agent="a"), USED)
+    assert sums(run) == (usd(USED_COST), 0, 0, 1)
+    assert run.report().overrun == 0
+    with pytest.raises(BudgetExceeded) as stop:
+        way.charge_call(run, ask(agent="a"), USED)
+    assert (stop.value.dimension, stop.value.actual) == ("max_cost_usd", usd(2 * USED_COST))
+    assert sums(run) == (usd(2 * USED_COST), 0, 0, 2)
+    assert run.report().by_agent["a"].calls == 2
+    assert way.authorize(run, ask()).action == "block"
+
+
+@pytest.mark.parametrize(("model", "usage"), [("large", None), ("no-such-model", USED)])
+def test_a_call_made_without_asking_of_unknown_cost_is_reported_as_unpriced(
+    way: Way, model: str, usage: Usage | None
+) -> None:
+    run = session()
+    way.charge_call(run, call(model), usage)
+    report = run.report()
+    assert (report.unpriced_calls, report.breakdown.llm.calls, report.total_spent) == (1, 1, ZERO)
+    assert report.breakdown.llm.by_model[model].input_tokens == (0 if usage is None else USED.input_tokens)

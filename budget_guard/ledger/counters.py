@@ -46,9 +46,10 @@ class Counters:
         self._ends: datetime | None = None
         self.period = 0
         """How many windows have ended. A hold belongs to the one in which it was made."""
-        self.committed = NOTHING
-        self.reserved = NOTHING
-        self.archived = NOTHING
+        # Lists, changed in place: a ledger adds for every call, and making a tuple takes longer than adding does.
+        self.committed = [0] * len(DIMENSIONS)
+        self.reserved = [0] * len(DIMENSIONS)
+        self.archived = [0] * len(DIMENSIONS)
         """The part of what is committed whose holds are forgotten."""
         self.open_holds = 0
         self.revoked: Revoked | None = None
@@ -64,7 +65,8 @@ class Counters:
     def roll(self) -> None:
         """Count from nothing again if the next window has begun. Never back, whatever the clock does."""
         if self._ends is not None and self._clock.now() >= self._ends:
-            self.committed = self.reserved = self.archived = NOTHING
+            for counts in (self.committed, self.reserved, self.archived):
+                counts[:] = [0] * len(DIMENSIONS)
             self.open_holds = 0
             self.period += 1
             self._begin()
@@ -78,8 +80,8 @@ class Counters:
         return Balance(
             self.scope,
             self.limits,
-            self.committed,
-            self.reserved,
+            Amounts._make(self.committed),
+            Amounts._make(self.reserved),
             self.open_holds,
             self.revoked,
             self.window,
@@ -96,19 +98,46 @@ class Counters:
 
     def hold(self, amounts: Amounts) -> None:
         """Hold *amounts*."""
-        self.reserved = self.reserved.plus(amounts)
+        _add(self.reserved, amounts)
         self.open_holds += 1
 
     def settle(self, held: Amounts, spent: Amounts) -> None:
         """Give *held* back and book *spent*."""
-        self.reserved = self.reserved.minus(held)
+        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = held
+        reserved = self.reserved
+        reserved[0] -= cost
+        reserved[1] -= input_tokens
+        reserved[2] -= output_tokens
+        reserved[3] -= total_tokens
+        reserved[4] -= requests
+        reserved[5] -= tool_calls
         self.open_holds -= 1
         if spent is not NOTHING:
-            self.committed = self.committed.plus(spent)
+            _add(self.committed, spent)
 
     def book(self, spent: Amounts, replaced: Amounts = NOTHING) -> None:
         """Book *spent* in the place of *replaced*."""
-        self.committed = self.committed.plus(spent).minus(replaced)
+        _add(self.committed, spent if replaced is NOTHING else spent.minus(replaced))
+
+    def archive(self, charged: Amounts) -> None:
+        """Note that the hold for which *charged* is committed is forgotten."""
+        _add(self.archived, charged)
+
+    def recount(self) -> Counters:
+        """Counters of the same scope that know of the forgotten holds alone."""
+        fresh = Counters(self.scope, self._clock)
+        _add(fresh.committed, Amounts._make(self.archived))
+        return fresh
+
+
+def _add(counts: list[int], amounts: Amounts) -> None:
+    cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
+    counts[0] += cost
+    counts[1] += input_tokens
+    counts[2] += output_tokens
+    counts[3] += total_tokens
+    counts[4] += requests
+    counts[5] += tool_calls
 
 
 def least_left(counters: Sequence[Counters] | Sequence[Balance]) -> Limits:

@@ -15,7 +15,7 @@ is extended is forwarded again; the call of one that is released or expired must
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -28,6 +28,19 @@ Verb: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 
 
+class Term:
+    """How long a hold lives, where that has an end."""
+
+    __slots__ = ("expires", "suspend", "suspended_at")
+
+    def __init__(self, suspend: bool) -> None:
+        self.expires: float | None = None
+        """When its time is up, on the clock's monotonic scale."""
+        self.suspend = suspend
+        """Whether it stays counted then if its call was sent."""
+        self.suspended_at: datetime | None = None
+
+
 class Hold:
     """One hold as the ledger in memory remembers it."""
 
@@ -35,25 +48,23 @@ class Hold:
         "amounts",
         "charged",
         "counters",
-        "expires",
         "id",
         "open",
         "periods",
         "scopes",
         "state",
-        "suspend",
-        "suspended_at",
+        "term",
         "uncertain",
         "verb",
     )
 
     def __init__(
-        self, hold_id: str, scopes: Sequence[Scope], counters: Sequence[Counters], amounts: Amounts, *, verb: Verb
+        self, hold_id: str, scopes: tuple[Scope, ...], counters: Sequence[Counters], amounts: Amounts, verb: Verb
     ) -> None:
         self.id = hold_id
         self.verb: Verb = verb
         """What the ledger first heard of it by: a charge or an adjustment is no hold."""
-        self.scopes = tuple(scopes)
+        self.scopes = scopes
         self.counters = counters
         self.amounts = amounts
         self.open = verb == "reserve"
@@ -63,10 +74,7 @@ class Hold:
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
         """The window of each scope that it belongs to; empty where that is the first one of each."""
-        self.expires: float | None = None
-        """When its time is up, on the clock's monotonic scale."""
-        self.suspend = True
-        self.suspended_at: datetime | None = None
+        self.term: Term | None = None
 
     def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
         """Check that *verb* is repeated with the same parameters.
@@ -105,24 +113,22 @@ class Hold:
             ReservationConflict: If other amounts were booked for certain.
         """
         replaced = self.charged
-        if replaced is not None:
-            if uncertain:
-                return False  # an estimate never replaces what was booked before it
-            if not self.uncertain:
-                if replaced != amounts:
-                    raise ReservationConflict(
-                        reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
-                    )
-                return False
-        periods, held = self.periods, self.amounts
-        for i, counters in enumerate(self.counters):
-            if counters.period == (periods[i] if periods else 0):
-                if self.open:
-                    counters.settle(held, amounts)
-                else:
-                    counters.book(amounts, replaced or NOTHING)
+        if self.open:
+            for counters in self.counted_in():
+                counters.settle(self.amounts, amounts)
+            self.open = False
+        elif replaced is not None and uncertain:
+            return False  # an estimate never replaces what was booked before it
+        elif replaced is not None and not self.uncertain:
+            if replaced != amounts:
+                raise ReservationConflict(
+                    reservation_id=self.id, detail=f"is committed with {replaced} and cannot take {amounts}"
+                )
+            return False
+        else:
+            for counters in self.counted_in():
+                counters.book(amounts, replaced or NOTHING)
         self.state = "committed"
-        self.open = False
         self.charged = amounts
         self.uncertain = uncertain
         return True
@@ -151,3 +157,20 @@ class Hold:
             counters.settle(self.amounts, NOTHING)
         self.state = state
         self.open = False
+
+
+def differences(counted: Collection[Counters], holds: Iterable[Hold]) -> list[str]:
+    """Recount *counted* from all the holds there are; every difference, in words."""
+    recounts = {each.scope: each.recount() for each in counted}
+    for hold in holds:
+        for counters in hold.counted_in():
+            if hold.open:
+                recounts[counters.scope].hold(hold.amounts)
+            recounts[counters.scope].book(hold.charged or NOTHING)
+    wrong: list[str] = []
+    for each in counted:
+        for name in ("committed", "reserved", "open_holds"):
+            is_now, real = getattr(each, name), getattr(recounts[each.scope], name)
+            if is_now != real:
+                wrong.append(f"{each.scope}: {name} is {is_now}, and its holds make it {real}")
+    return wrong

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
     MOST,
-    MOST_LIMIT,
     AsyncLedger,
     Balance,
     Refused,
@@ -25,8 +23,9 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
+from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, least_left
-from budget_guard.ledger.hold import Hold, Verb
+from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -61,7 +60,7 @@ class MemoryLedger:
         self.aio: AsyncLedger = InlineLedger(self, self._await_room)
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        _check_limits(limits)
+        check_limits(limits)
         with self._lock:
             counters = self._opened(scope)
             if counters.owner is not None and counters.owner != owner:
@@ -81,18 +80,18 @@ class MemoryLedger:
         ttl_s: float | None = None,
         suspend: bool = True,
     ) -> ReserveOutcome:
-        _check(amounts)
-        if room is not None and room is not amounts:
-            _check(room)
+        amounts = checked_amounts(amounts)
+        if room is not None:
+            room = checked_amounts(room)
         if ttl_s is not None:
-            _check_ttl(ttl_s)
+            check_ttl(ttl_s)
         with self._lock:
             known = self._holds.get(hold_id)
             if known is not None:
                 known.must_match("reserve", scopes, amounts)
                 return HELD
-            if self._forgotten:
-                self._must_be_young(hold_id)
+            if self._forgotten and hold_id[:12] <= self._forgotten:
+                raise _stale(hold_id)
             if self._expiries and self._expiries[0][0] <= self._clock.monotonic():
                 self._sweep(_SWEPT_AT_ONCE)
             found = self._find(scopes)
@@ -104,12 +103,13 @@ class MemoryLedger:
                     blocking = counters.blocking(room)
                     if blocking is not None:
                         return self._refused(counters, blocking, found, room)
-            hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, verb="reserve")
+            hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
             for counters in found:
                 counters.hold(amounts)
             if self._windowed:
                 hold.periods = tuple(counters.period for counters in found)
-            hold.suspend = suspend
+            if ttl_s is not None or not suspend:
+                hold.term = Term(suspend)
             if ttl_s is not None:
                 self._expire_in(hold, ttl_s)
             return HELD
@@ -120,7 +120,7 @@ class MemoryLedger:
             hold.forward()
 
     def extend(self, hold_id: str, ttl_s: float) -> bool:
-        _check_ttl(ttl_s)
+        check_ttl(ttl_s)
         with self._lock:
             hold = self._hold(hold_id)
             if not hold.open:
@@ -131,12 +131,12 @@ class MemoryLedger:
             return True
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        _check(amounts)
+        amounts = checked_amounts(amounts)
         with self._lock:
             hold = self._holds.get(hold_id)
             if hold is None:
                 hold = self._lost(hold_id, scopes, amounts, "commit")
-            else:
+            elif hold.scopes is not scopes or hold.verb != "reserve":
                 hold.must_be_hold(scopes)
             if self._windowed:
                 _roll(hold.counters)
@@ -145,7 +145,7 @@ class MemoryLedger:
                 if was_open:
                     self._settle(hold)
                 self._gave_room()
-            return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
+            return Settled(Amounts._make(hold.counters[0].committed), hold.charged or NOTHING, hold.uncertain)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         with self._lock:
@@ -164,7 +164,7 @@ class MemoryLedger:
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        _check(amounts)
+        amounts = checked_amounts(amounts)
         with self._lock:
             found = self._find(scopes)
             known = self._holds.get(charge_id)
@@ -179,15 +179,15 @@ class MemoryLedger:
             return None
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        _check_change(change)
+        change = checked_amounts(change, -MOST)
         with self._lock:
             counters = self._find((scope,))[0]
             known = self._holds.get(adjust_id)
             if known is not None:
                 known.must_match("adjust", (scope,), change)
-                return counters.committed
+                return Amounts._make(counters.committed)
             self._must_be_young(adjust_id)
-            then = counters.committed.plus(change)
+            then = change.plus(Amounts._make(counters.committed))
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
             self._lost(adjust_id, (scope,), change, "adjust").commit(change, uncertain=False)
@@ -244,33 +244,16 @@ class MemoryLedger:
     def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
         with self._lock:
             found = [
-                Suspended(hold.id, hold.scopes, hold.amounts, hold.suspended_at)
+                Suspended(hold.id, hold.scopes, hold.amounts, hold.term.suspended_at)
                 for hold in self._holds.values()
-                if hold.state == "suspended" and hold.suspended_at is not None
+                if hold.state == "suspended" and hold.term is not None and hold.term.suspended_at is not None
             ]
         return sorted(found, key=lambda each: each.since)[:most]
 
     def audit(self) -> Sequence[str]:
-        wrong: list[str] = []
         with self._lock:
             _roll(list(self._scopes.values()))
-            sums = {scope: (NOTHING, counters.archived, 0) for scope, counters in self._scopes.items()}
-            for hold in self._holds.values():
-                for counters in hold.counted_in():
-                    reserved, committed, holds = sums[counters.scope]
-                    if hold.open:
-                        reserved, holds = reserved.plus(hold.amounts), holds + 1
-                    sums[counters.scope] = (reserved, committed.plus(hold.charged or NOTHING), holds)
-            for scope, counters in self._scopes.items():
-                for name, counted, real in zip(
-                    ("reserved", "committed", "open_holds"),
-                    (counters.reserved, counters.committed, counters.open_holds),
-                    sums[scope],
-                    strict=True,
-                ):
-                    if counted != real:
-                        wrong.append(f"{scope}: {name} is {counted} and its holds make it {real}")
-        return wrong
+            return differences(self._scopes.values(), self._holds.values())
 
     def close(self) -> None:
         """Does nothing: there is nothing to let go of."""
@@ -297,15 +280,13 @@ class MemoryLedger:
 
     def _must_be_young(self, hold_id: str) -> None:
         if hold_id[:12] <= self._forgotten:
-            raise StaleReservation(
-                reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
-            )
+            raise _stale(hold_id)
 
     def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, verb: Verb) -> Hold:
         """A record for what the ledger hears of for the first time, and holds nothing for."""
         self._must_be_young(hold_id)
         found = self._find(scopes)
-        hold = self._holds[hold_id] = Hold(hold_id, scopes, found, amounts, verb=verb)
+        hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, verb)
         if self._windowed:
             hold.periods = tuple(counters.period for counters in found)
         self._settle(hold)
@@ -316,17 +297,22 @@ class MemoryLedger:
         if len(self._settled) > self._retain:
             oldest = self._settled.popleft()
             del self._holds[oldest.id]
-            self._forgotten = max(self._forgotten, oldest.id[:12])
+            made = oldest.id[:12]
+            if made > self._forgotten:
+                self._forgotten = made
             if oldest.charged is not None:
                 for counters in oldest.counted_in():
-                    counters.archived = counters.archived.plus(oldest.charged)
+                    counters.archive(oldest.charged)
 
     def _expire_in(self, hold: Hold, ttl_s: float) -> None:
-        hold.expires = self._clock.monotonic() + ttl_s
-        heapq.heappush(self._expiries, (hold.expires, hold.id))
+        term = hold.term = hold.term or Term(True)
+        term.expires = self._clock.monotonic() + ttl_s
+        heapq.heappush(self._expiries, (term.expires, hold.id))
         if len(self._expiries) > 2 * len(self._holds) + 1_000:  # settled holds leave their entry behind
             self._expiries = [
-                (open.expires, open.id) for open in self._holds.values() if open.open and open.expires is not None
+                (each.term.expires, each.id)
+                for each in self._holds.values()
+                if each.open and each.term is not None and each.term.expires is not None
             ]
             heapq.heapify(self._expiries)
 
@@ -335,12 +321,13 @@ class MemoryLedger:
         while swept < most and self._expiries and self._expiries[0][0] <= now:
             expires, hold_id = heapq.heappop(self._expiries)
             hold = self._holds.get(hold_id)
-            if hold is None or not hold.open or hold.expires != expires or hold.state == "suspended":
+            term = None if hold is None else hold.term
+            if hold is None or term is None or not hold.open or term.expires != expires or hold.state == "suspended":
                 continue
             swept += 1
-            if hold.state == "forwarded" and hold.suspend:
+            if hold.state == "forwarded" and term.suspend:
                 hold.state = "suspended"
-                hold.suspended_at = self._clock.now()
+                term.suspended_at = self._clock.now()
             else:
                 if self._windowed:
                     _roll(hold.counters)
@@ -372,30 +359,10 @@ class MemoryLedger:
             self._futures.clear()
 
 
-def _check(amounts: Amounts) -> None:
-    try:
-        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
-        out_of_range = (cost | input_tokens | output_tokens | total_tokens | requests | tool_calls) >> 53
-    except TypeError:  # a float, NaN included
-        out_of_range = 1
-    if out_of_range:
-        raise ValueError(f"{amounts} must be whole numbers from 0 to {MOST}")
-
-
-def _check_change(change: Amounts) -> None:
-    if not all(isinstance(n, int) and -MOST <= n <= MOST for n in change):
-        raise ValueError(f"change={change} must be whole numbers from -{MOST} to {MOST}")
-
-
-def _check_limits(limits: Limits) -> None:
-    for name, limit in zip(Limits._fields, limits, strict=True):
-        if limit is not None and not (isinstance(limit, int) and 0 <= limit <= MOST_LIMIT):
-            raise ValueError(f"{name}={limit!r} must be None or a whole number from 0 to {MOST_LIMIT}")
-
-
-def _check_ttl(ttl_s: float) -> None:
-    if not 0 < ttl_s < math.inf:
-        raise ValueError(f"ttl_s={ttl_s!r} must be a number of seconds above 0")
+def _stale(hold_id: str) -> StaleReservation:
+    return StaleReservation(
+        reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
+    )
 
 
 def _roll(counters: Sequence[Counters]) -> None:

@@ -15,7 +15,7 @@ from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import HELD, MOST, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
 from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts
 from budget_guard.ledger.counters import least_left
-from budget_guard.ledger.hold import State, Verb
+from budget_guard.ledger.hold import State, Verb, differences
 from budget_guard.ledger.sqlite_page import LARGEST, Page
 from budget_guard.ledger.sqlite_rows import Group, StoredCounters, StoredHold
 from budget_guard.scope import Scope
@@ -54,7 +54,7 @@ class Books:
             self._page.forgotten_ms = max(self._page.forgotten_ms, made_ms(hold.id))
             if hold.charged is not None:
                 for counters in hold.counted_in():
-                    counters.archived = counters.archived.plus(hold.charged)
+                    counters.archive(hold.charged)
 
     def version(self) -> int:
         """A number that changes whenever room is given."""
@@ -135,7 +135,7 @@ class Books:
             if was_open:
                 self._number(hold)
             self._page.version += 1
-        return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
+        return Settled(Amounts._make(hold.counters[0].committed), hold.charged or NOTHING, hold.uncertain)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         hold = self._page.holds.get(hold_id)
@@ -171,8 +171,8 @@ class Books:
         known = self._page.holds.get(adjust_id)
         if known is not None:
             known.must_match("adjust", (scope,), change)
-            return counters.committed
-        then = counters.committed.plus(change)
+            return Amounts._make(counters.committed)
+        then = change.plus(Amounts._make(counters.committed))
         if min(then) < 0:
             raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
         self._lost(adjust_id, group, change, "adjust", reason).commit(change, uncertain=False)
@@ -215,20 +215,8 @@ class Books:
 
     def audit(self) -> Sequence[str]:
         wrong = self._page.damage()
-        holds_of_all = self._page.everything()
-        sums = {scope: (NOTHING, counters.archived, 0) for scope, counters in self._page.scopes.items()}
-        for hold in holds_of_all:
-            for counters in hold.counted_in():
-                reserved, committed, holds = sums[counters.scope]
-                if hold.open:
-                    reserved, holds = reserved.plus(hold.amounts), holds + 1
-                sums[counters.scope] = (reserved, committed.plus(hold.charged or NOTHING), holds)
-        for scope, counters in self._page.scopes.items():
-            counted = (counters.reserved, counters.committed, counters.open_holds)
-            for name, is_now, real in zip(("reserved", "committed", "open_holds"), counted, sums[scope], strict=True):
-                if is_now != real:
-                    wrong.append(f"{scope}: {name} is {is_now} and its holds make it {real}")
-        return wrong
+        holds = self._page.everything()
+        return [*wrong, *differences(self._page.scopes.values(), holds)]
 
     def _hold(self, hold_id: str) -> StoredHold:
         hold = self._page.holds.get(hold_id)

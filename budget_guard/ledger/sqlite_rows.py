@@ -96,9 +96,9 @@ class StoredCounters(Counters):
             made.revoked = Revoked(made.scope, revoked_for, moment(revoked_at))
         made.open_holds = open_holds
         made.set_limits(Limits._make(amounts[:_SIX]), window)
-        made.committed = Amounts._make(amounts[_SIX : 2 * _SIX])
-        made.reserved = Amounts._make(amounts[2 * _SIX : 3 * _SIX])
-        made.archived = Amounts._make(amounts[3 * _SIX :])
+        made.committed = amounts[_SIX : 2 * _SIX]
+        made.reserved = amounts[2 * _SIX : 3 * _SIX]
+        made.archived = amounts[3 * _SIX :]
         made.largest = max(made.committed) + max(made.reserved)
         return made
 
@@ -145,7 +145,7 @@ class Group(NamedTuple):
 class StoredHold(Hold):
     """One hold, and its row."""
 
-    __slots__ = ("group", "reason", "saved", "settled")
+    __slots__ = ("expires", "group", "reason", "saved", "settled", "suspend", "suspended_at")
 
     group: Group
     reason: str | None
@@ -153,6 +153,11 @@ class StoredHold(Hold):
     """What the file holds of what may change; None before it is there."""
     settled: int | None
     """Its number among the settled holds."""
+    expires: int | None
+    """When its time is up."""
+    suspend: bool
+    """Whether it stays counted then if its call was sent."""
+    suspended_at: datetime | None
 
     @classmethod
     def new(cls, hold_id: str, group: Group, amounts: Amounts, verb: Verb, reason: str | None = None) -> StoredHold:
@@ -163,6 +168,9 @@ class StoredHold(Hold):
         made.reason = reason
         made.saved = None
         made.settled = None
+        made.expires = None
+        made.suspend = True
+        made.suspended_at = None
         return made
 
     @classmethod

@@ -32,6 +32,7 @@ class Answer:
     input_tokens: int
     cached_tokens: int
     cache_write_tokens: int
+    cache_write_1h_tokens: int
     output_tokens: int
     """Of all choices together."""
     reasoning_tokens: int
@@ -49,9 +50,10 @@ class Answer:
         generated = -(-self.output_tokens * done // len(self.chunks))
         reasoning = min(self.reasoning_tokens, generated)
         return Usage(
-            input=self.input_tokens - self.cached_tokens - self.cache_write_tokens,
+            input=self.input_tokens - self.cached_tokens - self.cache_write_tokens - self.cache_write_1h_tokens,
             cache_read=self.cached_tokens,
             cache_write_5m=self.cache_write_tokens,
+            cache_write_1h=self.cache_write_1h_tokens,
             output=generated - reasoning,
             reasoning=reasoning,
             web_search=self.web_searches,
@@ -70,10 +72,11 @@ def compose(request: ProviderRequest, reply: Reply, history_tokens: int = 0) -> 
         ValueError: If the reply reads more from the cache than the request weighs.
     """
     input_tokens = request.input_tokens + history_tokens if reply.input_tokens is None else reply.input_tokens
-    if input_tokens < reply.cached_tokens + reply.cache_write_tokens:
+    if input_tokens < reply.total_cached_tokens:
         raise ValueError(
-            f"cached_tokens={reply.cached_tokens} and cache_write_tokens={reply.cache_write_tokens} "
-            f"are more than the {input_tokens} tokens of the request: give input_tokens"
+            f"cached_tokens={reply.cached_tokens}, cache_write_tokens={reply.cache_write_tokens} and "
+            f"cache_write_1h_tokens={reply.cache_write_1h_tokens} are more than the {input_tokens} tokens "
+            "of the request: give input_tokens"
         )
     calls = () if request.tool_choice == "none" and not reply.ignore_tool_choice else tuple(reply.tool_calls)
     text = reply.text if reply.text is not None else "" if calls else "ok"
@@ -97,6 +100,7 @@ def compose(request: ProviderRequest, reply: Reply, history_tokens: int = 0) -> 
         input_tokens=input_tokens,
         cached_tokens=reply.cached_tokens,
         cache_write_tokens=reply.cache_write_tokens,
+        cache_write_1h_tokens=reply.cache_write_1h_tokens,
         output_tokens=output * request.choices,
         reasoning_tokens=reasoning * request.choices,
         web_searches=reply.web_searches,

@@ -9,9 +9,10 @@
         client.responses.create(model="gpt-4o", input="hi")
     assert provider.bill_usd == Decimal("0.0045")
 
-It speaks the real wire format, JSON and server-sent events, and keeps its own ledger of what it served: the
-bill to compare a guard with. A cap on output tokens is obeyed, and refused where OpenAI refuses it: below 16
-on Responses, below 1 on Chat Completions. It bills
+It speaks the real wire formats of OpenAI's Chat Completions and Responses and of Anthropic's Messages, JSON and
+server-sent events, and keeps its own ledger of what it served: the bill to compare a guard with. A cap on output
+tokens is obeyed, and refused where the real one refuses it: below 16 on Responses, at the thinking budget or
+below on Messages, below 1 anywhere. It bills
 
 - a completed call in full, whether or not the client was told its usage;
 - a call that was refused (`Reply.status`) with nothing;
@@ -36,17 +37,18 @@ from budget_guard.testing.script import Reply, Script
 from budget_guard.testing.served import ServedCall
 from budget_guard.testing.serving import Service
 from budget_guard.testing.wire import Wire
+from budget_guard.testing.wire_anthropic_messages import AnthropicMessagesWire
 from budget_guard.testing.wire_openai_chat import OpenAIChatWire
 from budget_guard.testing.wire_openai_responses import OpenAIResponsesWire
 
 if TYPE_CHECKING:
     from budget_guard.testing.server import HttpServer
 
-_WIRES: tuple[Wire, ...] = (OpenAIChatWire(), OpenAIResponsesWire())
+_WIRES: tuple[Wire, ...] = (OpenAIChatWire(), OpenAIResponsesWire(), AnthropicMessagesWire())
 
 
 class LocalProvider:
-    """An OpenAI-compatible server on the loopback interface, and the ledger of what it served.
+    """A server on the loopback interface that speaks as OpenAI and Anthropic do, and the ledger of what it served.
 
     Use it in a ``with`` block, in sync and async code alike, or call `start` and `stop`. It runs in a thread
     of its own; several may run at once. Everything here may be called from any thread.
@@ -63,7 +65,8 @@ class LocalProvider:
         Args:
             script: What it answers; None for "ok" to everything. See `Script`.
             prices: Rates by model, beside `DEFAULT_RATES` and instead of them. A dated snapshot such as
-                "gpt-4o-2024-08-06" has the rates of its model. Any other model is served unpriced.
+                "gpt-4o-2024-08-06" or "claude-haiku-4-5-20251001" has the rates of its model. Any other model is
+                served unpriced.
             refuse_unknown_models: Answer 404 for a model without rates, as a provider does that lacks it.
         """
         self._service = Service(
@@ -122,9 +125,18 @@ class LocalProvider:
         Raises:
             RuntimeError: If the provider does not run.
         """
+        return f"{self.anthropic_base_url}/v1"
+
+    @property
+    def anthropic_base_url(self) -> str:
+        """What to give to an Anthropic client, which adds the "/v1" itself: for example "http://127.0.0.1:50123".
+
+        Raises:
+            RuntimeError: If the provider does not run.
+        """
         if self._server is None:
             raise RuntimeError("the provider does not run: use `with LocalProvider(...) as provider:`")
-        return f"http://127.0.0.1:{self._server.port}/v1"
+        return f"http://127.0.0.1:{self._server.port}"
 
     @property
     def calls(self) -> list[ServedCall]:

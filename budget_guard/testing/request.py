@@ -12,16 +12,17 @@ class ProviderRequest:
     """What a client asked for."""
 
     endpoint: str
-    """"chat_completions" or "responses"."""
+    """"chat_completions", "responses" or "messages"."""
     model: str
     messages: Sequence[Any]
     """Chat messages, or the input items of Responses; a plain input string is one user message."""
     instructions: str | None = None
-    """The instructions of Responses. Chat Completions keeps its own among the messages."""
+    """The instructions of Responses, or the system prompt of Messages. Chat Completions keeps its own among the
+    messages."""
     tools: tuple[str, ...] = ()
     """Names of the tools; the type where the provider's own tool has no name, for example "web_search"."""
     tool_choice: Any = None
-    """As sent: a string, an object, or None if it was not."""
+    """As sent: a string, an object, or None if it was not. "none" is the one word for no tools in every format."""
     max_output_tokens: int | None = None
     """The cap on output tokens under any of its names, None if there was none."""
     stream: bool = False

@@ -12,7 +12,7 @@ from budget_guard.testing.request import ProviderRequest
 UsageMode: TypeAlias = Literal["on", "off", "late", "missing"]
 FinishReason: TypeAlias = Literal["stop", "tool_calls", "length", "content_filter"]
 
-_COUNTS = ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "web_searches")
+_COUNTS = ("cached_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens", "web_searches")
 _OPTIONAL_COUNTS = ("input_tokens", "output_tokens", "drop_after")
 
 
@@ -40,7 +40,8 @@ class ToolCall:
 class Reply:
     """One answer of the provider.
 
-    Token counts are totals, as OpenAI gives them: input includes what was cached, output includes reasoning.
+    Token counts are totals, as OpenAI gives them: input includes what was cached, output includes reasoning. Each wire
+    format reports them its own way.
     Counts that are not given are worked out by `budget_guard.testing.tokens`.
     """
 
@@ -55,9 +56,12 @@ class Reply:
     """Tokens that the model would generate without a cap. The request's cap is obeyed, and cuts the text."""
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    """Written to a cache with the provider's default lifetime."""
+    cache_write_1h_tokens: int = 0
+    """Written to a one-hour cache, beside those above. OpenAI has none."""
     reasoning_tokens: int = 0
     web_searches: int = 0
-    """Searches by the provider's own tool. They are billed on any endpoint and seen only on Responses."""
+    """Searches by the provider's own tool. They are billed on any endpoint and not seen on Chat Completions."""
     usage: UsageMode = "on"
     """How usage is reported; the bill is the same in every mode.
 
@@ -97,8 +101,13 @@ class Reply:
             raise ValueError(f"status={self.status!r} is neither 200 nor an error (400 to 599)")
         if self.output_tokens is not None and self.output_tokens < self.reasoning_tokens:
             raise ValueError(f"output_tokens={self.output_tokens!r} has to include reasoning_tokens")
-        if self.input_tokens is not None and self.input_tokens < self.cached_tokens + self.cache_write_tokens:
+        if self.input_tokens is not None and self.input_tokens < self.total_cached_tokens:
             raise ValueError(f"input_tokens={self.input_tokens!r} has to include what is cached")
+
+    @property
+    def total_cached_tokens(self) -> int:
+        """Input tokens that are read from a cache or written to one."""
+        return self.cached_tokens + self.cache_write_tokens + self.cache_write_1h_tokens
 
 
 Script: TypeAlias = "Reply | Sequence[Script] | Mapping[str, Script] | Callable[[ProviderRequest], Script]"

@@ -19,7 +19,7 @@ from budget_guard.testing.wire import Frame, Json, Wire
 if TYPE_CHECKING:
     from budget_guard.testing.server import Line
 
-_SNAPSHOT_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+_SNAPSHOT_DATE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 _EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
@@ -72,7 +72,7 @@ class Service:
         # In one change: whoever was waiting for this call to arrive finds its answer decided.
         with self.signal.changing():
             call = self.log.open(request)
-            reply = self._prepare(call, wire.least_cap)
+            reply = self._prepare(call, wire.least_cap(request))
         try:
             await self._serve(call, reply, wire, line)
         except _ClientGone:
@@ -187,10 +187,12 @@ def _parse(body: bytes) -> Json:
 
 async def _send_json(line: Line, status: int, data: Json, headers: Mapping[str, str] | None = None) -> None:
     body = json.dumps(data).encode()
+    request_id = f"req_{secrets.token_hex(16)}"
     fixed = {
         "content-type": "application/json",
         "content-length": str(len(body)),
-        "x-request-id": f"req_{secrets.token_hex(16)}",
+        "x-request-id": request_id,  # OpenAI's name
+        "request-id": request_id,  # Anthropic's
     }
     await line.open(status, {**fixed, **(headers or {})})
     await line.send(body, last=True)

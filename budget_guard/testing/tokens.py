@@ -61,7 +61,9 @@ def _texts(value: object) -> Iterator[str]:
         yield value
     elif isinstance(value, Mapping):
         for key, part in cast("Mapping[str, object]", value).items():
-            if key in _TEXT_KEYS:
+            if key == "input" and isinstance(part, Mapping):
+                yield json.dumps(part)  # a tool's arguments, as Anthropic writes them
+            elif key in _TEXT_KEYS:
                 yield from _texts(part)
     elif isinstance(value, Sequence):
         for part in cast("Sequence[object]", value):

@@ -1,7 +1,6 @@
 """What a wire format has to do: read requests into neutral words, and write answers out of them.
 
-A format that is not OpenAI's slots in here: one more class with these members, and one more entry in
-`budget_guard.testing.provider`.
+One more format is one more class with these members, and one more entry in `budget_guard.testing.provider`.
 """
 
 from __future__ import annotations
@@ -35,17 +34,16 @@ class Wire(Protocol):
         """Where it is served, for example "/v1/chat/completions"."""
         ...
 
-    @property
-    def least_cap(self) -> int:
-        """The lowest cap on output tokens that it accepts."""
-        ...
-
     def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
         """What the client asks for.
 
         Raises:
             MalformedRequest: If *body* is not a request of this endpoint.
         """
+        ...
+
+    def least_cap(self, request: ProviderRequest) -> int:
+        """The lowest cap on output tokens that it accepts."""
         ...
 
     def whole(self, request: ProviderRequest, answer: Answer) -> Json:

@@ -27,7 +27,6 @@ class OpenAIChatWire:
     """The endpoint ``/v1/chat/completions``."""
 
     path = "/v1/chat/completions"
-    least_cap = 1
 
     def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
         stream = bool(body.get("stream"))
@@ -50,6 +49,9 @@ class OpenAIChatWire:
             headers=headers,
             body=body,
         )
+
+    def least_cap(self, request: ProviderRequest) -> int:
+        return 1
 
     def whole(self, request: ProviderRequest, answer: Answer) -> Json:
         calls = [_tool_call(call) for call in answer.tool_calls]

@@ -30,7 +30,6 @@ class OpenAIResponsesWire:
     """The endpoint ``/v1/responses``."""
 
     path = "/v1/responses"
-    least_cap = 16
 
     def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
         given = required(body, "input", (str, list))
@@ -54,6 +53,9 @@ class OpenAIResponsesWire:
             headers=headers,
             body=body,
         )
+
+    def least_cap(self, request: ProviderRequest) -> int:
+        return 16
 
     def whole(self, request: ProviderRequest, answer: Answer) -> Json:
         calls = [_function_call(answer, position) for position in range(len(answer.tool_calls))]

@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents.exceptions import UserError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
 from budget_guard import BudgetError, InvalidDowngradeError, LedgerUnavailable, Reservation, Usage
+from budget_guard.failure import never_billed
 from budget_guard_openai_agents.active import ActiveRun
 from budget_guard_openai_agents.downgraded import model_called
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.translate import input_for, model_call, never_billed, settings_for
+from budget_guard_openai_agents.translate import input_for, model_call, settings_for
 
 if TYPE_CHECKING:
     from budget_guard_openai_agents.guard import BudgetGuard
@@ -169,7 +171,7 @@ class GuardedCall:
     async def fail(self, error: BaseException) -> None:
         """Settle a call that ended in *error*: given back only if it provably was not billed."""
         reason = f"{type(error).__name__}: {error}"[:200]
-        if never_billed(error):
+        if isinstance(error, UserError) or never_billed(error):  # the SDK itself refused to send it
             await self._release(reason)
         else:
             for hold in self._holds:

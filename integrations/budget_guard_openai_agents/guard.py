@@ -18,7 +18,8 @@ from agents import (
 )
 from agents.models.interface import Model
 
-from budget_guard import Budget, BudgetAuthority, BudgetError, DowngradePolicy, Session, ToolCall
+from budget_guard import Budget, BudgetAuthority, BudgetError, DowngradePolicy, ToolCall
+from budget_guard.authority import open_session
 from budget_guard.money import UsdLike, nano_of
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
@@ -125,13 +126,10 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         self._initial_budget = budget
         self.on_exceeded: OnExceeded = on_exceeded
         self.on_midstream: OnMidstream = on_midstream
-        given = {"user": user, "key": key, "team": team, "feature": feature}
         try:
-            if authority is None:
-                tags = {kind: tag for kind, tag in given.items() if tag is not None}
-                session = Session(budget, run_id=run_id, tags=tags, pricing=pricing)
-            else:
-                session = authority.session(budget, run_id, **given, pricing=pricing)
+            session = open_session(
+                authority, budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing
+            )
         except BudgetError as error:
             raise recast(error) from error.__cause__
         self.session = session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from agents import (
     AgentOutputSchemaBase,
@@ -17,12 +16,12 @@ from agents import (
     TResponseInputItem,
 )
 from agents import Usage as AgentsUsage
-from agents.exceptions import UserError
 from agents.models.default_models import get_default_model_settings
 from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
-from budget_guard import LedgerUnavailable, ModelCall, Prompt, ReservationError, Usage, weigh
+from budget_guard import ModelCall, Prompt, Usage, weigh
+from budget_guard.model_names import provider_at
 from budget_guard_openai_agents.errors import as_items
 
 _HOSTED_TOOLS = {
@@ -46,18 +45,6 @@ _BILLED_ITEMS = {
     "image_generation_call": "image_generation",
 }
 """Output items that the provider bills by use. A hosted MCP call is billed in tokens alone."""
-
-_PROVIDER_OF_HOST = {
-    "api.openai.com": "openai",
-    "openrouter.ai": "openrouter",
-    "api.deepseek.com": "deepseek",
-    "api.groq.com": "groq",
-    "api.mistral.ai": "mistral",
-    "api.x.ai": "x-ai",
-    "api.together.xyz": "together",
-    "api.fireworks.ai": "fireworks",
-    "generativelanguage.googleapis.com": "google",
-}
 
 
 def model_call(
@@ -112,8 +99,7 @@ def model_call(
 def provider_of(model: Model | None) -> str | None:
     """The provider behind an OpenAI client, by its address; None where that does not say."""
     client = getattr(model, "_client", None)
-    host = urlsplit(str(getattr(client, "base_url", ""))).hostname or ""
-    return "azure" if host.endswith(".openai.azure.com") else _PROVIDER_OF_HOST.get(host)
+    return provider_at(str(getattr(client, "base_url", "")))
 
 
 def output_cap(settings: ModelSettings) -> int | None:
@@ -254,18 +240,3 @@ def input_for(
     if note is not None:
         items = [*as_items(items), cast(TResponseInputItem, {"role": "system", "content": note})]
     return items
-
-
-def never_billed(error: BaseException) -> bool:
-    """Whether *error* proves that the provider billed nothing: it was never reached, or it refused the request."""
-    if isinstance(error, (UserError, LedgerUnavailable, ReservationError)):
-        return True  # the SDK refused to send it, or nobody could note that it is sent
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return (400 <= status < 500 and status != 408) or status == 503
-    cause: BaseException | None = error
-    while cause is not None:  # the client wraps the transport's error
-        if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
-            return True
-        cause = cause.__cause__
-    return False

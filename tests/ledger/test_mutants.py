@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import add
 from typing import Any
 from unittest import mock
 
@@ -28,11 +29,11 @@ MUTANTS: dict[str, Mutant] = {}
 def mutant(cls: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Break *method* of *cls* in the way that the decorated function does."""
 
-    def add(broken: Callable[..., Any]) -> Callable[..., Any]:
+    def note(broken: Callable[..., Any]) -> Callable[..., Any]:
         MUTANTS[broken.__name__] = (cls, method, broken)
         return broken
 
-    return add
+    return note
 
 
 @mutant(Counters, "blocking")
@@ -57,7 +58,7 @@ def refuses_the_last_one(self: Counters, room: Amounts) -> int | None:
 
 @mutant(Counters, "hold")
 def counts_no_holds(self: Counters, amounts: Amounts) -> None:
-    self.reserved = self.reserved.plus(amounts)
+    self.reserved[:] = map(add, self.reserved, amounts)
 
 
 settle = Counters.settle
@@ -75,7 +76,7 @@ def caps_the_charge_at_the_hold(self: Counters, held: Amounts, spent: Amounts) -
 
 @mutant(Counters, "book")
 def adds_the_actual_to_the_estimate(self: Counters, spent: Amounts, replaced: Amounts = NOTHING) -> None:
-    self.committed = self.committed.plus(spent)
+    self.committed[:] = map(add, self.committed, spent)
 
 
 @mutant(Counters, "roll")
@@ -250,7 +251,7 @@ adjust = MemoryLedger.adjust
 @mutant(MemoryLedger, "set_limits")
 def adds_when_it_is_opened_again(self: MemoryLedger, scope: Scope, limits: Limits, window: Window = "none") -> None:
     set_limits(self, scope, limits, window)
-    self._scopes[scope].committed = self._scopes[scope].committed.plus(self._scopes[scope].committed)
+    self._scopes[scope].committed[:] = [2 * count for count in self._scopes[scope].committed]
 
 
 @mutant(MemoryLedger, "set_limits")
@@ -265,23 +266,26 @@ set_limits = MemoryLedger.set_limits
 @mutant(MemoryLedger, "_sweep")
 def frees_what_was_sent(self: MemoryLedger, most: int) -> int:
     for hold in self._holds.values():
-        hold.suspend = False
+        if hold.term is not None:
+            hold.term.suspend = False
     return sweep(self, most)
 
 
 @mutant(MemoryLedger, "_sweep")
 def suspends_what_was_never_sent(self: MemoryLedger, most: int) -> int:
     for hold in self._holds.values():
-        if hold.state == "reserved" and hold.expires is not None and hold.expires <= self._clock.monotonic():
-            hold.state, hold.suspend = "forwarded", True
+        term = hold.term
+        if hold.state == "reserved" and term is not None and (term.expires or 0) <= self._clock.monotonic():
+            hold.state, term.suspend = "forwarded", True
     return sweep(self, most)
 
 
 @mutant(MemoryLedger, "_sweep")
 def expires_what_was_extended(self: MemoryLedger, most: int) -> int:
     for expires, hold_id in self._expiries:
-        if hold_id in self._holds:
-            self._holds[hold_id].expires = min(expires, self._holds[hold_id].expires or expires)
+        term = self._holds[hold_id].term if hold_id in self._holds else None
+        if term is not None:
+            term.expires = min(expires, term.expires or expires)
     return sweep(self, most)
 
 

@@ -358,11 +358,25 @@ def test_several_providers_run_at_once_and_keep_apart(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("input_tokens", -1), ("chunks", 0), ("status", 302), ("delay_s", -0.1), ("web_searches", -1)],
+    [
+        ("input_tokens", -1),
+        ("cache_write_1h_tokens", -1),
+        ("chunks", 0),
+        ("status", 302),
+        ("delay_s", -0.1),
+        ("web_searches", -1),
+    ],
 )
 def test_a_reply_that_cannot_be_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         Reply(**{field: value})
+
+
+@pytest.mark.parametrize("kind", ["cached_tokens", "cache_write_tokens", "cache_write_1h_tokens"])
+def test_a_reply_whose_input_lacks_what_is_cached_is_refused(kind: str) -> None:
+    cached: Any = {kind: 2}
+    with pytest.raises(ValueError, match="input_tokens"):
+        Reply(input_tokens=1, **cached)
 
 
 @pytest.mark.parametrize("price", ["free", "-1", float("nan"), True, None])

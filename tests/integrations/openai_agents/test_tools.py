@@ -54,7 +54,11 @@ async def test_tools_are_counted_and_free_unless_the_user_says_otherwise(lab: La
 
 
 @modes
-@pytest.mark.parametrize("cost", ["0.01", 0.01, Decimal("0.01"), lambda result: len(result) / 1000], ids=str)
+@pytest.mark.parametrize(
+    "cost",
+    ["0.01", 0.01, Decimal("0.01"), lambda result: len(result) / 1000],
+    ids=["text", "float", "Decimal", "function"],
+)
 async def test_a_tool_costs_what_the_user_says(lab: Lab, cost: Any, mode: str) -> None:
     lab.script(calling(4))
     guard = BudgetGuard(Budget("$1.00"), tool_costs={"lookup": cost})

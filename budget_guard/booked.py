@@ -1,0 +1,25 @@
+"""What stands in a session's books for one call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from budget_guard.dimension import Amounts
+
+
+class Booked(NamedTuple):
+    """One call as it was booked."""
+
+    at_s: float
+    """Seconds since the session started."""
+    id: str
+    """The id of its decision, which is its hold's."""
+    name: str
+    """The model, or the tool."""
+    amounts: Amounts
+    uncertain: bool
+    """Whether it is an estimate."""
+    unpriced: bool
+    """Whether a part of it has no known price."""
+    violation: bool
+    """Whether it is more tokens than the estimate said there could be."""

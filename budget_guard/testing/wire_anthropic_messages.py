@@ -1,0 +1,215 @@
+"""Anthropic Messages: https://platform.claude.com/docs/en/api/messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from budget_guard.testing.answer import Answer
+from budget_guard.testing.request import MalformedRequest, ProviderRequest
+from budget_guard.testing.script import ToolCall
+from budget_guard.testing.tokens import weigh
+from budget_guard.testing.wire import (
+    Frame,
+    Json,
+    ending_kind,
+    mapping,
+    optional_int,
+    required,
+    sse,
+    tool_names,
+)
+
+_STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens", "content_filter": "refusal"}
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_TIERS = {"standard_only": "default"}
+
+
+class AnthropicMessagesWire:
+    """The endpoint ``/v1/messages``."""
+
+    path = "/v1/messages"
+
+    def read(self, body: Json, headers: Mapping[str, str]) -> ProviderRequest:
+        system = body.get("system")
+        messages = required(body, "messages", list)
+        cap = optional_int(body, "max_tokens")
+        if cap is None:
+            raise MalformedRequest("max_tokens: Field required")
+        choice, output, tier = body.get("tool_choice"), mapping(body.get("output_config")), body.get("service_tier")
+        return ProviderRequest(
+            endpoint="messages",
+            model=required(body, "model", str),
+            messages=messages,
+            instructions=_joined(system),
+            tools=tool_names(body.get("tools")),
+            tool_choice="none" if mapping(choice).get("type") == "none" else choice,
+            max_output_tokens=cap,
+            stream=bool(body.get("stream")),
+            temperature=body.get("temperature"),
+            reasoning_effort=output.get("effort"),
+            service_tier=_TIERS.get(str(tier), tier),
+            input_tokens=weigh(system, *messages, schemas=(body.get("tools"), output.get("format"))),
+            headers=headers,
+            body=body,
+        )
+
+    def least_cap(self, request: ProviderRequest) -> int:
+        # Thinking is a part of the output: its budget has to leave room for an answer.
+        budget = mapping(request.body.get("thinking")).get("budget_tokens")
+        return budget + 1 if type(budget) is int else 1
+
+    def whole(self, request: ProviderRequest, answer: Answer) -> Json:
+        texts = [{"type": "text", "text": answer.text}] if answer.text else []
+        content = [*_preliminaries(answer), *texts, *map(_tool_use, answer.tool_calls)]
+        usage = _usage_field(answer, _input_counts(answer) | _input_details(answer) | _output_counts(answer))
+        return {**_envelope(answer), "content": content, **_stop(answer), **usage}
+
+    def stream(self, request: ProviderRequest, answer: Answer) -> Iterator[Frame]:
+        usage = _usage_field(answer, {**_input_counts(answer), **_input_details(answer), "output_tokens": 1})
+        opening = _event("message_start", message={**_envelope(answer), **usage})
+        before = _preliminaries(answer)
+        yield Frame("opening", opening + b"".join(_block(index, block) for index, block in enumerate(before)))
+        last_text = sum(isinstance(piece, str) for piece in answer.chunks) - 1
+        for number, piece in enumerate(answer.chunks):
+            # All pieces of text are one block, and they come first.
+            index = len(before) + max(0, number - max(0, last_text))
+            if isinstance(piece, ToolCall):
+                yield Frame("chunk", _block(index, _tool_use(piece)))
+            else:
+                yield Frame("chunk", _text(index, piece, first=number == 0, last=number == last_text))
+        usage = _usage_field(answer, _input_counts(answer) | _output_counts(answer))
+        done = _event("message_delta", delta=_stop(answer), **usage) + _event("message_stop")
+        yield Frame(ending_kind(answer), done)
+
+    def error(self, status: int, message: str) -> Json:
+        fallback = "api_error" if status >= 500 else "invalid_request_error"
+        return {"type": "error", "error": {"type": _ERROR_TYPES.get(status, fallback), "message": message}}
+
+
+def _joined(system: object) -> str | None:
+    """The system prompt, which may be given in blocks."""
+    if isinstance(system, list):
+        return "\n".join(str(mapping(block).get("text")) for block in cast("list[object]", system))
+    return system if isinstance(system, str) else None
+
+
+def _envelope(answer: Answer) -> Json:
+    return {
+        "id": f"msg_{answer.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": answer.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+    }
+
+
+def _stop(answer: Answer) -> Json:
+    return {"stop_reason": _STOP_REASONS[answer.finish_reason], "stop_sequence": None}
+
+
+def _preliminaries(answer: Answer) -> list[Json]:
+    """What comes before the model speaks: its thoughts, and the searches of the provider's own tool."""
+    blocks: list[Json] = []
+    if answer.reasoning_tokens:
+        blocks.append({"type": "thinking", "thinking": "Let me think.", "signature": answer.id})
+    for position in range(answer.web_searches):
+        search, query = f"srvtoolu_{answer.id}_{position}", {"query": f"query {position + 1}"}
+        blocks.append({"type": "server_tool_use", "id": search, "name": "web_search", "input": query})
+        blocks.append({"type": "web_search_tool_result", "tool_use_id": search, "content": []})
+    return blocks
+
+
+def _tool_use(call: ToolCall) -> Json:
+    try:
+        arguments: object = json.loads(call.arguments_json)
+    except ValueError:  # broken on purpose
+        arguments = call.arguments_json
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+
+
+def _block(index: int, block: Json) -> bytes:
+    """A block that is streamed whole: begun empty, filled, ended."""
+    empty: Json = {}
+    deltas: list[Json] = []
+    if block["type"] == "thinking":
+        empty = {"thinking": "", "signature": ""}
+        deltas = [{"type": f"{name}_delta", name: block[name]} for name in empty]
+    elif "input" in block:
+        given = block["input"]
+        empty["input"] = {}
+        deltas = [{"type": "input_json_delta", "partial_json": given if isinstance(given, str) else json.dumps(given)}]
+    filled = b"".join(_event("content_block_delta", index=index, delta=delta) for delta in deltas)
+    return _begun(index, {**block, **empty}) + filled + _ended(index)
+
+
+def _text(index: int, text: str, *, first: bool, last: bool) -> bytes:
+    """A piece of the one block of text; a sign of life where there is none."""
+    if not text:
+        return _event("ping")
+    delta = _event("content_block_delta", index=index, delta={"type": "text_delta", "text": text})
+    return b"".join(
+        (_begun(index, {"type": "text", "text": ""}) if first else b"", delta, _ended(index) if last else b"")
+    )
+
+
+def _begun(index: int, block: Json) -> bytes:
+    return _event("content_block_start", index=index, content_block=block)
+
+
+def _ended(index: int) -> bytes:
+    return _event("content_block_stop", index=index)
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return sse({"type": kind, **fields}, event=kind)
+
+
+def _usage_field(answer: Answer, usage: Json) -> Json:
+    if answer.usage_mode == "off":
+        return {}
+    return {"usage": None if answer.usage_mode == "missing" else usage}
+
+
+def _input_counts(answer: Answer) -> Json:
+    """Unlike OpenAI's, these add up: no token is in two of them."""
+    usage = answer.usage()
+    return {
+        "input_tokens": usage.input,
+        "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        "cache_read_input_tokens": usage.cache_read,
+    }
+
+
+def _input_details(answer: Answer) -> Json:
+    """What the end of a stream does not repeat."""
+    usage = answer.usage()
+    return {
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        },
+        "service_tier": "standard" if answer.service_tier == "default" else answer.service_tier,
+    }
+
+
+def _output_counts(answer: Answer) -> Json:
+    searches = {"web_search_requests": answer.web_searches, "web_fetch_requests": 0}
+    return {
+        "output_tokens": answer.output_tokens,
+        "output_tokens_details": {"thinking_tokens": answer.reasoning_tokens},
+        "server_tool_use": searches if answer.web_searches else None,
+    }

@@ -1,0 +1,246 @@
+"""The calls of one handler that are under way, by run, and how each is settled.
+
+LangChain tells of most ends, and not of all: a cancelled ``ainvoke`` and an abandoned stream end without a word of
+their own. So each call is watched from three sides: the end of the run that it is a part of, the end of its task, and
+the end of the arguments that LangChain keeps while it makes the call. Whatever is found open then was perhaps billed:
+its estimate is booked, and the real usage takes its place if it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+from budget_guard import ModelCall, Reservation
+from budget_guard_langchain.steering import Steering
+
+_REMEMBERED = 4_096
+"""Calls that are over and still known, for an end that comes late, or twice."""
+_PAID_BATCHES = 64
+_ALL_LOCK = threading.Lock()
+_ALL: weakref.WeakSet[Calls] = weakref.WeakSet()
+_WATCHED = "budget_guard"
+"""The key under which a call's arguments are watched. They are LangChain's own, for tracing alone."""
+
+
+class Call:
+    """One model call or tool call."""
+
+    __slots__ = ("_asked", "_steering", "batch", "holds", "parent_run_id", "pieces", "run_id", "unwatch")
+
+    def __init__(
+        self,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        holds: tuple[Reservation, ...],
+        *,
+        asked: str | None = None,
+        steering: Steering | None = None,
+        batch: object = None,
+    ) -> None:
+        self.run_id = run_id
+        self.parent_run_id = parent_run_id
+        """The run that it is a part of."""
+        self.holds = holds
+        """One for each budget that it is held in."""
+        self._asked = asked
+        self._steering = steering
+        self.batch = batch
+        """The same object for calls that are all started before the first is sent; None for a single one."""
+        self.pieces = 0
+        """Pieces of output that have come."""
+        self.unwatch: Callable[[], object] | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
+        return (None if self._steering is None else self._steering.model) or self._asked
+
+    @property
+    def hour_cache(self) -> bool:
+        """Whether its input may be cached for an hour."""
+        return any(isinstance(hold.call, ModelCall) and hold.call.hour_cache for hold in self.holds)
+
+    def estimate(self, reason: str) -> None:
+        """Book what was held, because nobody knows what the call used."""
+        for hold in self.holds:
+            hold.commit_estimate(reason)
+
+    def release(self, reason: str) -> None:
+        """Give the holds back: the call provably was not billed."""
+        for hold in self.holds:
+            hold.release(reason)
+
+
+class Calls:
+    """The calls of one handler. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[UUID, Call] = {}
+        self._parts: dict[UUID, set[UUID]] = {}
+        self._over: dict[UUID, Call | None] = {}
+        """The latest that are over; with the call itself where only an estimate is booked for it."""
+        self._gone: deque[UUID] = deque()
+        self._paid: deque[object] = deque(maxlen=_PAID_BATCHES)
+        with _ALL_LOCK:
+            _ALL.add(self)
+
+    def knows(self, run_id: UUID) -> bool:
+        """Whether this call was seen: the same handler may be listed twice."""
+        return run_id in self._open or run_id in self._over
+
+    def get(self, run_id: UUID) -> Call | None:
+        """The call of that run, while it is under way."""
+        return self._open.get(run_id)
+
+    def begin(self, call: Call, options: object = None, *, in_its_task: bool = True) -> None:
+        """Note that *call* is being made.
+
+        Args:
+            call: The call.
+            options: What LangChain keeps while it makes the call.
+            in_its_task: Whether the current task is the one that makes the call.
+        """
+        if in_its_task:
+            self._watch_task(call)
+        with self._lock:
+            self._open[call.run_id] = call
+            if call.parent_run_id is not None:
+                self._parts.setdefault(call.parent_run_id, set()).add(call.run_id)
+        if isinstance(options, dict):
+            watched = cast("dict[str, Any]", options).setdefault(_WATCHED, _Watched(call.holds[0].id))
+            if isinstance(watched, _Watched):
+                watched.calls.append((self, call.run_id))
+
+    def end(self, run_id: UUID) -> Call | None:
+        """The call that is over, to be settled; also one that ended before and was only estimated."""
+        call = self._pop(run_id)
+        with self._lock:
+            if call is None:
+                call = self._over.get(run_id)
+            if call is not None:
+                self._remember(run_id, None)
+        return call
+
+    def is_new(self, run_id: UUID) -> bool:
+        """Whether a call that was never held ended now for the first time."""
+        with self._lock:
+            if run_id in self._over:
+                return False
+            self._remember(run_id, None)
+            return True
+
+    def end_of_run(self, run_id: UUID) -> None:
+        """Settle what was a part of a run that is over."""
+        with self._lock:
+            parts = self._parts.pop(run_id, ())
+        for part in parts:
+            self._abandon(part, "its run ended, and nobody said how the call did")
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Settle the calls that nobody is making any more."""
+        while self._gone:
+            try:
+                run_id = self._gone.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._abandon(run_id, "it was abandoned")
+
+    def release_batch(self, batch: object, reason: str) -> None:
+        """Give back the holds of calls that were to be sent together with one that is refused."""
+        with self._lock:
+            run_ids = [call.run_id for call in self._open.values() if call.batch is batch]
+        for run_id in run_ids:
+            self.withdraw(run_id, reason)
+
+    def note_paid(self, batch: object) -> None:
+        """Note that the usage of a call of *batch* was booked."""
+        self._paid.append(batch)
+
+    def is_paid(self, batch: object) -> bool:
+        """Whether the usage of a call of *batch* was booked."""
+        return any(paid is batch for paid in tuple(self._paid))
+
+    def withdraw(self, run_id: UUID, reason: str) -> None:
+        """Give back the holds of a call that is not made after all."""
+        call = self._pop(run_id)
+        if call is not None:
+            call.release(reason)
+
+    def gone(self, run_id: UUID) -> None:
+        """Note that nobody is making a call any more. Takes no lock: it is called while garbage is collected."""
+        if run_id in self._open:
+            self._gone.append(run_id)
+
+    def _abandon(self, run_id: UUID, reason: str) -> None:
+        call = self._pop(run_id)
+        if call is not None:
+            with self._lock:
+                self._remember(run_id, call)
+            call.estimate(reason)
+
+    def _pop(self, run_id: UUID) -> Call | None:
+        with self._lock:
+            call = self._open.pop(run_id, None)
+            if call is None:
+                return None
+            parts = self._parts.get(call.parent_run_id) if call.parent_run_id is not None else None
+            if parts is not None and call.parent_run_id is not None:
+                parts.discard(run_id)
+                if not parts:
+                    del self._parts[call.parent_run_id]
+        if call.unwatch is not None:
+            call.unwatch()
+        return call
+
+    def _remember(self, run_id: UUID, call: Call | None) -> None:
+        self._over[run_id] = call
+        if len(self._over) > _REMEMBERED:
+            del self._over[next(iter(self._over))]
+
+    def _watch_task(self, call: Call) -> None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no event loop
+            return
+        if task is not None:
+            over = functools.partial(self._end_of_task, call.run_id)
+            task.add_done_callback(over)
+            call.unwatch = functools.partial(task.remove_done_callback, over)
+
+    def _end_of_task(self, run_id: UUID, _: object) -> None:
+        self._abandon(run_id, "its task ended, and nobody said how the call did")
+
+
+class _Watched(str):
+    """Laid into what LangChain keeps while it makes a call. Its own end says that nobody is making it any more."""
+
+    calls: list[tuple[Calls, UUID]]
+
+    def __new__(cls, decision_id: str) -> _Watched:
+        watched = super().__new__(cls, decision_id)  # what a tracer shows of it
+        watched.calls = []
+        return watched
+
+    def __del__(self) -> None:
+        for calls, run_id in self.calls:
+            calls.gone(run_id)
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)  # a copy watches nothing
+
+
+def withdraw(run_id: UUID) -> None:
+    """Give back what the other handlers hold for a call that one of them refuses."""
+    with _ALL_LOCK:
+        everywhere = list(_ALL)
+    for calls in everywhere:
+        calls.withdraw(run_id, "another handler refused the call")

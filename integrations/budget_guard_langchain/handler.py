@@ -1,0 +1,364 @@
+"""The handler that a user passes among the callbacks."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeAlias, get_args
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+
+from budget_guard import (
+    Budget,
+    BudgetAuthority,
+    BudgetError,
+    BudgetExceeded,
+    DowngradePolicy,
+    ModelCall,
+    Prompt,
+    Session,
+)
+from budget_guard.authority import open_session
+from budget_guard.failure import never_billed
+from budget_guard.pricing import PriceLike
+from budget_guard.session import SessionHandle
+from budget_guard_langchain.admission import hold_in_all
+from budget_guard_langchain.calls import Call, Calls, withdraw
+from budget_guard_langchain.errors import BudgetDowngrade, recast
+from budget_guard_langchain.scope import extra_sessions_of
+from budget_guard_langchain.stand_ins import StandIns
+from budget_guard_langchain.steering import steering_of
+from budget_guard_langchain.threads import ThreadHandle, Threads
+from budget_guard_langchain.tools import ToolCost, ToolCosts
+from budget_guard_langchain.translate import model_call, tool_names
+from budget_guard_langchain.usage import model_of, says_nothing_of_it, service_tier_of, usage_of, was_cached
+
+HandlerScope: TypeAlias = Literal["run", "thread"]
+OnExceeded: TypeAlias = Literal["raise", "interrupt"]
+
+_log = logging.getLogger("budget_guard")
+
+
+class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
+    """Holds a budget for every run that it is given to.
+
+    ::
+
+        handler = BudgetCallbackHandler(Budget("$1.00"))
+        agent.invoke({"messages": [("user", "...")]}, config={"callbacks": [handler]})
+        print(handler.report())
+
+    One handler is one budget: all runs that it is given to spend from it together, in any number of threads and tasks.
+    `fork` makes a fresh one. A callback can refuse a call, and neither change its model nor cap its output: see
+    `BudgetDowngrade`, `BudgetMiddleware` and `budgeted_model`.
+
+    Args:
+        budget: What the runs may spend.
+        scope: ``run`` for one budget in all; ``thread`` gives each LangGraph thread, by its ``thread_id``, the whole of
+            it (calls without one share the handler's own). See `for_thread`.
+        on_exceeded: ``raise`` stops the run with `BudgetExceeded`; ``interrupt`` pauses the graph for a human, who
+            raises the limits and resumes, or declines. Outside a graph with a checkpointer it raises as well.
+        downgrade_to: A cheaper model to switch to, or a mapping of models; short for ``Budget(downgrade=...)``.
+        downgrade_at: The fraction of the budget at which to switch.
+        pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        tool_costs: What tools cost a call, by name: dollars, or a function of the tool's result.
+        authority: Where the ceilings live that the runs share with others; none by default.
+        user: The user whose ceiling holds as well, or, without an authority, whom to name in the report.
+        key: The API key's name, likewise. Not the secret: it is logged.
+        team: The team, likewise.
+        feature: What to attribute the runs to, in the report.
+        run_id: A name for the budget's scope; made up by default.
+
+    Raises:
+        BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
+        ForeignRun: If *run_id* is another principal's.
+        LedgerUnavailable: If the authority's ledger cannot be reached.
+        TypeError: If *budget* is no `Budget`.
+        ValueError: If the arguments contradict each other, or a cost or price makes no sense.
+        InvalidDowngradeError: If a downgrade target is unknown, or dearer than what it replaces.
+    """
+
+    raise_error = True
+    """A refusal must reach the caller: LangChain logs what other handlers raise, and makes the call."""
+    run_inline = True
+    """In async code too it runs before the call and in its context, and not beside it in a thread."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        scope: HandlerScope = "run",
+        on_exceeded: OnExceeded = "raise",
+        downgrade_to: str | Mapping[str, str] | None = None,
+        downgrade_at: float = 0.8,
+        pricing: Mapping[str, PriceLike] | None = None,
+        tool_costs: Mapping[str, ToolCost] | None = None,
+        authority: BudgetAuthority | None = None,
+        user: str | None = None,
+        key: str | None = None,
+        team: str | None = None,
+        feature: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        if not isinstance(budget, Budget):
+            raise TypeError(f'budget={budget!r} is not a Budget: write BudgetCallbackHandler(Budget("$5.00"))')
+        if downgrade_to is not None:
+            if budget.downgrade is not None:
+                raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
+            budget = budget.replace(downgrade=DowngradePolicy(to=downgrade_to, at=downgrade_at))
+        if scope not in get_args(HandlerScope):
+            raise ValueError(f"scope={scope!r} is not known: use 'run' or 'thread'")
+        if on_exceeded not in get_args(OnExceeded):
+            raise ValueError(f"on_exceeded={on_exceeded!r} is not known: use 'raise' or 'interrupt'")
+        self._settings: dict[str, Any] = {
+            "scope": scope,
+            "on_exceeded": on_exceeded,
+            "pricing": pricing,
+            "tool_costs": tool_costs,
+            "authority": authority,
+            "user": user,
+            "key": key,
+            "team": team,
+            "feature": feature,
+        }
+        self._initial_budget = budget
+        self._tools = ToolCosts(tool_costs or {})
+        self._asks = on_exceeded == "interrupt"
+        self._calls = Calls()
+        self._stand_ins = StandIns()
+        self._session = self.open_session(budget, run_id, shared=True)
+        of_thread = functools.partial(self.open_session, budget, shared=True)
+        self._threads = Threads(of_thread) if scope == "thread" else None
+
+    def open_session(self, budget: Budget, run_id: str | None = None, *, shared: bool = False) -> Session:
+        """A session of *budget* with this handler's prices and tags.
+
+        Args:
+            budget: What it may spend.
+            run_id: A name for it; made up by default.
+            shared: Whether it spends from the ceilings of the authority as well: one session of each call does.
+        """
+        settings = self._settings
+        try:
+            return open_session(
+                settings["authority"] if shared else None,
+                budget,
+                run_id,
+                user=settings["user"],
+                key=settings["key"],
+                team=settings["team"],
+                feature=settings["feature"],
+                pricing=settings["pricing"],
+            )
+        except BudgetError as error:
+            raise recast(error) from error.__cause__
+
+    @property
+    def session(self) -> Session:  # type: ignore[override]  # never replaced
+        """The core's session: decisions, events and the ledger's counters."""
+        self._calls.sweep()
+        return self._session
+
+    def for_thread(self, thread_id: str) -> SessionHandle:
+        """The budget of one thread, where each has its own.
+
+        Raises:
+            ValueError: If they share one.
+        """
+        if self._threads is None:
+            raise ValueError(f'thread_id={thread_id!r} has no budget of its own: use scope="thread"')
+        return ThreadHandle(self._threads.session(thread_id))
+
+    def fork(self) -> BudgetCallbackHandler:
+        """A handler with the same settings and a fresh budget."""
+        return BudgetCallbackHandler(self._initial_budget, **self._settings)
+
+    def session_of(self, thread_id: str | None) -> Session:
+        """The session that the calls of a thread spend from."""
+        if self._threads is None or thread_id is None:
+            return self._session
+        return self._threads.session(thread_id)
+
+    def _sessions(self, metadata: Mapping[str, Any]) -> tuple[Session, ...]:
+        self._calls.sweep()
+        thread_id = metadata.get("thread_id")
+        return (self.session_of(None if thread_id is None else str(thread_id)), *extra_sessions_of(self))
+
+    # Models
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any] | None,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._start(serialized, messages[0], run_id, parent_run_id, metadata or {}, kwargs, in_its_task=True)
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any] | None,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Text models start their calls in tasks of their own.
+        self._start(serialized, prompts[0], run_id, parent_run_id, metadata or {}, kwargs, in_its_task=False)
+
+    def _start(
+        self,
+        serialized: dict[str, Any] | None,
+        prompt: Sequence[BaseMessage] | str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        kwargs: dict[str, Any],
+        *,
+        in_its_task: bool,
+    ) -> None:
+        if self._calls.knows(run_id):
+            return
+        params: Any = kwargs.get("invocation_params") or {}
+        batch = params if (kwargs.get("batch_size") or 1) > 1 else None
+        self._tools.saw(tool_names(params))
+        call = model_call(serialized, prompt, metadata, params)
+        steering = steering_of(params)
+        asked = self._stand_ins.asked_for(parent_run_id, call) if steering is None else call
+        try:
+            holds = hold_in_all(self._sessions(metadata), asked, takes=call.model, steering=steering, asks=self._asks)
+        except BaseException as error:
+            withdraw(run_id)
+            if batch is not None:  # which is started as a whole before any of it is sent
+                self._calls.release_batch(batch, "another call of the same batch was refused")
+            if isinstance(error, BudgetDowngrade):
+                self._stand_ins.expect(error.target, parent_run_id, asked)
+            raise
+        begun = Call(run_id, parent_run_id, holds, asked=call.model, steering=steering, batch=batch)
+        self._calls.begin(begun, kwargs.get("options"), in_its_task=in_its_task)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        call = self._calls.end(run_id)
+        try:
+            if call is not None:
+                self._settle(call, response)
+            elif self._calls.is_new(run_id) and not was_cached(response):
+                self._charge(response)
+        except Exception:  # the answer is paid for: nothing here may keep it from the caller
+            _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
+            if call is not None:
+                call.estimate("its usage made no sense")
+
+    def _settle(self, call: Call, response: LLMResult) -> None:
+        if was_cached(response):
+            call.release("the answer came out of a cache")
+            return
+        usage, tier = usage_of(response, hour_cache=call.hour_cache), service_tier_of(response)
+        if call.batch is not None and says_nothing_of_it(response) and self._calls.is_paid(call.batch):
+            call.release("it was billed with another call of its batch")
+            return
+        if call.batch is not None and usage is not None:
+            self._calls.note_paid(call.batch)
+        for hold in call.holds:
+            hold.commit(usage, model=call.model, service_tier=tier)
+
+    def _charge(self, response: LLMResult) -> None:
+        """Book a call whose start nobody heard of."""
+        call = ModelCall(model_of(response) or "unknown", _NO_PROMPT, service_tier=service_tier_of(response))
+        for session in (self._session, *extra_sessions_of(self)):
+            with suppress(BudgetExceeded):  # which the next call is told
+                session.charge_call(call, usage_of(response))
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        call = self._calls.end(run_id)
+        if call is None:
+            return
+        reason = f"{type(error).__name__}: {error}"[:200]
+        if never_billed(error):
+            call.release(reason)
+        else:
+            call.estimate(reason)
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._piece(run_id)
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if event.get("event") == "content-block-delta":
+            self._piece(run_id)
+
+    def _piece(self, run_id: UUID) -> None:
+        """Stop a stream that must not go on."""
+        call = self._calls.get(run_id)
+        if call is not None:
+            call.pieces += 1
+            for hold in call.holds:
+                error = hold.interruption(call.pieces)
+                if error is not None:
+                    raise recast(error)
+
+    # Runs
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        self._calls.end_of_run(run_id)
+        if parent_run_id is None:
+            self._tools.warn_of_unseen()
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._calls.end_of_run(run_id)
+
+    # Tools
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._calls.knows(run_id):
+            return
+        metadata = metadata or {}
+        name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
+        call = self._tools.call(name, metadata.get("lc_agent_name"))
+        try:
+            holds = hold_in_all(self._sessions(metadata), call, asks=self._asks)
+        except BaseException:
+            withdraw(run_id)
+            raise
+        self._calls.begin(Call(run_id, parent_run_id, holds))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._calls.end_of_run(run_id)
+        call = self._calls.end(run_id)
+        for hold in () if call is None else call.holds:
+            try:
+                hold.commit_cost(self._tools.of_result(hold.plan.rung.model, output))
+            except BaseException:  # a cost function that fails: the call is counted all the same
+                hold.commit_cost()
+                raise
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._calls.end_of_run(run_id)
+        call = self._calls.end(run_id)
+        for hold in () if call is None else call.holds:
+            hold.commit_cost()
+
+
+_NO_PROMPT = Prompt(0, 0, (), 0)

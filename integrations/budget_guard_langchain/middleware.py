@@ -1,0 +1,246 @@
+"""The middleware that steers an agent within its budget. It never counts: the handler that it installs does."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+try:
+    from langchain.agents.middleware import AgentMiddleware
+except ImportError as error:
+    raise ImportError("BudgetMiddleware needs LangChain's agents: pip install 'langchain>=1.2.9'") from error
+from langchain.agents.middleware.types import (
+    AgentState,
+    ContextT,
+    ExtendedModelResponse,
+    ModelCallResult,
+    ModelRequest,
+    ModelResponse,
+    ResponseT,
+)
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import BaseChatModel
+from langgraph.types import Command
+from typing_extensions import Self
+
+from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
+from budget_guard.money import UsdLike, parse_usd
+from budget_guard.session import SessionHandle
+from budget_guard_langchain.approval import ask_human
+from budget_guard_langchain.errors import BudgetDowngrade
+from budget_guard_langchain.farewell import farewell
+from budget_guard_langchain.handler import BudgetCallbackHandler
+from budget_guard_langchain.hooks import GuardsTools, KeepsSpent
+from budget_guard_langchain.scope import extra_sessions, installing
+from budget_guard_langchain.state import Ceiling, CeilingKind
+from budget_guard_langchain.steered import How, steered
+from budget_guard_langchain.steering import name_of
+from budget_guard_langchain.steps import adrive, drive
+from budget_guard_langchain.wrap_up import wrapped_up
+
+ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
+"""What to do with an agent whose budget is used up."""
+
+_T = TypeVar("_T")
+_Steps: TypeAlias = "Generator[ModelRequest[Any], ModelResponse[Any], _T]"
+"""Yields the requests to make, and is sent the responses."""
+
+
+class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], ContextT, ResponseT]):
+    """Keeps an agent within a budget, and lets it end well.
+
+    ::
+
+        agent = create_agent(model, tools, middleware=[BudgetMiddleware(Budget("$1.00"), downgrade_to=cheaper)])
+
+    Every call is held before it is made, and sent with the output cap that the budget chooses. It can be combined
+    with the handler among the callbacks: each call counts once. One middleware is one budget, for all runs of the
+    agent together; `run_limit` and `thread_limit` limit each of them.
+
+    Without *guard_tools* or the handler among the callbacks, the models that tools call are not seen.
+
+    Args:
+        budget: What the agent may spend, or the handler that holds it.
+        downgrade_to: A cheaper model to switch to: a chat model, or a name as `init_chat_model` takes it. By default,
+            the one that the budget's own policy names.
+        downgrade_at: The fraction of a limit at which to switch: above 0, at most 1.
+        exit_behavior: What to do once a call does not fit any more. ``end`` ends the run with a message that says so;
+            ``error`` raises `BudgetExceeded`; ``interrupt`` pauses the run for a human, who raises limits with
+            ``Command(resume={"max_cost_usd": "2.00"})``, or declines with ``Command(resume=False)``, which ends it, as
+            it does where the agent has no checkpointer.
+        wrap_up_at: The fraction of a limit at which to ask for a final answer without tools; None never does. A call
+            that does not fit is then tried as a final answer, too, out of ``Budget.finalization_reserve`` if there is
+            one.
+        guard_tools: Whether to hold what tools spend, and to answer a tool whose call is refused with an error
+            message. An agent with it has a node for tools in any case, and takes tools that it was not made with.
+        thread_limit: What each thread may spend: dollars, or a budget. Kept in the agent's state, so that it
+            survives a restart.
+        run_limit: What each call of the agent may spend, its pauses and restarts included.
+
+    Raises:
+        TypeError: If *budget* is neither a budget nor a handler.
+        ValueError: If the arguments contradict each other, or a value makes no sense.
+    """
+
+    def __new__(
+        cls, *args: Any, guard_tools: bool = False, thread_limit: Any = None, run_limit: Any = None, **kwargs: Any
+    ) -> Self:
+        parts = (GuardsTools,) if guard_tools else ()
+        if thread_limit is not None or run_limit is not None:
+            parts = (*parts, KeepsSpent)
+        asked: Any = cls
+        made: type[Self] = _with(asked, parts) if parts else cls
+        return super().__new__(made)
+
+    def __init__(
+        self,
+        budget: Budget | BudgetCallbackHandler,
+        *,
+        downgrade_to: str | BaseChatModel | None = None,
+        downgrade_at: float = 0.8,
+        exit_behavior: ExitBehavior = "end",
+        wrap_up_at: float | None = None,
+        guard_tools: bool = False,
+        thread_limit: UsdLike | Budget | None = None,
+        run_limit: UsdLike | Budget | None = None,
+    ) -> None:
+        super().__init__()
+        handler = BudgetCallbackHandler(budget) if isinstance(budget, Budget) else budget
+        if not isinstance(handler, BudgetCallbackHandler):
+            raise TypeError(
+                f'budget={budget!r} is neither a budget nor a handler: write BudgetMiddleware(Budget("$5.00"))'
+            )
+        if downgrade_to is not None and handler.budget.downgrade is not None:
+            raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
+        if exit_behavior not in get_args(ExitBehavior):
+            raise ValueError(f"exit_behavior={exit_behavior!r} is not known: use 'end', 'error' or 'interrupt'")
+        if wrap_up_at is not None and not 0 < wrap_up_at <= 1:
+            raise ValueError(f"wrap_up_at={wrap_up_at!r} must be a fraction above 0 and at most 1, for example 0.9")
+        self.handler = handler
+        """The handler that counts."""
+        self._models: dict[str, BaseChatModel] = {}
+        self._policy = handler.budget.downgrade
+        if downgrade_to is not None:
+            model = init_chat_model(downgrade_to) if isinstance(downgrade_to, str) else downgrade_to
+            self._policy = DowngradePolicy(to=name_of(model), at=downgrade_at)
+            self._models[name_of(model)] = model
+        self._exit_behavior: ExitBehavior = exit_behavior
+        self._wrap_up_at = wrap_up_at
+        limits: list[tuple[CeilingKind, UsdLike | Budget | None]] = [("run", run_limit), ("thread", thread_limit)]
+        self._ceilings = [
+            Ceiling(kind, _as_budget(f"{kind}_limit", limit), handler.open_session)
+            for kind, limit in limits
+            if limit is not None
+        ]
+
+    @property
+    def session(self) -> Session:  # type: ignore[override]  # the handler's
+        """The core's session of the handler."""
+        return self.handler.session
+
+    def wrap_model_call(
+        self,
+        request: ModelRequest[ContextT],
+        handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
+    ) -> ModelCallResult[ResponseT]:
+        return drive(self._call(request), handler)
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[ContextT],
+        handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
+    ) -> ModelCallResult[ResponseT]:
+        return await adrive(self._call(request), handler)
+
+    def _call(self, request: ModelRequest[Any]) -> _Steps[ModelCallResult[Any]]:
+        ceilings = [ceiling.session(request.state) for ceiling in self._ceilings]
+        own = self.handler.session_of(_thread_of(request.runtime))
+        with self._active(ceilings):
+            while True:
+                try:
+                    response = yield from self._within((own, *ceilings), request)
+                    return self._noted(request.state, response, {})
+                except (BudgetExceeded, BudgetRevoked) as error:
+                    stop = error
+                if self._exit_behavior == "error":
+                    raise stop
+                if self._exit_behavior == "end" or not self._asked((own, *ceilings), stop):
+                    return self._noted(request.state, ModelResponse([farewell(stop)]), {"jump_to": "end"})
+
+    def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> _Steps[ModelResponse[Any]]:
+        """Make the call on the model and in the form that the budget leaves room for."""
+        target: str | None = None
+        final = False
+        if self._policy is not None or self._wrap_up_at is not None:
+            spent = max(session.spent_fraction for session in sessions)
+            final = self._wrap_up_at is not None and spent >= self._wrap_up_at
+            switches_itself = not isinstance(request.model, BaseChatModel)  # one with fallbacks
+            if self._policy is not None and spent >= self._policy.at and not switches_itself:
+                target = next(iter(self._policy.ladder(name_of(request.model))), None)
+        tried = {target}
+        while True:
+            try:
+                return (yield self._steered(request, target, final))
+            except BudgetDowngrade as signal:  # the handler knows better: it decides with the hold
+                target = signal.target
+                if target in tried:
+                    raise
+                tried.add(target)
+            except BudgetExceeded:
+                if final or self._wrap_up_at is None:
+                    raise
+                final = True
+
+    def _steered(self, request: ModelRequest[Any], target: str | None, final: bool) -> ModelRequest[Any]:
+        asked, how = request.model, How(downgrade=self._policy, final=final)
+        if target is not None:
+            model = self._model(target)
+            how = replace(how, stands_for=(name_of(asked), type(model) is type(asked)))
+            request = request.override(model=model)
+        if final:
+            request = wrapped_up(request)
+        return request.override(model=steered(request.model, how))
+
+    def _model(self, name: str) -> BaseChatModel:
+        if name not in self._models:
+            self._models[name] = init_chat_model(name)
+        return self._models[name]
+
+    def _asked(self, sessions: Sequence[Session], stop: BudgetExceeded | BudgetRevoked) -> bool:
+        """Whether a human has raised the limit that stands in the way."""
+        if isinstance(stop, BudgetRevoked):
+            return False
+        refused = [session for session in sessions if stop.scope == f"run:{session.id}"]
+        return bool(refused) and ask_human(refused[0], stop)  # another's limits are not ours to raise
+
+    def _noted(self, state: Any, response: ModelResponse[Any], update: dict[str, Any]) -> ModelCallResult[Any]:
+        for ceiling in self._ceilings:
+            update |= ceiling.snapshot(state)
+        command: Command[Any] = Command(update=update)
+        return ExtendedModelResponse(response, command) if update else response
+
+    @contextmanager
+    def _active(self, ceilings: Sequence[Session]) -> Generator[None]:
+        token = extra_sessions.set((*extra_sessions.get(), *((self.handler, session) for session in ceilings)))
+        try:
+            with installing(self.handler):
+                yield
+        finally:
+            extra_sessions.reset(token)
+
+
+@functools.cache
+def _with(cls: Any, parts: tuple[Any, ...]) -> Any:
+    return type(cls.__name__, (*parts, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def _as_budget(field: str, limit: UsdLike | Budget) -> Budget:
+    return limit if isinstance(limit, Budget) else Budget(parse_usd(limit, field))
+
+
+def _thread_of(runtime: Any) -> str | None:
+    info = getattr(runtime, "execution_info", None)
+    return getattr(info, "thread_id", None)

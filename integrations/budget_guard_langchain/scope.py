@@ -1,0 +1,114 @@
+"""A handler for code that passes no config.
+
+LangChain asks registered context variables for a handler whenever it configures a run. One variable is registered
+for the whole process: each registration costs every call of every run a look. It also reaches async code on Python
+3.10, where callbacks of a config get lost between a run and what it awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.tracers.context import register_configure_hook
+
+from budget_guard import Session
+
+if TYPE_CHECKING:
+    from budget_guard_langchain.handler import BudgetCallbackHandler
+
+installed: ContextVar[BaseCallbackHandler | None] = ContextVar("budget_guard_langchain", default=None)
+"""The handler of every run that is started in this context."""
+
+register_configure_hook(installed, inheritable=True)
+
+extra_sessions: ContextVar[tuple[tuple[BudgetCallbackHandler, Session], ...]] = ContextVar(
+    "budget_guard_langchain_sessions", default=()
+)
+"""Further budgets of every call that a handler sees in this context, beside its own."""
+
+
+def extra_sessions_of(handler: BudgetCallbackHandler) -> list[Session]:
+    """Those of *handler*."""
+    return [session for owner, session in extra_sessions.get() if owner is handler]
+
+
+class _Chain(BaseCallbackHandler):
+    """Several handlers in the place of one, for scopes inside of scopes."""
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self, handlers: tuple[BaseCallbackHandler, ...]) -> None:
+        self.handlers = handlers
+
+
+def _in_each(event: str) -> Any:
+    def tell(self: _Chain, *args: Any, **kwargs: Any) -> None:
+        for handler in self.handlers:
+            getattr(handler, event)(*args, **kwargs)
+
+    return tell
+
+
+for _event in (
+    *("on_chat_model_start", "on_llm_start", "on_llm_new_token", "on_stream_event", "on_llm_end", "on_llm_error"),
+    *("on_chain_end", "on_chain_error", "on_tool_start", "on_tool_end", "on_tool_error"),
+):
+    setattr(_Chain, _event, _in_each(_event))
+
+
+@contextmanager
+def installing(handler: BaseCallbackHandler) -> Generator[None]:
+    """Install *handler* for every run that is started in this context, beside those that are installed."""
+    outer = installed.get()
+    handlers = outer.handlers if isinstance(outer, _Chain) else () if outer is None else (outer,)
+    if handler not in handlers:
+        handlers = (*handlers, handler)
+    token = installed.set(handlers[0] if len(handlers) == 1 else _Chain(handlers))
+    try:
+        yield
+    finally:
+        installed.reset(token)
+
+
+class budget_scope:
+    """Give *handler* every run that is started in the block, also where no config can be passed.
+
+    ::
+
+        with budget_scope(handler):          # or: async with
+            chain_that_somebody_else_wrote()
+
+    It reaches the tasks that are started in the block, and threads that LangChain starts; threads of your own need
+    ``contextvars.copy_context().run``. A handler that is among the callbacks as well counts each call once.
+
+    Raises:
+        TypeError: If *handler* is no callback handler.
+    """
+
+    def __init__(self, handler: BudgetCallbackHandler) -> None:
+        if not isinstance(handler, BaseCallbackHandler):
+            raise TypeError(
+                f"budget_scope({handler!r}) is given no handler: write budget_scope(BudgetCallbackHandler(budget))"
+            )
+        self._handler = handler
+        self._entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> BudgetCallbackHandler:
+        entered = installing(self._handler)
+        entered.__enter__()
+        self._entered.append(entered)
+        return self._handler
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.pop().__exit__(None, None, None)
+
+    async def __aenter__(self) -> BudgetCallbackHandler:
+        return self.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.__exit__()
