@@ -138,7 +138,8 @@ class Leases:
         most_held = max(balance.open_holds for balance in balances)
         self.holders = max(1, most_held + (self.current is None))
         ends = [window_end(b.window, b.since) for b in balances if b.since is not None and b.window != "none"]
-        self.ends = min(ends, default=None)
+        if self.current is None:  # a lease ends with the window that it was taken in
+            self.ends = min(ends, default=None)
         ours = self.current is not None
         self.view = [
             b._replace(

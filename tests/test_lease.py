@@ -100,10 +100,12 @@ def test_many_calls_take_few_round_trips_and_every_figure_is_as_without_leases(
 ) -> None:
     run = run_of(leased, clock)
     shared.verbs.clear()
-    for _ in range(40):
+    for _ in range(39):
         way.pay(run, call())
+    clock.advance(61)  # the shared counters are looked at again
+    way.pay(run, call())
     held = way.reserve(run, call())
-    assert shared.verbs.total() <= 8
+    assert shared.verbs.total() <= 12
     assert (run.spent_usd, run.reserved_usd, run.remaining_usd) == tuple(map(Decimal, ("4.0", "0.1", "85.9")))
     assert authority(leased, clock).snapshot("user", "u1").spent_usd == 4
     assert authority(leased, clock).snapshot("user", "u1").reserved_usd == Decimal("0.1")
@@ -321,6 +323,29 @@ def test_a_new_window_begins_with_a_new_lease(way: Way, shared: Shared, leased: 
     assert (shared.money(), shared.money(run.scope)) == ((DIME, 0), (4 * DIME, 0))
 
 
+def test_a_lease_ends_with_its_window_also_where_a_heartbeat_comes_first(
+    way: Way, shared: Shared, clock: FakeClock
+) -> None:
+    leased = LeasedLedger(shared, clock=clock, heartbeat_s=5)
+    run = run_of(leased, clock, ceilings={"user": Budget("$9", window="minute")})
+    for _ in range(3):
+        clock.advance(25)
+        way.pay(run, call())
+    leased.settle()
+    assert (shared.money(), shared.money(run.scope)) == ((DIME, 0), (3 * DIME, 0))
+
+
+def test_money_that_is_spent_already_passes_no_limit_by_what_others_have_leased(
+    way: Way, shared: Shared, leased: LeasedLedger, clock: FakeClock
+) -> None:
+    ceilings = {"user": Budget("$1")}
+    way.pay(run_of(leased, clock, "$0.90", ceilings=ceilings), call())
+    elsewhere = run_of(LeasedLedger(shared, clock=clock), clock, ceilings=ceilings)
+    way.charge(elsewhere, "serp", "$0.85")
+    with pytest.raises(BudgetExceeded, match="user:u1 is passed"):
+        way.charge(elsewhere, "serp", "$0.20")
+
+
 # Heartbeat, death, outage
 
 
@@ -432,6 +457,7 @@ def test_who_waits_for_room_gets_what_others_give_back(shared: Shared, leased: L
 
     shared.memory.await_room = meanwhile  # type: ignore[method-assign]
     assert other.authorize(call()).action == "allow"
+    assert clock.monotonic() == 0  # at once, not when its time was up
 
 
 # Many at once
