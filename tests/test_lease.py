@@ -107,6 +107,8 @@ def test_many_calls_take_few_round_trips_and_every_figure_is_as_without_leases(
     held = way.reserve(run, call())
     assert shared.verbs.total() <= 12
     assert (run.spent_usd, run.reserved_usd, run.remaining_usd) == tuple(map(Decimal, ("4.0", "0.1", "85.9")))
+    seen = leased.balances((run.scope, USER))  # what the gate looks at
+    assert [(b.committed.cost, b.reserved.cost, b.open_holds) for b in seen] == [(40 * DIME, DIME, 1)] * 2
     assert authority(leased, clock).snapshot("user", "u1").spent_usd == 4
     assert authority(leased, clock).snapshot("user", "u1").reserved_usd == Decimal("0.1")
     way.commit(held, Usage())
