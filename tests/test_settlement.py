@@ -300,5 +300,5 @@ def test_a_call_made_without_asking_of_unknown_cost_is_reported_as_unpriced(
     run = session()
     way.charge_call(run, call(model), usage)
     report = run.report()
-    assert (report.unpriced_calls, report.breakdown.llm.calls, report.total_spent) == (1, 1, 0)
+    assert (report.unpriced_calls, report.breakdown.llm.calls, report.total_spent) == (1, 1, ZERO)
     assert report.breakdown.llm.by_model[model].input_tokens == (0 if usage is None else USED.input_tokens)
