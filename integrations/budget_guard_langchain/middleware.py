@@ -70,7 +70,7 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], Con
         exit_behavior: What to do once a call does not fit any more. ``end`` ends the run with a message that says so;
             ``error`` raises `BudgetExceeded`; ``interrupt`` pauses the run for a human, who raises limits with
             ``Command(resume={"max_cost_usd": "2.00"})``, or declines with ``Command(resume=False)``, which ends it, as
-            it does where the agent has no checkpointer.
+            it does where nothing can pause: without a checkpointer, and in async code on Python 3.10.
         wrap_up_at: The fraction of a limit at which to ask for a final answer without tools; None never does. A call
             that does not fit is then tried as a final answer, too, out of ``Budget.finalization_reserve`` if there is
             one.

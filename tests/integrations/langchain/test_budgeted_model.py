@@ -127,11 +127,10 @@ def test_the_cheaper_model_is_called_where_the_dear_one_does_not_fit(lab: Lab, c
 
 
 @surfaces
-@kinds
-def test_what_neither_model_fits_into_is_not_sent(lab: Lab, kind: str, call: Any) -> None:
+def test_what_neither_model_fits_into_is_not_sent(lab: Lab, call: Any) -> None:
     handler = BudgetCallbackHandler(Budget("$0.00001"))
     with pytest.raises(BudgetExceeded):
-        call(pair(lab, kind), "hi", configured(handler))
+        call(pair(lab), "hi", configured(handler))
     assert lab.calls == []
     assert handler.reserved_usd == 0
 
