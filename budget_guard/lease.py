@@ -7,7 +7,7 @@ process has leased is not there for another one, until it gives back what it doe
 
 ::
 
-    shared ledger    reserve ──► forward ─────────────────────────────────────────► commit
+    shared ledger    reserve ─────────────────────────────────────────────────────► commit
     this process                    reserve, commit, reserve, commit, reserve, commit
 
 A process that dies leaves its lease behind, to be suspended when its time is up: it may be spent.
@@ -236,9 +236,8 @@ class LeasedLedger(LayeredLedger):
         id = hold_id(self._clock.now_ms(), f"lease-{uuid.uuid4().hex[:12]}")
         deadline = self._clock.monotonic() + self._ttl_s
         try:
-            outcome: ReserveOutcome = yield "reserve", (id, leases.scopes, share, room, self._ttl_s)
-            if isinstance(outcome, Held):
-                yield "forward", (id,)  # from now on it may be spent, whatever becomes of this process
+            # From then on it may be spent, whatever becomes of this process.
+            outcome: ReserveOutcome = yield "reserve", (id, leases.scopes, share, room, self._ttl_s, True, True)
         except LedgerUnavailable:
             raise  # it is given back once the ledger is there
         except BaseException:

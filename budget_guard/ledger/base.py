@@ -151,6 +151,7 @@ class Ledger(Protocol):
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
         """Hold *amounts* in every scope if *room* fits into every limit.
 
@@ -162,6 +163,7 @@ class Ledger(Protocol):
                 where only the start is gated. None holds without asking.
             ttl_s: Seconds after which the hold expires, unless `extend` is called; None for the ledger's own default.
             suspend: Whether an expired hold whose call was sent stays counted until it is settled.
+            sent: Whether the call is sent as soon as it is held: as if `forward` came right after.
 
         Raises:
             ReservationConflict: If *hold_id* was used with other parameters, or was released before it arrived.
@@ -298,6 +300,7 @@ class AsyncLedger(Protocol):
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome: ...
     async def forward(self, hold_id: str) -> None: ...
     async def extend(self, hold_id: str, ttl_s: float) -> bool: ...

@@ -34,8 +34,9 @@ class InlineLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return self._ledger.reserve(hold_id, scopes, amounts, room, ttl_s, suspend)
+        return self._ledger.reserve(hold_id, scopes, amounts, room, ttl_s, suspend, sent)
 
     async def forward(self, hold_id: str) -> None:
         self._ledger.forward(hold_id)

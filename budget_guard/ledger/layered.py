@@ -42,8 +42,9 @@ class LayeredLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return cast("ReserveOutcome", self._perform("reserve", hold_id, scopes, amounts, room, ttl_s, suspend))
+        return cast("ReserveOutcome", self._perform("reserve", hold_id, scopes, amounts, room, ttl_s, suspend, sent))
 
     def forward(self, hold_id: str) -> None:
         self._perform("forward", hold_id)
@@ -108,8 +109,11 @@ class _Awaited:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return cast("ReserveOutcome", await self._perform("reserve", hold_id, scopes, amounts, room, ttl_s, suspend))
+        return cast(
+            "ReserveOutcome", await self._perform("reserve", hold_id, scopes, amounts, room, ttl_s, suspend, sent)
+        )
 
     async def forward(self, hold_id: str) -> None:
         await self._perform("forward", hold_id)

@@ -79,6 +79,7 @@ class MemoryLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
         amounts = checked_amounts(amounts)
         if room is not None:
@@ -108,6 +109,8 @@ class MemoryLedger:
                 counters.hold(amounts)
             if self._windowed:
                 hold.periods = tuple(counters.period for counters in found)
+            if sent:
+                hold.forward()
             if ttl_s is not None or not suspend:
                 hold.term = Term(suspend)
             if ttl_s is not None:

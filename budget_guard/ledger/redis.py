@@ -92,8 +92,9 @@ class RedisLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return self._run(self._verbs.reserve(hold_id, scopes, amounts, room, ttl_s, suspend))
+        return self._run(self._verbs.reserve(hold_id, scopes, amounts, room, ttl_s, suspend, sent))
 
     def forward(self, hold_id: str) -> None:
         self._run(self._verbs.forward(hold_id))
@@ -188,8 +189,9 @@ class AsyncRedisLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return await self._run(self._verbs.reserve(hold_id, scopes, amounts, room, ttl_s, suspend))
+        return await self._run(self._verbs.reserve(hold_id, scopes, amounts, room, ttl_s, suspend, sent))
 
     async def forward(self, hold_id: str) -> None:
         await self._run(self._verbs.forward(hold_id))

@@ -110,6 +110,7 @@ class RedisVerbs:
         room: Amounts | None,
         ttl_s: float | None,
         suspend: bool,
+        sent: bool,
     ) -> Flow[ReserveOutcome]:
         amounts = checked_amounts(amounts)
         if room is not None:
@@ -128,6 +129,7 @@ class RedisVerbs:
                 ttl,
                 b"1" if suspend else b"0",
                 b"%d" % sweep,
+                b"forwarded" if sent else b"reserved",
             )
             if status == b"held":
                 return HELD

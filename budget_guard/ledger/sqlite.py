@@ -80,8 +80,9 @@ class SqliteLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return self._writer.call(Books.reserve, hold_id, scopes, amounts, room, ttl_s, suspend)
+        return self._writer.call(Books.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
 
     def forward(self, hold_id: str) -> None:
         self._writer.call(Books.forward, hold_id)
@@ -158,8 +159,9 @@ class _AsyncSqliteLedger:
         room: Amounts | None,
         ttl_s: float | None = None,
         suspend: bool = True,
+        sent: bool = False,
     ) -> ReserveOutcome:
-        return await self._writer.acall(Books.reserve, hold_id, scopes, amounts, room, ttl_s, suspend)
+        return await self._writer.acall(Books.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
 
     async def forward(self, hold_id: str) -> None:
         await self._writer.acall(Books.forward, hold_id)

@@ -78,6 +78,7 @@ class Books:
         room: Amounts | None,
         ttl_s: float | None,
         suspend: bool,
+        sent: bool,
     ) -> ReserveOutcome:
         amounts = checked_amounts(amounts)
         if room is not None and room is not amounts:
@@ -107,6 +108,8 @@ class Books:
             counters.hold(amounts)
         hold.suspend = suspend
         hold.expires = expires_at
+        if sent:
+            hold.forward()
         return HELD
 
     def forward(self, hold_id: str) -> None:

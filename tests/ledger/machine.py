@@ -91,7 +91,15 @@ def machine(
             self.real.set_limits(scope, limits, window)
             self.naive.set_limits(scope, limits, window)
 
-        @rule(name=NAMES, scopes=SCOPE_LISTS, amounts=AMOUNTS, room=ROOMS, ttl_s=TTLS, suspend=st.booleans())
+        @rule(
+            name=NAMES,
+            scopes=SCOPE_LISTS,
+            amounts=AMOUNTS,
+            room=ROOMS,
+            ttl_s=TTLS,
+            suspend=st.booleans(),
+            sent=st.booleans(),
+        )
         def reserve(
             self,
             name: str,
@@ -100,20 +108,22 @@ def machine(
             room: Amounts | None,
             ttl_s: int,
             suspend: bool,
+            sent: bool,
         ) -> None:
             made = self.id(name)
 
             def real() -> str:
-                answer = self.real.reserve(made, scopes, amounts, room, ttl_s, suspend)
+                answer = self.real.reserve(made, scopes, amounts, room, ttl_s, suspend, sent)
                 return {Held: "held", Refused: "refused"}.get(type(answer), "revoked")
 
-            assert outcome(real) == outcome(lambda: self.naive.reserve(made, scopes, amounts, room, ttl_s, suspend))
+            expected = outcome(lambda: self.naive.reserve(made, scopes, amounts, room, ttl_s, suspend, sent))
+            assert outcome(real) == expected
 
         @rule(name=NAMES, scopes=SCOPE_LISTS, amounts=AMOUNTS, ttl_s=TTLS)
         def gate(self, name: str, scopes: tuple[Scope, ...], amounts: Amounts, ttl_s: int) -> None:
             """I3: right after an admitted hold the predicate holds in every scope."""
             known = self.id(name) in self.naive.records
-            self.reserve(name, scopes, amounts, amounts, ttl_s, True)
+            self.reserve(name, scopes, amounts, amounts, ttl_s, True, False)
             if not known and self.id(name) in self.naive.records:
                 for balance in self.real.balances(scopes):
                     for limit, committed, reserved in zip(*balance[1:4], strict=True):

@@ -107,6 +107,7 @@ class NaiveLedger:
         room: Amounts | None,
         ttl_s: float,
         suspend: bool,
+        sent: bool = False,
     ) -> str:
         known = self.find(hold_id)
         if known is not None:
@@ -116,7 +117,7 @@ class NaiveLedger:
             return "revoked"
         if room is not None and not self.fits(scopes, room):
             return "refused"
-        made = self._record(hold_id, "reserve", scopes, amounts, "reserved")
+        made = self._record(hold_id, "reserve", scopes, amounts, "forwarded" if sent else "reserved")
         made.expires, made.suspend = self.clock.monotonic() + ttl_s, suspend
         return "held"
 

@@ -1,7 +1,7 @@
 -- Hold amounts in every scope if the room fits into every limit.
 --
 -- KEYS: tenant, open, hold, scopes... ARGV: id, scopes, amounts, room ('' to hold without asking), microseconds to
--- live, whether to suspend, how many due holds to name first.
+-- live, whether to suspend, how many due holds to name first, the state to begin in.
 
 local OPEN, HOLD, FIRST = KEYS[2], KEYS[3], 4
 local id, scopes_named, amounts_given = ARGV[5], ARGV[6], ARGV[7]
@@ -55,7 +55,7 @@ for _, scope in ipairs(scopes) do
   redis.call('HINCRBY', scope.key, 'n', 1)
 end
 redis.call(
-  'HSET', HOLD, 'state', 'reserved', 'scopes', scopes_named, 'amounts', amounts_given, 'periods', periods(scopes),
+  'HSET', HOLD, 'state', ARGV[12], 'scopes', scopes_named, 'amounts', amounts_given, 'periods', periods(scopes),
   'suspend', ARGV[10], 'verb', 'reserve'
 )
 redis.call('ZADD', OPEN, text(now + ARGV[9]), id)

@@ -37,10 +37,14 @@ class ExpiryRules(LedgerFixtures):
         assert figures(ledger, RUN) == figures(ledger, USER) == (0, 0, 0)
         assert (ledger.sweep(), list(ledger.suspended())) == (0, [])
 
+    @pytest.mark.parametrize("at_once", [False, True])
     def test_a_hold_whose_call_was_sent_is_suspended_and_still_counted(
-        self, ledger: Ledger, ids: Ids, clock: FakeClock
+        self, ledger: Ledger, ids: Ids, clock: FakeClock, at_once: bool
     ) -> None:
-        hold(ledger, ids("h"), sent=True)
+        if at_once:
+            assert ledger.reserve(ids("h"), BOTH, cost(60), cost(60), TTL_S, sent=True) == HELD
+        else:
+            hold(ledger, ids("h"), sent=True)
         clock.advance(TTL_S)
         assert ledger.sweep() == 1
         assert figures(ledger, RUN) == figures(ledger, USER) == (0, 60, 1)
