@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 try:
     from langchain.agents.middleware import AgentMiddleware
 except ImportError as error:
-    raise ImportError("BudgetMiddleware needs LangChain's agents: pip install 'langchain>=1.2.9'") from error
+    raise ImportError("BudgetMiddleware needs LangChain's agents: pip install 'langchain>=1.4'") from error
 from langchain.agents.middleware.types import (
     AgentState,
     ContextT,
