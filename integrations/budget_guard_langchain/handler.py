@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.outputs import LLMResult
 
 from budget_guard import (
@@ -27,6 +27,7 @@ from budget_guard.authority import open_session
 from budget_guard.failure import never_billed
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
+from budget_guard.tool_costs import ToolCost, ToolCosts
 from budget_guard_langchain.admission import hold_in_all
 from budget_guard_langchain.calls import Call, Calls, withdraw
 from budget_guard_langchain.errors import BudgetDowngrade, recast
@@ -34,7 +35,6 @@ from budget_guard_langchain.scope import extra_sessions_of
 from budget_guard_langchain.stand_ins import StandIns
 from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
-from budget_guard_langchain.tools import ToolCost, ToolCosts
 from budget_guard_langchain.translate import model_call, tool_names
 from budget_guard_langchain.usage import model_of, says_nothing_of_it, service_tier_of, usage_of, was_cached
 
@@ -312,7 +312,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
-        if parent_run_id is None:
+        if parent_run_id is None and self._tools.seen_any:
             self._tools.warn_of_unseen()
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -336,6 +336,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             return
         metadata = metadata or {}
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
+        self._tools.saw((name,))
         call = self._tools.call(name, metadata.get("lc_agent_name"))
         try:
             holds = hold_in_all(self._sessions(metadata), call, asks=self._asks)
@@ -347,9 +348,10 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
         call = self._calls.end(run_id)
+        result = output.content if isinstance(output, ToolMessage) else output
         for hold in () if call is None else call.holds:
             try:
-                hold.commit_cost(self._tools.of_result(hold.plan.rung.model, output))
+                hold.commit_cost(self._tools.of_result(hold.plan.rung.model, result))
             except BaseException:  # a cost function that fails: the call is counted all the same
                 hold.commit_cost()
                 raise

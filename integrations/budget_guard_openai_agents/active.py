@@ -119,7 +119,7 @@ class ActiveRun:
             tools.settle()
         if self.parent is None or self.parent.ambient:
             for guard in self.guards:
-                guard.warn_of_unseen_tools()
+                guard.tool_costs.warn_of_unseen()
 
     def tools_of(self, guard: BudgetGuard) -> ToolHolds:
         """The tool calls that *guard* holds in this run."""

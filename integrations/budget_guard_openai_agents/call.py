@@ -119,7 +119,7 @@ class GuardedCall:
             final=final,
         )
         for guard in self.run.guards:
-            guard.saw_tools(arguments.tools)
+            guard.tool_costs.saw(tool.name for tool in arguments.tools)
         for guard in self.run.guards:
             decision = await guard.session.aauthorize(call._replace(model=name))
             if decision.error is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 from agents import (
@@ -18,11 +17,11 @@ from agents import (
 )
 from agents.models.interface import Model
 
-from budget_guard import Budget, BudgetAuthority, BudgetError, DowngradePolicy, ToolCall
+from budget_guard import Budget, BudgetAuthority, BudgetError, DowngradePolicy
 from budget_guard.authority import open_session
-from budget_guard.money import UsdLike, nano_of
 from budget_guard.pricing import PriceLike
 from budget_guard.session import SessionHandle
+from budget_guard.tool_costs import ToolCost, ToolCosts
 from budget_guard_openai_agents.active import ActiveRun, current_run, enter, leave
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.errors import recast
@@ -31,8 +30,6 @@ from budget_guard_openai_agents.model import guard_model
 from budget_guard_openai_agents.runner import guarded_config, install
 from budget_guard_openai_agents.tools import ToolHolds
 
-ToolCost: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"
-"""What a tool costs a call, in dollars: an amount, or a function of its result."""
 OnExceeded: TypeAlias = Literal["raise", "finalize"]
 OnMidstream: TypeAlias = Literal["raise", "truncate"]
 
@@ -104,14 +101,8 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             raise ValueError(
                 'on_exceeded="finalize" needs money kept back for the answer: Budget(..., finalization_reserve="$0.05")'
             )
-        self._cost_held: dict[str, int] = {}
-        self._cost_of_result: dict[str, Callable[[Any], UsdLike]] = {}
-        for tool, cost in (tool_costs or {}).items():
-            if callable(cost):
-                self._cost_of_result[tool] = cost
-            else:
-                self._cost_held[tool] = nano_of(cost, f"tool_costs[{tool!r}]")
-        self._unseen_tools: set[str] = set(tool_costs or {})
+        self.tool_costs = ToolCosts(tool_costs or {})
+        """What the tools cost."""
         self._settings: dict[str, Any] = {
             "pricing": pricing,
             "tool_costs": tool_costs,
@@ -173,22 +164,6 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         if self._settings["authority"] is not None:
             await self.aclose()
 
-    def saw_tools(self, tools: Sequence[Tool]) -> None:
-        """Note which of the tools with a cost there really are."""
-        if self._unseen_tools:
-            self._unseen_tools.difference_update(tool.name for tool in tools)
-
-    def warn_of_unseen_tools(self) -> None:
-        """Say once which tools with a cost there are not: a misspelt name would make its tool free."""
-        if self._unseen_tools:
-            names = ", ".join(sorted(map(repr, self._unseen_tools)))
-            self._unseen_tools.clear()
-            warnings.warn(
-                f"tool_costs names {names}, but no agent of this run has such a tool: check the spelling.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
     # The SDK's hooks
 
     async def on_agent_start(self, context: AgentHookContext[Any], agent: Any) -> None:
@@ -223,7 +198,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         tools = self._tools()
         if tools.has(context, tool.name):
             return
-        decision = await self.session.aauthorize(ToolCall(tool.name, self._cost_held.get(tool.name, 0), agent.name))
+        decision = await self.session.aauthorize(self.tool_costs.call(tool.name, agent.name))
         if decision.error is not None:
             run = self._run()
             if run is not None:
@@ -232,7 +207,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         hold = decision.require()
         if self._run() is not None:
             tools.start(context, tool.name, hold)
-        elif tool.name not in self._cost_of_result:
+        elif not self.tool_costs.depends_on_result(tool.name):
             await hold.acommit_cost()  # nothing tells of the end of a run that another runner has started
         else:
             await hold.acommit_estimate("only the tool's result tells, and it may never be heard of")
@@ -242,9 +217,8 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         hold = self._tools().end(context, tool.name)
         if hold is None:
             return
-        cost_of = self._cost_of_result.get(tool.name)
         try:
-            await hold.acommit_cost(None if cost_of is None else cost_of(result))
+            await hold.acommit_cost(self.tool_costs.of_result(tool.name, result))
         except BaseException:  # a cost function that fails: the call is counted all the same
             await hold.acommit_cost()
             raise

@@ -6,9 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from langchain_core.messages import ToolMessage
-
-from budget_guard import ToolCall
+from budget_guard.decision import ToolCall
 from budget_guard.money import UsdLike, nano_of
 
 ToolCost: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"
@@ -16,7 +14,7 @@ ToolCost: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"
 
 
 class ToolCosts:
-    """The costs of one handler's tools.
+    """The costs of the tools of one guard or handler, by their names.
 
     Raises:
         ValueError: If a cost is no amount of money.
@@ -31,30 +29,32 @@ class ToolCosts:
             else:
                 self._held[tool] = nano_of(cost, f"tool_costs[{tool!r}]")
         self._unseen = set(costs)
-        self._seen_any = False
+        self.seen_any = False
+        """Whether any tool was seen, while one with a cost was not."""
 
     def call(self, tool: str, agent: str | None) -> ToolCall:
         """The call of *tool*, with what of its cost is known beforehand."""
-        self.saw((tool,))
         return ToolCall(tool, self._held.get(tool, 0), agent)
 
-    def of_result(self, tool: str, output: Any) -> UsdLike | None:
+    def depends_on_result(self, tool: str) -> bool:
+        """Whether only the result tells what a call of *tool* cost."""
+        return tool in self._of_result
+
+    def of_result(self, tool: str, result: Any) -> UsdLike | None:
         """What a call of *tool* cost in the end; None for what was held."""
         cost = self._of_result.get(tool)
-        if cost is None:
-            return None
-        return cost(output.content if isinstance(output, ToolMessage) else output)
+        return None if cost is None else cost(result)
 
     def saw(self, tools: Iterable[str]) -> None:
         """Note which of the tools with a cost there really are."""
         if self._unseen:
             tools = tuple(tools)
-            self._seen_any = self._seen_any or bool(tools)
+            self.seen_any = self.seen_any or bool(tools)
             self._unseen.difference_update(tools)
 
     def warn_of_unseen(self) -> None:
         """Say once which tools with a cost there are not: a misspelt name would make its tool free."""
-        if self._unseen and self._seen_any:
+        if self._unseen:
             names = ", ".join(sorted(map(repr, self._unseen)))
             self._unseen.clear()
             warnings.warn(
