@@ -45,9 +45,14 @@ _NOT_SENT = ("parsed", "tool_calls", "refusal")
 """What LangChain notes in a message beside what is sent."""
 
 
+_NO_FIELDS: Fields = {}
+
+
 def fields(value: object) -> Fields:
     """*value* where it is JSON-like fields, else none."""
-    return cast(Fields, value) if isinstance(value, Mapping) else {}
+    if type(value) is dict or isinstance(value, Mapping):  # to ask for the type alone takes a tenth of the time
+        return cast(Fields, value)
+    return _NO_FIELDS
 
 
 def model_call(
@@ -153,7 +158,8 @@ def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], p
         parts.append(message.additional_kwargs)
         if not isinstance(message.content, str):
             parts += message.content
-    return any(fields(fields(part).get("cache_control")).get("ttl") == "1h" for part in parts)
+    controls = [fields(part).get("cache_control") for part in parts]
+    return any(fields(control).get("ttl") == "1h" for control in controls if control)
 
 
 def _schema(params: Fields) -> Any:

@@ -81,7 +81,9 @@ def usage_of(result: LLMResult, *, hour_cache: bool = False) -> Usage | None:
 
 def _detail(details: Fields, name: str) -> int:
     """A count by its name, before which OpenAI's service tiers are put."""
-    return sum(details.get(key) or 0 for key in (name, f"flex_{name}", f"priority_{name}"))
+    if not details:
+        return 0
+    return (details.get(name) or 0) + (details.get(f"flex_{name}") or 0) + (details.get(f"priority_{name}") or 0)
 
 
 def _usage_of_text(output: Fields) -> Usage | None:
@@ -117,7 +119,8 @@ def _uses(result: LLMResult) -> dict[str, int]:
         return {"web_search": searches}
     message = _message(result)
     uses: dict[str, int] = {}
-    for block in (*message.content, *message.additional_kwargs.get("tool_outputs", ())):
+    content = () if isinstance(message.content, str) else message.content
+    for block in (*content, *message.additional_kwargs.get("tool_outputs", ())):
         kind = fields(block).get("type")
         if kind == "server_tool_call":  # LangChain's own word for all of them
             kind = f"{fields(block).get('name')}_call"
