@@ -18,6 +18,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from budget_guard import ModelCall, Reservation
+from budget_guard_langchain.errors import recast
 from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
@@ -66,6 +67,15 @@ class Call:
     def hour_cache(self) -> bool:
         """Whether its input may be cached for an hour."""
         return any(isinstance(hold.call, ModelCall) and hold.call.hour_cache for hold in self.holds)
+
+    def note_if_cut(self, output_tokens: int) -> None:
+        """Tell whoever steers the call if a budget's own output cap has cut its answer off."""
+        if self._steering is None:
+            return
+        for hold in self.holds:
+            error = hold.cut_short() if output_tokens >= hold.plan.amounts.output_tokens else None
+            if error is not None:
+                self._steering.cut = recast(error)
 
     def estimate(self, reason: str) -> None:
         """Book what was held, because nobody knows what the call used."""

@@ -273,6 +273,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             self._calls.note_paid(call.batch)
         for hold in call.holds:
             hold.commit(usage, model=call.model, service_tier=tier)
+        if usage is not None:
+            call.note_if_cut(usage.output_tokens)
 
     def _charge(self, response: LLMResult) -> None:
         """Book a call whose start nobody heard of."""

@@ -9,13 +9,14 @@ once, by its hold.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 
-from budget_guard import Decision, DowngradePolicy, ModelCall
+from budget_guard import BudgetError, Decision, DowngradePolicy, ModelCall
 from budget_guard_langchain.caps import with_cap, with_usage
 
 if TYPE_CHECKING:
@@ -29,7 +30,18 @@ _KEY = "budget_guard_steering"
 class Steering:
     """One call: what its caller leaves to the budget, and what the budget's handlers decided."""
 
-    __slots__ = ("_can_cap", "_cap_set", "_downgrade", "_final", "_stands_for", "_takes", "cap", "decided", "model")
+    __slots__ = (
+        "_can_cap",
+        "_cap_set",
+        "_downgrade",
+        "_final",
+        "_stands_for",
+        "_takes",
+        "cap",
+        "cut",
+        "decided",
+        "model",
+    )
 
     def __init__(
         self,
@@ -58,6 +70,8 @@ class Steering:
         """The model that was decided on, where it is not the one asked for."""
         self.cap: int | None = None
         """The output cap that was decided on."""
+        self.cut: BudgetError | None = None
+        """The stop that the answer is, where that cap has cut it off."""
 
     def ask(self, call: ModelCall) -> ModelCall:
         """*call* in the terms of whoever steers it."""
@@ -75,6 +89,15 @@ class Steering:
             downgrade=self._downgrade,
             final=self._final,
         )
+
+    def raise_if_cut(self) -> None:
+        """Stop where the answer was cut off by a budget's own cap. Half a final answer is better than none.
+
+        Raises:
+            BudgetExceeded: In LangChain's terms. What the answer cost is booked.
+        """
+        if self.cut is not None and not self._final:
+            raise self.cut
 
     def takes(self, model: str) -> bool:
         """Whether the call can be switched to *model*."""
@@ -132,16 +155,29 @@ class SteeredModel(_Base):
     # Every way into a chat model passes one of these six, and each hands its arguments to all that follow.
 
     def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
-        return super().generate(*args, **self._steered(kwargs))
+        kwargs = self._steered(kwargs)
+        result = super().generate(*args, **kwargs)
+        kwargs[_KEY].raise_if_cut()
+        return result
 
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
-        return await super().agenerate(*args, **self._steered(kwargs))
+        kwargs = self._steered(kwargs)
+        result = await super().agenerate(*args, **kwargs)
+        kwargs[_KEY].raise_if_cut()
+        return result
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        return super().stream(*args, **self._steered(kwargs))
+        kwargs = self._steered(kwargs)
+        yield from super().stream(*args, **kwargs)
+        kwargs[_KEY].raise_if_cut()
 
-    def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        return super().astream(*args, **self._steered(kwargs))
+    async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        kwargs = self._steered(kwargs)
+        pieces: Any = super().astream(*args, **kwargs)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+        kwargs[_KEY].raise_if_cut()
 
     def stream_events(self, *args: Any, **kwargs: Any) -> Any:
         return super().stream_events(*args, **self._steered_v3(kwargs))
