@@ -949,6 +949,23 @@ def test_a_client_whose_clock_is_off_makes_nobody_stale(path: Path, ahead_s: int
     ledger.close()
 
 
+@pytest.mark.parametrize(("seconds", "times"), [(10 * 86_400, 29), (240, 100)])
+def test_a_clock_that_was_ahead_for_minutes_or_by_minutes_makes_nothing_stale(
+    path: Path, seconds: int, times: int
+) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock, durable=False, retain=3)
+    limit(ledger)
+    clock.turn(seconds)
+    for _ in range(times):
+        ledger.charge(new_id(clock), BOTH, cost(1))
+        clock.advance(10)
+    clock.turn(-seconds)
+    charge_all(ledger, [new_id(clock) for _ in range(20)], BOTH)
+    assert ledger.reserve(new_id(clock), BOTH, cost(1), cost(1)) == HELD
+    ledger.close()
+
+
 def test_what_is_remembered_is_bounded_by_the_tolerance(path: Path) -> None:
     clock = FakeClock()
     ledger = SqliteLedger(path, clock=clock, durable=False, retain=3)
