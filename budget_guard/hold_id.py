@@ -11,6 +11,9 @@ import re
 _ID = re.compile(r"([0-9a-f]{12})-.", re.DOTALL)
 MOST_LENGTH = 200
 """The longest id that a ledger takes, in characters."""
+TOLERANCE_MS = 300_000
+"""How far the clock that makes an id may be from that of a shared ledger, and how old an id is always taken for a new
+one, in milliseconds."""
 
 
 def hold_id(made_ms: int, unique: str) -> str:

@@ -16,7 +16,9 @@ answers one question atomically over all scopes of a call: may this much be held
    the provider may bill it, until somebody commits or releases it. A hold made with ``suspend=False`` is freed then
    as well.
 6. Settled holds are remembered for a while, and forgotten oldest first. An id that is older than the youngest
-   forgotten one and not known is a `StaleReservation`: it is never taken for a new one.
+   forgotten one and not known is a `StaleReservation`: it is never taken for a new one. A ledger that clients with
+   clocks of their own share forgets none whose id is younger than `hold_id.TOLERANCE_MS` by its own time: so a clock
+   that is off by no more than that makes nobody's ids stale.
 7. A scope with a window counts from nothing again when the next window begins, and never goes back to an earlier one,
    whatever the clock does. A hold belongs to the window in which it was made, and is settled there.
 8. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything

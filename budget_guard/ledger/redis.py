@@ -43,7 +43,8 @@ class RedisLedger:
             settings are taken over. Of a cluster any node: redirections are followed.
         tenant: Whose ledger it is. Tenants share nothing. All keys of one live in one slot of a cluster.
         hold_ttl_s: Seconds after which a hold expires if its reserve does not say. Longer than any call may take.
-        retain: How many settled holds to remember; a tenth of it, or 100, may be more for a while.
+        retain: How many settled holds to remember; a tenth of it, or 100, may be more for a while. Those made in the
+            last 5 minutes are remembered in any case.
         wait_replicas: How many replicas must have each change before the verb returns (``WAIT``). With one, a failover
             to it loses nothing that was confirmed.
         timeout_s: Seconds to wait for a connection, and for each answer.

@@ -35,6 +35,7 @@ class SqliteLedger:
             of power, unlike a killed process, may then take the last moments with it.
         hold_ttl_s: Seconds after which a hold expires where `reserve` does not say.
         retain: How many settled holds to remember, so that a repeated verb gets the same answer; about 200 bytes each.
+            Those made in the last 5 minutes are remembered in any case.
         busy_timeout_s: How long a verb waits, in real seconds, while another process writes.
 
     Raises:

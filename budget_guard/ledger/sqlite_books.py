@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
-from budget_guard.hold_id import made_ms
+from budget_guard.hold_id import TOLERANCE_MS, made_ms
 from budget_guard.ledger.base import HELD, MOST, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
 from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts
 from budget_guard.ledger.counters import least_left
@@ -25,8 +25,6 @@ _SWEPT_AT_ONCE = 8
 """Expired holds that the first reserve of a batch clears away by itself."""
 _FORGOTTEN_AT_ONCE = 1_000
 """Settled holds that a batch forgets at most."""
-_MOST_AHEAD_MS = 300_000
-"""How far an id may be ahead of the ledger's time. Forgotten, it would make every id before it a stale one."""
 
 
 class Books:
@@ -35,7 +33,7 @@ class Books:
     Args:
         page: What they read and write.
         hold_ttl_s: Seconds after which a hold expires if nothing else was asked for.
-        retain: How many settled holds to remember.
+        retain: How many settled holds to remember, beside those younger than the tolerance.
     """
 
     def __init__(self, page: Page, hold_ttl_s: float, retain: int) -> None:
@@ -45,12 +43,15 @@ class Books:
         self._swept = False
 
     def forget(self) -> None:
-        """Forget the oldest settled holds beyond those to be retained, a slice of them at most."""
+        """Forget the oldest settled holds beyond those to be retained, a slice of them at most.
+
+        None that is younger than the tolerance: forgotten, it would make stale what others have just made.
+        """
         excess = min(self._page.settled - self._page.forgotten - self._retain, _FORGOTTEN_AT_ONCE)
         if excess <= 0:
             return
-        self._page.forgotten += excess
-        for hold in self._page.take_settled(self._page.forgotten):
+        made_before = self._page.now // 1_000 - TOLERANCE_MS
+        for hold in self._page.take_settled(self._page.forgotten + excess, made_before):
             self._page.forgotten_ms = max(self._page.forgotten_ms, made_ms(hold.id))
             if hold.charged is not None:
                 for counters in hold.counted_in():
@@ -236,7 +237,7 @@ class Books:
                 reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
             )
         ahead = made - self._page.now // 1_000
-        if ahead > _MOST_AHEAD_MS:
+        if ahead > TOLERANCE_MS:
             raise ValueError(
                 f"hold_id={hold_id[:40]!r} was made {ahead // 1_000} s ahead of the ledger's time: set this machine's "
                 "clock, and give the session and the ledger the same one"

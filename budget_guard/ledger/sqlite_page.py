@@ -9,6 +9,7 @@ from datetime import datetime
 
 from budget_guard.clock import SystemClock
 from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import MOST
 from budget_guard.ledger.checks import check_text
 from budget_guard.ledger.sqlite_rows import (
@@ -175,10 +176,21 @@ class Page:
         self.save()
         return list(self._select("WHERE state = 'suspended' ORDER BY suspended_at LIMIT ?", (most,)))
 
-    def take_settled(self, last: int) -> list[StoredHold]:
-        """Take the settled holds up to number *last* out of the file."""
-        taken = list(self._select("WHERE settled <= ?", (last,)))
-        self._db.execute("DELETE FROM hold WHERE settled <= ?", (last,))
+    def take_settled(self, last: int, before_ms: int) -> list[StoredHold]:
+        """Take the settled holds up to number *last* out of the file, but for the first made later and all after it.
+
+        Args:
+            last: The last number to take.
+            before_ms: What is taken was made before, in milliseconds since 1970.
+        """
+        taken: list[StoredHold] = []
+        for hold in self._select("WHERE settled <= ? ORDER BY settled", (last,)):
+            if hold.settled is None or made_ms(hold.id) >= before_ms:
+                break
+            self.forgotten = hold.settled
+            taken.append(hold)
+        if taken:
+            self._db.execute("DELETE FROM hold WHERE settled <= ?", (self.forgotten,))
         return taken
 
     def everything(self) -> Iterator[StoredHold]:

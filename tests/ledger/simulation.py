@@ -33,7 +33,9 @@ ENDS = ("done", "refused", "gone")
 """The states of a client that does no more. A late copy of a refused reserve may be admitted, and expires."""
 
 
-def live_through(make: Callable[[Clock], Ledger], seeds: Iterable[int], *, forgets: bool = False) -> int:
+def live_through(
+    make: Callable[[Clock], Ledger], seeds: Iterable[int], *, forgets: bool = False, steps: int = 150
+) -> int:
     """Live through the histories of *seeds*, each with a ledger of its own; return how many verbs there were.
 
     Raises:
@@ -43,7 +45,7 @@ def live_through(make: Callable[[Clock], Ledger], seeds: Iterable[int], *, forge
     for seed in seeds:
         history = Simulation(make, seed, forgets=forgets)
         try:
-            verbs += history.run()
+            verbs += history.run(steps)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
         finally:
@@ -52,7 +54,7 @@ def live_through(make: Callable[[Clock], Ledger], seeds: Iterable[int], *, forge
 
 
 class Simulation:
-    """One history, of less than ten minutes.
+    """One history, of less than ten minutes if it has no more than 150 steps.
 
     Args:
         make: Makes a new, empty ledger that reads the time from a clock.

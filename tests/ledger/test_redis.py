@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -85,16 +85,21 @@ class TestRedisLedger(LedgerContract):
 
 
 def forget_settled(ledger: Ledger, clock: FakeClock, remembered: int = RETAINED) -> None:
-    """Settle as many others as the ledger remembers, and as many more as it lets gather."""
+    """Settle one more, wait for the tolerance to pass, and settle as many others as the ledger lets gather."""
     others = Scope("team", "others")
     ledger.set_limits(others, Limits())
     clock.advance(0.001)
-    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(remembered + remembered // 10)]
+    ledger.charge(hold_id(clock.now_ms(), "the last"), (others,), cost(1))
+    clock.advance(301)
+    many = remembered + remembered // 10
+    charge_all(ledger, [hold_id(clock.now_ms(), f"other-{number}") for number in range(many)], (others,))
 
-    async def charge_all() -> None:
-        await asyncio.gather(*(ledger.aio.charge(each, (others,), cost(1)) for each in ids))
 
-    asyncio.run(charge_all())
+def charge_all(ledger: Ledger, ids: Sequence[str], scopes: Sequence[Scope]) -> None:
+    async def charge() -> None:
+        await asyncio.gather(*(ledger.aio.charge(each, scopes, cost(1)) for each in ids))
+
+    asyncio.run(charge())
 
 
 def test_it_does_as_the_naive_ledger_does(server: RedisServer) -> None:
@@ -126,8 +131,10 @@ def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.
         return Script(text, b"0" * 40)  # no server has seen it
 
     monkeypatch.setattr(redis_courier, "script", watched)
-    live_through(partial(TimedRedisLedger, server.url, retain=3), range(2), forgets=True)
-    ledger = opened(server.url, FakeClock())
+    live_through(partial(TimedRedisLedger, server.url), range(2))
+    clock = FakeClock()
+    ledger = opened(server.url, clock, retain=10)
+    forget_settled(ledger, clock, 10)
     ledger.adjust(_id(ledger), RUN, cost(3), "late bill")
     ledger.revoke(RUN, "stop")
     ledger.restore(RUN)
@@ -148,8 +155,8 @@ def opened(url: str, clock: Clock = SYSTEM_CLOCK, **options: Any) -> TimedRedisL
     return ledger
 
 
-def _id(ledger: TimedRedisLedger, name: str = "h") -> str:
-    return hold_id(ledger.clock.now_ms(), name)
+def _id(ledger: TimedRedisLedger, name: str = "h", ahead_s: int = 0) -> str:
+    return hold_id(ledger.clock.now_ms() + 1_000 * ahead_s, name)
 
 
 # --- ids and keys
@@ -446,18 +453,38 @@ def test_what_is_remembered_is_bounded(server: RedisServer, monkeypatch: pytest.
         return script(name)
 
     monkeypatch.setattr(redis_courier, "script", watched)
-    ledger = opened(server.url, retain=100)
+    clock = FakeClock()
+    ledger = opened(server.url, clock, retain=100)
     others = Scope("team", "others")
     ledger.set_limits(others, Limits())
-
-    async def charge_many() -> None:
-        await asyncio.gather(*(ledger.aio.charge(_id(ledger, f"c{n}"), (others,), cost(1)) for n in range(1_000)))
-
-    asyncio.run(charge_many())
+    charge_all(ledger, [_id(ledger, f"c{number}") for number in range(1_000)], (others,))
     client, keys = server.client(), Keys(ledger.tenant)
+    assert client.llen(keys.settled) == 1_000
+    assert "forget" not in ran  # nobody tries what is too early
+    clock.advance(301)
     for number in range(50):  # what came all at once is forgotten little by little
         ledger.charge(_id(ledger, f"d{number}"), (others,), cost(1))
     assert client.llen(keys.settled) <= 120
     assert ran.count("forget") <= 300  # not every caller does what one can do for all
     assert ledger.balances((others,))[0].committed == cost(1_050)
+    assert ledger.audit() == []
+
+
+@pytest.mark.parametrize("ahead_s", [240, 300, -240, -300])
+def test_a_client_whose_clock_is_off_makes_nobody_stale(server: RedisServer, ahead_s: int) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock, retain=3)
+    ledger.set_limits(RUN, Limits(cost=1_000))
+    for number in range(80):  # what the one settles is old enough to be forgotten in the middle of it
+        for name, ahead in (("off", ahead_s), ("right", 0)):
+            made = _id(ledger, f"{name}{number}", ahead)
+            assert ledger.reserve(made, BOTH, cost(1), cost(1)) == HELD
+            ledger.forward(made)
+            ledger.commit(made, BOTH, cost(1))
+        clock.advance(10)
+    charge_all(ledger, [_id(ledger, f"c{number}", ahead_s) for number in range(20)], BOTH)
+    assert ledger.reserve(_id(ledger, "slow", -300), BOTH, cost(1), cost(1)) == HELD
+    with pytest.raises(StaleReservation):
+        ledger.charge(_id(ledger, "old", -720), BOTH, cost(1))
+    assert ledger.balances((RUN,))[0].committed == cost(180)
     assert ledger.audit() == []

@@ -14,7 +14,7 @@ import pytest
 
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.dimension import Limits
-from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
+from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable, StaleReservation
 from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD
 from budget_guard.ledger.redis import RedisLedger
@@ -56,8 +56,8 @@ def opened(url: str, **options: Any) -> RedisLedger:
     return ledger
 
 
-def made(name: str) -> str:
-    return hold_id(SYSTEM_CLOCK.now_ms(), name)
+def made(name: str, ago_s: int = 0) -> str:
+    return hold_id(SYSTEM_CLOCK.now_ms() - 1_000 * ago_s, name)
 
 
 def figures(ledger: RedisLedger) -> tuple[int, int, int]:
@@ -375,14 +375,18 @@ def test_a_cluster_of_two_masters_keeps_each_tenant_in_one_place(own_server: Cal
     for number in range(6):
         ledger = opened(first.url, tenant=f"{number}}}{{", retain=2)
         for awaits in (False, True):
+            charges = [made(f"{awaits}{charge}", ago_s=302 - awaits) for charge in range(3)]
+            for charge in charges:
+                perform(ledger, awaits, "charge", charge, BOTH, cost(1))
+            with pytest.raises(StaleReservation):
+                perform(ledger, awaits, "forward", charges[0])  # it is forgotten
+        for awaits in (False, True):
             hold = made(str(awaits))
             perform(ledger, awaits, "reserve", hold, BOTH, cost(10), cost(10), 0.001)
             perform(ledger, awaits, "forward", hold)
             wait_for(lambda awaits=awaits, ledger=ledger: perform(ledger, awaits, "sweep") == 1)  # type: ignore[misc]  # no types for its defaults
             assert [each.hold_id for each in perform(ledger, awaits, "suspended")] == [hold]
             perform(ledger, awaits, "commit", hold, BOTH, cost(5))
-            for charge in range(3):
-                perform(ledger, awaits, "charge", made(f"{awaits}{charge}"), BOTH, cost(1))
         assert figures(ledger) == (16, 0, 0)
         assert ledger.audit() == []
     assert one.dbsize() > 0 and two.dbsize() > 0

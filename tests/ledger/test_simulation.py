@@ -42,7 +42,7 @@ def test_nor_does_it_in_a_file(tmp_path: Path, forgets: bool) -> None:
     def make(clock: Clock) -> Ledger:
         return SqliteLedger(next(files), clock=clock, durable=False, retain=8 if forgets else 10_000)
 
-    assert live_through(make, range(12), forgets=forgets) > 1_000
+    assert live_through(make, range(12), forgets=forgets, steps=450 if forgets else 150) > 1_000
 
 
 @needs_redis_server
@@ -54,7 +54,7 @@ def test_nor_does_it_in_redis(tmp_path: Path, forgets: bool) -> None:
         return TimedRedisLedger(server.url, clock, retain=8 if forgets else 10_000)
 
     try:
-        assert live_through(make, range(12), forgets=forgets) > 1_000
+        assert live_through(make, range(12), forgets=forgets, steps=450 if forgets else 150) > 1_000
     finally:
         server.stop()
 

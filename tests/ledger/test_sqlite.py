@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,21 @@ class TestSqliteLedger(LedgerContract):
 
 
 def forget_settled(ledger: Ledger, clock: FakeClock, retained: int = RETAINED) -> None:
-    """Settle as many others as the ledger remembers, and one more."""
+    """Settle one more, wait for the tolerance to pass, and settle as many others as the ledger remembers."""
     others = Scope("team", "others")
     ledger.set_limits(others, Limits())
     clock.advance(0.001)
-    ids = [hold_id(clock.now_ms(), f"other-{number}") for number in range(retained + 1)]
+    ledger.charge(hold_id(clock.now_ms(), "the last"), (others,), cost(1))
+    clock.advance(301)
+    charge_all(ledger, [hold_id(clock.now_ms(), f"other-{number}") for number in range(retained)], (others,))
+    ledger.set_limits(others, Limits())  # any verb that writes
 
-    async def charge_all() -> None:
-        await asyncio.gather(*(ledger.aio.charge(each, (others,), cost(1)) for each in ids))
 
-    asyncio.run(charge_all())
+def charge_all(ledger: Ledger, ids: Sequence[str], scopes: Sequence[Scope], nano: int = 1) -> None:
+    async def charge() -> None:
+        await asyncio.gather(*(ledger.aio.charge(each, scopes, cost(nano)) for each in ids))
+
+    asyncio.run(charge())
 
 
 def test_it_does_as_the_naive_ledger_does() -> None:
@@ -132,8 +137,8 @@ def limit(ledger: Ledger) -> None:
         ledger.set_limits(scope, Limits(cost=1_000))
 
 
-def new_id(clock: Clock = SYSTEM_CLOCK) -> str:
-    return hold_id(clock.now_ms(), f"{os.getpid()}-{next(_numbers)}")
+def new_id(clock: Clock = SYSTEM_CLOCK, ahead_s: int = 0) -> str:
+    return hold_id(clock.now_ms() + 1_000 * ahead_s, f"{os.getpid()}-{next(_numbers)}")
 
 
 def spend(ledger: Ledger, nano: int) -> str:
@@ -881,20 +886,18 @@ def test_a_hold_expires_after_the_ledgers_own_time_if_none_is_given(path: Path) 
 
 
 def test_settled_holds_beyond_the_retained_ones_are_forgotten_a_slice_at_a_time(path: Path) -> None:
-    generous = SqliteLedger(path)
+    clock = FakeClock()
+    generous = SqliteLedger(path, clock=clock)
     for scope in BOTH:
         generous.set_limits(scope, Limits())
-    kept = new_id()
+    kept = new_id(clock)
     generous.reserve(kept, BOTH, cost(1), None)
-    ids = [new_id() for _ in range(1_300)]
-
-    async def charge_all() -> None:
-        await asyncio.gather(*(generous.aio.charge(each, BOTH, cost(2)) for each in ids))
-
-    asyncio.run(charge_all())
+    ids = [new_id(clock) for _ in range(1_300)]
+    charge_all(generous, ids, BOTH, 2)
     generous.close()
 
-    ledger = SqliteLedger(path, retain=10)
+    clock.advance(301)
+    ledger = SqliteLedger(path, clock=clock, retain=10)
     rows = sqlite3.connect(path)
     left = []
     for _ in range(3):
@@ -912,15 +915,68 @@ def test_settled_holds_beyond_the_retained_ones_are_forgotten_a_slice_at_a_time(
 
 
 def test_what_cost_nothing_is_forgotten_like_the_rest(path: Path) -> None:
-    ledger = SqliteLedger(path, retain=1)
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock, retain=1)
     limit(ledger)
-    first, second = new_id(), new_id()
+    first, second = new_id(clock), new_id(clock)
     for each in (first, second):
         ledger.reserve(each, BOTH, cost(1), None)
         ledger.release(each, BOTH)
+    clock.advance(301)
     for _ in range(2):
         with pytest.raises(StaleReservation):
             ledger.forward(first)
+    ledger.close()
+
+
+@pytest.mark.parametrize("ahead_s", [240, 300, -240, -300])
+def test_a_client_whose_clock_is_off_makes_nobody_stale(path: Path, ahead_s: int) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock, durable=False, retain=3)
+    limit(ledger)
+    for _ in range(80):  # what the one settles is old enough to be forgotten in the middle of it
+        for ahead in (ahead_s, 0):
+            made = new_id(clock, ahead)
+            assert ledger.reserve(made, BOTH, cost(1), cost(1)) == HELD
+            ledger.forward(made)
+            ledger.commit(made, BOTH, cost(1))
+        clock.advance(10)
+    charge_all(ledger, [new_id(clock, ahead_s) for _ in range(100)], BOTH, 0)
+    assert ledger.reserve(new_id(clock, -300), BOTH, cost(1), cost(1)) == HELD
+    with pytest.raises(StaleReservation):
+        ledger.reserve(new_id(clock, -720), BOTH, cost(1), cost(1))
+    assert committed(ledger) == [160, 160]
+    ledger.close()
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(10 * 86_400, 29), (240, 100)])
+def test_a_clock_that_was_ahead_for_minutes_or_by_minutes_makes_nothing_stale(
+    path: Path, seconds: int, times: int
+) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock, durable=False, retain=3)
+    limit(ledger)
+    clock.turn(seconds)
+    for _ in range(times):
+        ledger.charge(new_id(clock), BOTH, cost(1))
+        clock.advance(10)
+    clock.turn(-seconds)
+    charge_all(ledger, [new_id(clock) for _ in range(20)], BOTH)
+    assert ledger.reserve(new_id(clock), BOTH, cost(1), cost(1)) == HELD
+    ledger.close()
+
+
+def test_what_is_remembered_is_bounded_by_the_tolerance(path: Path) -> None:
+    clock = FakeClock()
+    ledger = SqliteLedger(path, clock=clock, durable=False, retain=3)
+    ledger.set_limits(RUN, Limits())
+    rows = sqlite3.connect(path)
+    for _ in range(100):
+        charge_all(ledger, [new_id(clock) for _ in range(5)], (RUN,))
+        clock.advance(10)
+        assert rows.execute("SELECT count(*) FROM hold").fetchone()[0] <= 31 * 5
+    rows.close()
+    assert ledger.audit() == []
     ledger.close()
 
 

@@ -11,6 +11,7 @@
 local DIMENSIONS = 6
 local COMMITTED = {'c0', 'c1', 'c2', 'c3', 'c4', 'c5'}
 local AVAILABLE = {'a0', 'a1', 'a2', 'a3', 'a4', 'a5'} -- limit (0 where there is none) - committed - reserved
+local TOLERANCE = 300000000 -- microseconds that the time in an id may be away from the server's
 local LOWEST = -4e18 -- further below nothing no balance goes: HINCRBY, which has 64 bits, cannot fail then
 
 local function text(number)
@@ -214,7 +215,7 @@ local function doubt(id)
   if made_at(id) / 1000 <= forgotten then
     return answer('stale')
   end
-  if made_at(id) > now + 300000000 then
+  if made_at(id) > now + TOLERANCE then
     return answer('early', text(now))
   end
   return nil

@@ -15,7 +15,7 @@ local doubtful = doubt(id)
 if doubtful then
   return doubtful
 end
-if made_at(id) < now - 300000000 then
+if made_at(id) < now - TOLERANCE then
   return answer('late', text(now))
 end
 if fenced then

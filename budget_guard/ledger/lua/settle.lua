@@ -19,12 +19,19 @@ local function settled(hold)
 end
 
 -- The ids that the caller shall have forgotten now: one caller of as many as are let gather, not all of them at once.
+-- None that is within the tolerance: forgotten, it would make stale what others have just made.
 local function overdue()
+  local old = {}
   local many = many_settled - RETAIN
-  if many <= 0 or many % GATHER ~= 0 then
-    return {}
+  if many > 0 and many % GATHER == 0 then
+    for i, each in ipairs(redis.call('LRANGE', SETTLED, 0, math.min(many, 200) - 1)) do
+      if made_at(each) >= now - TOLERANCE then
+        break
+      end
+      old[i] = each
+    end
   end
-  return redis.call('LRANGE', SETTLED, 0, math.min(many, 200) - 1)
+  return old
 end
 
 -- What keeps a record from being the hold that the caller means; nil if nothing does.
