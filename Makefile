@@ -32,9 +32,13 @@ format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: typecheck
-typecheck: $(VENV)/.installed  ## Check types, strictly, twice
+.PHONY: typecheck mypy pyright
+typecheck: mypy pyright  ## Check types, strictly, twice
+
+mypy: $(VENV)/.installed
 	$(BIN)/mypy
+
+pyright: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: build
