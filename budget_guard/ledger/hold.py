@@ -148,8 +148,9 @@ class Hold:
 
     def counted_in(self) -> list[Counters]:
         """The scopes in whose present window it is counted."""
-        periods = self.periods
-        return [each for i, each in enumerate(self.counters) if each.period == (periods[i] if periods else 0)]
+        if not self.periods:
+            return [each for each in self.counters if not each.period]
+        return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
 
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""

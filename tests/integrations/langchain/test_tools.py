@@ -54,7 +54,9 @@ def test_tools_are_counted_and_free_unless_the_user_says_otherwise(lab: Lab, sur
 
 @surfaces
 @pytest.mark.parametrize(
-    "cost", ["0.01", 0.01, Decimal("0.01"), lambda result: len(result) / 1000], ids=["text", "float", "Decimal", "function"]
+    "cost",
+    ["0.01", 0.01, Decimal("0.01"), lambda result: len(result) / 1000],
+    ids=["text", "float", "Decimal", "function"],
 )
 def test_a_tool_costs_what_the_user_says(lab: Lab, cost: Any, surface: str) -> None:
     lab.script(calling(4))
