@@ -25,7 +25,7 @@ from budget_guard.scope import Scope
 try:
     import fcntl
 except ImportError:  # Windows: then a file is for one process alone
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # Windows has none
 
 _log = logging.getLogger("budget_guard")
 
