@@ -7,7 +7,7 @@ from datetime import datetime
 
 from budget_guard.clock import Clock
 from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
-from budget_guard.ledger.base import Balance, Revoked
+from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.scope import Scope
 from budget_guard.window import Window, window_end, window_start
 
@@ -128,6 +128,24 @@ class Counters:
         fresh = Counters(self.scope, self._clock)
         _add(fresh.committed, Amounts._make(self.archived))
         return fresh
+
+
+def first_refusal(found: Sequence[Counters], room: Amounts, version: int) -> Refused | None:
+    """What stands in the way of *room* in the first of the scopes that has no room for it; None if it fits in all."""
+    for counters in found:
+        i = counters.blocking(room)
+        if i is not None:
+            return Refused(
+                counters.scope,
+                i,
+                dict(counters.limited)[i],
+                counters.committed[i],
+                counters.reserved[i],
+                all(c.committed[j] + room[j] <= limit for c in found for j, limit in c.limited),
+                version,
+                least_left(found),
+            )
+    return None
 
 
 def _add(counts: list[int], amounts: Amounts) -> None:

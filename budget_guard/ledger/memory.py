@@ -24,7 +24,7 @@ from budget_guard.ledger.base import (
     Suspended,
 )
 from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
-from budget_guard.ledger.counters import Counters, least_left
+from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
@@ -100,10 +100,9 @@ class MemoryLedger:
                 if counters.revoked is not None:
                     return counters.revoked
             if room is not None:
-                for counters in found:
-                    blocking = counters.blocking(room)
-                    if blocking is not None:
-                        return self._refused(counters, blocking, found, room)
+                refused = first_refusal(found, room, self._version)
+                if refused is not None:
+                    return refused
             hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
             for counters in found:
                 counters.hold(amounts)
@@ -175,11 +174,7 @@ class MemoryLedger:
                 self._lost(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
             else:
                 known.must_match("charge", scopes, amounts)
-            for counters in found:
-                blocking = counters.blocking(NOTHING)
-                if blocking is not None:
-                    return self._refused(counters, blocking, found, NOTHING)
-            return None
+            return first_refusal(found, NOTHING, self._version)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         change = checked_amounts(change, -MOST)
@@ -338,18 +333,6 @@ class MemoryLedger:
                 self._settle(hold)
                 self._gave_room()
         return swept
-
-    def _refused(self, counters: Counters, i: int, found: Sequence[Counters], room: Amounts) -> Refused:
-        return Refused(
-            counters.scope,
-            i,
-            dict(counters.limited)[i],
-            counters.committed[i],
-            counters.reserved[i],
-            all(c.committed[j] + room[j] <= limit for c in found for j, limit in c.limited),
-            self._version,
-            least_left(found),
-        )
 
     def _gave_room(self) -> None:
         self._version += 1

@@ -14,10 +14,10 @@ from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.hold_id import TOLERANCE_MS, made_ms
 from budget_guard.ledger.base import HELD, MOST, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
 from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts
-from budget_guard.ledger.counters import least_left
+from budget_guard.ledger.counters import first_refusal
 from budget_guard.ledger.hold import State, Verb, differences
 from budget_guard.ledger.sqlite_page import LARGEST, Page
-from budget_guard.ledger.sqlite_rows import Group, StoredCounters, StoredHold
+from budget_guard.ledger.sqlite_rows import Group, StoredHold
 from budget_guard.scope import Scope
 from budget_guard.window import Window
 
@@ -99,10 +99,9 @@ class Books:
             if counters.revoked is not None:
                 return counters.revoked
         if room is not None:
-            for counters in found:
-                blocking = counters.blocking(room)
-                if blocking is not None:
-                    return self._refused(counters, blocking, found, room)
+            refused = first_refusal(found, room, self._page.version)
+            if refused is not None:
+                return refused
         self._page.must_fit(found, amounts)
         hold = self._page.holds[hold_id] = StoredHold.new(hold_id, group, amounts, "reserve")
         for counters in found:
@@ -161,11 +160,7 @@ class Books:
             self._lost(charge_id, group, amounts, "charge").commit(amounts, uncertain=False)
         else:
             known.must_match("charge", scopes, amounts)
-        for counters in found:
-            blocking = counters.blocking(NOTHING)
-            if blocking is not None:
-                return self._refused(counters, blocking, found, NOTHING)
-        return None
+        return first_refusal(found, NOTHING, self._page.version)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         change = checked_amounts(change, -MOST)
@@ -263,15 +258,3 @@ class Books:
     def _in(self, ttl_s: float) -> int:
         check_ttl(ttl_s)
         return min(self._page.now + round(ttl_s * 1_000_000), LARGEST)
-
-    def _refused(self, counters: StoredCounters, i: int, found: Sequence[StoredCounters], room: Amounts) -> Refused:
-        return Refused(
-            counters.scope,
-            i,
-            dict(counters.limited)[i],
-            counters.committed[i],
-            counters.reserved[i],
-            all(c.committed[j] + room[j] <= limit for c in found for j, limit in c.limited),
-            self._page.version,
-            least_left(found),
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import add
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -11,9 +12,9 @@ import pytest
 
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import UnknownReservation
-from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled
+from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled, memory
 from budget_guard.ledger.base import HELD
-from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Verb
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -22,15 +23,15 @@ from tests.ledger.simulation import Simulation
 from tests.ledger.test_simulation import forgetful, remembering
 
 HISTORIES = 60
-Mutant = tuple[type, str, Callable[..., Any]]
+Mutant = tuple[type | ModuleType, str, Callable[..., Any]]
 MUTANTS: dict[str, Mutant] = {}
 
 
-def mutant(cls: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Break *method* of *cls* in the way that the decorated function does."""
+def mutant(owner: type | ModuleType, function: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Break *function* of a class or a module in the way that the decorated one does."""
 
     def note(broken: Callable[..., Any]) -> Callable[..., Any]:
-        MUTANTS[broken.__name__] = (cls, method, broken)
+        MUTANTS[broken.__name__] = (owner, function, broken)
         return broken
 
     return note
@@ -170,9 +171,8 @@ def decides_anew_when_asked_again(
 ) -> ReserveOutcome:
     found = self._find(scopes)
     for counters in found if hold_id in self._holds else ():
-        blocking = counters.blocking(amounts)
-        if blocking is not None:
-            return self._refused(counters, blocking, found, amounts)
+        if counters.blocking(amounts) is not None:
+            return first_refusal(found, amounts, self._version) or HELD
     return reserve(self, hold_id, scopes, amounts, *more)
 
 
@@ -190,16 +190,14 @@ def lets_the_revoked_in(self: MemoryLedger, hold_id: str, scopes: Sequence[Scope
 reserve = MemoryLedger.reserve
 
 
-@mutant(MemoryLedger, "_refused")
-def keeps_what_it_held_before_it_refused(
-    self: MemoryLedger, counters: Counters, i: int, found: Sequence[Counters], room: Amounts
-) -> Refused:
-    for held in found[: found.index(counters)]:
-        held.hold(room)
-    return refused(self, counters, i, found, room)
-
-
-refused = MemoryLedger._refused
+@mutant(memory, "first_refusal")
+def keeps_what_it_held_before_it_refused(found: Sequence[Counters], room: Amounts, version: int) -> Refused | None:
+    refused = first_refusal(found, room, version)
+    for counters in found:
+        if refused is None or counters.scope == refused.scope:
+            break
+        counters.hold(room)
+    return refused
 
 
 @mutant(MemoryLedger, "commit")
