@@ -164,6 +164,18 @@ class Budget:
         """A copy with *changes*, checked like a new one."""
         return Budget(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
 
+    def with_downgrade(self, to: str | Mapping[str, str] | None, at: float) -> Budget:
+        """A copy that switches to the cheaper model *to* at the fraction *at*; itself where *to* is None.
+
+        Raises:
+            ValueError: If it has a policy already, or a value is senseless.
+        """
+        if to is None:
+            return self
+        if self.downgrade is not None:
+            raise ValueError(f"downgrade_to={to!r} is set, and Budget.downgrade too: set one of them")
+        return self.replace(downgrade=DowngradePolicy(to=to, at=at))
+
     def raised(self, **limits: Any) -> Budget:
         """A copy with higher *limits*.
 

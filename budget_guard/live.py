@@ -20,8 +20,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from budget_guard.events import CallAdmitted, CallCommitted, CallReleased, Event
+from budget_guard.handle import SessionHandle
 from budget_guard.money import cost_nano, format_usd
-from budget_guard.session import Session, SessionHandle
+from budget_guard.session import Session
 
 if TYPE_CHECKING:
     from rich.console import Console

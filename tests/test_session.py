@@ -12,7 +12,7 @@ import pytest
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Session, ToolCall, Usage
 from budget_guard.dimension import Amounts
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
-from budget_guard.session import SessionHandle
+from budget_guard.handle import SessionHandle
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
 from tests.builders import ZERO, Way, call, session

@@ -18,15 +18,14 @@ from budget_guard import (
     BudgetAuthority,
     BudgetError,
     BudgetExceeded,
-    DowngradePolicy,
     ModelCall,
     Prompt,
     Session,
 )
 from budget_guard.authority import open_session
 from budget_guard.failure import never_billed
+from budget_guard.handle import SessionHandle
 from budget_guard.pricing import PriceLike
-from budget_guard.session import SessionHandle
 from budget_guard.tool_costs import ToolCost, ToolCosts
 from budget_guard_langchain.admission import hold_in_all
 from budget_guard_langchain.calls import Call, Calls, withdraw
@@ -107,10 +106,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     ) -> None:
         if not isinstance(budget, Budget):
             raise TypeError(f'budget={budget!r} is not a Budget: write BudgetCallbackHandler(Budget("$5.00"))')
-        if downgrade_to is not None:
-            if budget.downgrade is not None:
-                raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
-            budget = budget.replace(downgrade=DowngradePolicy(to=downgrade_to, at=downgrade_at))
+        budget = budget.with_downgrade(downgrade_to, downgrade_at)
         if scope not in get_args(HandlerScope):
             raise ValueError(f"scope={scope!r} is not known: use 'run' or 'thread'")
         if on_exceeded not in get_args(OnExceeded):

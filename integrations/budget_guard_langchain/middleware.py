@@ -27,8 +27,8 @@ from langgraph.types import Command
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
+from budget_guard.handle import SessionHandle
 from budget_guard.money import UsdLike, parse_usd
-from budget_guard.session import SessionHandle
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.errors import BudgetDowngrade
 from budget_guard_langchain.farewell import farewell

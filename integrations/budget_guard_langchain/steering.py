@@ -134,11 +134,11 @@ class SteeredModel(_Base):
 
     def _steer(self, kwargs: dict[str, Any]) -> Steering:
         """The steering of a new call with *kwargs*."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def _inner(self, steering: Steering | None, kwargs: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
         """The model that makes a call, and its arguments; without *steering*, those that are asked for."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def _decided(self, kwargs: dict[str, Any], *, stream: bool = False) -> tuple[BaseChatModel, dict[str, Any]]:
         steering: Steering | None = kwargs.pop(_KEY, None)

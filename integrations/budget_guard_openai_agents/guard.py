@@ -17,10 +17,10 @@ from agents import (
 )
 from agents.models.interface import Model
 
-from budget_guard import Budget, BudgetAuthority, BudgetError, DowngradePolicy
+from budget_guard import Budget, BudgetAuthority, BudgetError
 from budget_guard.authority import open_session
+from budget_guard.handle import SessionHandle
 from budget_guard.pricing import PriceLike
-from budget_guard.session import SessionHandle
 from budget_guard.tool_costs import ToolCost, ToolCosts
 from budget_guard_openai_agents.active import ActiveRun, current_run, enter, leave
 from budget_guard_openai_agents.composite import CompositeRunHooks
@@ -89,10 +89,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
     ) -> None:
         if not isinstance(budget, Budget):
             raise TypeError(f'budget={budget!r} is not a Budget: write BudgetGuard(Budget("$5.00"))')
-        if downgrade_to is not None:
-            if budget.downgrade is not None:
-                raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
-            budget = budget.replace(downgrade=DowngradePolicy(to=downgrade_to, at=downgrade_at))
+        budget = budget.with_downgrade(downgrade_to, downgrade_at)
         if on_exceeded not in get_args(OnExceeded):
             raise ValueError(f"on_exceeded={on_exceeded!r} is not known: use 'raise' or 'finalize'")
         if on_midstream not in get_args(OnMidstream):

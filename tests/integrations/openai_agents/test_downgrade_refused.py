@@ -50,7 +50,7 @@ class Fixed(DelegatingModel):
         self.inner = inner
 
     @property
-    def model(self) -> str:  # type: ignore[override]
+    def model(self) -> str:  # type: ignore[override]  # a property, as in some models
         return BIG
 
 

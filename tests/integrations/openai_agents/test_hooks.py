@@ -266,7 +266,7 @@ async def test_a_hook_that_takes_its_arguments_by_name_works_in_a_composite(lab:
     seen: list[str] = []
 
     class ByName(RunHooks[Any]):
-        async def on_handoff(self, *, context: Any, from_agent: Any, to_agent: Any) -> None:  # type: ignore[override]
+        async def on_handoff(self, *, context: Any, from_agent: Any, to_agent: Any) -> None:  # type: ignore[override]  # by keyword alone
             seen.append(f"{from_agent.name} to {to_agent.name}")
 
     lab.script(SCRIPT)
