@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from budget_guard.admission import Plan, Rung, plan_tool, priced_part
 from budget_guard.booked import Booked
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import DIMENSIONS, Amounts, in_unit
 from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
 from budget_guard.events import CallReleased
 from budget_guard.flow import Flow
-from budget_guard.ledger.base import Balance, Ledger, Refused, Settled
+from budget_guard.ledger.base import Balance, Refused, Settled
 from budget_guard.money import UsdLike, nano_of
+from budget_guard.plan import Plan, Rung, plan_tool
+from budget_guard.price import ModelPrice
+from budget_guard.rate_card import BUCKETS
 from budget_guard.refusal import cause, exceeded, remedy_of
 from budget_guard.reservation import Reservation
 from budget_guard.run import Run
-from budget_guard.scope import Scope
 from budget_guard.usage import Usage
+from budget_guard.values import make
 
 
 class Accountant:
@@ -26,22 +29,18 @@ class Accountant:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-
-    @property
-    def ledger(self) -> Ledger:
+        self._books = run.books
+        self._anchors = run.admission.anchors
+        self.ledger = run.ledger
         """Where the counters live."""
-        return self._run.ledger
-
-    @property
-    def scopes(self) -> Sequence[Scope]:
+        self.scopes = run.scopes
         """The scopes that every hold is made in."""
-        return self._run.scopes
 
     def interruption(self, reservation: Reservation, output_tokens: int) -> BudgetError | None:
         """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
         if self._run.revoked is not None:
             return self._run.revoked
-        late = self._run.too_late(self._run.books.timeline.at())
+        late = self._run.too_late(self._books.timeline.at())
         if late is not None:
             return late
         plan = reservation.plan
@@ -66,25 +65,26 @@ class Accountant:
         call, plan = reservation.call, reservation.plan
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
-        price = plan.rung.price
-        if (model or service_tier) and (model or plan.rung.model, service_tier or call.service_tier) != (
-            plan.rung.model,
-            call.service_tier,
-        ):
+        planned, price, _ = plan.rung
+        if (model or planned) != planned or (service_tier or call.service_tier) != call.service_tier:
             called = call._replace(service_tier=service_tier or call.service_tier)
-            price = self._run.admission.price_called(called, model or plan.rung.model, price)
+            price = self._run.admission.price_called(called, model or planned, price)
+        text = None if price is None else price.bill_text(usage)
+        if text is not None:
+            cost, read, written = text
+            return make(Amounts, (cost, read, written, read + written, usage.requests or 1, 0)), None
         unpriced: str | None = None
         if price is None:
-            cost, unpriced = 0, f"no price is known for {model or plan.rung.model!r}"
+            cost, unpriced = 0, f"no price is known for {model or planned!r}"
         else:
             try:
                 cost = price.cost(usage, self._run.clock.now() if price.varies_by_hour else None)
             except UnknownPriceError:
                 # It is spent, whatever it was: at least what was held, and at least the part that has a price.
-                cost, unpriced = priced_part(price, usage)
+                cost, unpriced = _priced_part(price, usage)
                 cost = max(cost, plan.amounts.cost)
         read, written = usage.input_tokens, usage.output_tokens
-        return Amounts._make((cost, read, written, read + written, usage.requests or 1, 0)), unpriced
+        return Amounts(cost, read, written, read + written, usage.requests or 1, 0), unpriced
 
     def bill_tool(self, reservation: Reservation, cost: UsdLike | None) -> Amounts:
         """What to commit for a tool call that cost *cost* dollars, or what was held."""
@@ -111,34 +111,31 @@ class Accountant:
             why: Why the amounts are an estimate, where they are one.
         """
         reservation.settled = True
-        plan, (_, charged, uncertain) = reservation.plan, settled
-        name, violated = model or plan.rung.model, False
-        if isinstance(reservation.call, ModelCall):
-            anchors = self._run.admission.anchors
-            if uncertain and (plan.rung.price is None or not charged.total_tokens):
-                unpriced = why  # nobody knows what it cost, and nothing was estimated
-            elif not uncertain:
-                held = plan.amounts
-                violated = plan.bounded and (
-                    charged.input_tokens > held.input_tokens or charged.output_tokens > held.output_tokens
-                )
+        rung, held, _, _, bounded = reservation.plan
+        committed, charged, uncertain = settled
+        cost, read, written, total, _, _ = charged
+        name, violated = model or rung.model, False
+        call = reservation.call
+        if isinstance(call, ModelCall):
+            if not uncertain:
+                violated = bounded and (read > held.input_tokens or written > held.output_tokens)
                 if violated:
-                    anchors.distrust(name)
+                    self._anchors.distrust(name)
                 else:
-                    anchors.learn(name, reservation.call.prompt, charged.input_tokens, charged.output_tokens)
-        books = self._run.books
-        booked = Booked._make(
-            (books.timeline.at(), reservation.id, name, charged, uncertain, unpriced is not None, violated)
-        )
-        if books.record(reservation, booked, why or unpriced):
-            self._run.warn(settled.committed)
-        return charged.cost
+                    self._anchors.learn(name, call.prompt, read, written)
+            elif rung.price is None or not total:
+                unpriced = why  # nobody knows what it cost, and nothing was estimated
+        at_s, is_unpriced = self._books.timeline.at(), unpriced is not None
+        booked = make(Booked, (at_s, reservation.id, name, charged, uncertain, is_unpriced, violated))
+        if self._books.record(reservation, booked, why or unpriced):
+            self._run.warn(committed)
+        return cost
 
     def released(self, reservation: Reservation, reason: str, freed: bool) -> None:
         """Take note that the ledger gave a hold back."""
         reservation.settled = True
         if freed:
-            timeline = self._run.books.timeline
+            timeline = self._books.timeline
             timeline.emit(CallReleased(timeline.at(), reservation.id, reservation.plan.rung.model, reason))
 
     def charge(self, call: ToolCall) -> Flow[None]:
@@ -156,7 +153,7 @@ class Accountant:
         yield from self._charge(call, plan, unpriced)
 
     def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
-        books = self._run.books
+        books = self._books
         at_s = books.timeline.start()
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
@@ -170,7 +167,7 @@ class Accountant:
         if passed is not None:
             error = exceeded(passed, None)
             error.report = self._run.report_for_error()
-            self._run.books.terminated_by = cause(error)
+            self._books.terminated_by = cause(error)
             raise error
 
     def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:
@@ -199,3 +196,16 @@ class Accountant:
 def _left(balance: Balance, i: int) -> float:
     limit = balance.limits[i]
     return math.inf if limit is None else limit - balance.committed[i] - balance.reserved[i]
+
+
+def _priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:
+    """What the units of *usage* that have a price cost, in nano-dollars, and which have none, in words."""
+    unpriced: str | None = None
+    while True:
+        try:
+            return price.cost(usage), unpriced
+        except UnknownPriceError as error:
+            unpriced = unpriced or str(error)
+            other = tuple(unit for unit in usage.other if unit[0] != error.missing)
+            without: dict[str, Any] = {error.missing: 0} if error.missing in BUCKETS else {}
+            usage = usage._replace(**without, other=other)

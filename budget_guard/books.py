@@ -43,22 +43,23 @@ class Books:
             booked: What the ledger has for it now.
             why: Why it is no exact cost, if it is none.
         """
-        amounts, held = booked.amounts, reservation.plan.amounts
+        at_s, _, name, amounts, uncertain, _, violation = booked
+        held, agent = reservation.plan.amounts, reservation.call.agent
         with self.lock:
             before = reservation.booked
             if before is not None:
-                if (before.amounts == amounts and before.uncertain == booked.uncertain) or (
-                    booked.uncertain and not before.uncertain  # an older answer of the ledger that comes late
+                if (before.amounts == amounts and before.uncertain == uncertain) or (
+                    uncertain and not before.uncertain  # an older answer of the ledger that comes late
                 ):
                     return False
-                self.tally.add(before, reservation.call.agent, held.cost, -1)
+                self.tally.add(before, agent, held.cost, -1)
             reservation.booked = booked
-            self.tally.add(booked, reservation.call.agent, held.cost)
-        timeline, at_s, name = self.timeline, booked.at_s, booked.name
+            self.tally.add(booked, agent, held.cost)
+        timeline, over = self.timeline, amounts.cost - held.cost
         timeline.committed(booked)
-        if amounts.cost > held.cost:
-            timeline.emit(OverrunCharged(at_s, reservation.id, name, amounts.cost - held.cost))
-        if booked.violation:
+        if over > 0:
+            timeline.emit(OverrunCharged(at_s, reservation.id, name, over))
+        if violation:
             timeline.emit(BoundViolated(at_s, reservation.id, name, held.total_tokens, amounts.total_tokens))
         if why is not None:
             _log.warning(

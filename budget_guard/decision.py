@@ -10,8 +10,8 @@ from budget_guard.estimate import Prompt
 from budget_guard.money import to_usd
 
 if TYPE_CHECKING:
-    from budget_guard.admission import Plan
     from budget_guard.downgrade import DowngradePolicy
+    from budget_guard.plan import Plan
     from budget_guard.reservation import Reservation
 
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]

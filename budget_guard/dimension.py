@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from decimal import Decimal
 from typing import NamedTuple
 
 from budget_guard.money import to_usd
+from budget_guard.values import make
 
 DIMENSIONS = (
     "max_cost_usd",
@@ -33,11 +33,21 @@ class Amounts(NamedTuple):
 
     def plus(self, other: Amounts) -> Amounts:
         """The sum, dimension by dimension."""
-        return Amounts._make(map(operator.add, self, other))
+        cost, read, written, total, requests, tools = self
+        cost2, read2, written2, total2, requests2, tools2 = other
+        return make(
+            Amounts,
+            (cost + cost2, read + read2, written + written2, total + total2, requests + requests2, tools + tools2),
+        )
 
     def minus(self, other: Amounts) -> Amounts:
         """The difference, dimension by dimension."""
-        return Amounts._make(map(operator.sub, self, other))
+        cost, read, written, total, requests, tools = self
+        cost2, read2, written2, total2, requests2, tools2 = other
+        return make(
+            Amounts,
+            (cost - cost2, read - read2, written - written2, total - total2, requests - requests2, tools - tools2),
+        )
 
 
 NOTHING = Amounts()

@@ -36,33 +36,31 @@ Flow: TypeAlias = Generator[tuple[Verb, tuple[Any, ...]], Any, T]
 
 def drive(flow: Flow[T], ledger: Ledger) -> T:
     """Perform *flow* on a ledger that blocks."""
-    result: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            verb, arguments = flow.send(result) if error is None else flow.throw(error)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        result, error = None, None
-        try:
-            result = getattr(ledger, verb)(*arguments)
-        except BaseException as exc:  # the flow decides, a cancellation included
-            error = exc
+    try:
+        verb, arguments = flow.send(None)
+        while True:
+            try:
+                result = getattr(ledger, verb)(*arguments)
+            except BaseException as error:  # the flow decides, a cancellation included
+                verb, arguments = flow.throw(error)
+            else:
+                verb, arguments = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
 
 
 async def adrive(flow: Flow[T], ledger: AsyncLedger) -> T:
     """Perform *flow* on a ledger to await."""
-    result: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            verb, arguments = flow.send(result) if error is None else flow.throw(error)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        result, error = None, None
-        try:
-            result = await getattr(ledger, verb)(*arguments)
-        except BaseException as exc:  # the flow decides, a cancellation included
-            error = exc
+    try:
+        verb, arguments = flow.send(None)
+        while True:
+            try:
+                result = await getattr(ledger, verb)(*arguments)
+            except BaseException as error:  # the flow decides, a cancellation included
+                verb, arguments = flow.throw(error)
+            else:
+                verb, arguments = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 
 from budget_guard.accountant import Accountant
-from budget_guard.admission import Plan, plan_tool, room
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
@@ -22,11 +21,13 @@ from budget_guard.errors import (
 )
 from budget_guard.events import CallBlocked, ModelDowngraded
 from budget_guard.flow import Flow
-from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Revoked
+from budget_guard.ledger.base import HELD, Balance, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.counters import least_left
+from budget_guard.plan import Plan, plan_tool, room
 from budget_guard.refusal import cause, exceeded, revoked
 from budget_guard.reservation import Reservation
 from budget_guard.run import Run
+from budget_guard.values import make
 
 _log = logging.getLogger("budget_guard")
 
@@ -46,6 +47,7 @@ class Gate:
     def __init__(self, run: Run, accountant: Accountant) -> None:
         self._run = run
         self._accountant = accountant
+        self._timeline = run.books.timeline
         self._scope_names = tuple(map(str, run.scopes))
         self._basis = run.admission.prices.basis
         self._alone = len(run.scopes) == 1
@@ -53,24 +55,26 @@ class Gate:
 
     def authorize(self, call: ModelCall | ToolCall, may_wait: bool) -> Flow[Decision]:
         """Decide on *call* and hold its worst case; wait for room only where the caller *may_wait*."""
-        run = self._run
-        books, budget, scopes = run.books, run.budget, run.scopes
+        run, budget = self._run, self._run.budget
+        scopes, timeline = run.scopes, self._timeline
         advisory = budget.mode == "advisory_estimate"
-        at_s = books.timeline.start()
+        at_s = timeline.start()
         hold_id = run.new_id()
         plan: Plan | None = None
         outcome: ReserveOutcome | None = None
         try:
             for each in run.kept:
                 yield from each.keep()
-            ignored = run.too_late(at_s)
+            ignored = None if budget.max_duration_s is None else run.too_late(at_s)
             if ignored is not None and not advisory:
                 raise ignored
             if self._alone and isinstance(call, ModelCall) and (call.downgrade or budget.downgrade) is None:
-                ample = run.admission.plan_ample(budget, call)
+                ample = run.admission.plan_ample(budget, call, at_s)
                 if ample is not None:
                     plan, needed = ample
-                    outcome = yield "reserve", (hold_id, scopes, plan.amounts, needed)
+                    outcome = yield "reserve", (hold_id, scopes, plan[1], needed)
+                    if outcome is HELD and ignored is None:
+                        return self._admitted(hold_id, at_s, call, plan, None)
             if plan is None or isinstance(outcome, Refused):
                 outcome, plan = yield from self._squeeze(hold_id, call, outcome)
                 deadline = run.clock.monotonic() + budget.max_wait_s
@@ -79,7 +83,7 @@ class Gate:
                     if patience <= 0:
                         break
                     yield "await_room", (outcome.version, patience)
-                    at_s, budget = books.timeline.at(), run.budget
+                    at_s, budget = timeline.at(), run.budget
                     ignored = run.too_late(at_s)
                     if ignored is not None and not advisory:
                         raise ignored
@@ -174,20 +178,23 @@ class Gate:
     def _admitted(
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None
     ) -> Decision:
-        name, requested = plan.rung.model, call[0]  # the model, or the tool
+        (name, _, why), _, _, _, bounded = plan
+        requested = call[0]  # the model, or the tool
         action: Action = "allow"
         reason = ""
         if name != requested:
-            action, reason = "downgrade", plan.rung.why
+            action, reason = "downgrade", why
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
-        timeline = self._run.books.timeline
-        decision = Decision._make(
+        kind = "model" if isinstance(call, ModelCall) else "tool"
+        reservation = Reservation(hold_id, call, plan, self._accountant)
+        decision = make(
+            Decision,
             (
                 hold_id,
                 at_s,
                 action,
-                "model" if isinstance(call, ModelCall) else "tool",
+                kind,
                 name,
                 requested,
                 plan,
@@ -195,13 +202,13 @@ class Gate:
                 self._basis,
                 reason,
                 None,
-                Reservation(hold_id, call, plan, self._accountant),
-            )
+                reservation,
+            ),
         )
-        timeline.admitted(decision)
+        self._timeline.admitted(decision)
         if name != requested:
-            timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
-        if not plan.bounded and not self._warned_unbounded:
+            self._timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
+        if not bounded and not self._warned_unbounded:
             self._warn_unbounded(plan)
         return decision
 

@@ -23,7 +23,7 @@ from budget_guard.usage import Usage
 
 if TYPE_CHECKING:
     from budget_guard.accountant import Accountant
-    from budget_guard.admission import Plan
+    from budget_guard.plan import Plan
 
 _NO_USAGE = "the provider sent no usage"
 

@@ -54,8 +54,9 @@ class Run:
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self._report = report
+        self._now_ms = clock.now_ms
         self._unique = uuid.uuid4().hex[:12]
-        self._numbers = itertools.count(1)
+        self._number = itertools.count(1).__next__
         self.set_budget(budget)
 
     def set_budget(self, budget: Budget) -> None:
@@ -68,7 +69,7 @@ class Run:
 
     def new_id(self) -> str:
         """An id for the next hold."""
-        return hold_id(self.clock.now_ms(), f"{self._unique}-{next(self._numbers)}")
+        return hold_id(self._now_ms(), f"{self._unique}-{self._number()}")
 
     def report_for_error(self) -> BudgetReport:
         """The report as an error carries it."""

@@ -21,12 +21,6 @@ class _Sum:
         self.input_tokens = 0
         self.output_tokens = 0
 
-    def add(self, amounts: Amounts, sign: int) -> None:
-        self.cost += sign * amounts.cost
-        self.calls += sign
-        self.input_tokens += sign * amounts.input_tokens
-        self.output_tokens += sign * amounts.output_tokens
-
     def merge(self, other: _Sum) -> None:
         self.cost += other.cost
         self.calls += other.calls
@@ -58,18 +52,24 @@ class Tally:
             held: What was held for it, in nano-dollars.
             sign: 1 or -1.
         """
-        amounts = booked.amounts
-        sums = self._models if amounts.requests else self._tools
-        (sums.get(booked.name) or _new(sums, booked.name)).add(amounts, sign)
+        _, _, name, (cost, input_tokens, output_tokens, _, requests, _), uncertain, unpriced, violation = booked
+        sums = self._models if requests else self._tools
+        of_name = sums.get(name) or _new(sums, name)
+        of_name.cost += sign * cost
+        of_name.calls += sign
+        of_name.input_tokens += sign * input_tokens
+        of_name.output_tokens += sign * output_tokens
         if agent is not None:
-            (self._agents.get(agent) or _new(self._agents, agent)).add(amounts, sign)
-        if amounts.cost > held:
-            self.overrun += sign * (amounts.cost - held)
-        if booked.uncertain:
-            self.uncertain += sign * amounts.cost
-        if booked.unpriced:
+            of_agent = self._agents.get(agent) or _new(self._agents, agent)
+            of_agent.cost += sign * cost
+            of_agent.calls += sign
+        if cost > held:
+            self.overrun += sign * (cost - held)
+        if uncertain:
+            self.uncertain += sign * cost
+        if unpriced:
             self.unpriced_calls += sign
-        if booked.violation:
+        if violation:
             self.violations += sign
 
     def merge(self, child_id: str, child: Tally) -> None:

@@ -19,7 +19,7 @@ def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
     try:
         cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
         bits = cost | input_tokens | output_tokens | total_tokens | requests | tool_calls
-        if type(bits) is int and not bits >> 53:
+        if type(bits) is int and 0 <= bits <= MOST:  # MOST is all ones, so no part of it is larger
             return amounts
         checked = Amounts._make(map(index, amounts))
         out_of_range = min(checked) < least or max(checked) > MOST

@@ -9,6 +9,7 @@ from budget_guard.clock import Clock
 from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.scope import Scope
+from budget_guard.values import make
 from budget_guard.window import Window, window_end, window_start
 
 
@@ -46,10 +47,10 @@ class Counters:
         self._ends: datetime | None = None
         self.period = 0
         """How many windows have ended. A hold belongs to the one in which it was made."""
-        # Lists, changed in place: a ledger adds for every call, and making a tuple takes longer than adding does.
-        self.committed = [0] * len(DIMENSIONS)
-        self.reserved = [0] * len(DIMENSIONS)
-        self.archived = [0] * len(DIMENSIONS)
+        self.committed = NOTHING
+        self.reserved: tuple[int, int, int, int, int, int] = NOTHING
+        """As `Amounts`: a plain tuple is made in two thirds of the time, and this one changes twice for every call."""
+        self.archived = NOTHING
         """The part of what is committed whose holds are forgotten."""
         self.open_holds = 0
         self.revoked: Revoked | None = None
@@ -65,8 +66,7 @@ class Counters:
     def roll(self) -> None:
         """Count from nothing again if the next window has begun. Never back, whatever the clock does."""
         if self._ends is not None and self._clock.now() >= self._ends:
-            for counts in (self.committed, self.reserved, self.archived):
-                counts[:] = [0] * len(DIMENSIONS)
+            self.committed = self.reserved = self.archived = NOTHING
             self.open_holds = 0
             self.period += 1
             self._begin()
@@ -80,7 +80,7 @@ class Counters:
         return Balance(
             self.scope,
             self.limits,
-            Amounts._make(self.committed),
+            self.committed,
             Amounts._make(self.reserved),
             self.open_holds,
             self.revoked,
@@ -98,35 +98,58 @@ class Counters:
 
     def hold(self, amounts: Amounts) -> None:
         """Hold *amounts*."""
-        _add(self.reserved, amounts)
+        cost, read, written, total, requests, tools = amounts
+        cost2, read2, written2, total2, requests2, tools2 = self.reserved
+        self.reserved = (
+            cost2 + cost,
+            read2 + read,
+            written2 + written,
+            total2 + total,
+            requests2 + requests,
+            tools2 + tools,
+        )
         self.open_holds += 1
 
     def settle(self, held: Amounts, spent: Amounts) -> None:
         """Give *held* back and book *spent*."""
-        cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = held
-        reserved = self.reserved
-        reserved[0] -= cost
-        reserved[1] -= input_tokens
-        reserved[2] -= output_tokens
-        reserved[3] -= total_tokens
-        reserved[4] -= requests
-        reserved[5] -= tool_calls
+        cost, read, written, total, requests, tools = held
+        cost2, read2, written2, total2, requests2, tools2 = self.reserved
+        self.reserved = (
+            cost2 - cost,
+            read2 - read,
+            written2 - written,
+            total2 - total,
+            requests2 - requests,
+            tools2 - tools,
+        )
         self.open_holds -= 1
         if spent is not NOTHING:
-            _add(self.committed, spent)
+            cost, read, written, total, requests, tools = spent
+            cost2, read2, written2, total2, requests2, tools2 = self.committed
+            self.committed = make(
+                Amounts,
+                (
+                    cost2 + cost,
+                    read2 + read,
+                    written2 + written,
+                    total2 + total,
+                    requests2 + requests,
+                    tools2 + tools,
+                ),
+            )
 
     def book(self, spent: Amounts, replaced: Amounts = NOTHING) -> None:
         """Book *spent* in the place of *replaced*."""
-        _add(self.committed, spent if replaced is NOTHING else spent.minus(replaced))
+        self.committed = self.committed.plus(spent.minus(replaced))
 
-    def archive(self, charged: Amounts) -> None:
-        """Note that the hold for which *charged* is committed is forgotten."""
-        _add(self.archived, charged)
+    def archive(self, charges: Sequence[Amounts]) -> None:
+        """Note that the holds for which *charges* are committed are forgotten."""
+        self.archived = Amounts._make(map(sum, zip(self.archived, *charges, strict=True)))
 
     def recount(self) -> Counters:
         """Counters of the same scope that know of the forgotten holds alone."""
         fresh = Counters(self.scope, self._clock)
-        _add(fresh.committed, Amounts._make(self.archived))
+        fresh.committed = self.archived
         return fresh
 
 
@@ -146,16 +169,6 @@ def first_refusal(found: Sequence[Counters], room: Amounts, version: int) -> Ref
                 least_left(found),
             )
     return None
-
-
-def _add(counts: list[int], amounts: Amounts) -> None:
-    cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
-    counts[0] += cost
-    counts[1] += input_tokens
-    counts[2] += output_tokens
-    counts[3] += total_tokens
-    counts[4] += requests
-    counts[5] += tool_calls
 
 
 def least_left(counters: Sequence[Counters] | Sequence[Balance]) -> Limits:

@@ -146,10 +146,13 @@ class Hold:
                 reservation_id=self.id, detail=f"is {self.state}: its call must not be sent, reserve it anew"
             )
 
-    def counted_in(self) -> list[Counters]:
+    def counted_in(self) -> Sequence[Counters]:
         """The scopes in whose present window it is counted."""
         if not self.periods:
-            return [each for each in self.counters if not each.period]
+            for each in self.counters:
+                if each.period:
+                    return [each for each in self.counters if not each.period]
+            return self.counters
         return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
 
     def free(self, state: State) -> None:

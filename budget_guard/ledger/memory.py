@@ -28,6 +28,7 @@ from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
 from budget_guard.scope import Scope
+from budget_guard.values import make
 from budget_guard.window import Window
 
 _SWEPT_AT_ONCE = 8
@@ -39,18 +40,22 @@ class MemoryLedger:
 
     Args:
         clock: Where `await_room` waits, windows begin, holds expire, and revocations get their time.
-        retain: How many settled holds to remember, so that a repeated verb gets the same answer.
+        retain: How many settled holds to remember, so that a repeated verb gets the same answer. Up to a hundredth
+            more are remembered.
     """
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000) -> None:
         self._clock = clock
         self._retain = retain
+        self._most_settled = retain + retain // 100 + 1
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._version = 0
         self._waiting = 0
         self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._scopes: dict[Scope, Counters] = {}
+        self._groups: dict[tuple[Scope, ...], Sequence[Counters]] = {}
+        """The counters of scopes that were asked for together, found once: the calls of a run ask for the same ones."""
         self._windowed = False
         self._holds: dict[str, Hold] = {}
         self._settled: deque[Hold] = deque()
@@ -87,11 +92,11 @@ class MemoryLedger:
         if ttl_s is not None:
             check_ttl(ttl_s)
         with self._lock:
-            known = self._holds.get(hold_id)
-            if known is not None:
-                known.must_match("reserve", scopes, amounts)
+            holds = self._holds
+            if hold_id in holds:
+                holds[hold_id].must_match("reserve", scopes, amounts)
                 return HELD
-            if self._forgotten and hold_id[:12] <= self._forgotten:
+            if hold_id[:12] <= self._forgotten:
                 raise _stale(hold_id)
             if self._expiries and self._expiries[0][0] <= self._clock.monotonic():
                 self._sweep(_SWEPT_AT_ONCE)
@@ -103,11 +108,11 @@ class MemoryLedger:
                 refused = first_refusal(found, room, self._version)
                 if refused is not None:
                     return refused
-            hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
+            hold = holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
             for counters in found:
                 counters.hold(amounts)
             if self._windowed:
-                hold.periods = tuple(counters.period for counters in found)
+                hold.periods = tuple([counters.period for counters in found])
             if sent:
                 hold.forward()
             if ttl_s is not None or not suspend:
@@ -147,7 +152,7 @@ class MemoryLedger:
                 if was_open:
                     self._settle(hold)
                 self._gave_room()
-            return Settled(Amounts._make(hold.counters[0].committed), hold.charged or NOTHING, hold.uncertain)
+            return make(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         with self._lock:
@@ -183,9 +188,9 @@ class MemoryLedger:
             known = self._holds.get(adjust_id)
             if known is not None:
                 known.must_match("adjust", (scope,), change)
-                return Amounts._make(counters.committed)
+                return counters.committed
             self._must_be_young(adjust_id)
-            then = change.plus(Amounts._make(counters.committed))
+            then = change.plus(counters.committed)
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
             self._lost(adjust_id, (scope,), change, "adjust").commit(change, uncertain=False)
@@ -262,8 +267,11 @@ class MemoryLedger:
             counters = self._scopes[scope] = Counters(scope, self._clock)
         return counters
 
-    def _find(self, scopes: Sequence[Scope]) -> list[Counters]:
-        found = [self._scopes[scope] for scope in scopes]
+    def _find(self, scopes: Sequence[Scope]) -> Sequence[Counters]:
+        asked = tuple(scopes)
+        found = self._groups.get(asked)
+        if found is None:
+            found = self._groups[asked] = [self._scopes[scope] for scope in asked]
         if self._windowed:
             _roll(found)
         return found
@@ -286,21 +294,29 @@ class MemoryLedger:
         found = self._find(scopes)
         hold = self._holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, verb)
         if self._windowed:
-            hold.periods = tuple(counters.period for counters in found)
+            hold.periods = tuple([counters.period for counters in found])
         self._settle(hold)
         return hold
 
     def _settle(self, hold: Hold) -> None:
         self._settled.append(hold)
-        if len(self._settled) > self._retain:
+        if len(self._settled) >= self._most_settled:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the oldest settled holds, many at once: one by one would take twice as long."""
+        forgotten: dict[Counters, list[Amounts]] = {}
+        made = self._forgotten
+        while len(self._settled) > self._retain:
             oldest = self._settled.popleft()
             del self._holds[oldest.id]
-            made = oldest.id[:12]
-            if made > self._forgotten:
-                self._forgotten = made
+            made = max(made, oldest.id[:12])
             if oldest.charged is not None:
                 for counters in oldest.counted_in():
-                    counters.archive(oldest.charged)
+                    forgotten.setdefault(counters, []).append(oldest.charged)
+        self._forgotten = made
+        for counters, charges in forgotten.items():
+            counters.archive(charges)
 
     def _expire_in(self, hold: Hold, ttl_s: float) -> None:
         term = hold.term = hold.term or Term(True)

@@ -55,7 +55,7 @@ class Books:
             self._page.forgotten_ms = max(self._page.forgotten_ms, made_ms(hold.id))
             if hold.charged is not None:
                 for counters in hold.counted_in():
-                    counters.archive(hold.charged)
+                    counters.archive([hold.charged])
 
     def version(self) -> int:
         """A number that changes whenever room is given."""
@@ -138,7 +138,7 @@ class Books:
             if was_open:
                 self._number(hold)
             self._page.version += 1
-        return Settled(Amounts._make(hold.counters[0].committed), hold.charged or NOTHING, hold.uncertain)
+        return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         hold = self._page.holds.get(hold_id)
@@ -170,8 +170,8 @@ class Books:
         known = self._page.holds.get(adjust_id)
         if known is not None:
             known.must_match("adjust", (scope,), change)
-            return Amounts._make(counters.committed)
-        then = change.plus(Amounts._make(counters.committed))
+            return counters.committed
+        then = change.plus(counters.committed)
         if min(then) < 0:
             raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
         self._lost(adjust_id, group, change, "adjust", reason).commit(change, uncertain=False)

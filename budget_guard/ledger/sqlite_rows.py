@@ -96,9 +96,9 @@ class StoredCounters(Counters):
             made.revoked = Revoked(made.scope, revoked_for, moment(revoked_at))
         made.open_holds = open_holds
         made.set_limits(Limits._make(amounts[:_SIX]), window)
-        made.committed = amounts[_SIX : 2 * _SIX]
-        made.reserved = amounts[2 * _SIX : 3 * _SIX]
-        made.archived = amounts[3 * _SIX :]
+        made.committed = Amounts._make(amounts[_SIX : 2 * _SIX])
+        made.reserved = Amounts._make(amounts[2 * _SIX : 3 * _SIX])
+        made.archived = Amounts._make(amounts[3 * _SIX :])
         made.largest = max(made.committed) + max(made.reserved)
         return made
 

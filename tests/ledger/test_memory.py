@@ -121,7 +121,7 @@ def test_an_audit_names_what_is_wrong() -> None:
     settle(ledger, 1)
     assert ledger.audit() == []
     counters = ledger._scopes[RUN]
-    counters.reserved[0], counters.committed[0], counters.open_holds = 4, 1, 2
+    counters.reserved, counters.committed, counters.open_holds = cost(4), cost(1), 2
     wrong = sorted(ledger.audit())
     assert [line.split(" is ")[0] for line in wrong] == ["run:r1: committed", "run:r1: open_holds", "run:r1: reserved"]
     assert "2" in wrong[1] and "1" in wrong[1]

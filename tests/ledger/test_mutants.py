@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import add
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -59,7 +58,7 @@ def refuses_the_last_one(self: Counters, room: Amounts) -> int | None:
 
 @mutant(Counters, "hold")
 def counts_no_holds(self: Counters, amounts: Amounts) -> None:
-    self.reserved[:] = map(add, self.reserved, amounts)
+    self.reserved = Amounts._make(self.reserved).plus(amounts)
 
 
 settle = Counters.settle
@@ -77,7 +76,7 @@ def caps_the_charge_at_the_hold(self: Counters, held: Amounts, spent: Amounts) -
 
 @mutant(Counters, "book")
 def adds_the_actual_to_the_estimate(self: Counters, spent: Amounts, replaced: Amounts = NOTHING) -> None:
-    self.committed[:] = map(add, self.committed, spent)
+    self.committed = self.committed.plus(spent)
 
 
 @mutant(Counters, "roll")
@@ -249,7 +248,7 @@ adjust = MemoryLedger.adjust
 @mutant(MemoryLedger, "set_limits")
 def adds_when_it_is_opened_again(self: MemoryLedger, scope: Scope, limits: Limits, window: Window = "none") -> None:
     set_limits(self, scope, limits, window)
-    self._scopes[scope].committed[:] = [2 * count for count in self._scopes[scope].committed]
+    self._scopes[scope].committed = self._scopes[scope].committed.plus(self._scopes[scope].committed)
 
 
 @mutant(MemoryLedger, "set_limits")
