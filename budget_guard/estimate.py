@@ -248,9 +248,10 @@ class Anchors:
         tokens = base + text
         new: Sequence[tuple[int, int]] = parts
         if anchor is not None:
-            before, billed = anchor
-            new = _added(before, parts)
-            anchored = billed + sum([weight for _, weight in new]) if new else billed
+            before, anchored = anchor
+            new = () if parts is before else _added(before, parts)
+            if new:
+                anchored += sum([weight for _, weight in new])
             # the bytes alone are no bound where the billed part held more than text
             tokens = anchored if unweighed or anchored < tokens else tokens
         if not unweighed and not opaque:
@@ -288,8 +289,6 @@ class Anchors:
 
 def _added(before: tuple[tuple[int, int], ...], now: tuple[tuple[int, int], ...]) -> Sequence[tuple[int, int]]:
     """The messages of *now* that were not in *before*, each as often as it is new."""
-    if now is before:
-        return ()
     if now[: len(before)] == before:
         return now[len(before) :]
     return list((Counter(now) - Counter(before)).elements())

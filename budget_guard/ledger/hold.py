@@ -114,8 +114,9 @@ class Hold:
         """
         replaced = self.charged
         if self.open:
+            held = self.amounts
             for counters in self.counted_in():
-                counters.settle(self.amounts, amounts)
+                counters.settle(held, amounts)
             self.open = False
         elif replaced is not None and uncertain:
             return False  # an estimate never replaces what was booked before it
