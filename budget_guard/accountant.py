@@ -66,7 +66,7 @@ class Accountant:
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
         planned, price, _ = plan.rung
-        if (model or planned) != planned or (service_tier or call.service_tier) != call.service_tier:
+        if (service_tier is not None and service_tier != call.service_tier) or (model or planned) != planned:
             called = call._replace(service_tier=service_tier or call.service_tier)
             price = self._run.admission.price_called(called, model or planned, price)
         text = None if price is None else price.bill_text(usage)
@@ -111,14 +111,14 @@ class Accountant:
             why: Why the amounts are an estimate, where they are one.
         """
         reservation.settled = True
-        rung, held, _, _, bounded = reservation.plan
+        rung, (_, most_read, most_written, _, _, _), _, _, bounded = reservation.plan
         committed, charged, uncertain = settled
         cost, read, written, total, _, _ = charged
         name, violated = model or rung.model, False
         call = reservation.call
         if isinstance(call, ModelCall):
             if not uncertain:
-                violated = bounded and (read > held.input_tokens or written > held.output_tokens)
+                violated = bounded and (read > most_read or written > most_written)
                 if violated:
                     self._anchors.distrust(name)
                 else:

@@ -45,6 +45,7 @@ class Books:
         """
         at_s, _, name, amounts, uncertain, _, violation = booked
         held, agent = reservation.plan.amounts, reservation.call.agent
+        held_cost = held.cost
         with self.lock:
             before = reservation.booked
             if before is not None:
@@ -52,10 +53,10 @@ class Books:
                     uncertain and not before.uncertain  # an older answer of the ledger that comes late
                 ):
                     return False
-                self.tally.add(before, agent, held.cost, -1)
+                self.tally.add(before, agent, held_cost, -1)
             reservation.booked = booked
-            self.tally.add(booked, agent, held.cost)
-        timeline, over = self.timeline, amounts.cost - held.cost
+            self.tally.add(booked, agent, held_cost)
+        timeline, over = self.timeline, amounts.cost - held_cost
         timeline.committed(booked)
         if over > 0:
             timeline.emit(OverrunCharged(at_s, reservation.id, name, over))

@@ -271,10 +271,11 @@ class Anchors:
             self._largest_output = output_tokens
         usual = self._usual_output.get(model, 0) * 9 // 10
         self._usual_output[model] = output_tokens if output_tokens > usual else usual
-        if model in self._distrusted or not prompt.parts or prompt.opaque:
+        _, _, parts, _, _, opaque, conversation = prompt
+        if model in self._distrusted or not parts or opaque:
             return
         anchors = self._anchors
-        anchors[model, prompt.conversation] = (prompt.parts, input_tokens)
+        anchors[model, conversation] = (parts, input_tokens)
         if len(anchors) > self._capacity:
             for oldest in list(anchors)[: self._capacity // 2]:
                 anchors.pop(oldest, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from budget_guard.accountant import Accountant
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
@@ -21,7 +22,7 @@ from budget_guard.errors import (
 )
 from budget_guard.events import CallBlocked, ModelDowngraded
 from budget_guard.flow import Flow
-from budget_guard.ledger.base import HELD, Balance, Refused, ReserveOutcome, Revoked
+from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.plan import Plan, plan_tool, room
 from budget_guard.refusal import cause, exceeded, revoked
@@ -41,6 +42,16 @@ _REFUSALS = (
 )
 
 
+class Ask(NamedTuple):
+    """What is asked of the ledger for a call that one question is enough for."""
+
+    hold_id: str
+    at_s: float
+    plan: Plan
+    room: Amounts
+    """What must be left for it."""
+
+
 class Gate:
     """Decides on calls. Its flow yields ledger verbs, so that it is written once for blocking and awaiting callers."""
 
@@ -53,61 +64,79 @@ class Gate:
         self._alone = len(run.scopes) == 1
         self._warned_unbounded = False
 
-    def authorize(self, call: ModelCall | ToolCall, may_wait: bool) -> Flow[Decision]:
-        """Decide on *call* and hold its worst case; wait for room only where the caller *may_wait*."""
+    def ask(self, call: ModelCall | ToolCall) -> Ask | None:
+        """What to ask the ledger for *call*, where one question is enough; None where what is left matters."""
         run, budget = self._run, self._run.budget
-        scopes, timeline = run.scopes, self._timeline
+        if not self._alone or run.kept or not isinstance(call, ModelCall):
+            return None
+        if call.downgrade is not None or budget.downgrade is not None:
+            return None
+        at_s = self._timeline.start()
+        if budget.max_duration_s is not None and run.too_late(at_s) is not None:
+            return None
+        ample = run.admission.plan_ample(budget, call, at_s)
+        return None if ample is None else make(Ask, (run.new_id(), at_s, *ample))
+
+    def authorize(
+        self, call: ModelCall | ToolCall, may_wait: bool, sent: bool, refused: ReserveOutcome | None = None
+    ) -> Flow[Decision]:
+        """Decide on *call* and hold its worst case.
+
+        Args:
+            call: The call.
+            may_wait: Whether the caller can wait for room.
+            sent: Whether the call is sent as soon as it is held.
+            refused: What the ledger answered to `ask`, where that was asked.
+        """
+        run, budget, timeline = self._run, self._run.budget, self._timeline
         advisory = budget.mode == "advisory_estimate"
         at_s = timeline.start()
         hold_id = run.new_id()
         plan: Plan | None = None
-        outcome: ReserveOutcome | None = None
         try:
             for each in run.kept:
                 yield from each.keep()
-            ignored = None if budget.max_duration_s is None else run.too_late(at_s)
+            ignored = run.too_late(at_s)
             if ignored is not None and not advisory:
                 raise ignored
-            if self._alone and isinstance(call, ModelCall) and (call.downgrade or budget.downgrade) is None:
-                ample = run.admission.plan_ample(budget, call, at_s)
-                if ample is not None:
-                    plan, needed = ample
-                    outcome = yield "reserve", (hold_id, scopes, plan[1], needed)
-                    if outcome is HELD and ignored is None:
-                        return self._admitted(hold_id, at_s, call, plan, None)
-            if plan is None or isinstance(outcome, Refused):
-                outcome, plan = yield from self._squeeze(hold_id, call, outcome)
-                deadline = run.clock.monotonic() + budget.max_wait_s
-                while may_wait and isinstance(outcome, Refused) and outcome.waiting_helps:
-                    patience = deadline - run.clock.monotonic()
-                    if patience <= 0:
-                        break
-                    yield "await_room", (outcome.version, patience)
-                    at_s, budget = timeline.at(), run.budget
-                    ignored = run.too_late(at_s)
-                    if ignored is not None and not advisory:
-                        raise ignored
-                    hold_id = run.new_id()  # a ledger may by now remember nothing as old as the last one
-                    outcome, plan = yield from self._squeeze(hold_id, call, None)
+            outcome, plan = yield from self._squeeze(hold_id, call, sent, refused)
+            deadline = run.clock.monotonic() + budget.max_wait_s
+            while may_wait and isinstance(outcome, Refused) and outcome.waiting_helps:
+                patience = deadline - run.clock.monotonic()
+                if patience <= 0:
+                    break
+                yield "await_room", (outcome.version, patience)
+                at_s, budget = timeline.at(), run.budget
+                ignored = run.too_late(at_s)
+                if ignored is not None and not advisory:
+                    raise ignored
+                hold_id = run.new_id()  # a ledger may by now remember nothing as old as the last one
+                outcome, plan = yield from self._squeeze(hold_id, call, sent, None)
             if isinstance(outcome, Refused):
                 final = isinstance(call, ModelCall) and call.final
                 ignored = exceeded(outcome, plan.amounts, NOTHING if final else budget.kept_back)
                 if not advisory:
                     raise ignored
-                outcome = yield "reserve", (hold_id, scopes, plan.amounts, None)
+                outcome = yield "reserve", (hold_id, run.scopes, plan.amounts, None, None, True, sent)
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
-            return self._admitted(hold_id, at_s, call, plan, ignored)
-        except LedgerUnavailable as error:  # whoever is to try again later sees to what may be held
+            return self.admitted(hold_id, at_s, call, plan, ignored)
+        except BaseException as error:
+            return (yield from self.failed(hold_id, at_s, call, plan, error))
+
+    def failed(
+        self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: BaseException
+    ) -> Flow[Decision]:
+        """Decide where *error* came in the way: refuse the call, or leave nothing held and raise it."""
+        if isinstance(error, LedgerUnavailable):  # whoever is to try again later sees to what may be held
             return self._without_ledger(hold_id, at_s, call, plan, error)
-        except _REFUSALS as error:
+        if isinstance(error, _REFUSALS):
             return self._blocked(hold_id, call, plan, error)
-        except BaseException:  # a cancellation: it may hold all the same, and nobody would know the id
-            try:
-                yield "release", (hold_id, scopes)
-            except Exception as error:
-                _log.info("budget_guard %s: could not take back the hold %s: %s", run.scope, hold_id, error)
-            raise
+        try:  # a cancellation: it may hold all the same, and nobody would know the id
+            yield "release", (hold_id, self._run.scopes)
+        except Exception as unreleased:
+            _log.info("budget_guard %s: could not take back the hold %s: %s", self._run.scope, hold_id, unreleased)
+        raise error
 
     def _without_ledger(
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: LedgerUnavailable
@@ -129,7 +158,7 @@ class Gate:
                 left, admission = run.budget.limits, run.admission
                 plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
             _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan.rung.model, error)
-            return self._admitted(hold_id, at_s, call, plan, error)
+            return self.admitted(hold_id, at_s, call, plan, error)
         except LedgerUnavailable:
             _log.error("budget_guard %s: %s is refused: %s", run.scope, call[0], error)
             return self._blocked(hold_id, call, plan, error)
@@ -143,14 +172,14 @@ class Gate:
                 raise exceeded(Refused(self._run.scope, i, limit, spent[i], 0, False, 0, Limits()), None)
 
     def _squeeze(
-        self, hold_id: str, call: ModelCall | ToolCall, refused: ReserveOutcome | None
+        self, hold_id: str, call: ModelCall | ToolCall, sent: bool, refused: ReserveOutcome | None
     ) -> Flow[tuple[ReserveOutcome, Plan]]:
         """Try to hold *call* in what is left: on its own model, or on the first cheaper one that fits."""
         run, budget = self._run, self._run.budget
         if isinstance(call, ToolCall):
             plan = plan_tool(call)
             needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
-            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed)
+            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed, None, True, sent)
             return outcome, plan
         balances: Sequence[Balance] = ()
         if isinstance(refused, Refused):
@@ -168,16 +197,18 @@ class Gate:
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
             plan = run.admission.plan(budget, call, rung, left)
-            outcome = yield "reserve", (hold_id, run.scopes, plan.amounts, room(budget, plan, call.final))
+            needed = room(budget, plan, call.final)
+            outcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed, None, True, sent)
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
         assert first is not None  # there is always a first rung
         return first
 
-    def _admitted(
-        self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None
+    def admitted(
+        self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None = None
     ) -> Decision:
+        """The decision on a call that is held, noted."""
         (name, _, why), _, _, _, bounded = plan
         requested = call[0]  # the model, or the tool
         action: Action = "allow"

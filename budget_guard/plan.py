@@ -60,25 +60,24 @@ class Outline(NamedTuple):
     hour_cache: bool
     times: int
     """How often the hold must fit for the call to need no lower output cap."""
-    kept: Amounts
-    """What must be left beside it."""
+    kept_cost: int
+    """Nano-dollars that must be left beside it."""
+    kept_requests: int
 
     def fill(self, input_tokens: int) -> tuple[Plan, Amounts] | None:
         """The plan for an input of at most so many tokens, and the room that proves that enough is left for it.
 
         None if it is more than a ledger takes.
         """
-        rung, output_tokens, sent_cap, bounded, hour_cache, times, kept = self
+        rung, output_tokens, sent_cap, bounded, hour_cache, times, kept_cost, kept_requests = self
         price = rung.price
         cost = 0 if price is None else price.worst(input_tokens, output_tokens, hour_cache=hour_cache)
         total = input_tokens + output_tokens
         amounts = make(Amounts, (cost, input_tokens, output_tokens, total, 1, 0))
-        room = amounts
-        if times > 1 or kept is not NOTHING:
-            room = make(
-                Amounts,
-                (cost * times + kept.cost, input_tokens, output_tokens * times, total * times, 1 + kept.requests, 0),
-            )
+        room = make(
+            Amounts,
+            (cost * times + kept_cost, input_tokens, output_tokens * times, total * times, 1 + kept_requests, 0),
+        )
         if room[0] > MOST or room[3] > MOST:
             return None
         return make(Plan, (rung, amounts, sent_cap, False, bounded)), room
@@ -103,7 +102,7 @@ def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
     # Exact: a hold is small enough if it fits so often into what is left.
     times = math.ceil(1 / Fraction(budget.hold_share)) if _may_clamp(budget, call) and not call.final else 1
     kept = NOTHING if call.final else budget.kept_back
-    return Outline(rung, cap * call.choices, sent, bounded, call.hour_cache, times, kept)
+    return Outline(rung, cap * call.choices, sent, bounded, call.hour_cache, times, kept.cost, kept.requests)
 
 
 def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:

@@ -23,7 +23,7 @@ from budget_guard.flow import Flow, adrive, drive
 from budget_guard.gate import Gate
 from budget_guard.journal import Journal
 from budget_guard.kept import RUN_TTL_S, Kept
-from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.base import HELD, Balance, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
 from budget_guard.outage import OnLedgerError, fails_open
@@ -312,7 +312,7 @@ class Session:
             run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
 
-    def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True) -> Decision:
+    def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True, sent: bool = False) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
 
         Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
@@ -320,12 +320,35 @@ class Session:
         Args:
             call: The call.
             may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
+            sent: Whether the call is sent as soon as it is held, so that nobody need call `Reservation.forward`.
         """
-        return drive(self._gate.authorize(call, may_wait), self._ledger)
+        gate, ledger = self._gate, self._ledger
+        ask = gate.ask(call)
+        if ask is None:
+            return drive(gate.authorize(call, may_wait, sent), ledger)
+        hold_id, at_s, plan, room = ask
+        try:
+            outcome = ledger.reserve(hold_id, self._run.scopes, plan.amounts, room, None, True, sent)
+        except BaseException as error:
+            return drive(gate.failed(hold_id, at_s, call, plan, error), ledger)
+        if outcome is HELD:
+            return gate.admitted(hold_id, at_s, call, plan)
+        return drive(gate.authorize(call, may_wait, sent, outcome), ledger)
 
-    async def aauthorize(self, call: ModelCall | ToolCall) -> Decision:
+    async def aauthorize(self, call: ModelCall | ToolCall, *, sent: bool = False) -> Decision:
         """As `authorize`, and waits without blocking."""
-        return await adrive(self._gate.authorize(call, True), self._ledger.aio)
+        gate, ledger = self._gate, self._ledger.aio
+        ask = gate.ask(call)
+        if ask is None:
+            return await adrive(gate.authorize(call, True, sent), ledger)
+        hold_id, at_s, plan, room = ask
+        try:
+            outcome = await ledger.reserve(hold_id, self._run.scopes, plan.amounts, room, None, True, sent)
+        except BaseException as error:
+            return await adrive(gate.failed(hold_id, at_s, call, plan, error), ledger)
+        if outcome is HELD:
+            return gate.admitted(hold_id, at_s, call, plan)
+        return await adrive(gate.authorize(call, True, sent, outcome), ledger)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.
