@@ -352,13 +352,15 @@ class MemoryLedger:
 
     def _gave_room(self) -> None:
         self._version += 1
-        if self._waiting:
-            self._room.notify_all()
-        if self._futures:
-            for loop, future in self._futures:
-                with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
-                    loop.call_soon_threadsafe(_wake, future)
-            self._futures.clear()
+        if self._waiting or self._futures:
+            self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        self._room.notify_all()
+        for loop, future in self._futures:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
+                loop.call_soon_threadsafe(_wake, future)
+        self._futures.clear()
 
 
 def _stale(hold_id: str) -> StaleReservation:
