@@ -140,7 +140,7 @@ class Accountant:
 
     def charge(self, call: ToolCall) -> Flow[None]:
         """Book money that was spent on a tool without asking."""
-        yield from self._charge(call, plan_tool(call), None)
+        yield from self._charge(call, plan_tool(call, self._run.budget)[0], None)
 
     def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
         """Book a model call that was made without asking."""

@@ -76,6 +76,9 @@ class Allowance:
                 raise ValueError(f"allowance.{field}={value!r} must be a whole number, zero or more")
 
 
+_CONTENT_NEEDS = (("an image", "vision"), ("audio", "audio"))
+
+
 class Prompt(NamedTuple):
     """What the input of one call weighs. Made by `weigh`."""
 
@@ -93,6 +96,11 @@ class Prompt(NamedTuple):
     """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
     conversation: int = 0
     """Equal for equal instructions, tools, schema and first message."""
+
+    @property
+    def needs(self) -> set[str]:
+        """What a model must be capable of to read it, as `ModelCall.needs` names it."""
+        return {need for what, need in _CONTENT_NEEDS if what in self.unweighed.values()} if self.unweighed else set()
 
 
 _KEPT_REASONING = "reasoning kept by the provider"
@@ -122,18 +130,35 @@ def weigh(
     if system:
         fixed.append(_weighed(system, _weigh_fixed))
     base += sum([weight for _, weight, _ in fixed])
-    parts: list[tuple[int, int]] = []
-    unweighed: dict[int, str] = {}
-    text = 0
-    for message in (messages,) if isinstance(messages, str) else messages:
-        key, weight, found = _weighed(message, _weigh_message)
-        parts.append((key, weight))
-        text += weight
-        if found is not None:
-            unweighed[key] = found
+    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages)
     base_key = hash(tuple([key for key, _, _ in fixed]))
     conversation = hash((base_key, parts[0][0])) if parts else 0
-    return Prompt(base, base_key, tuple(parts), text, unweighed, tuple(opaque), conversation)
+    return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation)
+
+
+def _weigh_messages(messages: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
+    """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*."""
+    parts: list[tuple[int, int]] = []
+    unweighed: dict[int, str] = {}
+    total = 0
+    for message in messages:
+        if type(message) is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
+            fields = cast("dict[str, Any]", message)
+            try:
+                text = "\x1f".join([*fields, *fields.values()])
+                if text.isascii() and fields.get("type") not in _MORE_THAN_TEXT:
+                    weight = len(text) + _MESSAGE_TOKENS
+                    parts.append((hash(text), weight))
+                    total += weight
+                    continue
+            except TypeError:
+                pass  # it holds more than texts
+        key, weight, found = _weighed(message, _weigh_message)
+        parts.append((key, weight))
+        total += weight
+        if found is not None:
+            unweighed[key] = found
+    return tuple(parts), total, unweighed
 
 
 _MOST_WEIGHED = 10_000
@@ -143,11 +168,8 @@ _weights: dict[tuple[Any, int], tuple[int, int, str | None]] = {}
 
 def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[int, int, str | None]:
     """A key that is equal for equal values, the most tokens that *value* takes, and what in it has no bound."""
-    try:
-        content = (
-            how,
-            hash(marshal.dumps(value, 2)),
-        )  # far quicker than to look into it; 2 writes equal values equally
+    try:  # far quicker than to look into it; 2 writes equal values equally
+        content = (how, hash(marshal.dumps(value, 2)))
     except ValueError:  # it holds something that is not plain
         content = None
     known = None if content is None else _weights.get(content)
@@ -186,6 +208,7 @@ _OPAQUE_PARTS = {
     "item_reference": "history kept by the provider",
     "compaction": "history kept by the provider",
 }
+_MORE_THAN_TEXT = frozenset({*_OPAQUE_PARTS, "reasoning"})
 
 
 def _texts(value: Any, texts: list[str]) -> str | None:

@@ -67,12 +67,14 @@ class Gate:
     def ask(self, call: ModelCall | ToolCall) -> Ask | None:
         """What to ask the ledger for *call*, where one question is enough; None where what is left matters."""
         run, budget = self._run, self._run.budget
-        if not self._alone or run.kept or not isinstance(call, ModelCall):
-            return None
-        if call.downgrade is not None or budget.downgrade is not None:
+        if run.kept:
             return None
         at_s = self._timeline.start()
         if budget.max_duration_s is not None and run.too_late(at_s) is not None:
+            return None
+        if isinstance(call, ToolCall):
+            return make(Ask, (run.new_id(), at_s, *plan_tool(call, budget)))
+        if not self._alone or call.downgrade is not None or budget.downgrade is not None:
             return None
         ample = run.admission.plan_ample(budget, call, at_s)
         return None if ample is None else make(Ask, (run.new_id(), at_s, *ample))
@@ -153,7 +155,7 @@ class Gate:
             if run.budget.mode != "advisory_estimate":
                 self._must_be_left(run.books.tally.total())
             if isinstance(call, ToolCall):
-                plan = plan_tool(call)
+                plan, _ = plan_tool(call, run.budget)
             elif plan is None:
                 left, admission = run.budget.limits, run.admission
                 plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
@@ -177,8 +179,7 @@ class Gate:
         """Try to hold *call* in what is left: on its own model, or on the first cheaper one that fits."""
         run, budget = self._run, self._run.budget
         if isinstance(call, ToolCall):
-            plan = plan_tool(call)
-            needed = plan.amounts.plus(Amounts(cost=budget.kept_back.cost))
+            plan, needed = plan_tool(call, budget)
             outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed, None, True, sent)
             return outcome, plan
         balances: Sequence[Balance] = ()

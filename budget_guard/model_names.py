@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from datetime import date
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -105,6 +106,7 @@ def provider_id(name: str | None) -> str | None:
     return None if plain in _ROUTERS else _ALIASES.get(plain, plain)
 
 
+@lru_cache(maxsize=1_024)
 def provider_at(url: str) -> str | None:
     """The provider that answers at *url*, None where that does not say."""
     host = urlsplit(url).hostname or ""

@@ -177,9 +177,13 @@ def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, le
     return Plan(rung, amounts, sent, clamped, bounded)
 
 
-def plan_tool(call: ToolCall) -> Plan:
-    """What a tool call takes: its known cost, and one call."""
-    return Plan(Rung(call.tool, None), Amounts(cost=call.cost, tool_calls=1), None, False, True)
+def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
+    """What a tool call takes: its known cost, and one call; and what must be left for it."""
+    tool, cost, _ = call
+    amounts = make(Amounts, (cost, 0, 0, 0, 0, 1))
+    kept = budget.finalization_reserve  # a request is kept back as well, and a tool call takes none
+    needed = amounts if kept is None else amounts.plus(Amounts(cost=budget.kept_back.cost))
+    return make(Plan, (Rung(tool, None), amounts, None, False, True)), needed
 
 
 def room(budget: Budget, plan: Plan, final: bool) -> Amounts:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from budget_guard import BudgetExceeded, LedgerUnavailable, ModelCall, Reservation, Session, ToolCall
+from budget_guard import BudgetExceeded, ModelCall, Reservation, Session, ToolCall
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.errors import BudgetDowngrade, recast
 from budget_guard_langchain.steering import Steering
@@ -18,6 +17,7 @@ def hold_in_all(
     takes: str | None = None,
     steering: Steering | None = None,
     asks: bool,
+    may_wait: bool,
 ) -> tuple[Reservation, ...]:
     """Hold *call* in every session, or in none.
 
@@ -27,6 +27,7 @@ def hold_in_all(
         takes: The model that makes it, where that is not the one asked for.
         steering: What can switch its model and cap its output; None where nothing can.
         asks: Whether a human is asked before it is refused for want of budget.
+        may_wait: Whether it may block until there is room.
 
     Raises:
         BudgetError: In LangChain's terms, if it is refused.
@@ -35,25 +36,25 @@ def hold_in_all(
     holds: list[Reservation] = []
     try:
         for session in sessions:
-            holds.append(_hold(session, call, takes, steering, asks))
-        for hold in holds:
-            hold.forward()
-    except BaseException as error:
+            holds.append(_hold(session, call, takes, steering, asks, may_wait))
+    except BaseException:
         for hold in holds:
             hold.release("another budget refused the call")
-        if isinstance(error, LedgerUnavailable):
-            raise recast(error) from error  # it could not be noted that the call is sent, so it is not
         raise
     return tuple(holds)
 
 
 def _hold(
-    session: Session, call: ModelCall | ToolCall, takes: str | None, steering: Steering | None, asks: bool
+    session: Session,
+    call: ModelCall | ToolCall,
+    takes: str | None,
+    steering: Steering | None,
+    asks: bool,
+    may_wait: bool,
 ) -> Reservation:
-    may_wait = not _in_event_loop()
     while True:
         asked = steering.ask(call) if steering is not None and isinstance(call, ModelCall) else call
-        decision = session.authorize(asked, may_wait=may_wait)
+        decision = session.authorize(asked, may_wait=may_wait, sent=True)
         error = decision.error
         if error is None:
             break
@@ -68,11 +69,3 @@ def _hold(
     if steering is not None:
         steering.answer(decision)
     return hold
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
 
-from budget_guard import ModelCall, Reservation
+from budget_guard import ModelCall, Reservation, Usage
 from budget_guard_langchain.errors import recast
 from budget_guard_langchain.steering import Steering
 
@@ -68,12 +68,12 @@ class Call:
         """Whether its input may be cached for an hour."""
         return any(isinstance(hold.call, ModelCall) and hold.call.hour_cache for hold in self.holds)
 
-    def note_if_cut(self, output_tokens: int) -> None:
+    def note_if_cut(self, usage: Usage) -> None:
         """Tell whoever steers the call if a budget's own output cap has cut its answer off."""
         if self._steering is None:
             return
         for hold in self.holds:
-            error = hold.cut_short() if output_tokens >= hold.plan.amounts.output_tokens else None
+            error = hold.cut_short() if usage.output_tokens >= hold.plan.amounts.output_tokens else None
             if error is not None:
                 self._steering.cut = recast(error)
 
@@ -110,16 +110,16 @@ class Calls:
         """The call of that run, while it is under way."""
         return self._open.get(run_id)
 
-    def begin(self, call: Call, options: object = None, *, in_its_task: bool = True) -> None:
+    def begin(self, call: Call, task: asyncio.Task[Any] | None, options: object = None) -> None:
         """Note that *call* is being made.
 
         Args:
             call: The call.
+            task: The task that makes it, if one does.
             options: What LangChain keeps while it makes the call.
-            in_its_task: Whether the current task is the one that makes the call.
         """
-        if in_its_task:
-            self._watch_task(call)
+        if task is not None:
+            self._watch_task(call, task)
         with self._lock:
             self._open[call.run_id] = call
             if call.parent_run_id is not None:
@@ -216,15 +216,10 @@ class Calls:
         if len(self._over) > _REMEMBERED:
             del self._over[next(iter(self._over))]
 
-    def _watch_task(self, call: Call) -> None:
-        try:
-            task = asyncio.current_task()
-        except RuntimeError:  # no event loop
-            return
-        if task is not None:
-            over = functools.partial(self._end_of_task, call.run_id)
-            task.add_done_callback(over)
-            call.unwatch = functools.partial(task.remove_done_callback, over)
+    def _watch_task(self, call: Call, task: asyncio.Task[Any]) -> None:
+        over = functools.partial(self._end_of_task, call.run_id)
+        task.add_done_callback(over)
+        call.unwatch = functools.partial(task.remove_done_callback, over)
 
     def _end_of_task(self, run_id: UUID, _: object) -> None:
         self._abandon(run_id, "its task ended, and nobody said how the call did")
@@ -246,6 +241,15 @@ class _Watched(str):
 
     def __reduce__(self) -> Any:
         return str, (str(self),)  # a copy watches nothing
+
+
+def running() -> tuple[bool, asyncio.Task[Any] | None]:
+    """Whether an event loop runs in this thread, which must not be blocked, and the task that is its turn."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return False, None
+    return True, asyncio.current_task(loop)
 
 
 def withdraw(run_id: UUID) -> None:

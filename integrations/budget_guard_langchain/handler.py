@@ -28,14 +28,14 @@ from budget_guard.handle import SessionHandle
 from budget_guard.pricing import PriceLike
 from budget_guard.tool_costs import ToolCost, ToolCosts
 from budget_guard_langchain.admission import hold_in_all
-from budget_guard_langchain.calls import Call, Calls, withdraw
+from budget_guard_langchain.calls import Call, Calls, running, withdraw
 from budget_guard_langchain.errors import BudgetDowngrade, recast
 from budget_guard_langchain.scope import extra_sessions_of
 from budget_guard_langchain.stand_ins import StandIns
 from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
 from budget_guard_langchain.translate import model_call, tool_names
-from budget_guard_langchain.usage import model_of, says_nothing_of_it, service_tier_of, usage_of, was_cached
+from budget_guard_langchain.usage import Answer
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
@@ -233,8 +233,16 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         call = model_call(serialized, prompt, metadata, params)
         steering = steering_of(params)
         asked = self._stand_ins.asked_for(parent_run_id, call) if steering is None else call
+        in_loop, task = running()
         try:
-            holds = hold_in_all(self._sessions(metadata), asked, takes=call.model, steering=steering, asks=self._asks)
+            holds = hold_in_all(
+                self._sessions(metadata),
+                asked,
+                takes=call.model,
+                steering=steering,
+                asks=self._asks,
+                may_wait=not in_loop,
+            )
         except BaseException as error:
             withdraw(run_id)
             if batch is not None:  # which is started as a whole before any of it is sent
@@ -243,26 +251,27 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
                 self._stand_ins.expect(error.target, parent_run_id, asked)
             raise
         begun = Call(run_id, parent_run_id, holds, asked=call.model, steering=steering, batch=batch)
-        self._calls.begin(begun, kwargs.get("options"), in_its_task=in_its_task)
+        self._calls.begin(begun, task if in_its_task else None, kwargs.get("options"))
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)
         try:
+            answer = Answer(response)
             if call is not None:
-                self._settle(call, response)
-            elif self._calls.is_new(run_id) and not was_cached(response):
-                self._charge(response)
+                self._settle(call, answer)
+            elif self._calls.is_new(run_id) and not answer.was_cached:
+                self._charge(answer)
         except Exception:  # the answer is paid for: nothing here may keep it from the caller
             _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
             if call is not None:
                 call.estimate("its usage made no sense")
 
-    def _settle(self, call: Call, response: LLMResult) -> None:
-        if was_cached(response):
+    def _settle(self, call: Call, answer: Answer) -> None:
+        if answer.was_cached:
             call.release("the answer came out of a cache")
             return
-        usage, tier = usage_of(response, hour_cache=call.hour_cache), service_tier_of(response)
-        if call.batch is not None and says_nothing_of_it(response) and self._calls.is_paid(call.batch):
+        usage, tier = answer.usage(hour_cache=call.hour_cache), answer.service_tier
+        if call.batch is not None and answer.says_no_usage_of_its_own and self._calls.is_paid(call.batch):
             call.release("it was billed with another call of its batch")
             return
         if call.batch is not None and usage is not None:
@@ -270,14 +279,14 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         for hold in call.holds:
             hold.commit(usage, model=call.model, service_tier=tier)
         if usage is not None:
-            call.note_if_cut(usage.output_tokens)
+            call.note_if_cut(usage)
 
-    def _charge(self, response: LLMResult) -> None:
+    def _charge(self, answer: Answer) -> None:
         """Book a call whose start nobody heard of."""
-        call = ModelCall(model_of(response) or "unknown", _NO_PROMPT, service_tier=service_tier_of(response))
+        call = ModelCall(answer.model or "unknown", _NO_PROMPT, service_tier=answer.service_tier)
         for session in (self._session, *extra_sessions_of(self)):
             with suppress(BudgetExceeded):  # which the next call is told
-                session.charge_call(call, usage_of(response))
+                session.charge_call(call, answer.usage())
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)
@@ -336,12 +345,13 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
         self._tools.saw((name,))
         call = self._tools.call(name, metadata.get("lc_agent_name"))
+        in_loop, task = running()
         try:
-            holds = hold_in_all(self._sessions(metadata), call, asks=self._asks)
+            holds = hold_in_all(self._sessions(metadata), call, asks=self._asks, may_wait=not in_loop)
         except BaseException:
             withdraw(run_id)
             raise
-        self._calls.begin(Call(run_id, parent_run_id, holds))
+        self._calls.begin(Call(run_id, parent_run_id, holds), task)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)

@@ -27,6 +27,8 @@ class StandIns:
 
     def asked_for(self, parent_run_id: UUID | None, call: ModelCall) -> ModelCall:
         """*call* as the model that it takes the place of would make it; itself where it takes nobody's."""
+        if not self._asked:
+            return call
         asked = self._asked.get((call.model, parent_run_id, call.prompt.parts))
         if asked is None:
             return call

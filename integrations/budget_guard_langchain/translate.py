@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from budget_guard import ModelCall, Prompt, weigh
 from budget_guard.model_names import provider_at
@@ -16,6 +16,8 @@ Fields: TypeAlias = Mapping[str, Any]
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
 """The names of the output cap in providers' requests."""
+_SCHEMAS = ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format")
+"""The names of the output schema in providers' requests."""
 _ADDRESSES = ("openai_api_base", "azure_endpoint", "base_url", "api_base", "anthropic_api_url")
 
 _HOSTED_TOOLS = (
@@ -50,9 +52,9 @@ _NO_FIELDS: Fields = {}
 
 def fields(value: object) -> Fields:
     """*value* where it is JSON-like fields, else none."""
-    if type(value) is dict or isinstance(value, Mapping):  # to ask for the type alone takes a tenth of the time
+    if type(value) is dict:  # to ask for the type alone takes a tenth of the time
         return cast(Fields, value)
-    return _NO_FIELDS
+    return cast(Fields, value) if value is not None and isinstance(value, Mapping) else _NO_FIELDS
 
 
 def model_call(
@@ -69,13 +71,15 @@ def model_call(
         metadata: The run's metadata, with the standard parameters of tracing in it.
         params: The arguments of the call.
     """
-    constructor = fields(fields(serialized).get("kwargs"))
-    name = _model_name(fields(serialized), metadata, params)
-    provider = _provider(constructor, metadata)
+    serialized = fields(serialized)
+    name = _model_name(serialized, metadata, params)
+    provider = _provider(fields(serialized.get("kwargs")), metadata)
     tools: list[Any] = [*(params.get("tools") or ()), *(params.get("functions") or ())]
     schema = _schema(params)
-    hosted = tuple(kind for kind in map(_hosted, tools) if kind is not None)
-    opaque = [what for key, what in _KEPT_BY_PROVIDER.items() if params.get(key)]
+    hosted = tuple([kind for kind in map(_hosted, tools) if kind is not None])
+    opaque: list[str] = []
+    if not _KEPT_BY_PROVIDER.keys().isdisjoint(params):
+        opaque += [what for key, what in _KEPT_BY_PROVIDER.items() if params.get(key)]
     if hosted:
         opaque.append(f"what {', '.join(hosted)} may bring in")
     weighed = _weigh(prompt, tools, schema, opaque)
@@ -110,7 +114,7 @@ def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
 
 def _provider(constructor: Fields, metadata: Fields) -> str | None:
     """Who is called: the one at the client's address where that is known, else the class's own provider."""
-    address = next((constructor[key] for key in _ADDRESSES if constructor.get(key)), None)
+    address = next(filter(None, map(constructor.get, _ADDRESSES)), None)
     at = provider_at(address) if isinstance(address, str) else None
     own = metadata.get("ls_provider")
     if at is not None or not isinstance(own, str):
@@ -121,8 +125,8 @@ def _provider(constructor: Fields, metadata: Fields) -> str | None:
 
 def _cap(name: str, metadata: Fields, params: Fields) -> int | None:
     """The output cap that the caller set. Where several names disagree, nobody knows which one is sent."""
-    caps = [metadata.get("ls_max_tokens"), *(params.get(key) for key in _CAPS)]
-    cap = max((cap for cap in caps if isinstance(cap, int) and cap > 0), default=None)
+    caps = [metadata.get("ls_max_tokens"), *map(params.get, _CAPS)]
+    cap = max([cap for cap in caps if isinstance(cap, int) and cap > 0], default=None)
     return None if params.get("_type") == "anthropic-chat" and cap == _filled_in(name) else cap
 
 
@@ -155,29 +159,26 @@ def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], p
     """Whether the call asks the provider to keep a part of its input for an hour, as Claude can be asked to."""
     parts: list[Any] = [params, *tools]
     for message in () if isinstance(prompt, str) else prompt:
-        parts.append(message.additional_kwargs)
+        if message.additional_kwargs:
+            parts.append(message.additional_kwargs)
         if not isinstance(message.content, str):
             parts += message.content
-    controls = [fields(part).get("cache_control") for part in parts]
-    return any(fields(control).get("ttl") == "1h" for control in controls if control)
+    controls = [control for part in parts if (control := fields(part).get("cache_control"))]
+    return "1h" in [fields(control).get("ttl") for control in controls]
 
 
 def _schema(params: Fields) -> Any:
-    for key in ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format"):
-        schema = params.get(key)
-        to_json = getattr(schema, "model_json_schema", None)  # of a class of pydantic's
-        if schema:
-            return schema if to_json is None else to_json()
-    return None
+    schema = next(filter(None, map(params.get, _SCHEMAS)), None)
+    to_json = None if schema is None else getattr(schema, "model_json_schema", None)  # of a class of pydantic's
+    return schema if to_json is None else to_json()
 
 
 def _needs(weighed: Prompt, *, tools: bool, schema: bool) -> frozenset[str]:
-    needs = {"tools"} if tools else set[str]()
+    needs = weighed.needs
+    if tools:
+        needs.add("tools")
     if schema:
         needs.add("json_schema")
-    for what, need in (("an image", "vision"), ("audio", "audio")):
-        if what in weighed.unweighed.values():
-            needs.add(need)
     return frozenset(needs)
 
 
@@ -198,15 +199,17 @@ def _as_sent(message: BaseMessage) -> dict[str, Any]:
         "role": message.type,
         "content": content if isinstance(content, str) else list(map(_block, content)),
     }
-    if isinstance(message, AIMessage) and message.tool_calls:
-        sent["tool_calls"] = [(call["name"], call["args"], call["id"]) for call in message.tool_calls]
-    for name in ("name", "tool_call_id"):
-        value = getattr(message, name, None)
-        if value:
-            sent[name] = value
-    extra = {key: value for key, value in message.additional_kwargs.items() if key not in _NOT_SENT}
-    if extra:
-        sent["more"] = extra
+    if isinstance(message, AIMessage):
+        if message.tool_calls:
+            sent["tool_calls"] = [(call["name"], call["args"], call["id"]) for call in message.tool_calls]
+    elif isinstance(message, ToolMessage):
+        sent["tool_call_id"] = message.tool_call_id
+    if message.name:
+        sent["name"] = message.name
+    if message.additional_kwargs:
+        extra = {key: value for key, value in message.additional_kwargs.items() if key not in _NOT_SENT}
+        if extra:
+            sent["more"] = extra
     return sent
 
 
@@ -217,8 +220,9 @@ def _block(block: Any) -> Any:
     return block
 
 
-def tool_names(params: Fields) -> set[str]:
+def tool_names(params: Fields) -> Iterator[str]:
     """The names of the tools that a model is offered."""
-    tools = map(fields, params.get("tools") or ())
-    names = (tool.get("name") or fields(tool.get("function")).get("name") for tool in tools)
-    return {name for name in names if isinstance(name, str)}
+    for tool in map(fields, params.get("tools") or ()):
+        name = tool.get("name") or fields(tool.get("function")).get("name")
+        if isinstance(name, str):
+            yield name

@@ -166,11 +166,13 @@ def guarded_already() -> bool:
     return _inside.get()
 
 
-@contextmanager
-def accounting() -> Generator[None]:
-    """Mark that the call made in this block is accounted for."""
-    token: contextvars.Token[Any] = _inside.set(True)
-    try:
-        yield
-    finally:
-        _inside.reset(token)
+class accounting:
+    """Marks that the call made in its block is accounted for."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _inside.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        _inside.reset(self._token)

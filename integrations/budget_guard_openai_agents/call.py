@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
 from agents.exceptions import UserError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
-from budget_guard import BudgetError, InvalidDowngradeError, LedgerUnavailable, Reservation, Usage
+from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
 from budget_guard.failure import never_billed
 from budget_guard_openai_agents.active import ActiveRun
 from budget_guard_openai_agents.downgraded import model_called
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 FINAL_NOTE = "The budget of this run is used up. Answer now with what you have. No more tools can be called."
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What the SDK passes to a model, under its own names, and in the way it does: by keyword, or by position."""
 
     system_instructions: str | None
@@ -41,23 +39,15 @@ class Arguments:
 
     async def get_response(self, method: Callable[..., Awaitable[ModelResponse]]) -> ModelResponse:
         """Call a model's *method* with them."""
-        return await method(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return await method(**self._asdict())
 
     def stream_response(
         self, method: Callable[..., AsyncIterator[TResponseStreamEvent]]
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Call a model's *method* with them."""
+        *by_position, previous_response_id, conversation_id, prompt = self
         return method(
-            self.system_instructions,
-            self.input,
-            self.model_settings,
-            self.tools,
-            self.output_schema,
-            self.handoffs,
-            self.tracing,
-            previous_response_id=self.previous_response_id,
-            conversation_id=self.conversation_id,
-            prompt=self.prompt,
+            *by_position, previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt
         )
 
 
@@ -121,7 +111,7 @@ class GuardedCall:
         for guard in self.run.guards:
             guard.tool_costs.saw(tool.name for tool in arguments.tools)
         for guard in self.run.guards:
-            decision = await guard.session.aauthorize(call._replace(model=name))
+            decision = await guard.session.aauthorize(call._replace(model=name), sent=True)
             if decision.error is not None:
                 await self._release("another budget of the run refused the call")
                 return guard, decision.error
@@ -135,8 +125,7 @@ class GuardedCall:
             await self._release("the cheaper model could not be made")
             return self.run.guards[-1], error
         self._name = name
-        self.arguments = replace(
-            arguments,
+        self.arguments = arguments._replace(
             model_settings=settings_for(
                 self.model,
                 arguments.model_settings,
@@ -150,18 +139,6 @@ class GuardedCall:
             input=input_for(arguments.input, downgraded=name != self._asked, note=FINAL_NOTE if final else None),
         )
         return None
-
-    async def forward(self) -> None:
-        """Note that the call is being sent.
-
-        Raises:
-            LedgerUnavailable: In the SDK's terms, if that cannot be noted: then it must not be sent.
-        """
-        try:
-            for hold in self._holds:
-                await hold.aforward()
-        except LedgerUnavailable as error:
-            raise recast(error) from error
 
     async def commit(self, usage: Usage | None) -> None:
         """Book what the provider billed; the estimate where it did not say."""

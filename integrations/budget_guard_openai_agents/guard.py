@@ -195,7 +195,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         tools = self._tools()
         if tools.has(context, tool.name):
             return
-        decision = await self.session.aauthorize(self.tool_costs.call(tool.name, agent.name))
+        decision = await self.session.aauthorize(self.tool_costs.call(tool.name, agent.name), sent=True)
         if decision.error is not None:
             run = self._run()
             if run is not None:

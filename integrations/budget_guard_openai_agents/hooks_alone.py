@@ -55,7 +55,7 @@ class HooksAlone:
             handoffs=[],
             can_cap=False,
         )
-        decision = await self._session.aauthorize(call)
+        decision = await self._session.aauthorize(call, sent=True)
         if decision.error is not None:
             raise recast(decision.error)
         hold = self._holds[id(context)] = decision.require()

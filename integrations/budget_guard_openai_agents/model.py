@@ -62,14 +62,12 @@ class _Guarded(Model):
         )
         run = current_run()
         if run is None or guarded_already():
-            inner: Any = super()
-            return await arguments.get_response(inner.get_response)
+            return await arguments.get_response(_below(self).get_response)
         call = GuardedCall(run, self, arguments, stream=False)
         await call.admit()
         try:
-            await call.forward()
             with accounting():
-                response = await call.arguments.get_response(call.model.get_response)
+                response = await call.arguments.get_response(_below(call.model).get_response)
         except BaseException as error:
             await call.fail(error)
             if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(None)) is not None:
@@ -112,9 +110,8 @@ class _Guarded(Model):
         )
         run = current_run()
         if run is None or guarded_already():
-            inner: Any = super()
-            return arguments.stream_response(inner.stream_response)
-        return guarded_stream(GuardedCall(run, self, arguments, stream=True))
+            return arguments.stream_response(_below(self).stream_response)
+        return guarded_stream(GuardedCall(run, self, arguments, stream=True), _below)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Pickled and copied as what it was: the class that guards it can be found by no name.
@@ -130,6 +127,11 @@ class _Guarded(Model):
             # Our own stop is not a failure of the provider: nobody is to try it again.
             return ModelRetryAdvice(suggested=False, normalized=ModelRetryNormalizedError(is_abort=True))
         return super().get_retry_advice(request)
+
+
+def _below(model: Model) -> Any:
+    """*model* as its own class has it: what it accounts for need not pass through it twice."""
+    return super(_Guarded, model) if isinstance(model, _Guarded) else model
 
 
 @functools.cache

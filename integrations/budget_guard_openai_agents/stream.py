@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
+from agents.models.interface import Model
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
@@ -25,16 +26,20 @@ from budget_guard_openai_agents.translate import usage_of
 _LAST = (ResponseCompletedEvent, ResponseIncompleteEvent, ResponseFailedEvent)
 
 
-async def guarded_stream(call: GuardedCall) -> AsyncIterator[TResponseStreamEvent]:
-    """Stream *call*. Whatever ends it early, the estimate is booked."""
+async def guarded_stream(call: GuardedCall, below: Callable[[Model], Any]) -> AsyncIterator[TResponseStreamEvent]:
+    """Stream *call*. Whatever ends it early, the estimate is booked.
+
+    Args:
+        call: The call.
+        below: From a model to the same one below its guard.
+    """
     await call.admit()
     settled = truncated = False
     seen = _Seen()
     events: AsyncIterator[TResponseStreamEvent] | None = None
     try:
-        await call.forward()
         with accounting():
-            events = call.arguments.stream_response(call.model.stream_response)
+            events = call.arguments.stream_response(below(call.model).stream_response)
         while True:
             with accounting():
                 # only this step is accounted for: the consumer runs between the steps, in the same context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -71,7 +72,7 @@ def model_call(
         opaque.append("history kept by the provider")
     if prompt is not None:
         opaque.append("a prompt kept by the provider")
-    hosted = tuple(kind for kind in map(_hosted, tools) if kind is not None)
+    hosted = tuple([kind for tool in tools if (kind := _hosted(type(tool).__mro__)) is not None])
     if hosted:
         opaque.append(f"what {', '.join(hosted)} may bring in")
     schema = None if output_schema is None or output_schema.is_plain_text() else output_schema.json_schema()
@@ -104,7 +105,9 @@ def provider_of(model: Model | None) -> str | None:
 
 def output_cap(settings: ModelSettings) -> int | None:
     """The output cap that the caller set, by whichever name."""
-    caps = [settings.max_tokens, *(_setting(settings, name) for name in _CAPS)]
+    caps = [settings.max_tokens]
+    if settings.extra_args or settings.extra_body:
+        caps += [_setting(settings, name) for name in _CAPS]
     return min([cap for cap in caps if isinstance(cap, int)], default=None)
 
 
@@ -116,19 +119,19 @@ def _setting(settings: ModelSettings, name: str) -> Any:
     return None
 
 
-def _hosted(tool: Tool) -> str | None:
-    return next((_HOSTED_TOOLS[c.__name__] for c in type(tool).__mro__ if c.__name__ in _HOSTED_TOOLS), None)
+@functools.cache
+def _hosted(classes: tuple[type, ...]) -> str | None:
+    return next((_HOSTED_TOOLS[c.__name__] for c in classes if c.__name__ in _HOSTED_TOOLS), None)
 
 
 def _needs(weighed: Prompt, *, tools: bool, schema: bool, kept: bool) -> frozenset[str]:
-    needs = {"tools"} if tools else set[str]()
+    needs = weighed.needs
+    if tools:
+        needs.add("tools")
     if kept:
         needs.add("reasoning")  # the provider's copy of the conversation holds reasoning that cannot be taken out
     if schema:
         needs.add("json_schema")
-    for what, need in (("an image", "vision"), ("audio", "audio")):
-        if what in weighed.unweighed.values():
-            needs.add(need)
     return frozenset(needs)
 
 

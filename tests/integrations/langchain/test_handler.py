@@ -20,8 +20,9 @@ from langchain_core.tools import StructuredTool
 from langchain_core.tracers import context as hooks
 from langgraph.checkpoint.memory import InMemorySaver
 
-from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError, Reservation
+from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
+from budget_guard.ledger import MemoryLedger, ReserveOutcome
 from budget_guard.testing import Reply
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import BIG, DIME, SMALL, SURFACES, Lab, agree, caller_of, configured, lookup
@@ -95,19 +96,19 @@ def test_a_handler_that_is_listed_twice_is_told_of_everything_twice_and_counts_o
     assert handler.report().breakdown.tools.calls == 1
 
 
-def test_a_call_is_noted_as_sent_before_it_is(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    forwarded: list[int] = []
-    forward = Reservation.forward
+def test_a_call_is_held_as_one_that_is_sent(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[tuple[int, bool]] = []
+    reserve = MemoryLedger.reserve
 
-    def noting(hold: Reservation) -> None:
-        forwarded.append(len(lab.calls))
-        forward(hold)
+    def noting(ledger: MemoryLedger, *arguments: Any) -> ReserveOutcome:
+        held.append((len(lab.calls), arguments[-1]))
+        return reserve(ledger, *arguments)
 
-    monkeypatch.setattr(Reservation, "forward", noting)
+    monkeypatch.setattr(MemoryLedger, "reserve", noting)
     handler = BudgetCallbackHandler(Budget("$1.00"))
     for _ in range(2):
         lab.chat().invoke("hi", configured(handler))
-    assert forwarded == [0, 1]
+    assert held == [(0, True), (1, True)]
 
 
 # One for each thread
