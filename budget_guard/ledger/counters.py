@@ -88,14 +88,6 @@ class Counters:
             self.start,
         )
 
-    def blocking(self, room: Amounts) -> int | None:
-        """The first dimension whose limit *room* would pass."""
-        committed, reserved = self.committed, self.reserved
-        for i, limit in self.limited:
-            if committed[i] + reserved[i] + room[i] > limit:
-                return i
-        return None
-
     def hold(self, amounts: Amounts) -> None:
         """Hold *amounts*."""
         cost, read, written, total, requests, tools = amounts
@@ -156,18 +148,12 @@ class Counters:
 def first_refusal(found: Sequence[Counters], room: Amounts, version: int) -> Refused | None:
     """What stands in the way of *room* in the first of the scopes that has no room for it; None if it fits in all."""
     for counters in found:
-        i = counters.blocking(room)
-        if i is not None:
-            return Refused(
-                counters.scope,
-                i,
-                dict(counters.limited)[i],
-                counters.committed[i],
-                counters.reserved[i],
-                all(c.committed[j] + room[j] <= limit for c in found for j, limit in c.limited),
-                version,
-                least_left(found),
-            )
+        committed, reserved = counters.committed, counters.reserved
+        for i, limit in counters.limited:
+            if committed[i] + reserved[i] + room[i] > limit:
+                waiting_helps = all(c.committed[j] + room[j] <= most for c in found for j, most in c.limited)
+                left = least_left(found)
+                return Refused(counters.scope, i, limit, committed[i], reserved[i], waiting_helps, version, left)
     return None
 
 

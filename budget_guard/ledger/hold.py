@@ -67,14 +67,16 @@ class Hold:
         self.scopes = scopes
         self.counters = counters
         self.amounts = amounts
-        self.open = verb == "reserve"
+        self.open = True
         """Whether the amounts are still held: reserved, forwarded or suspended."""
-        self.state: State = "reserved" if self.open else "released"
+        self.state: State = "reserved"
         self.charged: Amounts | None = None
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
         """The window of each scope that it belongs to; empty where that is the first one of each."""
         self.term: Term | None = None
+        if verb != "reserve":
+            self.open, self.state = False, "released"
 
     def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
         """Check that *verb* is repeated with the same parameters.

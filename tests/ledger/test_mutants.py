@@ -13,7 +13,7 @@ from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import UnknownReservation
 from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled, memory
 from budget_guard.ledger.base import HELD
-from budget_guard.ledger.counters import Counters, first_refusal
+from budget_guard.ledger.counters import Counters, first_refusal, least_left
 from budget_guard.ledger.hold import Hold, Verb
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -36,24 +36,27 @@ def mutant(owner: type | ModuleType, function: str) -> Callable[[Callable[..., A
     return note
 
 
-@mutant(Counters, "blocking")
-def ignores_what_is_reserved(self: Counters, room: Amounts) -> int | None:
-    return next((i for i, limit in self.limited if self.committed[i] + room[i] > limit), None)
+def refusal_where(blocks: Callable[[Counters, int, int, Amounts], bool]) -> Callable[..., Refused | None]:
+    """As `first_refusal`, by another rule for what a limit of a scope blocks."""
+
+    def first(found: Sequence[Counters], room: Amounts, version: int) -> Refused | None:
+        for counters in found:
+            for i, limit in counters.limited:
+                if blocks(counters, i, limit, room):
+                    then = counters.committed[i], counters.reserved[i], False, version, least_left(found)
+                    return Refused(counters.scope, i, limit, *then)
+        return None
+
+    return first
 
 
-@mutant(Counters, "blocking")
-def ignores_what_is_committed(self: Counters, room: Amounts) -> int | None:
-    return next((i for i, limit in self.limited if self.reserved[i] + room[i] > limit), None)
-
-
-@mutant(Counters, "blocking")
-def lets_one_more_in(self: Counters, room: Amounts) -> int | None:
-    return next((i for i, n in self.limited if self.committed[i] + self.reserved[i] + room[i] > n + 1), None)
-
-
-@mutant(Counters, "blocking")
-def refuses_the_last_one(self: Counters, room: Amounts) -> int | None:
-    return next((i for i, n in self.limited if self.committed[i] + self.reserved[i] + room[i] >= n), None)
+RULES: dict[str, Callable[[Counters, int, int, Amounts], bool]] = {
+    "ignores_what_is_reserved": lambda c, i, limit, room: c.committed[i] + room[i] > limit,
+    "ignores_what_is_committed": lambda c, i, limit, room: c.reserved[i] + room[i] > limit,
+    "lets_one_more_in": lambda c, i, limit, room: c.committed[i] + c.reserved[i] + room[i] > limit + 1,
+    "refuses_the_last_one": lambda c, i, limit, room: c.committed[i] + c.reserved[i] + room[i] >= limit,
+}
+MUTANTS |= {name: (memory, "first_refusal", refusal_where(rule)) for name, rule in RULES.items()}
 
 
 @mutant(Counters, "hold")
@@ -168,10 +171,8 @@ def holds_again(
 def decides_anew_when_asked_again(
     self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, *more: Any
 ) -> ReserveOutcome:
-    found = self._find(scopes)
-    for counters in found if hold_id in self._holds else ():
-        if counters.blocking(amounts) is not None:
-            return first_refusal(found, amounts, self._version) or HELD
+    if hold_id in self._holds:
+        return first_refusal(self._find(scopes), amounts, self._version) or HELD
     return reserve(self, hold_id, scopes, amounts, *more)
 
 
