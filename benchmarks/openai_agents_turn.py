@@ -1,7 +1,9 @@
-"""What a guard adds to one turn of the OpenAI Agents SDK, with a scripted model in the place of the network.
+"""What a guard adds to one turn of the OpenAI Agents SDK: a model call and a tool call.
 
-Prints CPU time of one turn (a model call and a tool call) without hooks, with hooks that do nothing, and with a guard,
-taken in turn within one run: ``python benchmarks/openai_agents_turn.py``.
+Prints two tables, each without hooks, with hooks that do nothing, and with a guard, taken in turn within one run. The
+first has a scripted model in the place of the network, and shows CPU time: what the guard takes. The second has the
+real client talk HTTP to a provider on this machine, and shows the time on the clock: what a user can notice of it.
+``python benchmarks/openai_agents_turn.py``
 """
 
 from __future__ import annotations
@@ -12,16 +14,31 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from agents import Agent, ModelResponse, RunHooks, Runner, Usage, function_tool, set_tracing_disabled
+from agents import (
+    Agent,
+    ModelResponse,
+    RunHooks,
+    Runner,
+    Usage,
+    function_tool,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model
+from openai import AsyncOpenAI
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard.testing import LocalProvider, ProviderRequest, Reply, ToolCall
 
 TURNS = 20
-ROUNDS = 30
+WAYS: dict[str, Callable[[], RunHooks[Any] | None]] = {
+    "no hooks": lambda: None,
+    "hooks that do nothing": RunHooks,
+    "a guard": lambda: BudgetGuard(Budget("$1000")),
+}
 
 
 class Scripted(Model):
@@ -48,38 +65,51 @@ class Scripted(Model):
         raise NotImplementedError  # this benchmark does not stream
 
 
+def answer(request: ProviderRequest) -> Reply:
+    """What the provider on this machine answers: as `Scripted` does."""
+    looked = sum(item.get("type") == "function_call_output" for item in request.body["input"])
+    if looked < TURNS - 1:
+        return Reply(tool_calls=[ToolCall("look", {})], input_tokens=100, output_tokens=20)
+    return Reply(text="done", input_tokens=100, output_tokens=20)
+
+
 @function_tool
 def look() -> str:
     """Look."""
     return "nothing there"
 
 
-async def turn_us(hooks: RunHooks[Any] | None) -> float:
-    """CPU microseconds of one turn."""
-    agent = Agent(name="A", instructions="Look.", model=Scripted(), tools=[look])
-    start = time.process_time_ns()
+async def turn_us(model: Model | str, hooks: RunHooks[Any] | None, clock: Callable[[], int]) -> float:
+    """Microseconds of one turn, by *clock*."""
+    agent = Agent(name="A", instructions="Look.", model=model, tools=[look])
+    start = clock()
     await Runner.run(agent, "go", hooks=hooks, max_turns=TURNS + 1)
-    return (time.process_time_ns() - start) / TURNS / 1_000
+    return (clock() - start) / TURNS / 1_000
+
+
+async def compare(title: str, make: Callable[[], Model | str], clock: Callable[[], int], rounds: int) -> None:
+    """Measure the three ways in turn, so that a change of the machine's speed meets them all, and print them."""
+    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(rounds):
+        for name, hooks in WAYS.items():
+            taken[name].append(await turn_us(make(), hooks(), clock))
+    base = statistics.median(taken["no hooks"])
+    noise = statistics.quantiles(taken["no hooks"], n=4)
+    print(title)
+    for name, values in taken.items():
+        median = statistics.median(values)
+        print(f"  {name:<22} {median:8.0f} us a turn   {median / base:5.2f} x   {median - base:+7.0f} us")
+    print(f"  the middle half of the rounds without hooks spreads over {noise[2] - noise[0]:.0f} us")
 
 
 async def main() -> None:
     """Measure and print."""
     set_tracing_disabled(True)
-    ways: dict[str, Callable[[], RunHooks[Any] | None]] = {
-        "no hooks": lambda: None,
-        "hooks that do nothing": RunHooks,
-        "a guard": lambda: BudgetGuard(Budget("$1000")),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, make in ways.items():  # in turn, so that a change of the machine's speed meets them all
-            taken[name].append(await turn_us(make()))
-    base = statistics.median(taken["no hooks"])
-    noise = statistics.quantiles(taken["no hooks"], n=4)
-    for name, values in taken.items():
-        median = statistics.median(values)
-        print(f"{name:<22} {median:8.0f} us a turn   {median / base:5.2f} x   {median - base:+7.0f} us")
-    print(f"the middle half of the rounds without hooks spreads over {noise[2] - noise[0]:.0f} us")
+    await compare("a scripted model, CPU time", Scripted, time.process_time_ns, 30)
+    with LocalProvider(answer) as provider:
+        client = AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0)
+        set_default_openai_client(client, use_for_tracing=False)
+        await compare("the real client over HTTP, time on the clock", lambda: "gpt-4o", time.perf_counter_ns, 15)
 
 
 if __name__ == "__main__":
