@@ -16,23 +16,22 @@ from budget_guard.ledger.base import Balance
 from budget_guard.plan import Outline, Plan, Rung, outline, plan_model
 from budget_guard.pricing import ModelPrice, PriceTable
 
-_PRICE_AGE_S = 60.0
-"""Seconds for which a price that was looked up is used again."""
-_MOST_ASKED = 1_000
-"""Looked-up prices that are kept."""
+_OUTLINE_AGE_S = 60.0
+"""Seconds for which an outline, and so a price that was looked up, is used again."""
+_MOST_OUTLINES = 1_000
+"""Names come from outside, so there is no end to them."""
 _PLENTY = Limits(*[2**80] * 6)
 
 
 class Admission:
     """Works out plans. Holds no counters: what is left comes in, what is decided goes out, both as values."""
 
-    __slots__ = ("_asked", "_checked", "_clock", "_outlines", "anchors", "prices")
+    __slots__ = ("_checked", "_clock", "_outlines", "anchors", "prices")
 
     def __init__(self, prices: PriceTable, clock: Clock) -> None:
         self.prices = prices
         self.anchors = Anchors()
         self._clock = clock
-        self._asked: dict[tuple[str, str | None, str | None], tuple[Rung, float]] = {}
         self._checked: dict[tuple[str, str, frozenset[str]], BudgetError | None] = {}
         self._outlines: tuple[Budget | None, float, dict[Any, Outline | None]] = (None, 0.0, {})
         """The budget that the outlines are for, until when they hold, and they, by all that calls are alike in. One
@@ -44,20 +43,12 @@ class Admission:
         Raises:
             UnknownPriceError: If its price is not known and the budget denies that.
         """
-        key = (call.model, call.provider, call.service_tier)
-        known = self._asked.get(key)
-        if known is not None and known[1] > self._clock.monotonic():
-            return known[0]
         try:
-            rung = Rung(call.model, self._find(call.model, call))
+            return Rung(call.model, self._find(call.model, call))
         except UnknownPriceError:
             if budget.unpriced == "deny" and budget.mode != "advisory_estimate" and left.cost is not None:
                 raise
             return Rung(call.model, None)
-        if len(self._asked) >= _MOST_ASKED:  # names come from outside, so there is no end to them
-            self._asked.clear()
-        self._asked[key] = (rung, self._clock.monotonic() + _PRICE_AGE_S)
-        return rung
 
     def rungs(
         self, budget: Budget, policy: DowngradePolicy, call: ModelCall, asked: Rung, balances: Sequence[Balance]
@@ -126,9 +117,9 @@ class Admission:
             at_s: When it is made: seconds since any fixed moment.
         """
         known_for, until_s, outlines = self._outlines
-        if known_for is not budget or at_s >= until_s or len(outlines) > _MOST_ASKED:
+        if known_for is not budget or at_s >= until_s or len(outlines) > _MOST_OUTLINES:
             outlines = {}
-            self._outlines = budget, at_s + _PRICE_AGE_S, outlines
+            self._outlines = budget, at_s + _OUTLINE_AGE_S, outlines
         alike = call[0], call[2:-1]  # all but the prompt, and the policy that is for others to look at
         if alike in outlines:
             found = outlines[alike]

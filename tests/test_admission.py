@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +25,8 @@ from budget_guard import (
     weigh,
 )
 from budget_guard.admission import Admission
+from budget_guard.pricing import PriceTable
+from budget_guard.testing import FakeClock
 from tests.builders import ZERO, Way, call, session
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
@@ -180,6 +183,44 @@ def test_unknown_prices_need_no_leave_where_no_dollar_limit_applies(way: Way) ->
     assert way.authorize(run, call("nobody-knows", tokens=901, cap=50)).action == "block"
 
 
+def test_a_price_that_changes_while_a_run_lasts_is_used_within_the_minute(way: Way) -> None:
+    clock = FakeClock(datetime(2026, 10, 10, tzinfo=timezone.utc))
+    run, asked = Session(Budget("$100"), clock=clock), call("mistral-large-latest", tokens=1_000_000, cap=1)
+    before = way.authorize(run, asked).estimate.cost
+    clock.advance(20 * 86_400)  # the price rises on the 20th
+    assert way.authorize(run, asked).estimate.cost == 2 * before
+
+
+def test_calls_that_differ_in_anything_but_their_input_are_planned_apart(way: Way) -> None:
+    run = session(Budget("$5", hold_share=1.0))
+    caps = [
+        way.authorize(run, call("large", cap=cap, choices=n)).estimate.output_tokens for cap in (5, 9) for n in (1, 2)
+    ]
+    assert caps == [5, 10, 9, 18]
+    assert [way.authorize(run, call(model, cap=5)).estimate.cost for model in ("large", "small", "large")] == [
+        150_000,
+        15_000,
+        150_000,
+    ]
+
+
+def test_a_plan_is_by_the_budget_that_it_is_asked_for() -> None:
+    admission = Admission(PriceTable.bundled(), FakeClock())
+    plans = [admission.plan_ample(Budget("$5", call_max_output_tokens=most), call("gpt-4o"), 0.0) for most in (7, 9)]
+    assert [None if plan is None else plan[0].amounts.output_tokens for plan in plans] == [7, 9]
+
+
+def test_a_model_whose_text_has_no_price_is_refused(way: Way) -> None:
+    for asked in (call("text-embedding-3-small", cap=5), call("tts-1", cap=5)):
+        assert isinstance(way.authorize(Session(Budget("$1")), asked).error, UnknownPriceError)
+
+
+def test_a_strict_budget_refuses_a_cap_that_cannot_be_sent(way: Way) -> None:
+    strict = Budget("$1", unbounded="deny", call_max_output_tokens=90)
+    assert isinstance(way.authorize(session(strict), call("large", can_cap=False)).error, UnboundedCallError)
+    assert way.authorize(session(strict), call("large")).output_cap == 90
+
+
 def test_prices_of_the_session_win_over_the_bundled_ones(way: Way) -> None:
     run = Session(Budget("$1"), pricing={"gpt-4o": ("0.001", "0.002")})
     assert way.authorize(run, call("gpt-4o", tokens=10, cap=1)).estimate.cost == 12_000_000
@@ -220,7 +261,7 @@ BUDGETS = st.builds(
     max_requests=st.sampled_from([None, 3]),
     mode=st.sampled_from(["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"]),
     clamp_output=st.sampled_from(["when_unset", "always", "never"]),
-    hold_share=st.sampled_from([0.1, 0.25, 0.3, 1.0]),
+    hold_share=st.sampled_from([0.1, 0.25, 0.3, 1 / 3, 1.0]),
     finalization_reserve=st.sampled_from([None, "$0.30"]),
     unbounded=st.sampled_from(["allow", "deny"]),
     call_max_output_tokens=st.sampled_from([None, 90, 2_000]),

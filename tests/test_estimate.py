@@ -28,6 +28,13 @@ def size(text: str) -> int:
 # --- text
 
 
+@given(TEXTS, TEXTS)
+def test_a_message_weighs_at_least_its_texts_in_whatever_shape_it_comes(role: str, text: str) -> None:
+    texts = token_bound(role) + token_bound(text)
+    for message in ({"role": role, "content": text}, {"role": role, "content": [{"text": text}]}, f"{role} {text}"):
+        assert weigh(messages=[message]).text >= texts
+
+
 @given(st.text(st.characters(max_codepoint=127)))
 def test_ascii_text_takes_at_most_its_bytes(text: str) -> None:
     assert token_bound(text) == len(text)

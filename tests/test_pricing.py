@@ -675,6 +675,33 @@ def test_a_cost_is_the_exact_sum_rounded_up_once(card: Card, usage: Usage) -> No
         assert cost == math.ceil(exact)
 
 
+any_usage = st.builds(
+    lambda text, more: text._replace(**more),
+    text_usage,
+    st.fixed_dictionaries({}, optional={"web_search": st.integers(0, 2), "input_image": st.integers(-1, 9)}),
+)
+
+
+@relaxed
+@given(prices, any_usage)
+def test_text_that_is_billed_at_once_costs_what_it_costs_by_every_bucket(price: ModelPrice, usage: Usage) -> None:
+    at_once = price.bill_text(usage)
+    if at_once is not None:
+        assert at_once == (price.cost(usage), usage.input_tokens, usage.output_tokens)
+
+
+def test_text_is_billed_at_once_where_its_price_depends_on_nothing_else() -> None:
+    plain, tiered = TABLE.find("gpt-4o", at=NOW), TABLE.find("gpt-6-sol", at=NOW)
+    usage = Usage(700, cache_read=500, output=180, reasoning=20)
+    assert plain.bill_text(usage) == (plain.cost(usage), 1_200, 200)
+    assert tiered.bill_text(usage) is None
+    day, night = ({unit: [(-1, Fraction(nano))] for unit in ("input", "output")} for nano in (1, 2))
+    assert price_of(day, [], []).bill_text(usage) == (1_400, 1_200, 200)
+    assert price_of(day, [Window(0, 3600, frozenset(range(7)), night)], []).bill_text(usage) is None
+    for closer in (usage._replace(web_search=1), usage._replace(other=(("x", 1),)), usage._replace(output=-1)):
+        assert plain.bill_text(closer) is None
+
+
 @relaxed
 @given(prices, text_usage, moments, tokens, tokens, st.booleans())
 def test_the_worst_is_never_below_a_cost_within_the_bounds(

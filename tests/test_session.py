@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Session, ToolCall, Usage
+from budget_guard import Budget, BudgetExceeded, BudgetRevoked, MemoryLedger, Session, ToolCall, Usage
 from budget_guard.dimension import Amounts
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
 from budget_guard.handle import SessionHandle
@@ -42,6 +42,16 @@ def test_of_a_hundred_threads_exactly_as_many_calls_pass_as_fit(budget: Budget, 
     report = run.report()
     assert (report.total_spent, report.reserved) == (Decimal("0.10") * fit, ZERO)
     assert report.breakdown.llm.calls == fit
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("asked", [call(), call(can_cap=True, downgrade=None, cap=5), ToolCall("search", 5)])
+async def test_a_call_that_is_sent_as_soon_as_it_is_held_need_not_be_forwarded(asked: Any, sent: bool) -> None:
+    run = session("$1.00")
+    for decision in (run.authorize(asked, sent=sent), await run.aauthorize(asked, sent=sent)):
+        ledger = run.ledger
+        assert isinstance(ledger, MemoryLedger)
+        assert ledger._holds[decision.id].state == ("forwarded" if sent else "reserved")
 
 
 async def test_of_a_hundred_tasks_exactly_as_many_calls_pass_as_fit() -> None:
