@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from budget_guard.admission import Admission
 from budget_guard.books import Books
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
-from budget_guard.dimension import Amounts
-from budget_guard.errors import BudgetExceeded, BudgetRevoked
+from budget_guard.dimension import NOTHING, Amounts
+from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.hold_id import hold_id
-from budget_guard.ledger.base import Ledger
+from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.money import to_usd
 from budget_guard.pricing import PriceTable
-from budget_guard.report import BudgetReport
+from budget_guard.report import BudgetReport, as_plain
 from budget_guard.scope import Scope
+from budget_guard.timeline import KEPT, describe
 
 if TYPE_CHECKING:
     from budget_guard.kept import Kept
@@ -38,7 +42,7 @@ class Run:
         scopes: Sequence[Scope],
         prices: PriceTable,
         clock: Clock,
-        report: Callable[[int], BudgetReport],
+        tags: Mapping[str, str],
     ) -> None:
         self.ledger = ledger
         self.scopes = tuple(scopes)
@@ -53,7 +57,8 @@ class Run:
         """What is kept up for as long as the session lives; looked after before each call."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
-        self._report = report
+        self.tags = dict(tags)
+        """Whom it is attributed to."""
         self._now_ms = clock.now_ms
         self._unique = uuid.uuid4().hex[:12]
         self._number = itertools.count(1).__next__
@@ -71,9 +76,45 @@ class Run:
         """An id for the next hold."""
         return hold_id(self._now_ms(), f"{self._unique}-{self._number()}")
 
+    def balance(self) -> Balance:
+        """The run's own counters."""
+        return self.ledger.balances((self.scope,))[0]
+
+    def report(self, most_events: int = KEPT) -> BudgetReport:
+        """What was spent so far, on what, and what stopped the run; with the latest events, at most so many."""
+        books = self.books
+        try:
+            balance = self.balance()
+        except LedgerUnavailable:  # what this session knows by itself
+            with books.lock:
+                committed = books.tally.total()
+            balance = Balance(self.scope, self.budget.limits, committed, NOTHING, 0, None)
+        budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
+        latest = [describe(event) for event in books.timeline.events()[-most_events:]]
+        with books.lock:
+            tally = books.tally
+            return BudgetReport(
+                session_id=self.scope.id,
+                budget=as_plain(budget),
+                tags=self.tags,
+                total_spent=to_usd(balance.committed.cost),
+                reserved=to_usd(balance.reserved.cost),
+                remaining=remaining_usd(balance),
+                breakdown=tally.breakdown(),
+                by_agent=tally.by_agent(),
+                by_child=tally.by_child(),
+                duration_seconds=books.timeline.duration(),
+                terminated_by=books.terminated_by,
+                unpriced_calls=tally.unpriced_calls,
+                uncertain=to_usd(tally.uncertain),
+                overrun=to_usd(tally.overrun),
+                bound_violations=tally.violations,
+                events=latest,
+            )
+
     def report_for_error(self) -> BudgetReport:
         """The report as an error carries it."""
-        return self._report(_EVENTS_IN_ERRORS)
+        return self.report(_EVENTS_IN_ERRORS)
 
     def too_late(self, elapsed: float) -> BudgetExceeded | None:
         """The error for a call that comes after the time is up, *elapsed* seconds after the start."""
@@ -93,3 +134,9 @@ class Run:
         for i, soft in self._soft:
             if committed[i] >= soft:
                 self.books.warn(self.scope, self._limits, committed, self.budget.soft_limit or 1.0)
+
+
+def remaining_usd(balance: Balance) -> Decimal | None:
+    """Dollars: limit - committed - reserved; None without a dollar limit."""
+    limit = balance.limits.cost
+    return None if limit is None else to_usd(limit - balance.committed.cost - balance.reserved.cost)

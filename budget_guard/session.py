@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from decimal import Decimal
 from typing import TypeVar
 
@@ -17,22 +16,21 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.decision import Action, Decision, ModelCall, ToolCall
 from budget_guard.delivery import DeliveringLedger
 from budget_guard.dimension import NOTHING, Amounts
-from budget_guard.errors import BudgetRevoked, LedgerUnavailable
+from budget_guard.errors import BudgetRevoked
 from budget_guard.events import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.flow import Flow, adrive, drive
 from budget_guard.gate import Gate
 from budget_guard.journal import Journal
 from budget_guard.kept import RUN_TTL_S, Kept
-from budget_guard.ledger.base import HELD, Balance, Ledger
+from budget_guard.ledger.base import HELD, Ledger
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.money import UsdLike, nano_of, to_usd
 from budget_guard.outage import OnLedgerError, fails_open
 from budget_guard.outbox import Outbox
 from budget_guard.pricing import PriceLike, PriceTable
-from budget_guard.report import BudgetReport, as_plain
-from budget_guard.run import Run
+from budget_guard.report import BudgetReport
+from budget_guard.run import Run, remaining_usd
 from budget_guard.scope import Scope
-from budget_guard.timeline import KEPT, describe
 from budget_guard.usage import Usage
 
 T = TypeVar("T")
@@ -89,7 +87,6 @@ class Session:
             budget.downgrade.check(prices)
         self.id = run_id or _new_run_id()
         """The run's id."""
-        self._tags = dict(tags or {})
         self._scope = Scope("run", self.id)
         self._owner = owner
         forgiving = fails_open(budget.mode, on_ledger_error)
@@ -101,7 +98,7 @@ class Session:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
         self.times_raised = 0
         """How often the limits were raised."""
-        self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, self._report)
+        self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
         self._run.kept = tuple(kept)
         self._run.fails_open = forgiving
         self._journal = journal
@@ -132,17 +129,17 @@ class Session:
     @property
     def spent_usd(self) -> Decimal:
         """Dollars committed, exact to the nano-dollar."""
-        return to_usd(self._balance().committed.cost)
+        return to_usd(self._run.balance().committed.cost)
 
     @property
     def reserved_usd(self) -> Decimal:
         """Dollars held for calls in flight."""
-        return to_usd(self._balance().reserved.cost)
+        return to_usd(self._run.balance().reserved.cost)
 
     @property
     def remaining_usd(self) -> Decimal | None:
         """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
-        return _remaining(self._balance())
+        return remaining_usd(self._run.balance())
 
     @property
     def terminated_by(self) -> str | None:
@@ -152,7 +149,7 @@ class Session:
     @property
     def near_limit(self) -> bool:
         """Whether a soft limit is reached; without soft limits, whether a limit is."""
-        balance = self._balance()
+        balance = self._run.balance()
         at = self.budget.soft_limit or 1.0
         return any(
             limit is not None and limit > 0 and committed >= limit * at
@@ -167,7 +164,7 @@ class Session:
     @property
     def committed(self) -> Amounts:
         """Everything that the run has spent, in whole units."""
-        return self._balance().committed
+        return self._run.balance().committed
 
     def carry_over(self, spent: Amounts) -> None:
         """Start from what the run had *spent* before this session knew of it, say in another process.
@@ -201,38 +198,7 @@ class Session:
 
     def report(self) -> BudgetReport:
         """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
-        return self._report()
-
-    def _report(self, most_events: int = KEPT) -> BudgetReport:
-        run = self._run
-        try:
-            balance = self._balance()
-        except LedgerUnavailable:  # what this session knows by itself
-            with run.books.lock:
-                committed = run.books.tally.total()
-            balance = Balance(self._scope, run.budget.limits, committed, NOTHING, 0, None)
-        budget = {name: value for name, value in asdict(run.budget).items() if value is not None}
-        latest = [describe(event) for event in self.events()[-most_events:]]
-        with run.books.lock:
-            tally = run.books.tally
-            return BudgetReport(
-                session_id=self.id,
-                budget=as_plain(budget),
-                tags=self._tags,
-                total_spent=to_usd(balance.committed.cost),
-                reserved=to_usd(balance.reserved.cost),
-                remaining=_remaining(balance),
-                breakdown=tally.breakdown(),
-                by_agent=tally.by_agent(),
-                by_child=tally.by_child(),
-                duration_seconds=run.books.timeline.duration(),
-                terminated_by=run.books.terminated_by,
-                unpriced_calls=tally.unpriced_calls,
-                uncertain=to_usd(tally.uncertain),
-                overrun=to_usd(tally.overrun),
-                bound_violations=tally.violations,
-                events=latest,
-            )
+        return self._run.report()
 
     def child(self, budget: Budget, run_id: str | None = None) -> Session:
         """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
@@ -269,7 +235,7 @@ class Session:
             budget,
             ledger=self._ledger,
             run_id=run_id,
-            tags=self._tags,
+            tags=self._run.tags,
             pricing=self._pricing,
             clock=self._run.clock,
             owner=f"child-{_new_run_id()}",  # nobody opens it again: what it spent is booked when it is closed
@@ -307,7 +273,7 @@ class Session:
         run = self._run
         self._ledger.revoke(self._scope, reason)
         run.books.terminated_by = "revoked"
-        revoked = self._balance().revoked  # an earlier reason stands
+        revoked = self._run.balance().revoked  # an earlier reason stands
         if revoked is not None:
             run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
@@ -413,14 +379,6 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    def _balance(self) -> Balance:
-        return self._ledger.balances((self._scope,))[0]
-
-
-def _remaining(balance: Balance) -> Decimal | None:
-    limit = balance.limits.cost
-    return None if limit is None else to_usd(limit - balance.committed.cost - balance.reserved.cost)
 
 
 def _new_run_id() -> str:
