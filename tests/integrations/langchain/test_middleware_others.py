@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -21,7 +23,13 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetDowngrade, BudgetExceeded, BudgetMiddleware
+from budget_guard.integrations.langchain import (
+    BudgetCallbackHandler,
+    BudgetDowngrade,
+    BudgetExceeded,
+    BudgetMiddleware,
+    budget_scope,
+)
 from budget_guard.testing import ProviderRequest, Reply, ToolCall
 from tests.integrations.langchain.agents import BIG, SMALL, Lab, agree, caller_of, configured, lookup, outputs_in
 from tests.integrations.langchain.test_middleware import GO, LOOP, dimes, run, ways
@@ -155,7 +163,10 @@ def test_the_models_of_tools_and_of_summaries_are_counted(lab: Lab, asynchronous
     summaries = SummarizationMiddleware(model=lab.chat("gpt-4.1-nano"), trigger=("messages", 3), keep=("messages", 2))
     both: list[Any] = [BudgetMiddleware(handler, guard_tools=True), summaries]
     agent = create_agent(lab.chat(BIG), [athink if asynchronous else think], middleware=both)
-    run(agent, configured(handler), asynchronous=asynchronous)
+    # Before 3.11 LangChain loses the callbacks of a config in another's async node.
+    lost = asynchronous and sys.version_info < (3, 11)
+    with budget_scope(handler) if lost else nullcontext():
+        run(agent, configured(handler), asynchronous=asynchronous)
     assert sorted(set(lab.models)) == sorted([BIG, SMALL, "gpt-4.1-nano"])
     assert lab.models.count(SMALL) == 2
     agree(lab, handler)
