@@ -61,7 +61,7 @@ MUTANTS |= {name: (memory, "first_refusal", refusal_where(rule)) for name, rule 
 
 @mutant(Counters, "hold")
 def counts_no_holds(self: Counters, amounts: Amounts) -> None:
-    self.reserved = Amounts._make(self.reserved).plus(amounts)
+    self.reserved = self.reserved.plus(amounts)
 
 
 settle = Counters.settle

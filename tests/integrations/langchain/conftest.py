@@ -23,6 +23,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     of_its_own = (
         # It asks no other handler once one has refused a call, and leaves their coroutines to the collector.
         pytest.mark.filterwarnings("ignore:coroutine 'ahandle_event' was never awaited"),
+        # Where that happens while a named tuple is made, which is code without builtins, Python fails to warn of it.
+        pytest.mark.filterwarnings(
+            "ignore:Exception ignored in. <coroutine object ahandle_event:pytest.PytestUnraisableExceptionWarning"
+        ),
         pytest.mark.filterwarnings("ignore:.* is (in beta|experimental)"),
     )
     for item in items:
