@@ -28,6 +28,7 @@ from budget_guard.handle import SessionHandle
 from budget_guard.pricing import PriceLike
 from budget_guard.tool_costs import ToolCost, ToolCosts
 from budget_guard_langchain.admission import hold_in_all
+from budget_guard_langchain.answer import Answer
 from budget_guard_langchain.calls import Call, Calls, running, withdraw
 from budget_guard_langchain.errors import BudgetDowngrade, recast
 from budget_guard_langchain.scope import extra_sessions_of
@@ -35,7 +36,6 @@ from budget_guard_langchain.stand_ins import StandIns
 from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
 from budget_guard_langchain.translate import model_call, tool_names
-from budget_guard_langchain.usage import Answer
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
