@@ -7,7 +7,10 @@ from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
 
-from budget_guard import Budget, Decision, ModelCall, Prompt, Reservation, Session, ToolCall, Usage
+import pytest
+
+from budget_guard import Budget, Decision, MemoryLedger, ModelCall, Prompt, Reservation, Session, ToolCall, Usage
+from budget_guard.ledger import ReserveOutcome
 from budget_guard.money import UsdLike
 
 P = ParamSpec("P")
@@ -38,6 +41,19 @@ def session(budget: Budget | UsdLike = "$1.00", **options: Any) -> Session:
 def call(model: str = "dime", *, tokens: int = 100, cap: int | None = None, **options: Any) -> ModelCall:
     """A call with an input of at most *tokens* tokens."""
     return ModelCall(model, Prompt(tokens, 1, (), 0), max_output_tokens=cap, **options)
+
+
+def note_holds(patch: pytest.MonkeyPatch, served: Callable[[], int]) -> list[tuple[int, bool]]:
+    """What ledgers in memory hold from now on: how many calls were served before, and whether it is held as sent."""
+    held: list[tuple[int, bool]] = []
+    reserve = MemoryLedger.reserve
+
+    def noting(ledger: MemoryLedger, *arguments: Any) -> ReserveOutcome:
+        held.append((served(), arguments[-1]))
+        return reserve(ledger, *arguments)
+
+    patch.setattr(MemoryLedger, "reserve", noting)
+    return held
 
 
 class Way:

@@ -22,9 +22,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
-from budget_guard.ledger import MemoryLedger, ReserveOutcome
 from budget_guard.testing import Reply
-from tests.builders import ZERO
+from tests.builders import ZERO, note_holds
 from tests.integrations.langchain.agents import BIG, DIME, SMALL, SURFACES, Lab, agree, caller_of, configured, lookup
 
 ASK: dict[str, Any] = {"messages": [("user", "go")]}
@@ -97,14 +96,7 @@ def test_a_handler_that_is_listed_twice_is_told_of_everything_twice_and_counts_o
 
 
 def test_a_call_is_held_as_one_that_is_sent(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[tuple[int, bool]] = []
-    reserve = MemoryLedger.reserve
-
-    def noting(ledger: MemoryLedger, *arguments: Any) -> ReserveOutcome:
-        held.append((len(lab.calls), arguments[-1]))
-        return reserve(ledger, *arguments)
-
-    monkeypatch.setattr(MemoryLedger, "reserve", noting)
+    held = note_holds(monkeypatch, lambda: len(lab.calls))
     handler = BudgetCallbackHandler(Budget("$1.00"))
     for _ in range(2):
         lab.chat().invoke("hi", configured(handler))

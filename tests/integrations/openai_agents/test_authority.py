@@ -13,9 +13,9 @@ from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, MemoryLedge
 from budget_guard.flow import Flow, Verb
 from budget_guard.integrations import openai_agents as adapter
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
-from budget_guard.ledger import ReserveOutcome
 from budget_guard.ledger.layered import LayeredLedger
 from budget_guard.testing import Reply
+from tests.builders import note_holds
 
 from .support import Lab
 
@@ -97,14 +97,7 @@ async def test_without_its_ledger_a_call_is_not_sent(lab: Lab, mode: str) -> Non
 
 @pytest.mark.parametrize("mode", ["run", "run_streamed"])
 async def test_a_call_is_held_as_one_that_is_sent(lab: Lab, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[tuple[int, bool]] = []
-    reserve = MemoryLedger.reserve
-
-    def noting(ledger: MemoryLedger, *arguments: Any) -> ReserveOutcome:
-        held.append((len(lab.calls), arguments[-1]))
-        return reserve(ledger, *arguments)
-
-    monkeypatch.setattr(MemoryLedger, "reserve", noting)
+    held = note_holds(monkeypatch, lambda: len(lab.calls))
     lab.script(lambda request: Reply(text="hi"))
     for _ in range(2):
         await lab.run(mode, agent(lab), hooks=BudgetGuard(Budget("$1")))
