@@ -16,13 +16,12 @@ PRICING = {"house-model": (1e-6, 10e-6)}  # dollars per token: the example's own
 
 def ask(session: Session, question: str) -> str:
     """One model call: authorised, made, paid for. An adapter does this for you."""
-    decision = session.authorize(ModelCall("house-model", weigh(messages=question), max_output_tokens=10_000))
+    call = ModelCall("house-model", weigh(messages=question), max_output_tokens=10_000)
+    decision = session.authorize(call, sent=True)
     if decision.error is not None:
         return f"refused: {decision.reason}"
-    hold = decision.require()
-    hold.forward()
     # ... here the call is made; say that it wrote 9,000 tokens
-    hold.commit(Usage(input=500, output=9_000))
+    decision.require().commit(Usage(input=500, output=9_000))
     return "answered"
 
 
