@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.dimension import NOTHING, Amounts, Limits
@@ -27,6 +25,7 @@ from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
+from budget_guard.ledger.room import Room
 from budget_guard.scope import Scope
 from budget_guard.values import make
 from budget_guard.window import Window
@@ -49,10 +48,7 @@ class MemoryLedger:
         self._retain = retain
         self._most_settled = retain + retain // 100 + 1
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
-        self._version = 0
-        self._waiting = 0
-        self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._room = Room(clock)
         self._scopes: dict[Scope, Counters] = {}
         self._groups: dict[tuple[Scope, ...], Sequence[Counters]] = {}
         """The counters of scopes that were asked for together, found once: the calls of a run ask for the same ones."""
@@ -62,7 +58,7 @@ class MemoryLedger:
         self._expiries: list[tuple[float, str]] = []
         self._forgotten = ""
         """The time digits of the youngest forgotten id."""
-        self.aio: AsyncLedger = InlineLedger(self, self._await_room)
+        self.aio: AsyncLedger = InlineLedger(self, self._room.wait_async)
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
         check_limits(limits)
@@ -74,7 +70,7 @@ class MemoryLedger:
             counters.roll()
             counters.set_limits(limits, window)
             self._windowed = self._windowed or window != "none"
-            self._gave_room()
+            self._room.give()
 
     def reserve(
         self,
@@ -105,7 +101,7 @@ class MemoryLedger:
                 if counters.revoked is not None:
                     return counters.revoked
             if room is not None:
-                refused = first_refusal(found, room, self._version)
+                refused = first_refusal(found, room, self._room.times)
                 if refused is not None:
                     return refused
             hold = holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
@@ -151,7 +147,7 @@ class MemoryLedger:
             if hold.commit(amounts, uncertain):
                 if was_open:
                     self._settle(hold)
-                self._gave_room()
+                self._room.give()
             return make(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
@@ -167,7 +163,7 @@ class MemoryLedger:
                 return False
             hold.free("released")
             self._settle(hold)
-            self._gave_room()
+            self._room.give()
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
@@ -179,7 +175,7 @@ class MemoryLedger:
                 self._lost(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
             else:
                 known.must_match("charge", scopes, amounts)
-            return first_refusal(found, NOTHING, self._version)
+            return first_refusal(found, NOTHING, self._room.times)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         change = checked_amounts(change, -MOST)
@@ -194,31 +190,11 @@ class MemoryLedger:
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
             self._lost(adjust_id, (scope,), change, "adjust").commit(change, uncertain=False)
-            self._gave_room()
+            self._room.give()
             return then
 
     def await_room(self, version: int, timeout: float) -> bool:
-        with self._lock:
-            self._waiting += 1
-            try:
-                return self._clock.wait(self._room, lambda: self._version != version, timeout)
-            finally:
-                self._waiting -= 1
-
-    async def _await_room(self, version: int, timeout: float) -> bool:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        entry = (loop, future)
-        with self._lock:
-            if self._version != version:
-                return True
-            self._futures.append(entry)
-        try:
-            return await self._clock.wait_async(future, timeout)
-        finally:
-            with self._lock:
-                if entry in self._futures:
-                    self._futures.remove(entry)
+        return self._room.wait(version, timeout)
 
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         with self._lock:
@@ -230,7 +206,7 @@ class MemoryLedger:
             counters = self._opened(scope)
             if counters.revoked is None:
                 counters.revoked = Revoked(scope, reason, at)
-            self._gave_room()  # whoever waits shall hear of it
+            self._room.give()  # whoever waits shall hear of it
 
     def restore(self, scope: Scope) -> bool:
         with self._lock:
@@ -347,20 +323,8 @@ class MemoryLedger:
                     _roll(hold.counters)
                 hold.free("expired")
                 self._settle(hold)
-                self._gave_room()
+                self._room.give()
         return swept
-
-    def _gave_room(self) -> None:
-        self._version += 1
-        if self._waiting or self._futures:
-            self._wake_waiting()
-
-    def _wake_waiting(self) -> None:
-        self._room.notify_all()
-        for loop, future in self._futures:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
-                loop.call_soon_threadsafe(_wake, future)
-        self._futures.clear()
 
 
 def _stale(hold_id: str) -> StaleReservation:
@@ -372,8 +336,3 @@ def _stale(hold_id: str) -> StaleReservation:
 def _roll(counters: Sequence[Counters]) -> None:
     for each in counters:
         each.roll()
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,4 +1,4 @@
-"""Waking those who wait for room in the same process, where the counters live elsewhere."""
+"""Waking those in this process who wait until a ledger has room again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import weakref
+from contextlib import suppress
 
 from budget_guard.clock import Clock
 
@@ -17,44 +18,54 @@ class Room:
         self._clock = clock
         self.times = 0
         """How often room was given."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         _rooms.add(self)
 
     def give(self) -> None:
         """Wake whoever waits."""
-        with self._changed:
+        with self._lock:
             self.times += 1
+            if not self._waiting and not self._futures:
+                return
             self._changed.notify_all()
             futures, self._futures = self._futures, []
         for loop, future in futures:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
                 loop.call_soon_threadsafe(_wake, future)
 
-    def wait(self, times: int, timeout: float) -> None:
-        """Wait until room was given more often than *times*, or *timeout* seconds."""
+    def wait(self, times: int, timeout: float) -> bool:
+        """Wait until room was given more often than *times*, or *timeout* seconds; return whether it was."""
         with self._changed:
-            self._clock.wait(self._changed, lambda: self.times != times, timeout)
+            self._waiting += 1
+            try:
+                return self._clock.wait(self._changed, lambda: self.times != times, timeout)
+            finally:
+                self._waiting -= 1
 
-    async def wait_async(self, times: int, timeout: float) -> None:
+    async def wait_async(self, times: int, timeout: float) -> bool:
         """As `wait`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = (loop, future)
-        with self._changed:
+        with self._lock:
             if self.times != times:
-                return
+                return True
             self._futures.append(entry)
         try:
-            await self._clock.wait_async(future, timeout)
+            return await self._clock.wait_async(future, timeout)
         finally:
-            with self._changed:
+            with self._lock:
                 if entry in self._futures:
                     self._futures.remove(entry)
 
     def forked(self) -> None:
         """In a forked process: another thread may have held the lock, and there is nobody to wake."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._futures = []
 
 

@@ -172,7 +172,7 @@ def decides_anew_when_asked_again(
     self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, *more: Any
 ) -> ReserveOutcome:
     if hold_id in self._holds:
-        return first_refusal(self._find(scopes), amounts, self._version) or HELD
+        return first_refusal(self._find(scopes), amounts, self._room.times) or HELD
     return reserve(self, hold_id, scopes, amounts, *more)
 
 
