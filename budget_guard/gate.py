@@ -180,6 +180,8 @@ class Gate:
         run, budget = self._run, self._run.budget
         if isinstance(call, ToolCall):
             plan, needed = plan_tool(call, budget)
+            if isinstance(refused, Refused):
+                return refused, plan
             outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed, None, True, sent)
             return outcome, plan
         balances: Sequence[Balance] = ()

@@ -9,7 +9,7 @@ import pytest
 
 from budget_guard import Budget, BudgetExceeded, ToolCall
 from budget_guard.events import OverrunCharged
-from tests.builders import ZERO, Way, call, session
+from tests.builders import ZERO, Way, call, note_holds, session
 
 CENT = 10_000_000
 
@@ -132,3 +132,10 @@ def test_a_thousand_tracked_dimes_are_a_hundred_dollars() -> None:
     for _ in range(1_000):
         run.charge("search", 0.1)
     assert (run.spent_usd, run.remaining_usd) == (Decimal(100), ZERO)
+
+
+def test_the_ledger_is_asked_once_about_each_tool_call(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = note_holds(monkeypatch, lambda: 0)
+    run = session(Budget(max_tool_calls=1))
+    actions = [way.authorize(run, ToolCall("search")).action for _ in range(3)]
+    assert (actions, len(held)) == (["allow", "block", "block"], 3)
