@@ -15,8 +15,10 @@ from budget_guard.errors import (
 )
 from budget_guard.ledger.base import Refused, Revoked
 from budget_guard.money import format_usd
-from budget_guard.run import RAISE_IT
 from budget_guard.scope import Scope
+
+RAISE_IT = "Raise it with raise_limits({}=...), or start over with a larger Budget."
+"""What to do about a limit of the run's own, by its name."""
 
 
 def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -> BudgetExceeded:

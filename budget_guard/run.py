@@ -19,6 +19,7 @@ from budget_guard.hold_id import hold_id
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.money import to_usd
 from budget_guard.pricing import PriceTable
+from budget_guard.refusal import RAISE_IT
 from budget_guard.report import BudgetReport, as_plain
 from budget_guard.scope import Scope
 from budget_guard.timeline import KEPT, describe
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 _EVENTS_IN_ERRORS = 20
 """An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
-
-RAISE_IT = "Raise it with raise_limits({}=...), or start over with a larger Budget."
 
 
 class Run:
