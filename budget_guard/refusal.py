@@ -17,9 +17,6 @@ from budget_guard.ledger.base import Refused, Revoked
 from budget_guard.money import format_usd
 from budget_guard.scope import Scope
 
-RAISE_IT = "Raise it with raise_limits({}=...), or start over with a larger Budget."
-"""What to do about a limit of the run's own, by its name."""
-
 
 def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -> BudgetExceeded:
     """The error for a limit that stands in the way.
@@ -45,7 +42,7 @@ def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -
 def remedy_of(scope: Scope, dimension: str) -> str:
     """What to do about a limit of *scope*."""
     if scope.kind == "run":
-        return RAISE_IT.format(dimension)
+        return f"Raise it with raise_limits({dimension}=...), or start over with a larger Budget."
     return f"All runs of {scope} share it: an operator can raise it with BudgetAuthority.set_ceiling(...)."
 
 

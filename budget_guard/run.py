@@ -19,7 +19,7 @@ from budget_guard.hold_id import hold_id
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.money import to_usd
 from budget_guard.pricing import PriceTable
-from budget_guard.refusal import RAISE_IT
+from budget_guard.refusal import remedy_of
 from budget_guard.report import BudgetReport, as_plain
 from budget_guard.scope import Scope
 from budget_guard.timeline import KEPT, describe
@@ -125,7 +125,7 @@ class Run:
             limit=most,
             actual=round(elapsed, 3),
             scope=str(self.scope),
-            remedy=RAISE_IT.format("max_duration_s"),
+            remedy=remedy_of(self.scope, "max_duration_s"),
         )
 
     def warn(self, committed: Amounts) -> None:
