@@ -102,6 +102,12 @@ class _Uvicorn(uvicorn.Server):
         await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A connection that was just accepted is among the server's some turns of the loop later. To close the server
+        # before would leave it open: asyncio makes no transport for a server that is closed, and forgets the socket.
+        for listener in [listener for server in self.servers for listener in server.sockets]:
+            self._loop.remove_reader(listener)
+        for _ in range(3):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         while self.server_state.connections or self.server_state.tasks:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -354,3 +357,15 @@ except ImportError as error:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 'pip install "budget-guard[testing]"' in run.stdout
+
+
+def test_a_connection_that_is_made_while_it_stops_is_closed() -> None:
+    for _ in range(100):
+        provider = LocalProvider()
+        provider.start()
+        port = urlsplit(provider.base_url).port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            provider.stop()
+            with suppress(ConnectionError):
+                assert client.recv(1) == b""
