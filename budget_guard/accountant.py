@@ -69,22 +69,25 @@ class Accountant:
         if (service_tier is not None and service_tier != call.service_tier) or (model or planned) != planned:
             called = call._replace(service_tier=service_tier or call.service_tier)
             price = self._run.admission.price_called(called, model or planned, price)
+        unpriced: str | None = None
         text = None if price is None else price.bill_text(usage)
         if text is not None:
             cost, read, written = text
-            return make(Amounts, (cost, read, written, read + written, usage.requests or 1, 0)), None
-        unpriced: str | None = None
-        if price is None:
-            cost, unpriced = 0, f"no price is known for {model or planned!r}"
         else:
-            try:
-                cost = price.cost(usage, self._run.clock.now() if price.varies_by_hour else None)
-            except UnknownPriceError:
-                # It is spent, whatever it was: at least what was held, and at least the part that has a price.
-                cost, unpriced = _priced_part(price, usage)
-                cost = max(cost, plan.amounts.cost)
-        read, written = usage.input_tokens, usage.output_tokens
-        return Amounts(cost, read, written, read + written, usage.requests or 1, 0), unpriced
+            cost, unpriced = self._cost(price, usage, model or planned, plan.amounts.cost)
+            read, written = usage.input_tokens, usage.output_tokens
+        return make(Amounts, (cost, read, written, read + written, usage.requests or 1, 0)), unpriced
+
+    def _cost(self, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:
+        """What *usage* costs, by every bucket of it, and why that is no exact price, if it is none."""
+        if price is None:
+            return 0, f"no price is known for {model!r}"
+        try:
+            return price.cost(usage, self._run.clock.now() if price.varies_by_hour else None), None
+        except UnknownPriceError:
+            # It is spent, whatever it was: at least what was held, and at least the part that has a price.
+            cost, unpriced = _priced_part(price, usage)
+            return max(cost, held), unpriced
 
     def bill_tool(self, reservation: Reservation, cost: UsdLike | None) -> Amounts:
         """What to commit for a tool call that cost *cost* dollars, or what was held."""

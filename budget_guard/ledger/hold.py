@@ -67,16 +67,14 @@ class Hold:
         self.scopes = scopes
         self.counters = counters
         self.amounts = amounts
-        self.open = True
+        self.open = verb == "reserve"
         """Whether the amounts are still held: reserved, forwarded or suspended."""
-        self.state: State = "reserved"
+        self.state: State = "reserved" if self.open else "released"
         self.charged: Amounts | None = None
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
         """The window of each scope that it belongs to; empty where that is the first one of each."""
         self.term: Term | None = None
-        if verb != "reserve":
-            self.open, self.state = False, "released"
 
     def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
         """Check that *verb* is repeated with the same parameters.
@@ -116,9 +114,8 @@ class Hold:
         """
         replaced = self.charged
         if self.open:
-            held = self.amounts
             for counters in self.counted_in():
-                counters.settle(held, amounts)
+                counters.settle(self.amounts, amounts)
             self.open = False
         elif replaced is not None and uncertain:
             return False  # an estimate never replaces what was booked before it
@@ -149,13 +146,10 @@ class Hold:
                 reservation_id=self.id, detail=f"is {self.state}: its call must not be sent, reserve it anew"
             )
 
-    def counted_in(self) -> Sequence[Counters]:
+    def counted_in(self) -> list[Counters]:
         """The scopes in whose present window it is counted."""
         if not self.periods:
-            for each in self.counters:
-                if each.period:
-                    return [each for each in self.counters if not each.period]
-            return self.counters
+            return [each for each in self.counters if not each.period]
         return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
 
     def free(self, state: State) -> None:
