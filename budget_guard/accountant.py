@@ -30,6 +30,7 @@ class Accountant:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._books = run.books
+        self._timeline = run.books.timeline
         self._anchors = run.admission.anchors
         self.ledger = run.ledger
         """Where the counters live."""
@@ -40,7 +41,7 @@ class Accountant:
         """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
         if self._run.revoked is not None:
             return self._run.revoked
-        late = self._run.too_late(self._books.timeline.at())
+        late = self._run.too_late(self._timeline.at())
         if late is not None:
             return late
         plan = reservation.plan
@@ -65,18 +66,18 @@ class Accountant:
         call, plan = reservation.call, reservation.plan
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
-        planned, price, _ = plan.rung
-        if (service_tier is not None and service_tier != call.service_tier) or (model or planned) != planned:
-            called = call._replace(service_tier=service_tier or call.service_tier)
-            price = self._run.admission.price_called(called, model or planned, price)
-        unpriced: str | None = None
-        text = None if price is None else price.bill_text(usage)
-        if text is not None:
-            cost, read, written = text
-        else:
-            cost, unpriced = self._cost(price, usage, model or planned, plan.amounts.cost)
-            read, written = usage.input_tokens, usage.output_tokens
-        return make(Amounts, (cost, read, written, read + written, usage.requests or 1, 0)), unpriced
+        planned, price = plan.rung.model, plan.rung.price
+        if model is not None or service_tier is not None:
+            model, tier = model or planned, service_tier or call.service_tier
+            if model != planned or tier != call.service_tier:
+                price = self._run.admission.price_called(call._replace(service_tier=tier), model, price)
+        if price is not None:
+            amounts = price.bill_text(usage)
+            if amounts is not None:
+                return amounts, None
+        cost, unpriced = self._cost(price, usage, model or planned, plan.amounts.cost)
+        read, written = usage.input_tokens, usage.output_tokens
+        return Amounts(cost, read, written, read + written, usage.requests or 1), unpriced
 
     def _cost(self, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:
         """What *usage* costs, by every bucket of it, and why that is no exact price, if it is none."""
@@ -99,7 +100,6 @@ class Accountant:
         self,
         reservation: Reservation,
         settled: Settled,
-        *,
         model: str | None = None,
         unpriced: str | None = None,
         why: str | None = None,
@@ -114,22 +114,24 @@ class Accountant:
             why: Why the amounts are an estimate, where they are one.
         """
         reservation.settled = True
-        rung, (_, most_read, most_written, _, _, _), _, _, bounded = reservation.plan
         committed, charged, uncertain = settled
-        cost, read, written, total, _, _ = charged
-        name, violated = model or rung.model, False
-        call = reservation.call
+        cost, read, written = charged[:3]
+        rung, held, _, _, bounded = reservation.plan
+        name, call, violated = model or rung.model, reservation.call, False
         if isinstance(call, ModelCall):
-            if not uncertain:
-                violated = bounded and (read > most_read or written > most_written)
-                if violated:
-                    self._anchors.distrust(name)
-                else:
-                    self._anchors.learn(name, call.prompt, read, written)
-            elif rung.price is None or not total:
-                unpriced = why  # nobody knows what it cost, and nothing was estimated
-        at_s, is_unpriced = self._books.timeline.at(), unpriced is not None
-        booked = make(Booked, (at_s, reservation.id, name, charged, uncertain, is_unpriced, violated))
+            if uncertain:
+                if rung.price is None or not charged.total_tokens:
+                    unpriced = why  # nobody knows what it cost, and nothing was estimated
+            elif bounded and (read > held[1] or written > held[2]):
+                violated = True
+                self._anchors.distrust(name)
+            else:
+                self._anchors.learn(name, call[1], read, written)
+        over = cost - held[0]
+        if over < 0:
+            over = 0
+        at_s, is_unpriced = self._timeline.at(), unpriced is not None
+        booked = make(Booked, (at_s, reservation.id, name, charged, over, uncertain, is_unpriced, violated))
         if self._books.record(reservation, booked, why or unpriced):
             self._run.warn(committed)
         return cost
@@ -138,8 +140,8 @@ class Accountant:
         """Take note that the ledger gave a hold back."""
         reservation.settled = True
         if freed:
-            timeline = self._books.timeline
-            timeline.emit(CallReleased(timeline.at(), reservation.id, reservation.plan.rung.model, reason))
+            at_s, model = self._timeline.at(), reservation.plan.rung.model
+            self._timeline.emit(CallReleased(at_s, reservation.id, model, reason))
 
     def charge(self, call: ToolCall) -> Flow[None]:
         """Book money that was spent on a tool without asking."""
@@ -156,12 +158,11 @@ class Accountant:
         yield from self._charge(call, plan, unpriced)
 
     def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
-        books = self._books
-        at_s = books.timeline.start()
+        at_s = self._timeline.start()
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
-        booked = Booked(at_s, charge.id, plan.rung.model, plan.amounts, False, unpriced is not None, False)
-        books.record(charge, booked, unpriced)
+        booked = Booked(at_s, charge.id, plan.rung.model, plan.amounts, 0, False, unpriced is not None, False)
+        self._books.record(charge, booked, unpriced)
         try:
             balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
             self._run.warn(balances[0].committed)

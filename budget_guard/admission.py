@@ -117,22 +117,23 @@ class Admission:
             at_s: When it is made: seconds since any fixed moment.
         """
         known_for, until_s, outlines = self._outlines
-        if known_for is not budget or at_s >= until_s or len(outlines) > _MOST_OUTLINES:
+        if known_for is not budget or at_s >= until_s:
             outlines = {}
             self._outlines = budget, at_s + _OUTLINE_AGE_S, outlines
         alike = call[0], call[2:-1]  # all but the prompt, and the policy that is for others to look at
-        if alike in outlines:
-            found = outlines[alike]
-        else:
+        found = outlines.get(alike, ...)
+        if found is ...:
             try:
                 found = outline(budget, call, self.asked(budget, call, _PLENTY))
             except UnknownPriceError:
                 found = None
+            if len(outlines) >= _MOST_OUTLINES:
+                outlines.clear()
             outlines[alike] = found
         if found is None:
             return None
-        input_tokens, unweighed = self.anchors.bound(found.rung.model, call.prompt)
-        return None if unweighed is not None else found.fill(input_tokens)
+        input_tokens, unweighed = self.anchors.bound(call[0], call[1])
+        return found.fill(input_tokens) if unweighed is None else None
 
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*. As `plan_model`."""

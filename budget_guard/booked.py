@@ -17,6 +17,8 @@ class Booked(NamedTuple):
     name: str
     """The model, or the tool."""
     amounts: Amounts
+    overrun: int
+    """Nano-dollars that it cost above what was held for it."""
     uncertain: bool
     """Whether it is an estimate."""
     unpriced: bool

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import DIMENSIONS, Amounts, Limits
+from budget_guard.dimension import DIMENSIONS, Limits, Sums
 from budget_guard.events import BoundViolated, OverrunCharged, SoftLimitReached
 from budget_guard.money import format_usd
 from budget_guard.scope import Scope
@@ -43,32 +43,29 @@ class Books:
             booked: What the ledger has for it now.
             why: Why it is no exact cost, if it is none.
         """
-        at_s, _, name, amounts, uncertain, _, violation = booked
-        held, agent = reservation.plan.amounts, reservation.call.agent
-        held_cost = held.cost
+        agent = reservation.call.agent
         with self.lock:
             before = reservation.booked
             if before is not None:
-                if (before.amounts == amounts and before.uncertain == uncertain) or (
-                    uncertain and not before.uncertain  # an older answer of the ledger that comes late
-                ):
+                same = before.amounts == booked.amounts and before.uncertain == booked.uncertain
+                if same or (booked.uncertain and not before.uncertain):  # an older answer of the ledger that comes late
                     return False
-                self.tally.add(before, agent, held_cost, -1)
+                self.tally.add(before, agent, -1)
             reservation.booked = booked
-            self.tally.add(booked, agent, held_cost)
-        timeline, over = self.timeline, amounts.cost - held_cost
-        timeline.committed(booked)
-        if over > 0:
-            timeline.emit(OverrunCharged(at_s, reservation.id, name, over))
-        if violation:
-            timeline.emit(BoundViolated(at_s, reservation.id, name, held.total_tokens, amounts.total_tokens))
+            self.tally.add(booked, agent)
+        timeline = self.timeline
+        timeline.emit(booked)
+        if booked.overrun:
+            timeline.emit(OverrunCharged(booked.at_s, booked.id, booked.name, booked.overrun))
+        if booked.violation:
+            bound, actual = reservation.plan.amounts.total_tokens, booked.amounts.total_tokens
+            timeline.emit(BoundViolated(booked.at_s, booked.id, booked.name, bound, actual))
         if why is not None:
-            _log.warning(
-                "budget_guard %s: booked an estimate of %s for %s: %s", self._scope, format_usd(amounts.cost), name, why
-            )
+            cost = format_usd(booked.amounts.cost)
+            _log.warning("budget_guard %s: booked an estimate of %s for %s: %s", self._scope, cost, booked.name, why)
         return True
 
-    def warn(self, scope: Scope, limits: Limits, committed: Amounts, at: float) -> None:
+    def warn(self, scope: Scope, limits: Limits, committed: Sums, at: float) -> None:
         """Send `SoftLimitReached` where a limit is spent to the fraction *at*, once for each limit."""
         for i, limit in enumerate(limits):
             if limit and committed[i] >= limit * at and (scope, i) not in self._warned:

@@ -71,6 +71,15 @@ class Estimate(NamedTuple):
         return to_usd(self.cost)
 
 
+class Basis(NamedTuple):
+    """What all decisions of a session rest on."""
+
+    scopes: tuple[str, ...]
+    """The scopes that its calls are held in, as ``kind:id``."""
+    prices: str
+    """Version and hash of the price table."""
+
+
 class Decision(NamedTuple):
     """Whether and how a call may be made, with everything that it was decided on."""
 
@@ -78,22 +87,41 @@ class Decision(NamedTuple):
     at_s: float
     """Seconds since the session started."""
     action: Action
-    kind: Literal["model", "tool"]
-    name: str
-    """The model to call, or the tool."""
-    requested: str
-    """The model asked for, or the tool."""
+    call: ModelCall | ToolCall
+    """What was asked for."""
     plan: Plan | None
     """What is held for it; None where it was refused before that was worked out."""
-    scopes: tuple[str, ...]
-    """The scopes that the call is held in, as ``kind:id``."""
-    prices: str
-    """Version and hash of the price table."""
+    basis: Basis
     reason: str
     error: BudgetError | None
     """Why it is refused, to be raised by the adapter; None unless *action* is ``block``."""
     reservation: Reservation | None
     """The hold to settle; None where nothing is held."""
+
+    @property
+    def kind(self) -> Literal["model", "tool"]:
+        """What kind of call it is."""
+        return "model" if isinstance(self.call, ModelCall) else "tool"
+
+    @property
+    def requested(self) -> str:
+        """The model asked for, or the tool."""
+        return self.call[0]
+
+    @property
+    def name(self) -> str:
+        """The model to call, or the tool; what was asked for where the call is refused."""
+        return self.call[0] if self.plan is None or self.error is not None else self.plan.rung.model
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes that the call is held in, as ``kind:id``."""
+        return self.basis.scopes
+
+    @property
+    def prices(self) -> str:
+        """Version and hash of the price table."""
+        return self.basis.prices
 
     @property
     def estimate(self) -> Estimate:
@@ -123,5 +151,6 @@ class Decision(NamedTuple):
         """
         if self.error is not None:
             raise self.error
-        assert self.reservation is not None  # a decision that is no block holds one
-        return self.reservation
+        reservation = self.reservation
+        assert reservation is not None  # a decision that is no block holds one
+        return reservation

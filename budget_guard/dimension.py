@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from budget_guard.money import to_usd
 from budget_guard.values import make
@@ -17,6 +17,9 @@ DIMENSIONS = (
     "max_tool_calls",
 )
 """The names of the dimensions, in the order of `Amounts` and `Limits`."""
+
+MOST = 2**53 - 1
+"""The largest amount that a ledger takes at once in one dimension; limits and sums may be larger."""
 
 
 class Amounts(NamedTuple):
@@ -51,6 +54,20 @@ class Amounts(NamedTuple):
 
 
 NOTHING = Amounts()
+
+
+class Checked(Amounts):
+    """Amounts that are known to be whole numbers from 0 to `MOST`: no ledger looks again.
+
+    Made with ``make`` alone, by whoever has just looked.
+    """
+
+    __slots__ = ()
+
+
+Sums: TypeAlias = tuple[int, int, int, int, int, int]
+"""A quantity in every dimension, in the order of `Amounts`: for counters, because a plain tuple is made and taken apart
+in half the time."""
 
 
 class Limits(NamedTuple):

@@ -95,7 +95,8 @@ class Prompt(NamedTuple):
     opaque: tuple[str, ...] = ()
     """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
     conversation: int = 0
-    """Equal for equal instructions, tools, schema and first message."""
+    """Equal for equal instructions, tools, schema and first message; 0 where what it is billed for tells nothing about
+    the next call, because the request refers to more than it carries."""
 
     @property
     def needs(self) -> set[str]:
@@ -132,7 +133,7 @@ def weigh(
     base += sum([weight for _, weight, _ in fixed])
     parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages)
     base_key = hash(tuple([key for key, _, _ in fixed]))
-    conversation = hash((base_key, parts[0][0])) if parts else 0
+    conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation)
 
 
@@ -267,18 +268,25 @@ class Anchors:
     def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
         base, _, parts, text, unweighed, opaque, conversation = prompt
-        anchor = self._anchors.get((model, conversation)) if parts else None
         tokens = base + text
         new: Sequence[tuple[int, int]] = parts
+        anchor = self._anchors.get((model, conversation))
         if anchor is not None:
             before, anchored = anchor
             new = () if parts is before else _added(before, parts)
             if new:
                 anchored += sum([weight for _, weight in new])
             # the bytes alone are no bound where the billed part held more than text
-            tokens = anchored if unweighed or anchored < tokens else tokens
-        if not unweighed and not opaque:
-            return tokens, None
+            if anchored < tokens or unweighed:
+                tokens = anchored
+        if unweighed or opaque:
+            return self._unbounded(tokens, new, unweighed, opaque)
+        return tokens, None
+
+    def _unbounded(
+        self, tokens: int, new: Sequence[tuple[int, int]], unweighed: Mapping[int, str], opaque: tuple[str, ...]
+    ) -> tuple[int, str | None]:
+        """As `bound`, of a prompt that takes *tokens* without what has no bound in it."""
         unbounded = list(opaque)
         for key, _ in new:
             what = unweighed.get(key)
@@ -294,8 +302,8 @@ class Anchors:
             self._largest_output = output_tokens
         usual = self._usual_output.get(model, 0) * 9 // 10
         self._usual_output[model] = output_tokens if output_tokens > usual else usual
-        _, _, parts, _, _, opaque, conversation = prompt
-        if model in self._distrusted or not parts or opaque:
+        parts, conversation = prompt[2], prompt[6]
+        if not conversation or model in self._distrusted:
             return
         anchors = self._anchors
         anchors[model, conversation] = (parts, input_tokens)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from budget_guard.accountant import Accountant
-from budget_guard.decision import Action, Decision, ModelCall, ToolCall
+from budget_guard.decision import Action, Basis, Decision, ModelCall, ToolCall
 from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import (
     BudgetError,
@@ -42,14 +42,9 @@ _REFUSALS = (
 )
 
 
-class Ask(NamedTuple):
-    """What is asked of the ledger for a call that one question is enough for."""
-
-    hold_id: str
-    at_s: float
-    plan: Plan
-    room: Amounts
-    """What must be left for it."""
+Ask: TypeAlias = tuple[str, float, Plan, Amounts]
+"""What is asked of the ledger for a call that one question is enough for: the hold's id, when, what to hold, and what
+must be left for it."""
 
 
 class Gate:
@@ -59,8 +54,7 @@ class Gate:
         self._run = run
         self._accountant = accountant
         self._timeline = run.books.timeline
-        self._scope_names = tuple(map(str, run.scopes))
-        self._basis = run.admission.prices.basis
+        self._basis = Basis(tuple(map(str, run.scopes)), run.admission.prices.basis)
         self._alone = len(run.scopes) == 1
         self._warned_unbounded = False
 
@@ -73,11 +67,15 @@ class Gate:
         if budget.max_duration_s is not None and run.too_late(at_s) is not None:
             return None
         if isinstance(call, ToolCall):
-            return make(Ask, (run.new_id(), at_s, *plan_tool(call, budget)))
-        if not self._alone or call.downgrade is not None or budget.downgrade is not None:
+            plan, room = plan_tool(call, budget)
+        elif self._alone and call.downgrade is None and budget.downgrade is None:
+            ample = run.admission.plan_ample(budget, call, at_s)
+            if ample is None:
+                return None
+            plan, room = ample
+        else:
             return None
-        ample = run.admission.plan_ample(budget, call, at_s)
-        return None if ample is None else make(Ask, (run.new_id(), at_s, *ample))
+        return run.new_id(), at_s, plan, room
 
     def authorize(
         self, call: ModelCall | ToolCall, may_wait: bool, sent: bool, refused: ReserveOutcome | None = None
@@ -212,37 +210,22 @@ class Gate:
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None = None
     ) -> Decision:
         """The decision on a call that is held, noted."""
-        (name, _, why), _, _, _, bounded = plan
-        requested = call[0]  # the model, or the tool
+        rung, requested = plan[0], call[0]  # the model, or the tool
+        name = rung.model
         action: Action = "allow"
         reason = ""
         if name != requested:
-            action, reason = "downgrade", why
+            action, reason = "downgrade", rung.why
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
-        kind = "model" if isinstance(call, ModelCall) else "tool"
         reservation = Reservation(hold_id, call, plan, self._accountant)
-        decision = make(
-            Decision,
-            (
-                hold_id,
-                at_s,
-                action,
-                kind,
-                name,
-                requested,
-                plan,
-                self._scope_names,
-                self._basis,
-                reason,
-                None,
-                reservation,
-            ),
-        )
-        self._timeline.admitted(decision)
+        decision = make(Decision, (hold_id, at_s, action, call, plan, self._basis, reason, None, reservation))
+        timeline = self._timeline
+        timeline.decisions.append(decision)
+        timeline.emit(decision)
         if name != requested:
-            self._timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
-        if not bounded and not self._warned_unbounded:
+            timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
+        if not plan[4] and not self._warned_unbounded:
             self._warn_unbounded(plan)
         return decision
 
@@ -255,20 +238,7 @@ class Gate:
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked)):
             error.report = self._run.report_for_error()
-        decision = Decision(
-            decision_id,
-            at_s,
-            "block",
-            "model" if isinstance(call, ModelCall) else "tool",
-            requested,
-            requested,
-            plan,
-            self._scope_names,
-            self._basis,
-            str(error),
-            error,
-            None,
-        )
+        decision = Decision(decision_id, at_s, "block", call, plan, self._basis, str(error), error, None)
         books.timeline.decisions.append(decision)
         _log.info("budget_guard %s: blocked %s: %s", self._run.scope, requested, error)
         return decision

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
 from budget_guard.budget import Budget
 from budget_guard.decision import Estimate, ModelCall, ToolCall
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits
 from budget_guard.errors import UnboundedCallError
 from budget_guard.estimate import Anchors
-from budget_guard.ledger.base import MOST
 from budget_guard.price import ModelPrice
 from budget_guard.usage import Usage
 from budget_guard.values import make
@@ -25,7 +25,8 @@ _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, request
 """What must be left for a soft gate to open."""
 
 
-class Rung(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rung:
     """A model that may take the call."""
 
     model: str
@@ -50,7 +51,8 @@ class Plan(NamedTuple):
         return Estimate(self.amounts.input_tokens, self.amounts.output_tokens, self.amounts.cost)
 
 
-class Outline(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Outline:
     """All of a plan that depends neither on the size of the input nor on what is left, if ever so much is left."""
 
     rung: Rung
@@ -58,29 +60,34 @@ class Outline(NamedTuple):
     sent_cap: int | None
     bounded: bool
     hour_cache: bool
+    line: tuple[int, int, int] | None
+    """The cost as `ModelPrice.worst_line`; None where it has bends."""
     times: int
     """How often the hold must fit for the call to need no lower output cap."""
     kept_cost: int
     """Nano-dollars that must be left beside it."""
-    kept_requests: int
+    room_requests: int
+    """Requests that must be left."""
 
     def fill(self, input_tokens: int) -> tuple[Plan, Amounts] | None:
         """The plan for an input of at most so many tokens, and the room that proves that enough is left for it.
 
         None if it is more than a ledger takes.
         """
-        rung, output_tokens, sent_cap, bounded, hour_cache, times, kept_cost, kept_requests = self
-        price = rung.price
-        cost = 0 if price is None else price.worst(input_tokens, output_tokens, hour_cache=hour_cache)
+        rung, output_tokens, times = self.rung, self.output_tokens, self.times
+        if self.line is not None:
+            slope, start, scale = self.line
+            cost = -(-(input_tokens * slope + start) // scale)
+        else:
+            assert rung.price is not None  # what has no price costs nothing, and that is a line
+            cost = rung.price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache)
         total = input_tokens + output_tokens
-        amounts = make(Amounts, (cost, input_tokens, output_tokens, total, 1, 0))
-        room = make(
-            Amounts,
-            (cost * times + kept_cost, input_tokens, output_tokens * times, total * times, 1 + kept_requests, 0),
-        )
-        if room[0] > MOST or room[3] > MOST:
+        room_cost, room_total = cost * times + self.kept_cost, total * times
+        if room_cost | room_total > MOST or input_tokens < 0:  # MOST is all ones
             return None
-        return make(Plan, (rung, amounts, sent_cap, False, bounded)), room
+        amounts = make(Checked, (cost, input_tokens, output_tokens, total, 1, 0))
+        room = make(Checked, (room_cost, input_tokens, output_tokens * times, room_total, self.room_requests, 0))
+        return make(Plan, (rung, amounts, self.sent_cap, False, self.bounded)), room
 
 
 def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
@@ -91,18 +98,20 @@ def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
     """
     if budget.mode != "hard_gate" or call.hosted_tools:
         return None
-    if rung.price is not None:
-        rung.price.worst(1, 1)
     own, cap = _caps(budget, call, rung.price)
     if cap is None:
         return None
     sent, bounded = _reach(call, cap, own)
     if not bounded and budget.unbounded == "deny":
         return None
+    output_tokens = cap * call.choices
+    if type(output_tokens) is not int or output_tokens < 0:
+        return None
+    line = (0, 0, 1) if rung.price is None else rung.price.worst_line(output_tokens, hour_cache=call.hour_cache)
     # Exact: a hold is small enough if it fits so often into what is left.
     times = math.ceil(1 / Fraction(budget.hold_share)) if _may_clamp(budget, call) and not call.final else 1
     kept = NOTHING if call.final else budget.kept_back
-    return Outline(rung, cap * call.choices, sent, bounded, call.hour_cache, times, kept.cost, kept.requests)
+    return Outline(rung, output_tokens, sent, bounded, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
 
 
 def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
@@ -122,7 +131,7 @@ def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, le
     asked, choices = call.max_output_tokens, call.choices
     if budget.mode == "actuals_only":
         return Plan(rung, Amounts(requests=1), asked, False, False)
-    model, price, _ = rung
+    model, price = rung.model, rung.price
     input_tokens, unweighed = anchors.bound(model, call.prompt)
     fees = _fees(budget, call, rung, left) if call.hosted_tools else 0
     if unweighed is not None:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from budget_guard.dimension import MOST, Amounts, Checked
 from budget_guard.errors import UnknownPriceError
 from budget_guard.rate_card import ALWAYS, BUCKETS, RateCard, Terms
 from budget_guard.usage import Usage
+from budget_guard.values import make
 
 UNLIMITED_OUTPUT = 2**62
 """What `ModelPrice.affordable_output` answers where output is free: more tokens than any model writes."""
@@ -132,8 +134,8 @@ class ModelPrice:
         tiers = next((tiers for window, tiers in self._hours if window.is_open(at)), self._tiers)
         return self._bill(tiers, usage)
 
-    def bill_text(self, usage: Usage) -> tuple[int, int, int] | None:
-        """What *usage* costs, and its tokens of input and output; None if it takes a closer look.
+    def bill_text(self, usage: Usage) -> Amounts | None:
+        """What to book for *usage*; None if it takes a closer look.
 
         As `cost`, in a third of the time, for what nearly every call is: text, at a price that does not depend on its
         size or on the hour.
@@ -145,8 +147,13 @@ class ModelPrice:
         if plain | read | written | thought | requests < 0:
             return None
         per_plain, per_read, per_written, per_thought, per_request = rates
-        total = plain * per_plain + read * per_read + written * per_written + thought * per_thought
-        return -(-(total + requests * per_request) // self._denominator), plain + read, written + thought
+        priced = plain * per_plain + read * per_read + written * per_written + thought * per_thought
+        cost = -(-(priced + requests * per_request) // self._denominator)
+        taken, made = plain + read, written + thought
+        total = taken + made
+        if cost | total | requests > MOST:  # which is all ones
+            return None
+        return make(Checked, (cost, taken, made, total, requests or 1, 0))
 
     def _bill(self, tiers: Sequence[_Tier], usage: Usage) -> int:
         tier = tiers[-1]
@@ -214,6 +221,22 @@ class ModelPrice:
                 if cost > most:
                     most = cost
         return -(-most // self._denominator)
+
+    def worst_line(self, output_tokens: int, *, hour_cache: bool = True) -> tuple[int, int, int] | None:
+        """`worst` for so many output tokens as a line over the input: *slope*, *start* and *scale*.
+
+        Returns:
+            ``worst(n, output_tokens) == ceil((n * slope + start) / scale)`` for every ``n``; None where it has bends.
+
+        Raises:
+            UnknownPriceError: If text input or output has no price.
+        """
+        self._check_text(1, output_tokens)
+        rows = self._rows[hour_cache]
+        if len(rows) != 1:
+            return None
+        _, _, per_input, per_output, per_request = rows[0]
+        return per_input, output_tokens * per_output + per_request, self._denominator
 
     def affordable_output(self, nano: int, input_tokens: int, requests: int = 1, *, hour_cache: bool = True) -> int:
         """The most output tokens that *nano* nano-dollars are sure to pay for.

@@ -69,17 +69,19 @@ class Reservation:
         """
         if usage is None:
             return self.commit_estimate(_NO_USAGE)
-        amounts, unpriced = self._accountant.bill(self, usage, model, service_tier)
-        settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, amounts)
-        return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
+        accountant = self._accountant
+        amounts, unpriced = accountant.bill(self, usage, model, service_tier)
+        settled = accountant.ledger.commit(self.id, accountant.scopes, amounts)
+        return accountant.settled(self, settled, model, unpriced)
 
     async def acommit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
         """As `commit`."""
         if usage is None:
             return await self.acommit_estimate(_NO_USAGE)
-        amounts, unpriced = self._accountant.bill(self, usage, model, service_tier)
-        settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, amounts)
-        return self._accountant.settled(self, settled, model=model, unpriced=unpriced)
+        accountant = self._accountant
+        amounts, unpriced = accountant.bill(self, usage, model, service_tier)
+        settled = await accountant.ledger.aio.commit(self.id, accountant.scopes, amounts)
+        return accountant.settled(self, settled, model, unpriced)
 
     def commit_estimate(self, reason: str) -> int:
         """Book the estimate, because nobody knows what the call used. A later `commit` replaces it.

@@ -13,7 +13,7 @@ from budget_guard.admission import Admission
 from budget_guard.books import Books
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
-from budget_guard.dimension import NOTHING, Amounts
+from budget_guard.dimension import NOTHING, Sums
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.hold_id import hold_id
 from budget_guard.ledger.base import Balance, Ledger
@@ -73,7 +73,8 @@ class Run:
 
     def new_id(self) -> str:
         """An id for the next hold."""
-        return hold_id(self._now_ms(), f"{self._unique}-{self._number()}")
+        now_ms, number = self._now_ms, self._number
+        return hold_id(now_ms(), f"{self._unique}-{number()}")
 
     def balance(self) -> Balance:
         """The run's own counters."""
@@ -128,7 +129,7 @@ class Run:
             remedy=remedy_of(self.scope, "max_duration_s"),
         )
 
-    def warn(self, committed: Amounts) -> None:
+    def warn(self, committed: Sums) -> None:
         """Look at the run's own soft limits."""
         for i, soft in self._soft:
             if committed[i] >= soft:

@@ -43,18 +43,20 @@ class Tally:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def add(self, booked: Booked, agent: str | None, held: int, sign: int = 1) -> None:
+    def add(self, booked: Booked, agent: str | None, sign: int = 1) -> None:
         """Add one call (*sign* 1), or take it out again (-1).
 
         Args:
             booked: The call.
             agent: Whom to attribute it to.
-            held: What was held for it, in nano-dollars.
             sign: 1 or -1.
         """
-        _, _, name, (cost, input_tokens, output_tokens, _, requests, _), uncertain, unpriced, violation = booked
+        _, _, name, amounts, overrun, uncertain, unpriced, violation = booked
+        cost, input_tokens, output_tokens, _, requests, _ = amounts
         sums = self._models if requests else self._tools
-        of_name = sums.get(name) or _new(sums, name)
+        of_name = sums.get(name)
+        if of_name is None:
+            of_name = _new(sums, name)
         of_name.cost += sign * cost
         of_name.calls += sign
         of_name.input_tokens += sign * input_tokens
@@ -63,8 +65,8 @@ class Tally:
             of_agent = self._agents.get(agent) or _new(self._agents, agent)
             of_agent.cost += sign * cost
             of_agent.calls += sign
-        if cost > held:
-            self.overrun += sign * (cost - held)
+        if overrun:
+            self.overrun += sign * overrun
         if uncertain:
             self.uncertain += sign * cost
         if unpriced:

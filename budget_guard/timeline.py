@@ -40,7 +40,8 @@ class Timeline:
 
     def start(self) -> float:
         """Start the run's time, once; return the seconds since."""
-        now, started_s = self._monotonic(), self.started_s
+        monotonic, started_s = self._monotonic, self.started_s
+        now = monotonic()
         if started_s is None:
             with self._lock:
                 started_s = self.started_s
@@ -54,7 +55,8 @@ class Timeline:
 
     def at(self) -> float:
         """Seconds since the start; 0 before it."""
-        return 0.0 if self.started_s is None else self._monotonic() - self.started_s
+        monotonic, started_s = self._monotonic, self.started_s
+        return 0.0 if started_s is None else monotonic() - started_s
 
     def duration(self) -> float:
         """Seconds from the start to the end, or to now."""
@@ -73,28 +75,20 @@ class Timeline:
 
         return unsubscribe
 
-    def admitted(self, decision: Decision) -> None:
-        """Note a decision that lets a call through; its event is made only if somebody asks for it."""
-        self.decisions.append(decision)
-        self._events.append(decision)
-        if self._subscribers:
-            self._tell(_event_of(decision))
-
-    def committed(self, booked: Booked) -> None:
-        """Note a call that was paid for; its event is made only if somebody asks for it."""
-        self._events.append(booked)
-        if self._subscribers:
-            self._tell(_event_of(booked))
-
     def events(self) -> list[Event]:
         """The latest events, oldest first."""
         return [_event_of(event) for event in list(self._events)]
 
-    def emit(self, event: Event) -> None:
-        """Note *event* and tell whoever subscribed. Never raises for a subscriber that does."""
-        self._events.append(event)
+    def emit(self, noted: Event | Decision | Booked) -> None:
+        """Note what happened and tell whoever subscribed. Never raises for a subscriber that does.
+
+        Args:
+            noted: The event; or the decision that lets a call through, or what was booked for one, of which an event
+                is made only if somebody asks for it.
+        """
+        self._events.append(noted)
         if self._subscribers:
-            self._tell(event)
+            self._tell(_event_of(noted))
 
     def _tell(self, event: Event) -> None:
         for subscriber in self._subscribers:

@@ -299,6 +299,13 @@ def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
                 decision.reservation.commit(Usage(input=each.prompt.base, output=7))
 
 
+def test_a_prompt_that_nobody_weighed_holds_nothing(way: Way) -> None:
+    run = session("$1.00")
+    with pytest.raises(ValueError, match="whole numbers"):
+        way.authorize(run, ModelCall("large", weigh()._replace(base=-(10**6)), max_output_tokens=10))
+    assert run.reserved_usd == ZERO
+
+
 @pytest.mark.parametrize("cap", [10**14, 2**62])
 def test_a_call_that_may_take_more_than_a_ledger_can_hold_is_refused(way: Way, cap: int) -> None:
     run = session(Budget(max_requests=5))

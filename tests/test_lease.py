@@ -270,7 +270,7 @@ def test_the_rules_of_ids_are_kept(leased: LeasedLedger) -> None:
     with pytest.raises(ReservationConflict):
         leased.commit(held, others, five)
     for _ in range(2):
-        assert leased.commit(held, scopes, Amounts(cost=4)).committed.cost == 4
+        assert leased.commit(held, scopes, Amounts(cost=4)).committed == Amounts(cost=4)
     with pytest.raises(ReservationConflict):
         leased.commit(held, scopes, five)
     assert leased.release(held, scopes) is False

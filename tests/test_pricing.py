@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget_guard.dimension import MOST, Amounts
 from budget_guard.errors import UnknownPriceError
 from budget_guard.model_names import FIRST_PARTY
 from budget_guard.pricing import UNLIMITED_OUTPUT, ModelPrice, PriceData, PriceTable
@@ -687,16 +688,41 @@ any_usage = st.builds(
 def test_text_that_is_billed_at_once_costs_what_it_costs_by_every_bucket(price: ModelPrice, usage: Usage) -> None:
     at_once = price.bill_text(usage)
     if at_once is not None:
-        assert at_once == (price.cost(usage), usage.input_tokens, usage.output_tokens)
+        read, written = usage.input_tokens, usage.output_tokens
+        assert at_once == Amounts(price.cost(usage), read, written, read + written, usage.requests or 1)
+
+
+@relaxed
+@given(prices, st.integers(0, 2**40), st.integers(0, 2**40), st.booleans())
+def test_a_worst_case_without_bends_is_a_line_over_the_input(
+    price: ModelPrice, read: int, written: int, hour_cache: bool
+) -> None:
+    try:
+        line = price.worst_line(written, hour_cache=hour_cache)
+    except UnknownPriceError:
+        with pytest.raises(UnknownPriceError):
+            price.worst(1, written, hour_cache=hour_cache)
+        return
+    if line is not None:
+        slope, start, scale = line
+        assert math.ceil(Fraction(read * slope + start, scale)) == price.worst(read, written, hour_cache=hour_cache)
+
+
+def test_a_price_by_size_has_a_bend_and_a_flat_one_has_none() -> None:
+    flat, tiered = TABLE.find("gpt-4o", at=NOW), TABLE.find("gpt-6-sol", at=NOW)
+    assert flat.worst_line(100) is not None
+    assert tiered.worst_line(100) is None
 
 
 def test_text_is_billed_at_once_where_its_price_depends_on_nothing_else() -> None:
     plain, tiered = TABLE.find("gpt-4o", at=NOW), TABLE.find("gpt-6-sol", at=NOW)
     usage = Usage(700, cache_read=500, output=180, reasoning=20)
-    assert plain.bill_text(usage) == (plain.cost(usage), 1_200, 200)
+    assert plain.bill_text(usage) == Amounts(plain.cost(usage), 1_200, 200, 1_400, 1)
     assert tiered.bill_text(usage) is None
+    assert plain.bill_text(Usage(MOST // 2_500)) is not None
+    assert plain.bill_text(Usage(MOST)) is None, "more than a ledger takes"
     day, night = ({unit: [(-1, Fraction(nano))] for unit in ("input", "output")} for nano in (1, 2))
-    assert price_of(day, [], []).bill_text(usage) == (1_400, 1_200, 200)
+    assert price_of(day, [], []).bill_text(usage) == Amounts(1_400, 1_200, 200, 1_400, 1)
     assert price_of(day, [Window(0, 3600, frozenset(range(7)), night)], []).bill_text(usage) is None
     for closer in (usage._replace(web_search=1), usage._replace(other=(("x", 1),)), usage._replace(output=-1)):
         assert plain.bill_text(closer) is None

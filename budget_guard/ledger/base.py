@@ -36,12 +36,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias
 
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.scope import Scope
 from budget_guard.window import Window
-
-MOST = 2**53 - 1
-"""The largest amount of one verb in one dimension; limits and sums may be larger."""
 
 MOST_LIMIT = 2**62
 """The largest limit."""
@@ -86,7 +83,7 @@ ReserveOutcome: TypeAlias = Held | Refused | Revoked
 class Settled(NamedTuple):
     """What a commit did."""
 
-    committed: Amounts
+    committed: Sums
     """What is committed in the first scope now."""
     charged: Amounts
     """What is booked for the hold now: not what was asked where that was an estimate after the actual amounts."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from operator import index
 
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import MOST, Amounts, Checked, Limits
 from budget_guard.hold_id import made_ms
-from budget_guard.ledger.base import MOST, MOST_LIMIT
+from budget_guard.ledger.base import MOST_LIMIT
 
 
 def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
@@ -16,6 +16,8 @@ def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
     Raises:
         ValueError: If one is none, or is not from *least* to `MOST`.
     """
+    if type(amounts) is Checked:
+        return amounts
     try:
         cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
         bits = cost | input_tokens | output_tokens | total_tokens | requests | tool_calls

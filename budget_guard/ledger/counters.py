@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
+from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits, Sums
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.scope import Scope
 from budget_guard.window import Window, window_end, window_start
@@ -46,9 +46,9 @@ class Counters:
         self._ends: datetime | None = None
         self.period = 0
         """How many windows have ended. A hold belongs to the one in which it was made."""
-        self.committed = NOTHING
-        self.reserved = NOTHING
-        self.archived = NOTHING
+        self.committed: Sums = NOTHING
+        self.reserved: Sums = NOTHING
+        self.archived: Sums = NOTHING
         """The part of what is committed whose holds are forgotten."""
         self.open_holds = 0
         self.revoked: Revoked | None = None
@@ -78,8 +78,8 @@ class Counters:
         return Balance(
             self.scope,
             self.limits,
-            self.committed,
-            self.reserved,
+            Amounts._make(self.committed),
+            Amounts._make(self.reserved),
             self.open_holds,
             self.revoked,
             self.window,
@@ -88,19 +88,27 @@ class Counters:
 
     def hold(self, amounts: Amounts) -> None:
         """Hold *amounts*."""
-        self.reserved = self.reserved.plus(amounts)
+        a, b, c, d, e, f = self.reserved
+        u, v, w, x, y, z = amounts
+        self.reserved = (a + u, b + v, c + w, d + x, e + y, f + z)
         self.open_holds += 1
 
     def settle(self, held: Amounts, spent: Amounts) -> None:
         """Give *held* back and book *spent*."""
-        self.reserved = self.reserved.minus(held)
+        a, b, c, d, e, f = self.reserved
+        u, v, w, x, y, z = held
+        self.reserved = (a - u, b - v, c - w, d - x, e - y, f - z)
         self.open_holds -= 1
         if spent is not NOTHING:
-            self.committed = self.committed.plus(spent)
+            a, b, c, d, e, f = self.committed
+            u, v, w, x, y, z = spent
+            self.committed = (a + u, b + v, c + w, d + x, e + y, f + z)
 
     def book(self, spent: Amounts, replaced: Amounts = NOTHING) -> None:
         """Book *spent* in the place of *replaced*."""
-        self.committed = self.committed.plus(spent.minus(replaced))
+        a, b, c, d, e, f = self.committed
+        u, v, w, x, y, z = spent.minus(replaced)
+        self.committed = (a + u, b + v, c + w, d + x, e + y, f + z)
 
     def archive(self, charges: Sequence[Amounts]) -> None:
         """Note that the holds for which *charges* are committed are forgotten."""

@@ -26,6 +26,7 @@ from budget_guard.scope import Scope
 
 Verb: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
+_OPEN = frozenset(("reserved", "forwarded", "suspended"))
 
 
 class Term:
@@ -59,7 +60,13 @@ class Hold:
     )
 
     def __init__(
-        self, hold_id: str, scopes: tuple[Scope, ...], counters: Sequence[Counters], amounts: Amounts, verb: Verb
+        self,
+        hold_id: str,
+        scopes: tuple[Scope, ...],
+        counters: Sequence[Counters],
+        amounts: Amounts,
+        verb: Verb,
+        state: State = "released",
     ) -> None:
         self.id = hold_id
         self.verb: Verb = verb
@@ -67,9 +74,9 @@ class Hold:
         self.scopes = scopes
         self.counters = counters
         self.amounts = amounts
-        self.open = verb == "reserve"
+        self.open = state in _OPEN
         """Whether the amounts are still held: reserved, forwarded or suspended."""
-        self.state: State = "reserved" if self.open else "released"
+        self.state: State = state
         self.charged: Amounts | None = None
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
@@ -146,11 +153,14 @@ class Hold:
                 reservation_id=self.id, detail=f"is {self.state}: its call must not be sent, reserve it anew"
             )
 
-    def counted_in(self) -> list[Counters]:
+    def counted_in(self) -> Sequence[Counters]:
         """The scopes in whose present window it is counted."""
-        if not self.periods:
-            return [each for each in self.counters if not each.period]
-        return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
+        if self.periods:
+            return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
+        for counters in self.counters:
+            if counters.period:
+                return [each for each in self.counters if not each.period]
+        return self.counters
 
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""

@@ -6,13 +6,14 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
-    MOST,
     AsyncLedger,
     Balance,
     Refused,
@@ -49,6 +50,8 @@ class MemoryLedger:
         self._most_settled = retain + retain // 100 + 1
         self._lock = threading.Lock()
         self._room = Room(clock)
+        self._refused = False
+        """Whether somebody was refused, and may wait, since room was given last."""
         self._scopes: dict[Scope, Counters] = {}
         self._groups: dict[tuple[Scope, ...], Sequence[Counters]] = {}
         """The counters of scopes that were asked for together, found once: the calls of a run ask for the same ones."""
@@ -57,7 +60,7 @@ class MemoryLedger:
         self._settled: deque[Hold] = deque()
         self._expiries: list[tuple[float, str]] = []
         self._forgotten = ""
-        """The time digits of the youngest forgotten id."""
+        """What sorts right behind every id that was made in the same millisecond as the youngest forgotten one."""
         self.aio: AsyncLedger = InlineLedger(self, self._room.wait_async)
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
@@ -70,7 +73,7 @@ class MemoryLedger:
             counters.roll()
             counters.set_limits(limits, window)
             self._windowed = self._windowed or window != "none"
-            self._room.give()
+            self._give_room()
 
     def reserve(
         self,
@@ -82,8 +85,9 @@ class MemoryLedger:
         suspend: bool = True,
         sent: bool = False,
     ) -> ReserveOutcome:
-        amounts = checked_amounts(amounts)
-        if room is not None:
+        if type(amounts) is not Checked:
+            amounts = checked_amounts(amounts)
+        if room is not None and type(room) is not Checked:
             room = checked_amounts(room)
         if ttl_s is not None:
             check_ttl(ttl_s)
@@ -92,29 +96,31 @@ class MemoryLedger:
             if hold_id in holds:
                 holds[hold_id].must_match("reserve", scopes, amounts)
                 return HELD
-            if hold_id[:12] <= self._forgotten:
+            if hold_id < self._forgotten:
                 raise _stale(hold_id)
             if self._expiries and self._expiries[0][0] <= self._clock.monotonic():
                 self._sweep(_SWEPT_AT_ONCE)
-            found = self._find(scopes)
+            asked = tuple(scopes)
+            found = self._groups.get(asked)
+            if found is None or self._windowed:
+                found = self._find(asked)
             for counters in found:
                 if counters.revoked is not None:
                     return counters.revoked
             if room is not None:
                 refused = first_refusal(found, room, self._room.times)
                 if refused is not None:
+                    self._refused = True
                     return refused
-            hold = holds[hold_id] = Hold(hold_id, tuple(scopes), found, amounts, "reserve")
+            hold = holds[hold_id] = Hold(hold_id, asked, found, amounts, "reserve", "forwarded" if sent else "reserved")
             for counters in found:
                 counters.hold(amounts)
             if self._windowed:
                 hold.periods = tuple([counters.period for counters in found])
-            if sent:
-                hold.forward()
             if ttl_s is not None or not suspend:
                 hold.term = Term(suspend)
-            if ttl_s is not None:
-                self._expire_in(hold, ttl_s)
+                if ttl_s is not None:
+                    self._expire_in(hold, ttl_s)
             return HELD
 
     def forward(self, hold_id: str) -> None:
@@ -134,7 +140,8 @@ class MemoryLedger:
             return True
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        amounts = checked_amounts(amounts)
+        if type(amounts) is not Checked:
+            amounts = checked_amounts(amounts)
         with self._lock:
             hold = self._holds.get(hold_id)
             if hold is None:
@@ -146,8 +153,11 @@ class MemoryLedger:
             was_open = hold.open
             if hold.commit(amounts, uncertain):
                 if was_open:
-                    self._settle(hold)
-                self._room.give()
+                    self._settled.append(hold)
+                    if len(self._settled) >= self._most_settled:
+                        self._forget()
+                if self._refused:
+                    self._give_room()
             return make(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
@@ -163,7 +173,7 @@ class MemoryLedger:
                 return False
             hold.free("released")
             self._settle(hold)
-            self._room.give()
+            self._give_room()
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
@@ -175,6 +185,7 @@ class MemoryLedger:
                 self._lost(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
             else:
                 known.must_match("charge", scopes, amounts)
+            self._refused = True
             return first_refusal(found, NOTHING, self._room.times)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
@@ -184,13 +195,13 @@ class MemoryLedger:
             known = self._holds.get(adjust_id)
             if known is not None:
                 known.must_match("adjust", (scope,), change)
-                return counters.committed
+                return Amounts._make(counters.committed)
             self._must_be_young(adjust_id)
-            then = change.plus(counters.committed)
+            then = change.plus(Amounts._make(counters.committed))
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
             self._lost(adjust_id, (scope,), change, "adjust").commit(change, uncertain=False)
-            self._room.give()
+            self._give_room()
             return then
 
     def await_room(self, version: int, timeout: float) -> bool:
@@ -206,7 +217,7 @@ class MemoryLedger:
             counters = self._opened(scope)
             if counters.revoked is None:
                 counters.revoked = Revoked(scope, reason, at)
-            self._room.give()  # whoever waits shall hear of it
+            self._give_room()  # whoever waits shall hear of it
 
     def restore(self, scope: Scope) -> bool:
         with self._lock:
@@ -237,6 +248,10 @@ class MemoryLedger:
     def close(self) -> None:
         """Does nothing: there is nothing to let go of."""
 
+    def _give_room(self) -> None:
+        self._refused = False
+        self._room.give()
+
     def _opened(self, scope: Scope) -> Counters:
         counters = self._scopes.get(scope)
         if counters is None:
@@ -261,7 +276,7 @@ class MemoryLedger:
         return hold
 
     def _must_be_young(self, hold_id: str) -> None:
-        if hold_id[:12] <= self._forgotten:
+        if hold_id < self._forgotten:
             raise _stale(hold_id)
 
     def _lost(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, verb: Verb) -> Hold:
@@ -281,18 +296,21 @@ class MemoryLedger:
 
     def _forget(self) -> None:
         """Forget the oldest settled holds, many at once: one by one would take twice as long."""
-        forgotten: dict[Counters, list[Amounts]] = {}
-        made = self._forgotten
-        while len(self._settled) > self._retain:
-            oldest = self._settled.popleft()
-            del self._holds[oldest.id]
-            made = max(made, oldest.id[:12])
-            if oldest.charged is not None:
-                for counters in oldest.counted_in():
-                    forgotten.setdefault(counters, []).append(oldest.charged)
-        self._forgotten = made
-        for counters, charges in forgotten.items():
-            counters.archive(charges)
+        oldest = [self._settled.popleft() for _ in range(len(self._settled) - self._retain)]
+        for hold in oldest:
+            del self._holds[hold.id]
+        youngest = max(hold.id for hold in oldest)
+        self._forgotten = max(self._forgotten, f"{youngest[:12]}.")  # a dot sorts behind the hyphen in an id
+        if self._windowed:
+            for hold in oldest:
+                if hold.charged is not None:
+                    for counters in hold.counted_in():
+                        counters.archive([hold.charged])
+            return
+        for found, holds in groupby(oldest, attrgetter("counters")):
+            charges = [hold.charged for hold in holds if hold.charged is not None]
+            for counters in found:
+                counters.archive(charges)
 
     def _expire_in(self, hold: Hold, ttl_s: float) -> None:
         term = hold.term = hold.term or Term(True)
@@ -323,7 +341,7 @@ class MemoryLedger:
                     _roll(hold.counters)
                 hold.free("expired")
                 self._settle(hold)
-                self._room.give()
+                self._give_room()
         return swept
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import MOST, Amounts, Limits
 from budget_guard.errors import (
     ForeignRun,
     LedgerUnavailable,
@@ -14,7 +14,6 @@ from budget_guard.errors import (
 from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import (
     HELD,
-    MOST,
     Balance,
     Refused,
     ReserveOutcome,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import MOST, Amounts, Limits
 from budget_guard.errors import (
     LedgerUnavailable,
     ReservationConflict,
@@ -15,7 +15,7 @@ from budget_guard.errors import (
     UnknownReservation,
 )
 from budget_guard.hold_id import made_ms
-from budget_guard.ledger.base import MOST, Balance, Refused, Revoked
+from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.checks import check_ttl
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.redis_keys import decode, scopes_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import weakref
@@ -12,12 +13,17 @@ from budget_guard.clock import Clock
 
 
 class Room:
-    """Counts how often this process gave room, and wakes whoever waits for that. Safe to use from any thread."""
+    """Counts how often this process gave room, and wakes whoever waits for that. Safe to use from any thread.
+
+    Whoever gives counts first and looks then whether somebody waits; whoever waits says so first and looks then at the
+    count. So nobody misses the other, and giving takes no lock while nobody waits.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.times = 0
-        """How often room was given."""
+        """How often room was given. Two that give at once may count out of turn, but never twice the same."""
+        self._count = itertools.count(1).__next__
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting = 0
@@ -26,10 +32,12 @@ class Room:
 
     def give(self) -> None:
         """Wake whoever waits."""
+        self.times = self._count()
+        if self._waiting or self._futures:
+            self._wake_all()
+
+    def _wake_all(self) -> None:
         with self._lock:
-            self.times += 1
-            if not self._waiting and not self._futures:
-                return
             self._changed.notify_all()
             futures, self._futures = self._futures, []
         for loop, future in futures:
@@ -37,7 +45,7 @@ class Room:
                 loop.call_soon_threadsafe(_wake, future)
 
     def wait(self, times: int, timeout: float) -> bool:
-        """Wait until room was given more often than *times*, or *timeout* seconds; return whether it was."""
+        """Wait until room is given after `times` was *times*, or *timeout* seconds; return whether it was."""
         with self._changed:
             self._waiting += 1
             try:
@@ -51,11 +59,9 @@ class Room:
         future: asyncio.Future[None] = loop.create_future()
         entry = (loop, future)
         with self._lock:
-            if self.times != times:
-                return True
             self._futures.append(entry)
         try:
-            return await self._clock.wait_async(future, timeout)
+            return self.times != times or await self._clock.wait_async(future, timeout)
         finally:
             with self._lock:
                 if entry in self._futures:

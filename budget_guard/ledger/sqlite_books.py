@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Limits
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.hold_id import TOLERANCE_MS, made_ms
-from budget_guard.ledger.base import HELD, MOST, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
+from budget_guard.ledger.base import HELD, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
 from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts
 from budget_guard.ledger.counters import first_refusal
 from budget_guard.ledger.hold import State, Verb, differences
@@ -103,13 +103,13 @@ class Books:
             if refused is not None:
                 return refused
         self._page.must_fit(found, amounts)
-        hold = self._page.holds[hold_id] = StoredHold.new(hold_id, group, amounts, "reserve")
+        hold = self._page.holds[hold_id] = StoredHold.new(
+            hold_id, group, amounts, "reserve", "forwarded" if sent else "reserved"
+        )
         for counters in found:
             counters.hold(amounts)
         hold.suspend = suspend
         hold.expires = expires_at
-        if sent:
-            hold.forward()
         return HELD
 
     def forward(self, hold_id: str) -> None:
@@ -170,8 +170,8 @@ class Books:
         known = self._page.holds.get(adjust_id)
         if known is not None:
             known.must_match("adjust", (scope,), change)
-            return counters.committed
-        then = change.plus(counters.committed)
+            return Amounts._make(counters.committed)
+        then = change.plus(Amounts._make(counters.committed))
         if min(then) < 0:
             raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
         self._lost(adjust_id, group, change, "adjust", reason).commit(change, uncertain=False)
@@ -242,7 +242,8 @@ class Books:
         """A record for what the ledger hears of for the first time, and holds nothing for."""
         self._must_be_young(hold_id)
         self._page.must_fit(group.counters, amounts)
-        hold = self._page.holds[hold_id] = StoredHold.new(hold_id, group, amounts, verb, reason)
+        hold = self._page.holds[hold_id] = StoredHold.new(hold_id, group, amounts, verb)
+        hold.reason = reason
         self._number(hold)
         return hold
 

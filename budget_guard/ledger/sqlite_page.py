@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from budget_guard.clock import SystemClock
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Limits
 from budget_guard.hold_id import made_ms
-from budget_guard.ledger.base import MOST
 from budget_guard.ledger.checks import check_text
 from budget_guard.ledger.sqlite_rows import (
     INSERT_HOLD,

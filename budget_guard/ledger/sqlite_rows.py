@@ -11,7 +11,7 @@ from budget_guard.clock import Clock
 from budget_guard.dimension import Amounts, Limits
 from budget_guard.ledger.base import Revoked
 from budget_guard.ledger.counters import Counters
-from budget_guard.ledger.hold import Hold, Verb
+from budget_guard.ledger.hold import Hold, State, Verb
 from budget_guard.scope import Scope
 from budget_guard.window import window_end
 
@@ -160,12 +160,12 @@ class StoredHold(Hold):
     suspended_at: datetime | None
 
     @classmethod
-    def new(cls, hold_id: str, group: Group, amounts: Amounts, verb: Verb, reason: str | None = None) -> StoredHold:
+    def new(cls, hold_id: str, group: Group, amounts: Amounts, verb: Verb, state: State = "released") -> StoredHold:
         """A hold that the file does not know."""
-        made = cls(hold_id, group.scopes, group.counters, amounts, verb=verb)
+        made = cls(hold_id, group.scopes, group.counters, amounts, verb, state)
         made.group = group
         made.periods = group.periods
-        made.reason = reason
+        made.reason = None
         made.saved = None
         made.settled = None
         made.expires = None
@@ -178,12 +178,10 @@ class StoredHold(Hold):
         """What *row*, of `SELECT_HOLDS`, is, in the scopes of *group*."""
         hold_id, verb, _, periods, reason, suspend = row[:_HELD]
         state, uncertain, expires_at, suspended_at, settled = row[_STATE:_CHARGED]
-        made = cls(hold_id, group.scopes, group.counters, Amounts._make(row[_HELD:_STATE]), verb=verb)
+        made = cls(hold_id, group.scopes, group.counters, Amounts._make(row[_HELD:_STATE]), verb, state)
         made.group = group
         made.reason = reason
         made.saved = row[_STATE:]
-        made.open = state in ("reserved", "forwarded", "suspended")
-        made.state = state
         if periods is not None:
             made.periods = tuple(json.loads(periods))
         made.suspend = bool(suspend)

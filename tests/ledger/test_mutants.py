@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import NOTHING, Amounts, Limits, Sums
 from budget_guard.errors import UnknownReservation
 from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled, memory
 from budget_guard.ledger.base import HELD
@@ -59,9 +59,13 @@ RULES: dict[str, Callable[[Counters, int, int, Amounts], bool]] = {
 MUTANTS |= {name: (memory, "first_refusal", refusal_where(rule)) for name, rule in RULES.items()}
 
 
+def plus(sums: Sums, more: Sums) -> Sums:
+    return Amounts._make(sums).plus(Amounts._make(more))
+
+
 @mutant(Counters, "hold")
 def counts_no_holds(self: Counters, amounts: Amounts) -> None:
-    self.reserved = self.reserved.plus(amounts)
+    self.reserved = plus(self.reserved, amounts)
 
 
 settle = Counters.settle
@@ -79,7 +83,7 @@ def caps_the_charge_at_the_hold(self: Counters, held: Amounts, spent: Amounts) -
 
 @mutant(Counters, "book")
 def adds_the_actual_to_the_estimate(self: Counters, spent: Amounts, replaced: Amounts = NOTHING) -> None:
-    self.committed = self.committed.plus(spent)
+    self.committed = plus(self.committed, spent)
 
 
 @mutant(Counters, "roll")
@@ -249,7 +253,7 @@ adjust = MemoryLedger.adjust
 @mutant(MemoryLedger, "set_limits")
 def adds_when_it_is_opened_again(self: MemoryLedger, scope: Scope, limits: Limits, window: Window = "none") -> None:
     set_limits(self, scope, limits, window)
-    self._scopes[scope].committed = self._scopes[scope].committed.plus(self._scopes[scope].committed)
+    self._scopes[scope].committed = plus(self._scopes[scope].committed, self._scopes[scope].committed)
 
 
 @mutant(MemoryLedger, "set_limits")
@@ -295,24 +299,23 @@ def takes_what_it_forgot_for_new(self: MemoryLedger, hold_id: str) -> None:
     return None
 
 
-@mutant(MemoryLedger, "_settle")
-def does_not_archive_what_it_forgets(self: MemoryLedger, hold: Hold) -> None:
-    self._settled.append(hold)
-    if len(self._settled) > self._retain:
+@mutant(MemoryLedger, "_forget")
+def does_not_archive_what_it_forgets(self: MemoryLedger) -> None:
+    while len(self._settled) > self._retain:
         oldest = self._settled.popleft()
         del self._holds[oldest.id]
-        self._forgotten = max(self._forgotten, oldest.id[:12])
+        self._forgotten = max(self._forgotten, f"{oldest.id[:12]}.")
 
 
-@mutant(MemoryLedger, "_settle")
-def forgets_what_is_open(self: MemoryLedger, hold: Hold) -> None:
-    settle_hold(self, hold)
+@mutant(MemoryLedger, "_forget")
+def forgets_what_is_open(self: MemoryLedger) -> None:
+    forget(self)
     if len(self._holds) > self._retain:
         oldest = self._holds.pop(next(iter(self._holds)))
-        self._forgotten = max(self._forgotten, oldest.id[:12])
+        self._forgotten = max(self._forgotten, f"{oldest.id[:12]}.")
 
 
-settle_hold = MemoryLedger._settle
+forget = MemoryLedger._forget
 
 
 @mutant(MemoryLedger, "_lost")

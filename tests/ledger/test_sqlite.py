@@ -23,7 +23,7 @@ import pytest
 
 from budget_guard import Session, Usage
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Limits
 from budget_guard.errors import (
     LedgerAmbiguous,
     LedgerUnavailable,
@@ -34,7 +34,6 @@ from budget_guard.errors import (
 from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD, Ledger, Refused
 from budget_guard.ledger import sqlite_file as sqlite_file_module
-from budget_guard.ledger.base import MOST
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.ledger.sqlite_file import APPLICATION_ID
 from budget_guard.scope import Scope

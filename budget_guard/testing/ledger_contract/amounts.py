@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from budget_guard.dimension import DIMENSIONS, Amounts, Limits
+from budget_guard.dimension import DIMENSIONS, MOST, Amounts, Limits
 from budget_guard.hold_id import MOST_LENGTH
-from budget_guard.ledger.base import HELD, MOST, MOST_LIMIT, Ledger, Refused
+from budget_guard.ledger.base import HELD, MOST_LIMIT, Ledger, Refused
 from budget_guard.scope import Scope
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits
-from budget_guard.ledger.base import HELD, MOST, Ledger, Refused
+from budget_guard.dimension import DIMENSIONS, MOST, NOTHING, Amounts, Limits
+from budget_guard.ledger.base import HELD, Ledger, Refused
 from budget_guard.scope import Scope
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,

@@ -78,10 +78,10 @@ class WindowRules(LedgerFixtures):
         assert figures(ledger, TEAM) == (0, 0, 0)
         spent = 0
         if verb == "commit":
-            spent = ledger.commit(ids("h"), BOTH, cost(80)).committed.cost
+            spent = ledger.commit(ids("h"), BOTH, cost(80)).committed[0]
         elif verb == "estimate":
             ledger.commit(ids("h"), BOTH, cost(60), uncertain=True)
-            spent = ledger.commit(ids("h"), BOTH, cost(25)).committed.cost
+            spent = ledger.commit(ids("h"), BOTH, cost(25)).committed[0]
         elif verb == "release":
             assert ledger.release(ids("h"), BOTH) is True
         else:
