@@ -124,16 +124,18 @@ class Accountant:
                     unpriced = why  # nobody knows what it cost, and nothing was estimated
             elif bounded and (read > held[1] or written > held[2]):
                 violated = True
-                self._anchors.distrust(name)
+                self._anchors[name].distrust()
             else:
-                self._anchors.learn(name, call[1], read, written)
+                self._anchors[name].learn(call[1], read, written)
         over = cost - held[0]
         if over < 0:
             over = 0
         at_s, is_unpriced = self._timeline.at(), unpriced is not None
         booked = make(Booked, (at_s, reservation.id, name, charged, over, uncertain, is_unpriced, violated))
         if self._books.record(reservation, booked, why or unpriced):
-            self._run.warn(committed)
+            for i, soft_limit in self._run.soft_limits:
+                if committed[i] >= soft_limit:
+                    self._run.warn(committed)
         return cost
 
     def released(self, reservation: Reservation, reason: str, freed: bool) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from budget_guard.anchors import Anchors
 from budget_guard.budget import Budget
 from budget_guard.clock import Clock
 from budget_guard.decision import ModelCall
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import Limits, Sums
 from budget_guard.downgrade import DowngradePolicy, refuse_dearer, refuse_incapable, unknown_target
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnknownPriceError
-from budget_guard.estimate import Anchors
 from budget_guard.ledger.base import Balance
 from budget_guard.plan import Outline, Plan, Rung, outline, plan_model
 from budget_guard.pricing import ModelPrice, PriceTable
@@ -106,7 +106,7 @@ class Admission:
             self._checked[key] = found
         return self._checked[key]
 
-    def plan_ample(self, budget: Budget, call: ModelCall, at_s: float) -> tuple[Plan, Amounts] | None:
+    def plan_ample(self, budget: Budget, call: ModelCall, at_s: float) -> tuple[Plan, Sums] | None:
         """The plan for *call* if ever so much is left, and the room that proves it; None if what is left matters.
 
         The room is so much that no output cap is needed. Where it is there, nobody need ask what is left.
@@ -132,12 +132,12 @@ class Admission:
             outlines[alike] = found
         if found is None:
             return None
-        input_tokens, unweighed = self.anchors.bound(call[0], call[1])
+        input_tokens, unweighed = self.anchors[call[0]].bound(call[1])
         return found.fill(input_tokens) if unweighed is None else None
 
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*. As `plan_model`."""
-        return plan_model(self.anchors, budget, call, rung, left)
+        return plan_model(self.anchors[rung.model], budget, call, rung, left)
 
 
 def spent_fraction(balances: Sequence[Balance]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from budget_guard.dimension import Amounts
+from budget_guard.dimension import NOTHING, Amounts
 
 
 class Booked(NamedTuple):
@@ -25,3 +25,7 @@ class Booked(NamedTuple):
     """Whether a part of it has no known price."""
     violation: bool
     """Whether it is more tokens than the estimate said there could be."""
+
+    def negative(self) -> Booked:
+        """What takes it out of a sum again."""
+        return self._replace(amounts=NOTHING.minus(self.amounts), overrun=-self.overrun)

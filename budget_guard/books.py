@@ -50,7 +50,7 @@ class Books:
                 same = before.amounts == booked.amounts and before.uncertain == booked.uncertain
                 if same or (booked.uncertain and not before.uncertain):  # an older answer of the ledger that comes late
                     return False
-                self.tally.add(before, agent, -1)
+                self.tally.add(before.negative(), agent, -1)
             reservation.booked = booked
             self.tally.add(booked, agent)
         timeline = self.timeline

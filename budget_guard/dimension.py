@@ -57,9 +57,9 @@ NOTHING = Amounts()
 
 
 class Checked(Amounts):
-    """Amounts that are known to be whole numbers from 0 to `MOST`: no ledger looks again.
+    """Amounts that are known to be whole numbers from 0 to `MOST`, and so is the room that is asked for them.
 
-    Made with ``make`` alone, by whoever has just looked.
+    No ledger looks again. Made with ``make`` alone, by whoever has just looked.
     """
 
     __slots__ = ()

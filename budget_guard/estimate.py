@@ -2,8 +2,7 @@
 
 The text bound rests on one fact about every tokenizer in use: after some Unicode normalisation it works on bytes and
 makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its decomposed
-forms where those are more. The *anchor* makes that tight: a conversation that grows takes at most what its last
-call was billed for, plus the bytes of what is new.
+forms where those are more. `budget_guard.anchors` makes that tight.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import marshal
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -104,7 +102,8 @@ class Prompt(NamedTuple):
         return {need for what, need in _CONTENT_NEEDS if what in self.unweighed.values()} if self.unweighed else set()
 
 
-_KEPT_REASONING = "reasoning kept by the provider"
+KEPT_REASONING = "reasoning kept by the provider"
+"""What `Prompt.unweighed` calls a part of an earlier answer that only the provider has."""
 
 
 def weigh(
@@ -225,7 +224,7 @@ def _texts(value: Any, texts: list[str]) -> str | None:
             texts.append(_json(value))  # so that another image is another message
             return _OPAQUE_PARTS[kind]
         if kind == "reasoning" and not fields.get("encrypted_content"):
-            found = _KEPT_REASONING
+            found = KEPT_REASONING
         for name, inner in fields.items():
             texts.append(name)
             if type(inner) is str:
@@ -243,84 +242,3 @@ def _texts(value: Any, texts: list[str]) -> str | None:
 def _json(value: Any) -> str:
     # Providers may escape non-ASCII text in schemas, so the longer, escaped form is the bound.
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-class Anchors:
-    """What past calls were billed for, by conversation; bounds what the next call of each can take.
-
-    Safe to use from any thread without a lock: every step is one operation on a dict, and a lost one costs tightness,
-    not the bound.
-    """
-
-    __slots__ = ("_anchors", "_capacity", "_distrusted", "_largest_output", "_usual_output")
-
-    def __init__(self, capacity: int = 256) -> None:
-        self._capacity = capacity
-        self._anchors: dict[tuple[str, int], tuple[tuple[tuple[int, int], ...], int]] = {}
-        self._distrusted: set[str] = set()
-        self._largest_output = 0
-        self._usual_output: dict[str, int] = {}
-
-    def usual_output(self, model: str) -> int:
-        """Output tokens that a call to *model* took lately: the largest of the last few."""
-        return self._usual_output.get(model, 0)
-
-    def bound(self, model: str, prompt: Prompt) -> tuple[int, str | None]:
-        """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
-        base, _, parts, text, unweighed, opaque, conversation = prompt
-        tokens = base + text
-        new: Sequence[tuple[int, int]] = parts
-        anchor = self._anchors.get((model, conversation))
-        if anchor is not None:
-            before, anchored = anchor
-            new = () if parts is before else _added(before, parts)
-            if new:
-                anchored += sum([weight for _, weight in new])
-            # the bytes alone are no bound where the billed part held more than text
-            if anchored < tokens or unweighed:
-                tokens = anchored
-        if unweighed or opaque:
-            return self._unbounded(tokens, new, unweighed, opaque)
-        return tokens, None
-
-    def _unbounded(
-        self, tokens: int, new: Sequence[tuple[int, int]], unweighed: Mapping[int, str], opaque: tuple[str, ...]
-    ) -> tuple[int, str | None]:
-        """As `bound`, of a prompt that takes *tokens* without what has no bound in it."""
-        unbounded = list(opaque)
-        for key, _ in new:
-            what = unweighed.get(key)
-            if what is _KEPT_REASONING and self._largest_output:
-                tokens += self._largest_output  # it is part of one output, so no longer than the longest
-            elif what is not None and what not in unbounded:
-                unbounded.append(what)
-        return tokens, ", ".join(unbounded) or None
-
-    def learn(self, model: str, prompt: Prompt, input_tokens: int, output_tokens: int) -> None:
-        """Remember what a call was billed for."""
-        if output_tokens > self._largest_output:
-            self._largest_output = output_tokens
-        usual = self._usual_output.get(model, 0) * 9 // 10
-        self._usual_output[model] = output_tokens if output_tokens > usual else usual
-        parts, conversation = prompt[2], prompt[6]
-        if not conversation or model in self._distrusted:
-            return
-        anchors = self._anchors
-        anchors[model, conversation] = (parts, input_tokens)
-        if len(anchors) > self._capacity:
-            for oldest in list(anchors)[: self._capacity // 2]:
-                anchors.pop(oldest, None)
-
-    def distrust(self, model: str) -> None:
-        """Never anchor *model* again: it was billed above its bound once."""
-        self._distrusted.add(model)
-        for key in list(self._anchors):
-            if key[0] == model:
-                self._anchors.pop(key, None)
-
-
-def _added(before: tuple[tuple[int, int], ...], now: tuple[tuple[int, int], ...]) -> Sequence[tuple[int, int]]:
-    """The messages of *now* that were not in *before*, each as often as it is new."""
-    if now[: len(before)] == before:
-        return now[len(before) :]
-    return list((Counter(now) - Counter(before)).elements())

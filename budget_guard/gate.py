@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from budget_guard.accountant import Accountant
 from budget_guard.decision import Action, Basis, Decision, ModelCall, ToolCall
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import NOTHING, Amounts, Limits, Sums
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -42,9 +42,9 @@ _REFUSALS = (
 )
 
 
-Ask: TypeAlias = tuple[str, float, Plan, Amounts]
-"""What is asked of the ledger for a call that one question is enough for: the hold's id, when, what to hold, and what
-must be left for it."""
+Ask: TypeAlias = tuple[str, float, tuple[Plan, Sums]]
+"""What is asked of the ledger for a call that one question is enough for: the hold's id, when, and what to hold with
+what must be left for it."""
 
 
 class Gate:
@@ -60,22 +60,24 @@ class Gate:
 
     def ask(self, call: ModelCall | ToolCall) -> Ask | None:
         """What to ask the ledger for *call*, where one question is enough; None where what is left matters."""
-        run, budget = self._run, self._run.budget
+        run = self._run
+        budget = run.budget
         if run.kept:
             return None
         at_s = self._timeline.start()
         if budget.max_duration_s is not None and run.too_late(at_s) is not None:
             return None
-        if isinstance(call, ToolCall):
-            plan, room = plan_tool(call, budget)
+        ample: tuple[Plan, Sums] | None
+        if not isinstance(call, ModelCall):
+            ample = plan_tool(call, budget)
         elif self._alone and call.downgrade is None and budget.downgrade is None:
             ample = run.admission.plan_ample(budget, call, at_s)
-            if ample is None:
-                return None
-            plan, room = ample
         else:
             return None
-        return run.new_id(), at_s, plan, room
+        if ample is None:
+            return None
+        new_id = run.new_id
+        return new_id(), at_s, ample
 
     def authorize(
         self, call: ModelCall | ToolCall, may_wait: bool, sent: bool, refused: ReserveOutcome | None = None

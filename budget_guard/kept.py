@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import Amounts
+from budget_guard.dimension import Amounts, Sums
 from budget_guard.errors import BudgetExceeded, LedgerUnavailable, StaleReservation, UnknownReservation
 from budget_guard.flow import Flow
 from budget_guard.hold_id import hold_id
@@ -54,7 +54,7 @@ class Prolonged:
         self.held = False
         """Whether there is one, as far as anybody knows."""
 
-    def take(self, what: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None) -> Flow[ReserveOutcome]:
+    def take(self, what: str, scopes: Sequence[Scope], amounts: Amounts, room: Sums | None) -> Flow[ReserveOutcome]:
         """Hold *amounts* under a new id that has *what* in it."""
         taken = hold_id(self._clock.now_ms(), f"{what}-{uuid.uuid4().hex[:12]}")
         due = self._clock.monotonic() + self._ttl_s / 3

@@ -26,7 +26,7 @@ from typing import Any
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.delivery import DeliveringLedger
-from budget_guard.dimension import NOTHING, Amounts, Limits
+from budget_guard.dimension import NOTHING, Amounts, Limits, Sums
 from budget_guard.errors import LedgerUnavailable, ReservationConflict, ReservationError
 from budget_guard.flow import Flow, Verb, adrive, drive
 from budget_guard.hold_id import hold_id
@@ -132,13 +132,13 @@ class LeasedLedger(LayeredLedger):
     # Calls
 
     def _reserve(
-        self, call_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Amounts | None
+        self, call_id: str, scopes: Sequence[Scope], amounts: Amounts, room: Sums | None
     ) -> Flow[ReserveOutcome]:
         yield from self._beat()
         with self._using(tuple(scopes)) as leases:
             return (yield from self._reserve_in(leases, call_id, amounts, room))
 
-    def _reserve_in(self, leases: Leases, call_id: str, amounts: Amounts, room: Amounts | None) -> Flow[ReserveOutcome]:
+    def _reserve_in(self, leases: Leases, call_id: str, amounts: Amounts, room: Sums | None) -> Flow[ReserveOutcome]:
         if not leases.view:
             yield from self._look((leases,))
         revoked = next((self._revoked[scope] for scope in leases.scopes if scope in self._revoked), None)
@@ -164,7 +164,7 @@ class LeasedLedger(LayeredLedger):
             outcome = yield from self._take_some(leases, call_id, amounts, room)
         return outcome
 
-    def _hold_in(self, leases: Leases, call_id: str, amounts: Amounts, room: Amounts) -> bool:
+    def _hold_in(self, leases: Leases, call_id: str, amounts: Amounts, room: Sums) -> bool:
         with self._lock:
             lease = leases.current
             if lease is None:
@@ -217,7 +217,7 @@ class LeasedLedger(LayeredLedger):
 
     # Leases
 
-    def _take_some(self, leases: Leases, call_id: str, amounts: Amounts, room: Amounts | None) -> Flow[ReserveOutcome]:
+    def _take_some(self, leases: Leases, call_id: str, amounts: Amounts, room: Sums | None) -> Flow[ReserveOutcome]:
         """Lease what many calls take, or else what this one does."""
         share = leases.share(amounts)
         if room is not None and share != amounts:
@@ -230,7 +230,7 @@ class LeasedLedger(LayeredLedger):
         return (yield from self._take(leases, call_id, amounts, amounts, room))
 
     def _take(
-        self, leases: Leases, call_id: str, amounts: Amounts, share: Amounts, room: Amounts | None
+        self, leases: Leases, call_id: str, amounts: Amounts, share: Amounts, room: Sums | None
     ) -> Flow[ReserveOutcome]:
         """Lease *share*, and hold a call's *amounts* in it."""
         id = hold_id(self._clock.now_ms(), f"lease-{uuid.uuid4().hex[:12]}")
@@ -309,7 +309,7 @@ class LeasedLedger(LayeredLedger):
             adjust_id = hold_id(self._clock.now_ms(), f"{unique}-{i}")
             yield "adjust", (adjust_id, scope, change, "an estimate of a leased call was replaced")
 
-    def _recall(self, leases: Leases, refused: Refused, room: Amounts) -> Flow[bool]:
+    def _recall(self, leases: Leases, refused: Refused, room: Sums) -> Flow[bool]:
         """Give back what another run of this process has leased in the way of this one and does not use, where that is
         a whole call's worth. Half of it is for the one that it is taken from."""
         i = refused.dimension

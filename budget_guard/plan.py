@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from budget_guard.anchors import ModelAnchors
 from budget_guard.budget import Budget
 from budget_guard.decision import Estimate, ModelCall, ToolCall
-from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import UnboundedCallError
-from budget_guard.estimate import Anchors
 from budget_guard.price import ModelPrice
 from budget_guard.usage import Usage
 from budget_guard.values import make
@@ -69,7 +69,7 @@ class Outline:
     room_requests: int
     """Requests that must be left."""
 
-    def fill(self, input_tokens: int) -> tuple[Plan, Amounts] | None:
+    def fill(self, input_tokens: int) -> tuple[Plan, Sums] | None:
         """The plan for an input of at most so many tokens, and the room that proves that enough is left for it.
 
         None if it is more than a ledger takes.
@@ -83,10 +83,11 @@ class Outline:
             cost = rung.price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache)
         total = input_tokens + output_tokens
         room_cost, room_total = cost * times + self.kept_cost, total * times
-        if room_cost | room_total > MOST or input_tokens < 0:  # MOST is all ones
+        most = room_cost + room_total
+        if type(most) is not int or most > MOST or input_tokens < 0:
             return None
         amounts = make(Checked, (cost, input_tokens, output_tokens, total, 1, 0))
-        room = make(Checked, (room_cost, input_tokens, output_tokens * times, room_total, self.room_requests, 0))
+        room = (room_cost, input_tokens, output_tokens * times, room_total, self.room_requests, 0)
         return make(Plan, (rung, amounts, self.sent_cap, False, self.bounded)), room
 
 
@@ -114,11 +115,11 @@ def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
     return Outline(rung, output_tokens, sent, bounded, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
 
 
-def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
+def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
     """What *call* takes at most on *rung*.
 
     Args:
-        anchors: What past calls were billed for.
+        anchors: What past calls to the rung's model were billed for.
         budget: The limits and policies.
         call: The call.
         rung: The model to plan for.
@@ -132,7 +133,7 @@ def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, le
     if budget.mode == "actuals_only":
         return Plan(rung, Amounts(requests=1), asked, False, False)
     model, price = rung.model, rung.price
-    input_tokens, unweighed = anchors.bound(model, call.prompt)
+    input_tokens, unweighed = anchors.bound(call.prompt)
     fees = _fees(budget, call, rung, left) if call.hosted_tools else 0
     if unweighed is not None:
         if not budget.allowance.input_tokens and _is_gated(budget, left, price):
@@ -156,7 +157,7 @@ def plan_model(anchors: Anchors, budget: Budget, call: ModelCall, rung: Rung, le
         if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
             worth = _affordable_output(left, price, input_tokens, fees, share, hourly)
             if worth is not None and (cap is None or worth // choices < cap):
-                usual = anchors.usual_output(model) * 5 // 4  # so that the next one like it is not cut
+                usual = anchors.usual_output * 5 // 4  # so that the next one like it is not cut
                 floor = max(OUTPUT_FLOOR, min(usual, MOST_OUTPUT_FLOOR))
                 clamped = True
                 cap = max(worth // choices, floor if cap is None else min(cap, floor))

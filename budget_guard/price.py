@@ -144,14 +144,15 @@ class ModelPrice:
         plain, read, w5, w1, audio, heard, image, written, thought, said, drawn, searches, requests, other = usage
         if rates is None or w5 or w1 or audio or heard or image or said or drawn or searches or other:
             return None
-        if plain | read | written | thought | requests < 0:
+        if plain < 0 or read < 0 or written < 0 or thought < 0 or requests < 0:
             return None
         per_plain, per_read, per_written, per_thought, per_request = rates
         priced = plain * per_plain + read * per_read + written * per_written + thought * per_thought
         cost = -(-(priced + requests * per_request) // self._denominator)
         taken, made = plain + read, written + thought
         total = taken + made
-        if cost | total | requests > MOST:  # which is all ones
+        every = cost + total + requests
+        if type(every) is not int or every > MOST:  # so is none of them
             return None
         return make(Checked, (cost, taken, made, total, requests or 1, 0))
 

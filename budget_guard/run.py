@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -15,7 +13,7 @@ from budget_guard.budget import Budget
 from budget_guard.clock import Clock
 from budget_guard.dimension import NOTHING, Sums
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
-from budget_guard.hold_id import hold_id
+from budget_guard.hold_id import HoldIds
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.money import to_usd
 from budget_guard.pricing import PriceTable
@@ -58,9 +56,8 @@ class Run:
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)
         """Whom it is attributed to."""
-        self._now_ms = clock.now_ms
-        self._unique = uuid.uuid4().hex[:12]
-        self._number = itertools.count(1).__next__
+        self.new_id = HoldIds(clock).new
+        """An id for the next hold."""
         self.set_budget(budget)
 
     def set_budget(self, budget: Budget) -> None:
@@ -69,12 +66,8 @@ class Run:
         self._limits = budget.limits
         at = budget.soft_limit
         limited = [(i, limit) for i, limit in enumerate(self._limits) if limit]
-        self._soft = [] if at is None else [(i, limit * at) for i, limit in limited]
-
-    def new_id(self) -> str:
-        """An id for the next hold."""
-        now_ms, number = self._now_ms, self._number
-        return hold_id(now_ms(), f"{self._unique}-{number()}")
+        self.soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
+        """The dimensions that have a soft limit, each with it."""
 
     def balance(self) -> Balance:
         """The run's own counters."""
@@ -130,10 +123,10 @@ class Run:
         )
 
     def warn(self, committed: Sums) -> None:
-        """Look at the run's own soft limits."""
-        for i, soft in self._soft:
-            if committed[i] >= soft:
-                self.books.warn(self.scope, self._limits, committed, self.budget.soft_limit or 1.0)
+        """Warn of the run's own soft limits."""
+        at = self.budget.soft_limit
+        if at is not None:
+            self.books.warn(self.scope, self._limits, committed, at)
 
 
 def remaining_usd(balance: Balance) -> Decimal | None:

@@ -292,7 +292,7 @@ class Session:
         ask = gate.ask(call)
         if ask is None:
             return drive(gate.authorize(call, may_wait, sent), ledger)
-        hold_id, at_s, plan, room = ask
+        hold_id, at_s, (plan, room) = ask
         try:
             outcome = ledger.reserve(hold_id, self._run.scopes, plan.amounts, room, None, True, sent)
         except BaseException as error:
@@ -307,7 +307,7 @@ class Session:
         ask = gate.ask(call)
         if ask is None:
             return await adrive(gate.authorize(call, True, sent), ledger)
-        hold_id, at_s, plan, room = ask
+        hold_id, at_s, (plan, room) = ask
         try:
             outcome = await ledger.reserve(hold_id, self._run.scopes, plan.amounts, room, None, True, sent)
         except BaseException as error:

@@ -43,13 +43,13 @@ class Tally:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def add(self, booked: Booked, agent: str | None, sign: int = 1) -> None:
-        """Add one call (*sign* 1), or take it out again (-1).
+    def add(self, booked: Booked, agent: str | None, calls: int = 1) -> None:
+        """Add a call; its negative, as -1 *calls*, takes it out again.
 
         Args:
             booked: The call.
             agent: Whom to attribute it to.
-            sign: 1 or -1.
+            calls: 1 or -1.
         """
         _, _, name, amounts, overrun, uncertain, unpriced, violation = booked
         cost, input_tokens, output_tokens, _, requests, _ = amounts
@@ -57,22 +57,22 @@ class Tally:
         of_name = sums.get(name)
         if of_name is None:
             of_name = _new(sums, name)
-        of_name.cost += sign * cost
-        of_name.calls += sign
-        of_name.input_tokens += sign * input_tokens
-        of_name.output_tokens += sign * output_tokens
+        of_name.cost += cost
+        of_name.calls += calls
+        of_name.input_tokens += input_tokens
+        of_name.output_tokens += output_tokens
         if agent is not None:
             of_agent = self._agents.get(agent) or _new(self._agents, agent)
-            of_agent.cost += sign * cost
-            of_agent.calls += sign
+            of_agent.cost += cost
+            of_agent.calls += calls
         if overrun:
-            self.overrun += sign * overrun
+            self.overrun += overrun
         if uncertain:
-            self.uncertain += sign * cost
+            self.uncertain += cost
         if unpriced:
-            self.unpriced_calls += sign
+            self.unpriced_calls += calls
         if violation:
-            self.violations += sign
+            self.violations += calls
 
     def merge(self, child_id: str, child: Tally) -> None:
         """Add all that a child session took."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -299,10 +300,11 @@ def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
                 decision.reservation.commit(Usage(input=each.prompt.base, output=7))
 
 
-def test_a_prompt_that_nobody_weighed_holds_nothing(way: Way) -> None:
+@pytest.mark.parametrize("base", [-(10**6), 0.5, math.nan])
+def test_a_prompt_that_nobody_weighed_holds_nothing(way: Way, base: Any) -> None:
     run = session("$1.00")
     with pytest.raises(ValueError, match="whole numbers"):
-        way.authorize(run, ModelCall("large", weigh()._replace(base=-(10**6)), max_output_tokens=10))
+        way.authorize(run, ModelCall("large", weigh()._replace(base=base), max_output_tokens=10))
     assert run.reserved_usd == ZERO
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget_guard import Budget, Prompt, Usage, token_bound, weigh
-from budget_guard.estimate import Anchors
+from budget_guard.anchors import Anchors
 from tests.builders import Way, call, session
 
 TEXTS = st.text(max_size=60)
@@ -178,30 +178,30 @@ def test_the_anchored_bound_is_never_below_the_truth_however_a_conversation_chan
     for how, what in changes:
         messages = changed(messages, how, what)
         prompt, truth = weigh(messages=messages), tokenizer.request(messages)
-        bound, unbounded = anchors.bound("m", prompt)
+        bound, unbounded = anchors["m"].bound(prompt)
         assert unbounded is None
         assert truth <= bound <= prompt.base + prompt.text, "neither below the truth nor looser than the bytes"
-        anchors.learn("m", prompt, truth, 5)
+        anchors["m"].learn(prompt, truth, 5)
 
 
 def test_the_anchor_makes_the_bound_tight() -> None:
     anchors, history = Anchors(), ["word " * 200]
-    anchors.learn("m", weigh(messages=history), 210, 5)
+    anchors["m"].learn(weigh(messages=history), 210, 5)
     prompt = weigh(messages=[*history, "more"])
-    assert anchors.bound("m", prompt)[0] == 210 + prompt.parts[1][1]
-    assert anchors.bound("another model", prompt)[0] == prompt.base + prompt.text
+    assert anchors["m"].bound(prompt)[0] == 210 + prompt.parts[1][1]
+    assert anchors["another model"].bound(prompt)[0] == prompt.base + prompt.text
     other = weigh(system="other", messages=[*history, "more"])
-    assert anchors.bound("m", other)[0] == other.base + other.text
+    assert anchors["m"].bound(other)[0] == other.base + other.text
 
 
 def test_a_model_that_passed_its_bound_once_is_never_anchored_again() -> None:
     anchors, prompt = Anchors(), weigh(messages=["word " * 200])
     for model in ("liar", "honest"):
-        anchors.learn(model, prompt, 10, 5)
-    anchors.distrust("liar")
-    anchors.learn("liar", prompt, 10, 5)
-    assert anchors.bound("liar", prompt)[0] == prompt.base + prompt.text
-    assert anchors.bound("honest", prompt)[0] == 10
+        anchors[model].learn(prompt, 10, 5)
+    anchors["liar"].distrust()
+    anchors["liar"].learn(prompt, 10, 5)
+    assert anchors["liar"].bound(prompt)[0] == prompt.base + prompt.text
+    assert anchors["honest"].bound(prompt)[0] == 10
 
 
 def test_a_session_distrusts_a_model_that_passed_its_bound(way: Way) -> None:
@@ -219,10 +219,19 @@ def test_a_session_distrusts_a_model_that_passed_its_bound(way: Way) -> None:
 def test_conversations_are_remembered_in_bounded_memory() -> None:
     anchors = Anchors(capacity=8)
     for number in range(1_000):
-        anchors.learn("m", weigh(messages=[f"{number} " * 50]), 10, 5)
-    assert len(anchors._anchors) <= 8
+        anchors["m"].learn(weigh(messages=[f"{number} " * 50]), 10, 5)
+    assert len(anchors["m"]) <= 8
     last = weigh(messages=["999 " * 50])
-    assert anchors.bound("m", last)[0] == 10
+    assert anchors["m"].bound(last)[0] == 10
+
+
+def test_models_are_remembered_in_bounded_memory() -> None:
+    anchors, prompt = Anchors(), weigh(messages=["hi " * 500])
+    for number in range(1_000):
+        anchors[f"m{number}"].learn(prompt, 10, 5)
+    assert len(anchors) <= 100
+    assert anchors["m0"].bound(prompt) == (10, None)
+    assert anchors["m999"].bound(prompt) == (prompt.base + prompt.text, None)
 
 
 # --- what has no weight
@@ -230,45 +239,45 @@ def test_conversations_are_remembered_in_bounded_memory() -> None:
 
 def test_an_image_is_unbounded_until_it_was_billed_and_counts_again_when_it_is_new() -> None:
     anchors, first = Anchors(), weigh(messages=[IMAGE])
-    assert anchors.bound("m", first)[1] == "an image"
-    anchors.learn("m", first, 1_500, 5)
-    tokens, unbounded = anchors.bound("m", first)
+    assert anchors["m"].bound(first)[1] == "an image"
+    anchors["m"].learn(first, 1_500, 5)
+    tokens, unbounded = anchors["m"].bound(first)
     assert (tokens, unbounded) == (1_500, None)
     again = weigh(messages=[IMAGE, "and", IMAGE])
-    assert anchors.bound("m", again)[1] == "an image"
+    assert anchors["m"].bound(again)[1] == "an image"
     other = weigh(messages=[IMAGE, {"type": "image_url", "image_url": {"url": "https://x/2"}}])
-    assert anchors.bound("m", other)[1] == "an image"
+    assert anchors["m"].bound(other)[1] == "an image"
 
 
 def test_a_billed_image_is_never_bounded_by_its_bytes_alone() -> None:
     anchors = Anchors()
-    anchors.learn("m", weigh(messages=[IMAGE]), 50_000, 5)
-    assert anchors.bound("m", weigh(messages=[IMAGE, "more"]))[0] > 50_000
+    anchors["m"].learn(weigh(messages=[IMAGE]), 50_000, 5)
+    assert anchors["m"].bound(weigh(messages=[IMAGE, "more"]))[0] > 50_000
 
 
 def test_history_that_the_provider_keeps_is_never_anchored() -> None:
     anchors, kept = Anchors(), weigh(messages=["hi"], opaque=["history kept by the provider"])
-    anchors.learn("m", kept, 5, 5)
-    tokens, unbounded = anchors.bound("m", kept)
+    anchors["m"].learn(kept, 5, 5)
+    tokens, unbounded = anchors["m"].bound(kept)
     assert (tokens, unbounded) == (kept.base + kept.text, "history kept by the provider")
 
 
 def test_kept_reasoning_is_bounded_by_the_longest_output_so_far() -> None:
     anchors = Anchors()
     history: list[Any] = ["question"]
-    assert anchors.bound("m", weigh(messages=[*history, REASONING]))[1] is not None
-    anchors.learn("m", weigh(messages=history), 20, 4_000)
+    assert anchors["m"].bound(weigh(messages=[*history, REASONING]))[1] is not None
+    anchors["m"].learn(weigh(messages=history), 20, 4_000)
     prompt: Prompt = weigh(messages=[*history, REASONING, "answer"])
     new = sum(weight for _, weight in prompt.parts[1:])
-    assert anchors.bound("m", prompt) == (20 + new + 4_000, None)
+    assert anchors["m"].bound(prompt) == (20 + new + 4_000, None)
     shown = weigh(messages=[*history, {**REASONING, "encrypted_content": "x" * 100}, "answer"])
-    assert anchors.bound("m", shown)[0] < 20 + 4_000
+    assert anchors["m"].bound(shown)[0] < 20 + 4_000
 
 
 def test_the_usual_output_follows_the_largest_of_the_latest() -> None:
     anchors, prompt = Anchors(), weigh(messages="hi")
-    assert anchors.usual_output("m") == 0
-    anchors.learn("m", prompt, 5, 1_000)
+    assert anchors["m"].usual_output == 0
+    anchors["m"].learn(prompt, 5, 1_000)
     for _ in range(3):
-        anchors.learn("m", prompt, 5, 10)
-    assert anchors.usual_output("m") == 729
+        anchors["m"].learn(prompt, 5, 10)
+    assert anchors["m"].usual_output == 729

@@ -719,7 +719,7 @@ def test_text_is_billed_at_once_where_its_price_depends_on_nothing_else() -> Non
     usage = Usage(700, cache_read=500, output=180, reasoning=20)
     assert plain.bill_text(usage) == Amounts(plain.cost(usage), 1_200, 200, 1_400, 1)
     assert tiered.bill_text(usage) is None
-    assert plain.bill_text(Usage(MOST // 2_500)) is not None
+    assert plain.bill_text(Usage(MOST // 2_501)) is not None
     assert plain.bill_text(Usage(MOST)) is None, "more than a ledger takes"
     day, night = ({unit: [(-1, Fraction(nano))] for unit in ("input", "output")} for nano in (1, 2))
     assert price_of(day, [], []).bill_text(usage) == Amounts(1_400, 1_200, 200, 1_400, 1)

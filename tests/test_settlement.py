@@ -242,12 +242,12 @@ def test_retried_requests_are_all_counted(way: Way) -> None:
 
 
 @pytest.mark.parametrize("price", ["large", "nobody-knows"])
-@pytest.mark.parametrize("bad", [Usage(input=-5), Usage(output=-1), Usage(requests=-1)])
-def test_a_negative_quantity_is_refused_and_books_nothing(way: Way, price: str, bad: Usage) -> None:
+@pytest.mark.parametrize("bad", [{"input": -5}, {"output": -1}, {"requests": -1}, {"input": 0.5}, {"reasoning": 2**60}])
+def test_a_quantity_that_cannot_be_is_refused_and_books_nothing(way: Way, price: str, bad: dict[str, Any]) -> None:
     run = session(Budget("$1", unpriced="allow"))
     reservation = way.reserve(run, call(price, cap=5))
-    with pytest.raises(ValueError, match="-"):
-        way.commit(reservation, bad)
+    with pytest.raises(ValueError, match=r"-|whole numbers"):
+        way.commit(reservation, Usage()._replace(**bad))
     assert not reservation.settled
     assert sums(run)[0] == 0
     way.commit(reservation, Usage(input=5))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from operator import index
 
-from budget_guard.dimension import MOST, Amounts, Checked, Limits
+from budget_guard.dimension import MOST, Amounts, Checked, Limits, Sums
 from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import MOST_LIMIT
 
 
-def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
+def checked_amounts(amounts: Sums, least: int = 0) -> Amounts:
     """*amounts* as plain integers.
 
     Raises:
@@ -22,13 +22,13 @@ def checked_amounts(amounts: Amounts, least: int = 0) -> Amounts:
         cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
         bits = cost | input_tokens | output_tokens | total_tokens | requests | tool_calls
         if type(bits) is int and 0 <= bits <= MOST:  # MOST is all ones, so no part of it is larger
-            return amounts
+            return amounts if isinstance(amounts, Amounts) else Amounts._make(amounts)
         checked = Amounts._make(map(index, amounts))
         out_of_range = min(checked) < least or max(checked) > MOST
     except TypeError:  # a float, NaN included
-        checked, out_of_range = amounts, True
+        checked, out_of_range = Amounts._make(amounts), True
     if out_of_range:
-        raise ValueError(f"{amounts} must be whole numbers from {least} to {MOST}")
+        raise ValueError(f"{checked} must be whole numbers from {least} to {MOST}")
     return checked
 
 

@@ -121,7 +121,7 @@ class Counters:
         return fresh
 
 
-def first_refusal(found: Sequence[Counters], room: Amounts, version: int) -> Refused | None:
+def first_refusal(found: Sequence[Counters], room: Sums, version: int) -> Refused | None:
     """What stands in the way of *room* in the first of the scopes that has no room for it; None if it fits in all."""
     for counters in found:
         committed, reserved = counters.committed, counters.reserved

@@ -80,7 +80,7 @@ class Hold:
         self.charged: Amounts | None = None
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
-        """The window of each scope that it belongs to; empty where that is the first one of each."""
+        """The window of each scope that it belongs to; empty where no scope has had another one."""
         self.term: Term | None = None
 
     def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
@@ -121,7 +121,7 @@ class Hold:
         """
         replaced = self.charged
         if self.open:
-            for counters in self.counted_in():
+            for counters in self.counters if not self.periods else self.counted_in():
                 counters.settle(self.amounts, amounts)
             self.open = False
         elif replaced is not None and uncertain:
@@ -155,12 +155,9 @@ class Hold:
 
     def counted_in(self) -> Sequence[Counters]:
         """The scopes in whose present window it is counted."""
-        if self.periods:
-            return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
-        for counters in self.counters:
-            if counters.period:
-                return [each for each in self.counters if not each.period]
-        return self.counters
+        if not self.periods:
+            return self.counters
+        return [each for each, period in zip(self.counters, self.periods, strict=True) if each.period == period]
 
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.scope import Scope
 from budget_guard.window import Window
@@ -31,7 +31,7 @@ class InlineLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.flow import Flow, Verb, adrive, drive
 from budget_guard.ledger.base import AsyncLedger, Balance, Ledger, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.scope import Scope
@@ -39,7 +39,7 @@ class LayeredLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,
@@ -106,7 +106,7 @@ class _Awaited:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
@@ -56,6 +56,9 @@ class MemoryLedger:
         self._groups: dict[tuple[Scope, ...], Sequence[Counters]] = {}
         """The counters of scopes that were asked for together, found once: the calls of a run ask for the same ones."""
         self._windowed = False
+        """Whether a scope has had a window."""
+        self._revoked = False
+        """Whether a scope was ever revoked."""
         self._holds: dict[str, Hold] = {}
         self._settled: deque[Hold] = deque()
         self._expiries: list[tuple[float, str]] = []
@@ -72,7 +75,10 @@ class MemoryLedger:
             counters.owner = owner
             counters.roll()
             counters.set_limits(limits, window)
-            self._windowed = self._windowed or window != "none"
+            if window != "none" and not self._windowed:
+                self._windowed = True
+                for hold in self._holds.values():
+                    hold.periods = (0,) * len(hold.counters)
             self._give_room()
 
     def reserve(
@@ -80,15 +86,14 @@ class MemoryLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,
     ) -> ReserveOutcome:
         if type(amounts) is not Checked:
             amounts = checked_amounts(amounts)
-        if room is not None and type(room) is not Checked:
-            room = checked_amounts(room)
+            room = None if room is None else checked_amounts(room)
         if ttl_s is not None:
             check_ttl(ttl_s)
         with self._lock:
@@ -104,9 +109,10 @@ class MemoryLedger:
             found = self._groups.get(asked)
             if found is None or self._windowed:
                 found = self._find(asked)
-            for counters in found:
-                if counters.revoked is not None:
-                    return counters.revoked
+            if self._revoked:
+                for counters in found:
+                    if counters.revoked is not None:
+                        return counters.revoked
             if room is not None:
                 refused = first_refusal(found, room, self._room.times)
                 if refused is not None:
@@ -217,6 +223,7 @@ class MemoryLedger:
             counters = self._opened(scope)
             if counters.revoked is None:
                 counters.revoked = Revoked(scope, reason, at)
+                self._revoked = True
             self._give_room()  # whoever waits shall hear of it
 
     def restore(self, scope: Scope) -> bool:

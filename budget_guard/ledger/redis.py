@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.ledger.redis_courier import Doze, Flow, RedisCourier
 from budget_guard.ledger.redis_keys import Keys
@@ -90,7 +90,7 @@ class RedisLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,
@@ -187,7 +187,7 @@ class AsyncRedisLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,

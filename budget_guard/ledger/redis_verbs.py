@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from budget_guard.dimension import MOST, Amounts, Limits
+from budget_guard.dimension import MOST, Amounts, Limits, Sums
 from budget_guard.errors import (
     ForeignRun,
     LedgerUnavailable,
@@ -106,7 +106,7 @@ class RedisVerbs:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None,
         suspend: bool,
         sent: bool,

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import Amounts, Limits
+from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.ledger.base import AsyncLedger, Balance, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.ledger.room import Room
 from budget_guard.ledger.sqlite_books import Books
@@ -78,7 +78,7 @@ class SqliteLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,
@@ -157,7 +157,7 @@ class _AsyncSqliteLedger:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None = None,
         suspend: bool = True,
         sent: bool = False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budget_guard.dimension import MOST, NOTHING, Amounts, Limits
+from budget_guard.dimension import MOST, NOTHING, Amounts, Limits, Sums
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.hold_id import TOLERANCE_MS, made_ms
 from budget_guard.ledger.base import HELD, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
@@ -76,7 +76,7 @@ class Books:
         hold_id: str,
         scopes: Sequence[Scope],
         amounts: Amounts,
-        room: Amounts | None,
+        room: Sums | None,
         ttl_s: float | None,
         suspend: bool,
         sent: bool,

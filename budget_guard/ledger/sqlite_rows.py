@@ -182,8 +182,8 @@ class StoredHold(Hold):
         made.group = group
         made.reason = reason
         made.saved = row[_STATE:]
-        if periods is not None:
-            made.periods = tuple(json.loads(periods))
+        if group.periods:
+            made.periods = (0,) * len(group.periods) if periods is None else tuple(json.loads(periods))
         made.suspend = bool(suspend)
         made.uncertain = bool(uncertain)
         made.expires = expires_at
