@@ -14,7 +14,7 @@ from budget_guard.events import CallReleased
 from budget_guard.flow import Flow
 from budget_guard.ledger.base import Balance, Refused, Settled
 from budget_guard.money import UsdLike, nano_of
-from budget_guard.plan import Plan, Rung, plan_tool
+from budget_guard.plan import Plan, Rung, Terms, plan_tool
 from budget_guard.price import ModelPrice
 from budget_guard.rate_card import BUCKETS
 from budget_guard.refusal import cause, exceeded, remedy_of
@@ -44,11 +44,11 @@ class Accountant:
         late = self._run.too_late(self._timeline.at())
         if late is not None:
             return late
-        plan = reservation.plan
-        if plan.bounded and self._run.budget.mode == "hard_gate" and output_tokens > plan.amounts.output_tokens > 0:
+        most = reservation.amounts.output_tokens
+        if reservation.terms.bounded and self._run.budget.mode == "hard_gate" and output_tokens > most > 0:
             return BudgetExceeded(
                 dimension="call_max_output_tokens",
-                limit=plan.amounts.output_tokens,
+                limit=most,
                 actual=output_tokens,
                 scope=str(self._run.scope),
                 decision_id=reservation.id,
@@ -63,10 +63,10 @@ class Accountant:
 
         Money that was spent is never refused here, and never booked as nothing.
         """
-        call, plan = reservation.call, reservation.plan
+        call, rung = reservation.call, reservation.terms.rung
         if not isinstance(call, ModelCall):
             raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
-        planned, price = plan.rung.model, plan.rung.price
+        planned, price = rung.model, rung.price
         if model is not None or service_tier is not None:
             model, tier = model or planned, service_tier or call.service_tier
             if model != planned or tier != call.service_tier:
@@ -75,7 +75,7 @@ class Accountant:
             amounts = price.bill_text(usage)
             if amounts is not None:
                 return amounts, None
-        cost, unpriced = self._cost(price, usage, model or planned, plan.amounts.cost)
+        cost, unpriced = self._cost(price, usage, model or planned, reservation.amounts.cost)
         read, written = usage.input_tokens, usage.output_tokens
         return Amounts(cost, read, written, read + written, usage.requests or 1), unpriced
 
@@ -94,7 +94,7 @@ class Accountant:
         """What to commit for a tool call that cost *cost* dollars, or what was held."""
         if not isinstance(reservation.call, ToolCall):
             raise TypeError(f"{reservation.call.model!r} is a model call: settle it with commit(usage)")
-        return reservation.plan.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+        return reservation.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
 
     def settled(
         self,
@@ -116,13 +116,13 @@ class Accountant:
         reservation.settled = True
         committed, charged, uncertain = settled
         cost, read, written = charged[:3]
-        rung, held, _, _, bounded = reservation.plan
-        name, call, violated = model or rung.model, reservation.call, False
+        terms, held = reservation.terms, reservation.amounts
+        name, call, violated = model or terms.rung.model, reservation.call, False
         if isinstance(call, ModelCall):
             if uncertain:
-                if rung.price is None or not charged.total_tokens:
+                if terms.rung.price is None or not charged.total_tokens:
                     unpriced = why  # nobody knows what it cost, and nothing was estimated
-            elif bounded and (read > held[1] or written > held[2]):
+            elif terms.bounded and (read > held[1] or written > held[2]):
                 violated = True
                 self._anchors[name].distrust()
             else:
@@ -142,7 +142,7 @@ class Accountant:
         """Take note that the ledger gave a hold back."""
         reservation.settled = True
         if freed:
-            at_s, model = self._timeline.at(), reservation.plan.rung.model
+            at_s, model = self._timeline.at(), reservation.terms.rung.model
             self._timeline.emit(CallReleased(at_s, reservation.id, model, reason))
 
     def charge(self, call: ToolCall) -> Flow[None]:
@@ -152,18 +152,18 @@ class Accountant:
     def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
         """Book a model call that was made without asking."""
         price = self._run.admission.price_called(call, call.model, None)
-        plan = Plan(Rung(call.model, price), Amounts(requests=1), None, False, False)
+        terms, amounts = Terms(Rung(call.model, price), None, False, False), Amounts(requests=1)
         unpriced: str | None = "the provider sent no usage"
         if usage is not None:
-            amounts, unpriced = self.bill(Reservation("", call, plan, self), usage, None, None)
-            plan = plan._replace(amounts=amounts)
-        yield from self._charge(call, plan, unpriced)
+            amounts, unpriced = self.bill(Reservation("", call, (terms, amounts), self), usage, None, None)
+        yield from self._charge(call, (terms, amounts), unpriced)
 
     def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
         at_s = self._timeline.start()
         charge = Reservation(self._run.new_id(), call, plan, self)
-        passed: Refused | None = yield "charge", (charge.id, self._run.scopes, plan.amounts)
-        booked = Booked(at_s, charge.id, plan.rung.model, plan.amounts, 0, False, unpriced is not None, False)
+        passed: Refused | None = yield "charge", (charge.id, self._run.scopes, charge.amounts)
+        name, is_unpriced = charge.terms.rung.model, unpriced is not None
+        booked = Booked(at_s, charge.id, name, charge.amounts, 0, False, is_unpriced, False)
         self._books.record(charge, booked, unpriced)
         try:
             balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
@@ -178,8 +178,8 @@ class Accountant:
 
     def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:
         """The error for an answer that the guard's own output cap made useless."""
-        plan = reservation.plan
-        if not plan.clamped:
+        terms = reservation.terms
+        if not terms.clamped:
             return None
         try:
             balances = self._run.ledger.balances(self._run.scopes)
@@ -194,7 +194,7 @@ class Accountant:
             scope=str(tightest.scope),
             decision_id=reservation.id,
             report=self._run.report_for_error(),
-            detail=f"what was left paid for {plan.output_cap} output tokens, which cut the answer off",
+            detail=f"what was left paid for {terms.output_cap} output tokens, which cut the answer off",
             remedy=remedy_of(tightest.scope, DIMENSIONS[i]),
         )
 

@@ -58,7 +58,7 @@ class Books:
         if booked.overrun:
             timeline.emit(OverrunCharged(booked.at_s, booked.id, booked.name, booked.overrun))
         if booked.violation:
-            bound, actual = reservation.plan.amounts.total_tokens, booked.amounts.total_tokens
+            bound, actual = reservation.amounts.total_tokens, booked.amounts.total_tokens
             timeline.emit(BoundViolated(booked.at_s, booked.id, booked.name, bound, actual))
         if why is not None:
             cost = format_usd(booked.amounts.cost)

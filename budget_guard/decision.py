@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from budget_guard.dimension import NOTHING
 from budget_guard.errors import BudgetError
 from budget_guard.estimate import Prompt
 from budget_guard.money import to_usd
@@ -90,7 +91,7 @@ class Decision(NamedTuple):
     call: ModelCall | ToolCall
     """What was asked for."""
     plan: Plan | None
-    """What is held for it; None where it was refused before that was worked out."""
+    """How it is made, and what is held for it; None where it was refused before that was worked out."""
     basis: Basis
     reason: str
     error: BudgetError | None
@@ -111,7 +112,7 @@ class Decision(NamedTuple):
     @property
     def name(self) -> str:
         """The model to call, or the tool; what was asked for where the call is refused."""
-        return self.call[0] if self.plan is None or self.error is not None else self.plan.rung.model
+        return self.call[0] if self.plan is None or self.error is not None else self.plan[0].rung.model
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -126,22 +127,23 @@ class Decision(NamedTuple):
     @property
     def estimate(self) -> Estimate:
         """The most that it may take."""
-        return Estimate(0, 0, 0) if self.plan is None else self.plan.estimate
+        held = NOTHING if self.plan is None else self.plan[1]
+        return Estimate(held.input_tokens, held.output_tokens, held.cost)
 
     @property
     def output_cap(self) -> int | None:
         """The output cap that the adapter must send; None to send none."""
-        return None if self.plan is None else self.plan.output_cap
+        return None if self.plan is None else self.plan[0].output_cap
 
     @property
     def output_clamped(self) -> bool:
         """Whether the session chose a lower cap than the caller and the model would have had."""
-        return self.plan is not None and self.plan.clamped
+        return self.plan is not None and self.plan[0].clamped
 
     @property
     def bounded(self) -> bool:
         """Whether the estimate is a bound. False only where the adapter cannot send a cap, or the mode gives none."""
-        return self.plan is not None and self.plan.bounded
+        return self.plan is not None and self.plan[0].bounded
 
     def require(self) -> Reservation:
         """The reservation, or the error.

@@ -116,10 +116,10 @@ class Gate:
                 outcome, plan = yield from self._squeeze(hold_id, call, sent, None)
             if isinstance(outcome, Refused):
                 final = isinstance(call, ModelCall) and call.final
-                ignored = exceeded(outcome, plan.amounts, NOTHING if final else budget.kept_back)
+                ignored = exceeded(outcome, plan[1], NOTHING if final else budget.kept_back)
                 if not advisory:
                     raise ignored
-                outcome = yield "reserve", (hold_id, run.scopes, plan.amounts, None, None, True, sent)
+                outcome = yield "reserve", (hold_id, run.scopes, plan[1], None, None, True, sent)
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
             return self.admitted(hold_id, at_s, call, plan, ignored)
@@ -159,7 +159,7 @@ class Gate:
             elif plan is None:
                 left, admission = run.budget.limits, run.admission
                 plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
-            _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan.rung.model, error)
+            _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan[0].rung.model, error)
             return self.admitted(hold_id, at_s, call, plan, error)
         except LedgerUnavailable:
             _log.error("budget_guard %s: %s is refused: %s", run.scope, call[0], error)
@@ -182,7 +182,7 @@ class Gate:
             plan, needed = plan_tool(call, budget)
             if isinstance(refused, Refused):
                 return refused, plan
-            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed, None, True, sent)
+            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan[1], needed, None, True, sent)
             return outcome, plan
         balances: Sequence[Balance] = ()
         if isinstance(refused, Refused):
@@ -200,8 +200,8 @@ class Gate:
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
             plan = run.admission.plan(budget, call, rung, left)
-            needed = room(budget, plan, call.final)
-            outcome = yield "reserve", (hold_id, run.scopes, plan.amounts, needed, None, True, sent)
+            needed = room(budget, plan[1], call.final)
+            outcome = yield "reserve", (hold_id, run.scopes, plan[1], needed, None, True, sent)
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
@@ -212,12 +212,12 @@ class Gate:
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None = None
     ) -> Decision:
         """The decision on a call that is held, noted."""
-        rung, requested = plan[0], call[0]  # the model, or the tool
-        name = rung.model
+        terms, requested = plan[0], call[0]  # the model, or the tool
+        name = terms.rung.model
         action: Action = "allow"
         reason = ""
         if name != requested:
-            action, reason = "downgrade", rung.why
+            action, reason = "downgrade", terms.rung.why
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._accountant)
@@ -227,7 +227,7 @@ class Gate:
         timeline.emit(decision)
         if name != requested:
             timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
-        if not plan[4] and not self._warned_unbounded:
+        if not terms.bounded and not self._warned_unbounded:
             self._warn_unbounded(plan)
         return decision
 
@@ -246,11 +246,11 @@ class Gate:
         return decision
 
     def _warn_unbounded(self, plan: Plan) -> None:
-        if self._run.budget.mode != "hard_gate" or not plan.amounts.cost:
+        if self._run.budget.mode != "hard_gate" or not plan[1].cost:
             return
         self._warned_unbounded = True
         warnings.warn(
-            f"Nothing caps the output of {plan.rung.model!r}, so its cost may pass what is held for it. Set the "
+            f"Nothing caps the output of {plan[0].rung.model!r}, so its cost may pass what is held for it. Set the "
             "model's own maximum output tokens, use an adapter that can send a cap, or refuse such calls: "
             'Budget(unbounded="deny").',
             RuntimeWarning,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TypeAlias
 
 from budget_guard.anchors import ModelAnchors
 from budget_guard.budget import Budget
-from budget_guard.decision import Estimate, ModelCall, ToolCall
+from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import UnboundedCallError
 from budget_guard.price import ModelPrice
@@ -36,29 +36,29 @@ class Rung:
     """Why it takes the place of the model asked for, if it does."""
 
 
-class Plan(NamedTuple):
-    """What to hold for the call on one rung."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the call is made on one rung."""
 
     rung: Rung
-    amounts: Amounts
     output_cap: int | None
+    """The output cap to send; None to send none."""
     clamped: bool
+    """Whether the session chose a lower cap than the caller and the model would have had."""
     bounded: bool
+    """Whether what is held is a bound."""
 
-    @property
-    def estimate(self) -> Estimate:
-        """The amounts as users see them."""
-        return Estimate(self.amounts.input_tokens, self.amounts.output_tokens, self.amounts.cost)
+
+Plan: TypeAlias = tuple[Terms, Amounts]
+"""How a call is made, and what to hold for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
     """All of a plan that depends neither on the size of the input nor on what is left, if ever so much is left."""
 
-    rung: Rung
+    terms: Terms
     output_tokens: int
-    sent_cap: int | None
-    bounded: bool
     hour_cache: bool
     line: tuple[int, int, int] | None
     """The cost as `ModelPrice.worst_line`; None where it has bends."""
@@ -74,13 +74,14 @@ class Outline:
 
         None if it is more than a ledger takes.
         """
-        rung, output_tokens, times = self.rung, self.output_tokens, self.times
+        output_tokens, times = self.output_tokens, self.times
         if self.line is not None:
             slope, start, scale = self.line
             cost = -(-(input_tokens * slope + start) // scale)
         else:
-            assert rung.price is not None  # what has no price costs nothing, and that is a line
-            cost = rung.price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache)
+            price = self.terms.rung.price
+            assert price is not None  # what has no price costs nothing, and that is a line
+            cost = price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache)
         total = input_tokens + output_tokens
         room_cost, room_total = cost * times + self.kept_cost, total * times
         most = room_cost + room_total
@@ -88,7 +89,7 @@ class Outline:
             return None
         amounts = make(Checked, (cost, input_tokens, output_tokens, total, 1, 0))
         room = (room_cost, input_tokens, output_tokens * times, room_total, self.room_requests, 0)
-        return make(Plan, (rung, amounts, self.sent_cap, False, self.bounded)), room
+        return (self.terms, amounts), room
 
 
 def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
@@ -112,7 +113,8 @@ def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
     # Exact: a hold is small enough if it fits so often into what is left.
     times = math.ceil(1 / Fraction(budget.hold_share)) if _may_clamp(budget, call) and not call.final else 1
     kept = NOTHING if call.final else budget.kept_back
-    return Outline(rung, output_tokens, sent, bounded, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
+    terms = Terms(rung, sent, False, bounded)
+    return Outline(terms, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
 
 
 def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
@@ -131,7 +133,7 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
     """
     asked, choices = call.max_output_tokens, call.choices
     if budget.mode == "actuals_only":
-        return Plan(rung, Amounts(requests=1), asked, False, False)
+        return Terms(rung, asked, False, False), Amounts(requests=1)
     model, price = rung.model, rung.price
     input_tokens, unweighed = anchors.bound(call.prompt)
     fees = _fees(budget, call, rung, left) if call.hosted_tools else 0
@@ -183,8 +185,8 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
         )
     if clamped and budget.mode != "hard_gate":
         # What a hard gate would have held; but only a hard gate makes the provider keep to it.
-        return Plan(rung, amounts, asked, False, False)
-    return Plan(rung, amounts, sent, clamped, bounded)
+        return Terms(rung, asked, False, False), amounts
+    return Terms(rung, sent, clamped, bounded), amounts
 
 
 def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
@@ -193,14 +195,14 @@ def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
     amounts = make(Amounts, (cost, 0, 0, 0, 0, 1))
     kept = budget.finalization_reserve  # a request is kept back as well, and a tool call takes none
     needed = amounts if kept is None else amounts.plus(Amounts(cost=budget.kept_back.cost))
-    return make(Plan, (Rung(tool, None), amounts, None, False, True)), needed
+    return (Terms(Rung(tool, None), None, False, True), amounts), needed
 
 
-def room(budget: Budget, plan: Plan, final: bool) -> Amounts:
+def room(budget: Budget, amounts: Amounts, final: bool) -> Amounts:
     """What must fit for the gate to open."""
     if budget.mode in ("soft_gate", "actuals_only"):
         return _SOME
-    return plan.amounts if final or budget.finalization_reserve is None else plan.amounts.plus(budget.kept_back)
+    return amounts if final or budget.finalization_reserve is None else amounts.plus(budget.kept_back)
 
 
 def _caps(budget: Budget, call: ModelCall, price: ModelPrice | None) -> tuple[int | None, int | None]:

@@ -31,13 +31,14 @@ _NO_USAGE = "the provider sent no usage"
 class Reservation:
     """The hold of one call. Safe to settle from any thread; each verb is idempotent."""
 
-    __slots__ = ("_accountant", "booked", "call", "id", "plan", "settled")
+    __slots__ = ("_accountant", "amounts", "booked", "call", "id", "settled", "terms")
 
     def __init__(self, reservation_id: str, call: ModelCall | ToolCall, plan: Plan, accountant: Accountant) -> None:
         self.id = reservation_id
         """The decision's id, which is the hold's idempotency key."""
         self.call = call
-        self.plan = plan
+        self.terms, self.amounts = plan
+        """How it is made, and what is held for it."""
         self.settled = False
         """Whether it was committed or released."""
         self.booked: Booked | None = None
@@ -92,12 +93,12 @@ class Reservation:
         Returns:
             The cost, in nano-dollars.
         """
-        settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, self.plan.amounts, True)
+        settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, self.amounts, True)
         return self._accountant.settled(self, settled, why=reason)
 
     async def acommit_estimate(self, reason: str) -> int:
         """As `commit_estimate`."""
-        settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, self.plan.amounts, True)
+        settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, self.amounts, True)
         return self._accountant.settled(self, settled, why=reason)
 
     def commit_cost(self, cost: UsdLike | None = None) -> int:

@@ -73,7 +73,7 @@ class Call:
         if self._steering is None:
             return
         for hold in self.holds:
-            error = hold.cut_short() if usage.output_tokens >= hold.plan.amounts.output_tokens else None
+            error = hold.cut_short() if usage.output_tokens >= hold.amounts.output_tokens else None
             if error is not None:
                 self._steering.cut = recast(error)
 

@@ -359,7 +359,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         result = output.content if isinstance(output, ToolMessage) else output
         for hold in () if call is None else call.holds:
             try:
-                hold.commit_cost(self._tools.of_result(hold.plan.rung.model, result))
+                hold.commit_cost(self._tools.of_result(hold.terms.rung.model, result))
             except BaseException:  # a cost function that fails: the call is counted all the same
                 hold.commit_cost()
                 raise

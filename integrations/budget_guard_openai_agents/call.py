@@ -163,7 +163,7 @@ class GuardedCall:
         if self._final:
             return None  # half a final answer is better than none
         for guard, hold in zip(self.run.guards, self._holds, strict=False):  # nothing is held once it is released
-            if output_tokens is None or output_tokens >= hold.plan.amounts.output_tokens:
+            if output_tokens is None or output_tokens >= hold.amounts.output_tokens:
                 error = hold.cut_short()
                 if error is not None:
                     return guard, error
