@@ -124,16 +124,13 @@ class Admission:
         found = outlines.get(alike, ...)
         if found is ...:
             try:
-                found = outline(budget, call, self.asked(budget, call, _PLENTY))
+                found = outline(self.anchors[call.model], budget, call, self.asked(budget, call, _PLENTY))
             except UnknownPriceError:
                 found = None
             if len(outlines) >= _MOST_OUTLINES:
                 outlines.clear()
             outlines[alike] = found
-        if found is None:
-            return None
-        input_tokens, unweighed = self.anchors[call[0]].bound(call[1])
-        return found.fill(input_tokens) if unweighed is None else None
+        return None if found is None else found.fill(call[1])
 
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*. As `plan_model`."""

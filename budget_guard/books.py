@@ -53,13 +53,13 @@ class Books:
                 self.tally.add(before.negative(), agent, -1)
             reservation.booked = booked
             self.tally.add(booked, agent)
-        timeline = self.timeline
-        timeline.emit(booked)
+        emit = self.timeline.emit
+        emit(booked)
         if booked.overrun:
-            timeline.emit(OverrunCharged(booked.at_s, booked.id, booked.name, booked.overrun))
+            emit(OverrunCharged(booked.at_s, booked.id, booked.name, booked.overrun))
         if booked.violation:
             bound, actual = reservation.amounts.total_tokens, booked.amounts.total_tokens
-            timeline.emit(BoundViolated(booked.at_s, booked.id, booked.name, bound, actual))
+            emit(BoundViolated(booked.at_s, booked.id, booked.name, bound, actual))
         if why is not None:
             cost = format_usd(booked.amounts.cost)
             _log.warning("budget_guard %s: booked an estimate of %s for %s: %s", self._scope, cost, booked.name, why)

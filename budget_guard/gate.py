@@ -223,10 +223,11 @@ class Gate:
         reservation = Reservation(hold_id, call, plan, self._accountant)
         decision = make(Decision, (hold_id, at_s, action, call, plan, self._basis, reason, None, reservation))
         timeline = self._timeline
+        emit = timeline.emit
         timeline.decisions.append(decision)
-        timeline.emit(decision)
+        emit(decision)
         if name != requested:
-            timeline.emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
+            emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
         if not terms.bounded and not self._warned_unbounded:
             self._warn_unbounded(plan)
         return decision

@@ -12,6 +12,7 @@ from budget_guard.budget import Budget
 from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import UnboundedCallError
+from budget_guard.estimate import Prompt
 from budget_guard.price import ModelPrice
 from budget_guard.usage import Usage
 from budget_guard.values import make
@@ -58,6 +59,8 @@ class Outline:
     """All of a plan that depends neither on the size of the input nor on what is left, if ever so much is left."""
 
     terms: Terms
+    anchors: ModelAnchors
+    """What past calls to the model were billed for."""
     output_tokens: int
     hour_cache: bool
     line: tuple[int, int, int] | None
@@ -69,11 +72,14 @@ class Outline:
     room_requests: int
     """Requests that must be left."""
 
-    def fill(self, input_tokens: int) -> tuple[Plan, Sums] | None:
-        """The plan for an input of at most so many tokens, and the room that proves that enough is left for it.
+    def fill(self, prompt: Prompt) -> tuple[Plan, Sums] | None:
+        """The plan for a call with *prompt*, and the room that proves that enough is left for it.
 
-        None if it is more than a ledger takes.
+        None if the prompt has no bound, or it is more than a ledger takes.
         """
+        input_tokens, unweighed = self.anchors.bound(prompt)
+        if unweighed is not None:
+            return None
         output_tokens, times = self.output_tokens, self.times
         if self.line is not None:
             slope, start, scale = self.line
@@ -92,8 +98,14 @@ class Outline:
         return (self.terms, amounts), room
 
 
-def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
+def outline(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
     """The outline of plans for calls such as *call*; None if what is left matters to them.
+
+    Args:
+        anchors: What past calls to the rung's model were billed for.
+        budget: The limits and policies.
+        call: One of the calls.
+        rung: The model to plan for.
 
     Raises:
         UnknownPriceError: If text has no price on *rung*.
@@ -114,7 +126,7 @@ def outline(budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
     times = math.ceil(1 / Fraction(budget.hold_share)) if _may_clamp(budget, call) and not call.final else 1
     kept = NOTHING if call.final else budget.kept_back
     terms = Terms(rung, sent, False, bounded)
-    return Outline(terms, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
+    return Outline(terms, anchors, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
 
 
 def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:

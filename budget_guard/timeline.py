@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from budget_guard.booked import Booked
 from budget_guard.clock import Clock
@@ -20,13 +20,17 @@ _log = logging.getLogger("budget_guard")
 KEPT = 1_000
 """How many of the latest events, and of the latest decisions, are kept."""
 
+Noted: TypeAlias = Event | Decision | Booked
+"""An event; or the decision that lets a call through, or what was booked for one: two for every call, of which an event
+is made only if somebody asks for it."""
+
 _MONEY_FIELDS = {"held", "cost", "overrun"}
 
 
 class Timeline:
     """The logs of one session. Safe to use from any thread."""
 
-    __slots__ = ("_events", "_lock", "_monotonic", "_subscribers", "decisions", "ended_s", "started_s")
+    __slots__ = ("_events", "_lock", "_monotonic", "_subscribers", "decisions", "emit", "ended_s", "started_s")
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
@@ -35,7 +39,9 @@ class Timeline:
         self.started_s: float | None = None
         """When the first call came, on the clock's own scale."""
         self.ended_s: float | None = None
-        self._events: deque[Event | Decision | Booked] = deque(maxlen=KEPT)
+        self._events: deque[Noted] = deque(maxlen=KEPT)
+        self.emit: Callable[[Noted], None] = self._events.append
+        """Notes what happened, and tells whoever subscribed. Never raises for a subscriber that does."""
         self.decisions: deque[Decision] = deque(maxlen=KEPT)
 
     def start(self) -> float:
@@ -68,10 +74,12 @@ class Timeline:
         """Call *subscriber* with every event from now on; returns how to stop."""
         with self._lock:
             self._subscribers = (*self._subscribers, subscriber)
+            self.emit = self._note_and_tell
 
         def unsubscribe() -> None:
             with self._lock:
                 self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
+                self.emit = self._note_and_tell if self._subscribers else self._events.append
 
         return unsubscribe
 
@@ -79,18 +87,9 @@ class Timeline:
         """The latest events, oldest first."""
         return [_event_of(event) for event in list(self._events)]
 
-    def emit(self, noted: Event | Decision | Booked) -> None:
-        """Note what happened and tell whoever subscribed. Never raises for a subscriber that does.
-
-        Args:
-            noted: The event; or the decision that lets a call through, or what was booked for one, of which an event
-                is made only if somebody asks for it.
-        """
+    def _note_and_tell(self, noted: Noted) -> None:
         self._events.append(noted)
-        if self._subscribers:
-            self._tell(_event_of(noted))
-
-    def _tell(self, event: Event) -> None:
+        event = _event_of(noted)
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
@@ -98,7 +97,7 @@ class Timeline:
                 _log.exception("a budget_guard subscriber failed on %r", event)
 
 
-def _event_of(noted: Event | Decision | Booked) -> Event:
+def _event_of(noted: Noted) -> Event:
     if isinstance(noted, Decision):
         return CallAdmitted(noted.at_s, noted.id, noted.kind, noted.name, noted.estimate.cost)
     if isinstance(noted, Booked):
