@@ -212,6 +212,13 @@ def test_a_plan_is_by_the_budget_that_it_is_asked_for() -> None:
     assert [None if plan is None else plan[0][1].output_tokens for plan in plans] == [7, 9]
 
 
+def test_outlines_are_kept_in_bounded_memory(way: Way) -> None:
+    run = session(Budget("$5", unpriced="allow"))
+    for number in range(1_500):
+        assert way.authorize(run, call(f"made-up-{number}", cap=5)).action == "allow"
+    assert len(run._run.admission._outlines[2]) <= 1_000
+
+
 def test_a_model_whose_text_has_no_price_is_refused(way: Way) -> None:
     for asked in (call("text-embedding-3-small", cap=5), call("tts-1", cap=5)):
         assert isinstance(way.authorize(Session(Budget("$1")), asked).error, UnknownPriceError)

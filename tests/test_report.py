@@ -175,6 +175,15 @@ def test_subscribers_hear_every_event_until_they_stop(way: Way) -> None:
     assert len(heard) == 4
 
 
+def test_who_stops_to_listen_stops_nobody_else(way: Way) -> None:
+    run, heard = session(), list[Event]()
+    stop = run.subscribe(lambda _: None)
+    run.subscribe(heard.append)
+    stop()
+    way.pay(run, call("dime"), Usage(input=1))
+    assert [type(event) for event in heard] == [CallAdmitted, CallCommitted]
+
+
 def test_a_subscriber_that_fails_disturbs_nobody(way: Way, caplog: pytest.LogCaptureFixture) -> None:
     run = session("$0.20")
     heard: list[Event] = []

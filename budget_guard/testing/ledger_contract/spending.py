@@ -31,6 +31,13 @@ class SpendingRules(LedgerFixtures):
         assert (passed.scope, passed.dimension, passed.limit, passed.committed) == (RUN, 0, 100, 101)
         assert [balance.committed.cost for balance in ledger.balances(BOTH)] == [101, 101]
 
+    def test_whom_a_charge_tells_of_a_limit_may_wait_for_room(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
+        passed = ledger.charge(ids("c"), BOTH, cost(80))
+        assert passed is not None
+        ledger.commit(ids("h"), BOTH, cost(10))
+        assert ledger.await_room(passed.version, 60) is True
+
     def test_a_charge_again_is_booked_once(self, ledger: Ledger, ids: Ids) -> None:
         for _ in range(2):
             assert ledger.charge(ids("c"), BOTH, cost(30)) is None
