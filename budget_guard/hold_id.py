@@ -28,17 +28,17 @@ def hold_id(made_ms: int, unique: str) -> str:
 class HoldIds:
     """Ids of one maker. Safe to use from any thread."""
 
-    __slots__ = ("_now_ms", "_number", "_unique")
+    __slots__ = ("_maker", "_now_ms", "_number")
 
     def __init__(self, clock: Clock) -> None:
         self._now_ms = clock.now_ms
         self._number = itertools.count(1).__next__
-        self._unique = uuid.uuid4().hex[:12]
+        self._maker = f"-{uuid.uuid4().hex[:12]}-"
 
     def new(self) -> str:
         """The next id: `hold_id` of now, in one step."""
         now_ms, number = self._now_ms, self._number
-        return f"{now_ms().to_bytes(6, 'big').hex()}-{self._unique}-{number()}"
+        return f"{now_ms().to_bytes(6, 'big').hex()}{self._maker}{number()}"
 
 
 def made_ms(hold_id: str) -> int:
