@@ -142,17 +142,16 @@ def _weigh_messages(messages: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...
     unweighed: dict[int, str] = {}
     total = 0
     for message in messages:
-        if type(message) is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
-            fields = cast("dict[str, Any]", message)
+        if message.__class__ is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
             try:
-                text = "\x1f".join([*fields, *fields.values()])
-                if text.isascii() and fields.get("type") not in _MORE_THAN_TEXT:
-                    weight = len(text) + _MESSAGE_TOKENS
-                    parts.append((hash(text), weight))
-                    total += weight
-                    continue
+                text = "\x1f".join([*message, *message.values()])
             except TypeError:
-                pass  # it holds more than texts
+                text = None  # it holds more than texts
+            if text is not None and text.isascii() and message.get("type") not in _MORE_THAN_TEXT:
+                weight = len(text) + _MESSAGE_TOKENS
+                parts.append((hash(text), weight))
+                total += weight
+                continue
         key, weight, found = _weighed(message, _weigh_message)
         parts.append((key, weight))
         total += weight

@@ -13,6 +13,7 @@ from budget_guard.decision import ModelCall, ToolCall
 from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import UnboundedCallError
 from budget_guard.estimate import Prompt
+from budget_guard.ledger.checks import checked_amounts
 from budget_guard.price import ModelPrice
 from budget_guard.usage import Usage
 from budget_guard.values import make
@@ -204,9 +205,12 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
 def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
     """What a tool call takes: its known cost, and one call; and what must be left for it."""
     tool, cost, _ = call
-    amounts = make(Amounts, (cost, 0, 0, 0, 0, 1))
-    kept = budget.finalization_reserve  # a request is kept back as well, and a tool call takes none
-    needed = amounts if kept is None else amounts.plus(Amounts(cost=budget.kept_back.cost))
+    if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
+        amounts = checked_amounts(Amounts(cost, tool_calls=1))
+        needed = amounts.plus(Amounts(cost=budget.kept_back.cost))
+    else:
+        is_sound = type(cost) is int and 0 <= cost <= MOST
+        amounts = needed = make(Checked if is_sound else Amounts, (cost, 0, 0, 0, 0, 1))
     return (Terms(Rung(tool, None), None, False, True), amounts), needed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +28,15 @@ def test_a_tool_of_known_cost_is_held_and_settled_like_a_model(way: Way) -> None
     assert report.breakdown.tools.by_tool["search"].calls == report.breakdown.tools.calls == 1
     assert report.by_agent["researcher"].total == report.breakdown.tools.total == Decimal("0.02")
     assert report.breakdown.llm.calls == 0
+
+
+@pytest.mark.parametrize("reserve", [None, "$0.01"])
+@pytest.mark.parametrize("cost", [-1, 0.5, math.nan, 2**53, "0.01"])
+def test_a_cost_that_cannot_be_is_refused_and_nothing_is_held(way: Way, cost: Any, reserve: str | None) -> None:
+    run = session(Budget("$0.05", finalization_reserve=reserve))
+    with pytest.raises(ValueError, match="whole numbers"):
+        way.authorize(run, ToolCall("search", cost))
+    assert (run.reserved_usd, run.decisions()) == (ZERO, [])
 
 
 def test_a_tool_that_never_ran_costs_nothing(way: Way) -> None:
