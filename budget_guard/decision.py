@@ -12,7 +12,7 @@ from budget_guard.money import to_usd
 
 if TYPE_CHECKING:
     from budget_guard.downgrade import DowngradePolicy
-    from budget_guard.plan import Plan
+    from budget_guard.plan import Plan, Terms
     from budget_guard.reservation import Reservation
 
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
@@ -100,6 +100,12 @@ class Decision(NamedTuple):
     """The hold to settle; None where nothing is held."""
 
     @property
+    def terms(self) -> Terms | None:
+        """How it is made; None as `plan`."""
+        terms, _ = self.plan or (None, None)
+        return terms
+
+    @property
     def kind(self) -> Literal["model", "tool"]:
         """What kind of call it is."""
         return "model" if isinstance(self.call, ModelCall) else "tool"
@@ -112,7 +118,7 @@ class Decision(NamedTuple):
     @property
     def name(self) -> str:
         """The model to call, or the tool; what was asked for where the call is refused."""
-        return self.call[0] if self.plan is None or self.error is not None else self.plan[0].rung.model
+        return self.call[0] if self.terms is None or self.error is not None else self.terms.rung.model
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -127,23 +133,23 @@ class Decision(NamedTuple):
     @property
     def estimate(self) -> Estimate:
         """The most that it may take."""
-        held = NOTHING if self.plan is None else self.plan[1]
+        _, held = self.plan or (None, NOTHING)
         return Estimate(held.input_tokens, held.output_tokens, held.cost)
 
     @property
     def output_cap(self) -> int | None:
         """The output cap that the adapter must send; None to send none."""
-        return None if self.plan is None else self.plan[0].output_cap
+        return None if self.terms is None else self.terms.output_cap
 
     @property
     def output_clamped(self) -> bool:
         """Whether the session chose a lower cap than the caller and the model would have had."""
-        return self.plan is not None and self.plan[0].clamped
+        return self.terms is not None and self.terms.clamped
 
     @property
     def bounded(self) -> bool:
         """Whether the estimate is a bound. False only where the adapter cannot send a cap, or the mode gives none."""
-        return self.plan is not None and self.plan[0].bounded
+        return self.terms is not None and self.terms.bounded
 
     def require(self) -> Reservation:
         """The reservation, or the error.

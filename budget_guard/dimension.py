@@ -64,6 +64,9 @@ class Checked(Amounts):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return repr(Amounts._make(self))  # who looked is nothing to tell users
+
 
 Sums: TypeAlias = tuple[int, int, int, int, int, int]
 """A quantity in every dimension, in the order of `Amounts`: for counters, because a plain tuple is made and taken apart

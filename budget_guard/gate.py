@@ -115,11 +115,12 @@ class Gate:
                 hold_id = run.new_id()  # a ledger may by now remember nothing as old as the last one
                 outcome, plan = yield from self._squeeze(hold_id, call, sent, None)
             if isinstance(outcome, Refused):
+                _, amounts = plan
                 final = isinstance(call, ModelCall) and call.final
-                ignored = exceeded(outcome, plan[1], NOTHING if final else budget.kept_back)
+                ignored = exceeded(outcome, amounts, NOTHING if final else budget.kept_back)
                 if not advisory:
                     raise ignored
-                outcome = yield "reserve", (hold_id, run.scopes, plan[1], None, None, True, sent)
+                outcome = yield "reserve", (hold_id, run.scopes, amounts, None, None, True, sent)
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
             return self.admitted(hold_id, at_s, call, plan, ignored)
@@ -159,7 +160,8 @@ class Gate:
             elif plan is None:
                 left, admission = run.budget.limits, run.admission
                 plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
-            _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, plan[0].rung.model, error)
+            terms, _ = plan
+            _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, terms.rung.model, error)
             return self.admitted(hold_id, at_s, call, plan, error)
         except LedgerUnavailable:
             _log.error("budget_guard %s: %s is refused: %s", run.scope, call[0], error)
@@ -182,7 +184,8 @@ class Gate:
             plan, needed = plan_tool(call, budget)
             if isinstance(refused, Refused):
                 return refused, plan
-            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, plan[1], needed, None, True, sent)
+            _, amounts = plan
+            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
             return outcome, plan
         balances: Sequence[Balance] = ()
         if isinstance(refused, Refused):
@@ -199,9 +202,9 @@ class Gate:
             rungs = run.admission.rungs(budget, policy, call, rungs[0], balances)
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
-            plan = run.admission.plan(budget, call, rung, left)
-            needed = room(budget, plan[1], call.final)
-            outcome = yield "reserve", (hold_id, run.scopes, plan[1], needed, None, True, sent)
+            _, amounts = plan = run.admission.plan(budget, call, rung, left)
+            needed = room(budget, amounts, call.final)
+            outcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
             if not isinstance(outcome, Refused):
                 return outcome, plan
             first = first or (outcome, plan)
@@ -212,8 +215,8 @@ class Gate:
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None = None
     ) -> Decision:
         """The decision on a call that is held, noted."""
-        terms, requested = plan[0], call[0]  # the model, or the tool
-        name = terms.rung.model
+        terms, _ = plan
+        requested, name = call[0], terms.rung.model  # the model, or the tool
         action: Action = "allow"
         reason = ""
         if name != requested:
@@ -247,11 +250,12 @@ class Gate:
         return decision
 
     def _warn_unbounded(self, plan: Plan) -> None:
-        if self._run.budget.mode != "hard_gate" or not plan[1].cost:
+        terms, amounts = plan
+        if self._run.budget.mode != "hard_gate" or not amounts.cost:
             return
         self._warned_unbounded = True
         warnings.warn(
-            f"Nothing caps the output of {plan[0].rung.model!r}, so its cost may pass what is held for it. Set the "
+            f"Nothing caps the output of {terms.rung.model!r}, so its cost may pass what is held for it. Set the "
             "model's own maximum output tokens, use an adapter that can send a cap, or refuse such calls: "
             'Budget(unbounded="deny").',
             RuntimeWarning,

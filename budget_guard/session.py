@@ -293,8 +293,9 @@ class Session:
         if ask is None:
             return drive(gate.authorize(call, may_wait, sent), ledger)
         hold_id, at_s, (plan, room) = ask
+        _, amounts = plan
         try:
-            outcome = ledger.reserve(hold_id, self._run.scopes, plan[1], room, None, True, sent)
+            outcome = ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
             return drive(gate.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
@@ -308,8 +309,9 @@ class Session:
         if ask is None:
             return await adrive(gate.authorize(call, True, sent), ledger)
         hold_id, at_s, (plan, room) = ask
+        _, amounts = plan
         try:
-            outcome = await ledger.reserve(hold_id, self._run.scopes, plan[1], room, None, True, sent)
+            outcome = await ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
             return await adrive(gate.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import Limits
-from budget_guard.errors import StaleReservation
+from budget_guard.dimension import Amounts, Checked, Limits
+from budget_guard.errors import ReservationConflict, StaleReservation
 from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused, memory
 from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
+from budget_guard.values import make
 from tests.ledger.machine import machine
 
 RETAINED = 50
@@ -63,6 +64,18 @@ def nth(number: int) -> str:
 def settle(ledger: Ledger, number: int) -> None:
     ledger.reserve(nth(number), (RUN,), cost(3), cost(3))
     ledger.commit(nth(number), (RUN,), cost(2))
+
+
+def test_amounts_that_were_looked_at_are_held_like_any_others() -> None:
+    ledger = MemoryLedger()
+    ledger.set_limits(RUN, Limits(cost=100))
+    sound = make(Checked, (60, 1, 1, 2, 1, 0))
+    assert ledger.reserve(nth(1), (RUN,), sound, sound) == HELD
+    assert isinstance(ledger.reserve(nth(2), (RUN,), sound, sound), Refused)
+    assert ledger.commit(nth(1), (RUN,), sound).charged == Amounts(*sound)
+    assert ledger.audit() == []
+    with pytest.raises(ReservationConflict, match=r"with Amounts\(cost=60.* take Amounts\(cost=5"):
+        ledger.commit(nth(1), (RUN,), cost(5))
 
 
 def test_settled_holds_beyond_the_retained_ones_are_forgotten_and_stay_counted() -> None:
