@@ -84,7 +84,7 @@ class Outline:
         output_tokens, times = self.output_tokens, self.times
         if self.line is not None:
             slope, start, scale = self.line
-            cost = -(-(input_tokens * slope + start) // scale)
+            cost = (input_tokens * slope + start) // scale
         else:
             price = self.terms.rung.price
             assert price is not None  # what has no price costs nothing, and that is a line

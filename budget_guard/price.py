@@ -148,7 +148,8 @@ class ModelPrice:
             return None
         per_plain, per_read, per_written, per_thought, per_request = rates
         priced = plain * per_plain + read * per_read + written * per_written + thought * per_thought
-        cost = -(-(priced + requests * per_request) // self._denominator)
+        scale = self._denominator
+        cost = (priced + requests * per_request + scale - 1) // scale  # rounded up
         taken, made = plain + read, written + thought
         total = taken + made
         every = cost + total + requests
@@ -227,7 +228,7 @@ class ModelPrice:
         """`worst` for so many output tokens as a line over the input: *slope*, *start* and *scale*.
 
         Returns:
-            ``worst(n, output_tokens) == ceil((n * slope + start) / scale)`` for every ``n``; None where it has bends.
+            ``worst(n, output_tokens) == (n * slope + start) // scale`` for every ``n``; None where it has bends.
 
         Raises:
             UnknownPriceError: If text input or output has no price.
@@ -237,7 +238,8 @@ class ModelPrice:
         if len(rows) != 1:
             return None
         _, _, per_input, per_output, per_request = rows[0]
-        return per_input, output_tokens * per_output + per_request, self._denominator
+        scale = self._denominator
+        return per_input, output_tokens * per_output + per_request + scale - 1, scale  # which rounds up
 
     def affordable_output(self, nano: int, input_tokens: int, requests: int = 1, *, hour_cache: bool = True) -> int:
         """The most output tokens that *nano* nano-dollars are sure to pay for.

@@ -159,9 +159,7 @@ class MemoryLedger:
             was_open = hold.open
             if hold.commit(amounts, uncertain):
                 if was_open:
-                    self._settled.append(hold)
-                    if len(self._settled) >= self._most_settled:
-                        self._forget()
+                    self._settle(hold)
                 if self._refused:
                     self._give_room()
             return make(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
