@@ -136,6 +136,7 @@ class Accountant:
             for i, soft_limit in self._run.soft_limits:
                 if committed[i] >= soft_limit:
                     self._run.warn(committed)
+                    break
         return cost
 
     def released(self, reservation: Reservation, reason: str, freed: bool) -> None:

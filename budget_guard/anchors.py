@@ -51,9 +51,6 @@ class ModelAnchors:
         self.usual_output = 0
         """Output tokens that a call took lately: the largest of the last few."""
 
-    def __len__(self) -> int:
-        return len(self._billed)
-
     def bound(self, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
         base, _, parts, text, unweighed, opaque, conversation = prompt

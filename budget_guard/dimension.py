@@ -59,7 +59,7 @@ NOTHING = Amounts()
 class Checked(Amounts):
     """Amounts that are known to be whole numbers from 0 to `MOST`, and so is the room that is asked for them.
 
-    No ledger looks again. Made with ``make`` alone, by whoever has just looked.
+    No ledger looks again. `ledger.checks` makes them, and with ``make`` whoever has just looked by himself.
     """
 
     __slots__ = ()

@@ -94,7 +94,7 @@ class Prompt(NamedTuple):
     """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
     conversation: int = 0
     """Equal for equal instructions, tools, schema and first message; 0 where what it is billed for tells nothing about
-    the next call, because the request refers to more than it carries."""
+    the next call, because the request has no messages, or refers to more than it carries."""
 
     @property
     def needs(self) -> set[str]:

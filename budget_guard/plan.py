@@ -205,12 +205,9 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
 def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
     """What a tool call takes: its known cost, and one call; and what must be left for it."""
     tool, cost, _ = call
+    amounts = needed = checked_amounts(make(Amounts, (cost, 0, 0, 0, 0, 1)))
     if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
-        amounts = checked_amounts(Amounts(cost, tool_calls=1))
-        needed = amounts.plus(Amounts(cost=budget.kept_back.cost))
-    else:
-        is_sound = type(cost) is int and 0 <= cost <= MOST
-        amounts = needed = make(Checked if is_sound else Amounts, (cost, 0, 0, 0, 0, 1))
+        needed = checked_amounts(amounts.plus(Amounts(cost=budget.kept_back.cost)))
     return (Terms(Rung(tool, None), None, False, True), amounts), needed
 
 

@@ -220,7 +220,7 @@ def test_conversations_are_remembered_in_bounded_memory() -> None:
     anchors = Anchors(capacity=8)
     for number in range(1_000):
         anchors["m"].learn(weigh(messages=[f"{number} " * 50]), 10, 5)
-    assert len(anchors["m"]) <= 8
+    assert len(anchors["m"]._billed) <= 8
     last = weigh(messages=["999 " * 50])
     assert anchors["m"].bound(last)[0] == 10
 

@@ -8,28 +8,39 @@ from operator import index
 from budget_guard.dimension import MOST, Amounts, Checked, Limits, Sums
 from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import MOST_LIMIT
+from budget_guard.values import make
 
 
-def checked_amounts(amounts: Sums, least: int = 0) -> Amounts:
-    """*amounts* as plain integers.
+def checked_amounts(amounts: Sums) -> Checked:
+    """*amounts* as plain integers that nobody need look at again.
 
     Raises:
-        ValueError: If one is none, or is not from *least* to `MOST`.
+        ValueError: If one is none, or is not from 0 to `MOST`.
     """
-    if type(amounts) is Checked:
-        return amounts
+    return amounts if type(amounts) is Checked else make(Checked, _in_range(amounts, 0))
+
+
+def checked_change(change: Sums) -> Amounts:
+    """*change* as plain integers, which may be negative.
+
+    Raises:
+        ValueError: If one is none, or is not from -`MOST` to `MOST`.
+    """
+    return Amounts._make(_in_range(change, -MOST))
+
+
+def _in_range(amounts: Sums, least: int) -> Sums:
     try:
         cost, input_tokens, output_tokens, total_tokens, requests, tool_calls = amounts
         bits = cost | input_tokens | output_tokens | total_tokens | requests | tool_calls
         if type(bits) is int and 0 <= bits <= MOST:  # MOST is all ones, so no part of it is larger
-            return amounts if isinstance(amounts, Amounts) else Amounts._make(amounts)
-        checked = Amounts._make(map(index, amounts))
-        out_of_range = min(checked) < least or max(checked) > MOST
-    except TypeError:  # a float, NaN included
-        checked, out_of_range = Amounts._make(amounts), True
-    if out_of_range:
-        raise ValueError(f"{checked} must be whole numbers from {least} to {MOST}")
-    return checked
+            return amounts
+        plain = Amounts._make(map(index, amounts))
+        if least <= min(plain) and max(plain) <= MOST:
+            return plain
+    except TypeError:
+        pass  # a float, NaN included
+    raise ValueError(f"{amounts} must be whole numbers from {least} to {MOST}")
 
 
 def check_limits(limits: Limits) -> None:

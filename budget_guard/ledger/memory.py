@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import MOST, NOTHING, Amounts, Checked, Limits, Sums
+from budget_guard.dimension import NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
@@ -22,7 +22,7 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
-from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts
+from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts, checked_change
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
@@ -193,7 +193,7 @@ class MemoryLedger:
             return first_refusal(found, NOTHING, self._room.times)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        change = checked_amounts(change, -MOST)
+        change = checked_change(change)
         with self._lock:
             counters = self._find((scope,))[0]
             known = self._holds.get(adjust_id)

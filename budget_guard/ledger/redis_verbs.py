@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from budget_guard.dimension import MOST, Amounts, Limits, Sums
+from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.errors import (
     ForeignRun,
     LedgerUnavailable,
@@ -20,7 +20,7 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
-from budget_guard.ledger.checks import check_limits, checked_amounts
+from budget_guard.ledger.checks import check_limits, checked_amounts, checked_change
 from budget_guard.ledger.redis_audit import differences
 from budget_guard.ledger.redis_courier import Doze, Flow, RedisCourier
 from budget_guard.ledger.redis_keys import Keys, Named, decode, encode, scopes_of
@@ -194,7 +194,7 @@ class RedisVerbs:
         return refused_of(scopes, version, about, Amounts())
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:
-        change = checked_amounts(change, -MOST)
+        change = checked_change(change)
         committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), listed(change))
         yield from self._forget(overdue)
         return counted(committed)

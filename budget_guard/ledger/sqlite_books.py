@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budget_guard.dimension import MOST, NOTHING, Amounts, Limits, Sums
+from budget_guard.dimension import NOTHING, Amounts, Limits, Sums
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.hold_id import TOLERANCE_MS, made_ms
 from budget_guard.ledger.base import HELD, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
-from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts
+from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts, checked_change
 from budget_guard.ledger.counters import first_refusal
 from budget_guard.ledger.hold import State, Verb, differences
 from budget_guard.ledger.sqlite_page import LARGEST, Page
@@ -163,7 +163,7 @@ class Books:
         return first_refusal(found, NOTHING, self._page.version)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        change = checked_amounts(change, -MOST)
+        change = checked_change(change)
         check_text("reason", reason)
         group = self._page.group((scope,))
         counters = group.counters[0]
