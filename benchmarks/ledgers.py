@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import Amounts, Limits
-from budget_guard.flow import Flow, Verb
-from budget_guard.hold_id import hold_id
-from budget_guard.lease import LeasedLedger
 from budget_guard.ledger import Held, Ledger, MemoryLedger
+from budget_guard.ledger.flow import Flow, Verb
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.leased.ledger import LeasedLedger
 from budget_guard.ledger.sqlite import SqliteLedger
-from budget_guard.scope import Scope
 from budget_guard.testing import FakeClock
+from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.scope import Scope
 
 SCOPES = tuple(Scope(kind, "1") for kind in ("run", "user", "key", "team"))
 HELD = Amounts(cost=500, input_tokens=700, output_tokens=200, total_tokens=900, requests=1)

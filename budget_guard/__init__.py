@@ -1,10 +1,7 @@
 """Spending limits for AI agents that hold before the call is made, not after the bill."""
 
-from budget_guard.authority import BudgetAuthority
-from budget_guard.budget import Budget
-from budget_guard.ceiling import ScopeSnapshot
-from budget_guard.decision import Decision, Estimate, ModelCall, ToolCall
-from budget_guard.downgrade import DowngradePolicy
+from budget_guard.calls.decision import Decision, Estimate, ModelCall, ToolCall
+from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -20,15 +17,18 @@ from budget_guard.errors import (
     UnknownPriceError,
     UnknownReservation,
 )
-from budget_guard.estimate import Allowance, Prompt, token_bound, weigh
+from budget_guard.estimate.prompt import Allowance, Prompt, token_bound, weigh
 from budget_guard.ledger import Ledger, MemoryLedger
 from budget_guard.ledger.url import open_ledger
-from budget_guard.pricing import PriceTable
-from budget_guard.report import BudgetReport
-from budget_guard.reservation import Reservation
-from budget_guard.scope import Scope
-from budget_guard.session import Session
-from budget_guard.usage import Usage
+from budget_guard.policy.budget import Budget
+from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.pricing.table import PriceTable
+from budget_guard.reporting.report import BudgetReport
+from budget_guard.session.authority import BudgetAuthority
+from budget_guard.session.ceiling import ScopeSnapshot
+from budget_guard.session.session import Session
+from budget_guard.units.scope import Scope
+from budget_guard.units.usage import Usage
 
 __all__ = [
     "Allowance",

@@ -27,10 +27,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from budget_guard.money import cost_nano, format_usd
+from budget_guard.units.money import cost_nano, format_usd
 
 if TYPE_CHECKING:
-    from budget_guard.report import BudgetReport
+    from budget_guard.reporting.report import BudgetReport
 
 E = TypeVar("E", bound="BudgetError")
 

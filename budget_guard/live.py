@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from budget_guard.events import CallAdmitted, CallCommitted, CallReleased, Event
-from budget_guard.handle import SessionHandle
-from budget_guard.money import cost_nano, format_usd
-from budget_guard.session import Session
+from budget_guard.adapter.handle import SessionHandle
+from budget_guard.events.model import CallAdmitted, CallCommitted, CallReleased, Event
+from budget_guard.session.session import Session
+from budget_guard.units.money import cost_nano, format_usd
 
 if TYPE_CHECKING:
     from rich.console import Console

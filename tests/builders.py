@@ -11,7 +11,7 @@ import pytest
 
 from budget_guard import Budget, Decision, MemoryLedger, ModelCall, Prompt, Reservation, Session, ToolCall, Usage
 from budget_guard.ledger import ReserveOutcome
-from budget_guard.money import UsdLike
+from budget_guard.units.money import UsdLike
 
 P = ParamSpec("P")
 T = TypeVar("T")

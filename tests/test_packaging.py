@@ -34,7 +34,7 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel_names: list[str]) -
 def test_the_wheel_holds_the_price_table_and_the_type_marks(wheel_names: list[str]) -> None:
     marks = {f"{name.split('/')[0]}/py.typed" for name in wheel_names if ".dist-info/" not in name}
 
-    assert {"budget_guard/prices.json", *marks} <= set(wheel_names)
+    assert {"budget_guard/pricing/prices.json", *marks} <= set(wheel_names)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from budget_guard.ledger.base import (
     Suspended,
 )
 from budget_guard.ledger.memory import MemoryLedger
+from budget_guard.units.amounts import DIMENSIONS
 
 __all__ = [
+    "DIMENSIONS",
     "HELD",
     "AsyncLedger",
     "Balance",

@@ -24,7 +24,7 @@ answers one question atomically over all scopes of a call: may this much be held
 8. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
    else is a `ValueError` before any effect. Time is the ledger's own.
 
-Ids come from `budget_guard.hold_id`: they begin with the time at which they were made, and so sort by it.
+Ids come from `budget_guard.ledger.hold_id`: they begin with the time at which they were made, and so sort by it.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
 Whoever writes a ledger inherits the tests of every rule from `budget_guard.testing.ledger_contract`.
@@ -36,9 +36,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias
 
-from budget_guard.dimension import Amounts, Limits, Sums
-from budget_guard.scope import Scope
-from budget_guard.window import Window
+from budget_guard.units.amounts import Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window
 
 MOST_LIMIT = 2**62
 """The largest limit."""
@@ -155,7 +154,7 @@ class Ledger(Protocol):
         """Hold *amounts* in every scope if *room* fits into every limit.
 
         Args:
-            hold_id: The idempotency key, from `budget_guard.hold_id`.
+            hold_id: The idempotency key, from `budget_guard.ledger.hold_id`.
             scopes: The scopes, the run's own first. Each was opened with `set_limits`.
             amounts: What to hold.
             room: What must fit: the amounts themselves for a hard gate, more where something is kept back, less

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from operator import index
 
-from budget_guard.dimension import MOST, Amounts, Checked, Limits, Sums
-from budget_guard.hold_id import made_ms
 from budget_guard.ledger.base import MOST_LIMIT
-from budget_guard.values import make
+from budget_guard.ledger.hold_id import made_ms
+from budget_guard.units.amounts import MOST, Amounts, Checked, Limits, Sums, make
 
 
 def checked_amounts(amounts: Sums) -> Checked:

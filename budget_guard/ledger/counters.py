@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import DIMENSIONS, NOTHING, Amounts, Limits, Sums
 from budget_guard.ledger.base import Balance, Refused, Revoked
-from budget_guard.scope import Scope
-from budget_guard.window import Window, window_end, window_start
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window, window_end, window_start
 
 
 class Counters:

@@ -19,10 +19,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.counters import Counters
-from budget_guard.scope import Scope
+from budget_guard.units.amounts import NOTHING, Amounts
+from budget_guard.units.scope import Scope
 
 Verb: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]

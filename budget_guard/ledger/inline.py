@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from budget_guard.dimension import Amounts, Limits, Sums
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Settled, Suspended
-from budget_guard.scope import Scope
-from budget_guard.window import Window
+from budget_guard.units.amounts import Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window
 
 if TYPE_CHECKING:
     from budget_guard.ledger.base import Ledger

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from budget_guard.dimension import Amounts, Limits, Sums
-from budget_guard.flow import Flow, Verb, adrive, drive
 from budget_guard.ledger.base import AsyncLedger, Balance, Ledger, Refused, ReserveOutcome, Settled, Suspended
-from budget_guard.scope import Scope
-from budget_guard.window import Window
+from budget_guard.ledger.flow import Flow, Verb, adrive, drive
+from budget_guard.units.amounts import Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window
 
 
 class LayeredLedger:

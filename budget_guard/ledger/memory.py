@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import attrgetter
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.dimension import NOTHING, Amounts, Checked, Limits, Sums
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import (
     HELD,
@@ -26,10 +25,9 @@ from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts,
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
-from budget_guard.ledger.room import Room
-from budget_guard.scope import Scope
-from budget_guard.values import make
-from budget_guard.window import Window
+from budget_guard.ledger.waiters import Room
+from budget_guard.units.amounts import NOTHING, Amounts, Checked, Limits, Sums, make
+from budget_guard.units.scope import Scope, Window
 
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""

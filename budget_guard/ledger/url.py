@@ -63,11 +63,11 @@ def open_ledger(url: str) -> Ledger:
             )
         given = take.given(durable=_boolean)
         take.nothing_more()
-        from budget_guard.ledger.sqlite import SqliteLedger
+        from budget_guard.ledger.sqlite.ledger import SqliteLedger
 
         return SqliteLedger(path, **given)
     given = take.given(tenant=str, wait_replicas=_count)
-    from budget_guard.ledger.redis import RedisLedger
+    from budget_guard.ledger.redis.ledger import RedisLedger
 
     scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
     rest = "&".join(pair for pair in parts.query.split("&") if pair.split("=")[0] in options)

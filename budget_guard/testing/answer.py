@@ -10,7 +10,7 @@ from typing import TypeAlias
 from budget_guard.testing.request import ProviderRequest
 from budget_guard.testing.script import FinishReason, Reply, ToolCall, UsageMode
 from budget_guard.testing.tokens import byte_length, count_tokens, cut
-from budget_guard.usage import Usage
+from budget_guard.units.usage import Usage
 
 Piece: TypeAlias = "str | ToolCall"
 """One chunk of a stream: some text, or a whole tool call."""

@@ -30,7 +30,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from budget_guard.money import to_usd
 from budget_guard.testing.rates import DEFAULT_RATES, Rates
 from budget_guard.testing.request import ProviderRequest
 from budget_guard.testing.script import Reply, Script
@@ -40,6 +39,7 @@ from budget_guard.testing.wire import Wire
 from budget_guard.testing.wire_anthropic_messages import AnthropicMessagesWire
 from budget_guard.testing.wire_openai_chat import OpenAIChatWire
 from budget_guard.testing.wire_openai_responses import OpenAIResponsesWire
+from budget_guard.units.money import to_usd
 
 if TYPE_CHECKING:
     from budget_guard.testing.server import HttpServer

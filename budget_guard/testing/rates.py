@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TypeAlias
 
-from budget_guard.usage import Usage
+from budget_guard.units.usage import Usage
 
 Price: TypeAlias = "str | int | float | Decimal"
 """Dollars, for example "2.50". A float is read by its shortest decimal form."""

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from budget_guard.testing.answer import Answer
 from budget_guard.testing.request import ProviderRequest
 from budget_guard.testing.waiting import Signal
-from budget_guard.usage import Usage
+from budget_guard.units.usage import Usage
 
 Outcome: TypeAlias = Literal["completed", "refused", "dropped", "aborted"]
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from budget_guard_langchain.budgeted_model import budgeted_model
 from budget_guard_langchain.errors import (
     BudgetDowngrade,
     BudgetExceeded,
@@ -14,7 +15,6 @@ from budget_guard_langchain.errors import (
     UnknownPriceError,
 )
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.model import budgeted_model
 from budget_guard_langchain.scope import budget_scope
 
 if TYPE_CHECKING:

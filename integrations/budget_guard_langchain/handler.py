@@ -22,20 +22,20 @@ from budget_guard import (
     Prompt,
     Session,
 )
-from budget_guard.authority import open_session
-from budget_guard.failure import never_billed
-from budget_guard.handle import SessionHandle
-from budget_guard.pricing import PriceLike
-from budget_guard.tool_costs import ToolCost, ToolCosts
+from budget_guard.adapter.handle import SessionHandle
+from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.calls.never_billed import never_billed
+from budget_guard.pricing.table import PriceLike
+from budget_guard.session.authority import open_session
 from budget_guard_langchain.admission import hold_in_all
-from budget_guard_langchain.answer import Answer
 from budget_guard_langchain.calls import Call, Calls, running, withdraw
 from budget_guard_langchain.errors import BudgetDowngrade, recast
+from budget_guard_langchain.fallbacks import StandIns
+from budget_guard_langchain.request import model_call, tool_names
+from budget_guard_langchain.response import Answer
 from budget_guard_langchain.scope import extra_sessions_of
-from budget_guard_langchain.stand_ins import StandIns
 from budget_guard_langchain.steering import steering_of
 from budget_guard_langchain.threads import ThreadHandle, Threads
-from budget_guard_langchain.translate import model_call, tool_names
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]

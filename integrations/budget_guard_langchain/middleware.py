@@ -27,16 +27,16 @@ from langgraph.types import Command
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
-from budget_guard.handle import SessionHandle
-from budget_guard.money import UsdLike, parse_usd
+from budget_guard.adapter.handle import SessionHandle
+from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
+from budget_guard_langchain.ceilings import Ceiling, CeilingKind
 from budget_guard_langchain.errors import BudgetDowngrade
-from budget_guard_langchain.farewell import farewell
+from budget_guard_langchain.final_answer import farewell
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.hooks import GuardsTools, KeepsSpent
+from budget_guard_langchain.middleware_parts import GuardsTools, KeepsSpent
 from budget_guard_langchain.scope import extra_sessions, installing
-from budget_guard_langchain.state import Ceiling, CeilingKind
-from budget_guard_langchain.steered import How, steered
+from budget_guard_langchain.steered_copy import How, steered
 from budget_guard_langchain.steering import name_of
 from budget_guard_langchain.steps import adrive, drive
 from budget_guard_langchain.wrap_up import wrapped_up

@@ -17,7 +17,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 
 from budget_guard import BudgetError, Decision, DowngradePolicy, ModelCall
-from budget_guard_langchain.caps import with_cap, with_usage
+from budget_guard_langchain.output_cap import with_cap, with_usage
 
 if TYPE_CHECKING:
     _Base = BaseChatModel

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from budget_guard import Session
-from budget_guard.handle import SessionHandle
+from budget_guard.adapter.handle import SessionHandle
 
 _KEPT = 10_000
 """Threads whose spending is kept. Beyond that, the one that was not heard of for longest starts anew."""

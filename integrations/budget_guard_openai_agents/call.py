@@ -11,10 +11,10 @@ from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
 from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
-from budget_guard.failure import never_billed
-from budget_guard_openai_agents.active import ActiveRun
+from budget_guard.calls.never_billed import never_billed
 from budget_guard_openai_agents.downgraded import model_called
 from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.guarded_run import ActiveRun
 from budget_guard_openai_agents.translate import input_for, model_call, settings_for
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import copy
 from agents.models.interface import Model
 
 from budget_guard import InvalidDowngradeError
-from budget_guard_openai_agents.active import ActiveRun
+from budget_guard_openai_agents.guarded_run import ActiveRun
 
 
 def model_called(run: ActiveRun, model: Model, asked: str, target: str) -> Model:

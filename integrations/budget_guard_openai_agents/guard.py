@@ -18,14 +18,14 @@ from agents import (
 from agents.models.interface import Model
 
 from budget_guard import Budget, BudgetAuthority, BudgetError
-from budget_guard.authority import open_session
-from budget_guard.handle import SessionHandle
-from budget_guard.pricing import PriceLike
-from budget_guard.tool_costs import ToolCost, ToolCosts
-from budget_guard_openai_agents.active import ActiveRun, current_run, enter, leave
+from budget_guard.adapter.handle import SessionHandle
+from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.pricing.table import PriceLike
+from budget_guard.session.authority import open_session
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.hooks_alone import HooksAlone
+from budget_guard_openai_agents.guarded_run import ActiveRun, current_run, enter, leave
+from budget_guard_openai_agents.hooks_only import HooksAlone
 from budget_guard_openai_agents.model import guard_model
 from budget_guard_openai_agents.runner import guarded_config, install
 from budget_guard_openai_agents.tools import ToolHolds

@@ -18,9 +18,9 @@ from agents.models.interface import Model, ModelProvider, ModelTracing
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 
 from budget_guard import BudgetError
-from budget_guard_openai_agents.active import accounting, current_run, guarded_already
 from budget_guard_openai_agents.call import Arguments, GuardedCall
 from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.guarded_run import accounting, current_run, guarded_already
 from budget_guard_openai_agents.stream import guarded_stream
 from budget_guard_openai_agents.translate import usage_of
 

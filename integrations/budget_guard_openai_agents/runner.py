@@ -14,8 +14,8 @@ from agents import RunConfig, RunHooks, RunResult, RunResultStreaming
 from agents.models.interface import Model, ModelProvider
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
-from budget_guard_openai_agents.active import ActiveRun, activate, current_run
 from budget_guard_openai_agents.composite import CompositeRunHooks
+from budget_guard_openai_agents.guarded_run import ActiveRun, activate, current_run
 from budget_guard_openai_agents.model import GuardedProvider, guard_model
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from openai.types.responses import (
     ResponseOutputText,
 )
 
-from budget_guard_openai_agents.active import accounting
 from budget_guard_openai_agents.call import GuardedCall
 from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.guarded_run import accounting
 from budget_guard_openai_agents.translate import usage_of
 
 _LAST = (ResponseCompletedEvent, ResponseIncompleteEvent, ResponseFailedEvent)

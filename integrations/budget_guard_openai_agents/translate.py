@@ -22,7 +22,7 @@ from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
 from budget_guard import ModelCall, Prompt, Usage, weigh
-from budget_guard.model_names import provider_at
+from budget_guard.pricing.model_names import provider_at
 from budget_guard_openai_agents.errors import as_items
 
 _HOSTED_TOOLS = {

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from budget_guard.dimension import NOTHING, Amounts
-from budget_guard.scope import Scope
+from budget_guard.units.amounts import NOTHING, Amounts
+from budget_guard.units.scope import Scope
 
 
 @dataclass(eq=False)

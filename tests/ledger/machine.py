@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import Amounts, Limits
 from budget_guard.errors import ReservationConflict, StaleReservation, UnknownReservation
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import Held, Ledger, Refused, Settled
-from budget_guard.scope import Scope
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
-from budget_guard.window import Window
+from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.scope import Scope, Window
 from tests.ledger.naive import Conflict, NaiveLedger, Stale, Unknown
 
 SCOPES = (Scope("run", "r"), Scope("user", "u"), Scope("team", "t"))

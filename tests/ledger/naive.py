@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import NOTHING, Amounts, Limits
-from budget_guard.hold_id import made_ms
-from budget_guard.scope import Scope
-from budget_guard.window import Window, window_end, window_start
+from budget_guard.ledger.hold_id import made_ms
+from budget_guard.units.amounts import NOTHING, Amounts, Limits
+from budget_guard.units.scope import Scope, Window, window_end, window_start
 
 OPEN = ("reserved", "forwarded", "suspended")
 

@@ -10,12 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import BudgetError, ReservationConflict, StaleReservation, UnknownReservation
 from budget_guard.ledger import Balance, Held, Ledger, Refused, Revoked, Settled
 from budget_guard.ledger.base import MOST_LIMIT
-from budget_guard.scope import Scope
-from budget_guard.window import Window, window_start
+from budget_guard.units.amounts import NOTHING, Amounts, Limits
+from budget_guard.units.scope import Scope, Window, window_start
 from tests.ledger.call import Call
 
 

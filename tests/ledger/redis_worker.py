@@ -7,11 +7,11 @@ import random
 import sys
 
 from budget_guard.clock import SYSTEM_CLOCK
-from budget_guard.dimension import Amounts
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import Held
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger
-from budget_guard.scope import Scope
+from budget_guard.units.amounts import Amounts
+from budget_guard.units.scope import Scope
 
 SHARED = (Scope("user", "u"), Scope("key", "k"), Scope("team", "t"))
 

@@ -15,12 +15,11 @@ from random import Random
 from typing import Any
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import NOTHING, Amounts, Limits
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import Held, Ledger
-from budget_guard.scope import Scope
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
-from budget_guard.window import Window
+from budget_guard.units.amounts import NOTHING, Amounts, Limits
+from budget_guard.units.scope import Scope, Window
 from tests.ledger.call import Call
 from tests.ledger.observer import Observer
 

@@ -10,12 +10,12 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from budget_guard.dimension import Amounts, Limits
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import Held, MemoryLedger
-from budget_guard.scope import Scope
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import cost
+from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.scope import Scope
 from tests.ledger.machine import outcome
 from tests.ledger.naive import NaiveLedger, Record
 

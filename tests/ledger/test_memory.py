@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 
 from budget_guard.clock import Clock
-from budget_guard.dimension import Amounts, Checked, Limits
 from budget_guard.errors import ReservationConflict, StaleReservation
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused, memory
-from budget_guard.scope import Scope
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
-from budget_guard.values import make
+from budget_guard.units.amounts import Amounts, Checked, Limits, make
+from budget_guard.units.scope import Scope
 from tests.ledger.machine import machine
 
 RETAINED = 50

@@ -9,14 +9,13 @@ from unittest import mock
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Amounts, Limits, Sums
 from budget_guard.errors import UnknownReservation
 from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled, memory
 from budget_guard.ledger.base import HELD
 from budget_guard.ledger.counters import Counters, first_refusal, least_left
 from budget_guard.ledger.hold import Hold, Verb
-from budget_guard.scope import Scope
-from budget_guard.window import Window
+from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window
 from tests.ledger.observer import Violation
 from tests.ledger.simulation import Simulation
 from tests.ledger.test_simulation import forgetful, remembering

@@ -21,17 +21,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
-from budget_guard.dimension import NOTHING, Limits
 from budget_guard.errors import LedgerUnavailable, StaleReservation
-from budget_guard.hold_id import hold_id
-from budget_guard.ledger import HELD, Ledger, redis_courier
-from budget_guard.ledger.redis import RedisLedger
-from budget_guard.ledger.redis_keys import Keys
-from budget_guard.ledger.redis_script import Script, script
-from budget_guard.scope import Scope
+from budget_guard.ledger import HELD, Ledger
+from budget_guard.ledger.hold_id import hold_id
+from budget_guard.ledger.redis import RedisLedger, script_runner
+from budget_guard.ledger.redis.keys import Keys
+from budget_guard.ledger.redis.script import Script, script
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, OTHER, RUN, USER, LedgerContract, cost
-from budget_guard.window import Window, window_start
+from budget_guard.units.amounts import NOTHING, Limits
+from budget_guard.units.scope import Scope, Window, window_start
 from tests.ledger.machine import machine
 from tests.ledger.redis_server import RedisServer, needs_redis_server
 from tests.ledger.redis_worker import SHARED, scopes_of
@@ -130,7 +129,7 @@ def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.
         text = strict + script(name).text
         return Script(text, b"0" * 40)  # no server has seen it
 
-    monkeypatch.setattr(redis_courier, "script", watched)
+    monkeypatch.setattr(script_runner, "script", watched)
     live_through(partial(TimedRedisLedger, server.url), range(2))
     clock = FakeClock()
     ledger = opened(server.url, clock, retain=10)
@@ -142,7 +141,7 @@ def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.
     ledger.suspended()
     ledger.reopen()
     assert ledger.audit() == []
-    scripts = {path.stem for path in (Path(redis_courier.__file__).parent / "lua").glob("*.lua")}
+    scripts = {path.stem for path in (Path(script_runner.__file__).parent / "lua").glob("*.lua")}
     assert ran == scripts - {"common", "settle"}
 
 
@@ -348,7 +347,7 @@ if child:
     assert ledger.audit() == []
 """
     program = program.replace("\n\n", "\n", 1).replace(
-        "import *", "import *\nfrom budget_guard.dimension import Limits", 1
+        "import *", "import *\nfrom budget_guard.units.amounts import Limits", 1
     )
     subprocess.run(
         [sys.executable, "-W", "error", "-c", program, server.url, uuid.uuid4().hex],
@@ -452,7 +451,7 @@ def test_what_is_remembered_is_bounded(server: RedisServer, monkeypatch: pytest.
         ran.append(name)
         return script(name)
 
-    monkeypatch.setattr(redis_courier, "script", watched)
+    monkeypatch.setattr(script_runner, "script", watched)
     clock = FakeClock()
     ledger = opened(server.url, clock, retain=100)
     others = Scope("team", "others")

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from budget_guard.clock import SYSTEM_CLOCK
-from budget_guard.dimension import Limits
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable, StaleReservation
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger
-from budget_guard.scope import Scope
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, cost
+from budget_guard.units.amounts import Limits
+from budget_guard.units.scope import Scope
 from tests.ledger.fault_proxy import Fault, FaultProxy
 from tests.ledger.redis_server import RedisServer, needs_redis_server
 

@@ -23,7 +23,6 @@ import pytest
 
 from budget_guard import Session, Usage
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
-from budget_guard.dimension import MOST, NOTHING, Amounts, Limits
 from budget_guard.errors import (
     LedgerAmbiguous,
     LedgerUnavailable,
@@ -31,14 +30,15 @@ from budget_guard.errors import (
     StaleReservation,
     UnknownReservation,
 )
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger import HELD, Ledger, Refused
-from budget_guard.ledger import sqlite_file as sqlite_file_module
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.sqlite import SqliteLedger
-from budget_guard.ledger.sqlite_file import APPLICATION_ID
-from budget_guard.scope import Scope
+from budget_guard.ledger.sqlite import file as sqlite_file_module
+from budget_guard.ledger.sqlite.file import APPLICATION_ID
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
+from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
+from budget_guard.units.scope import Scope
 from tests.builders import call, session
 from tests.ledger.machine import machine
 from tests.ledger.sqlite_worker import SHARED, scopes_of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from budget_guard import MemoryLedger, Scope, open_ledger
-from budget_guard.dimension import Limits
 from budget_guard.ledger.sqlite import SqliteLedger
+from budget_guard.units.amounts import Limits
 
 
 def test_memory_is_this_process() -> None:

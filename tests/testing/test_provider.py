@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from budget_guard.testing import LocalProvider, ProviderRequest, Rates, Reply, Script, ToolCall
-from budget_guard.usage import Usage
+from budget_guard.units.usage import Usage
 
 Serve: TypeAlias = Callable[..., tuple[LocalProvider, OpenAI]]
 HI: Any = [{"role": "user", "content": "hi"}]

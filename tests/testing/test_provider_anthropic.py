@@ -14,7 +14,7 @@ anthropic = pytest.importorskip("anthropic")
 from anthropic import Anthropic, AsyncAnthropic  # noqa: E402  after the importorskip
 
 from budget_guard.testing import LocalProvider, Rates, Reply, Script, ToolCall  # noqa: E402
-from budget_guard.usage import Usage  # noqa: E402
+from budget_guard.units.usage import Usage  # noqa: E402
 
 Serve: TypeAlias = Callable[..., tuple[LocalProvider, Anthropic]]
 HI: Any = [{"role": "user", "content": "hi"}]

@@ -8,7 +8,7 @@ import pytest
 
 from budget_guard.pricing import PriceTable
 from budget_guard.testing import DEFAULT_RATES
-from budget_guard.usage import Usage
+from budget_guard.units.usage import Usage
 
 
 @pytest.mark.parametrize("model", DEFAULT_RATES)

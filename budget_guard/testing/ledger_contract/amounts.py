@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from budget_guard.dimension import DIMENSIONS, MOST, Amounts, Limits
-from budget_guard.hold_id import MOST_LENGTH
 from budget_guard.ledger.base import HELD, MOST_LIMIT, Ledger, Refused
-from budget_guard.scope import Scope
+from budget_guard.ledger.hold_id import MOST_LENGTH
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,
     RUN,
@@ -23,6 +21,8 @@ from budget_guard.testing.ledger_contract.fixtures import (
     only,
     spend,
 )
+from budget_guard.units.amounts import DIMENSIONS, MOST, Amounts, Limits
+from budget_guard.units.scope import Scope
 
 HOSTILE = [
     *["a", "A", "ä", "a\u0308", "a}{b", "{a}", "}", "{", "{}", "a:b", ":", "::", "a:b:c", "run:r1", "r1", "u1"],

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Limits
 from budget_guard.errors import ForeignRun
 from budget_guard.ledger.base import HELD, Ledger, Refused, Revoked
-from budget_guard.scope import Scope
 from budget_guard.testing.clock import FakeClock
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,
@@ -21,6 +19,8 @@ from budget_guard.testing.ledger_contract.fixtures import (
     figures,
     spend,
 )
+from budget_guard.units.amounts import NOTHING, Limits
+from budget_guard.units.scope import Scope
 
 
 class CeilingRules(LedgerFixtures):

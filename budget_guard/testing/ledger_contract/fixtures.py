@@ -11,11 +11,11 @@ from typing import TypeVar
 import pytest
 
 from budget_guard.clock import Clock, SystemClock
-from budget_guard.dimension import Amounts, Limits
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger.base import Balance, Ledger
-from budget_guard.scope import Scope
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing.clock import FakeClock
+from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.scope import Scope
 
 T = TypeVar("T")
 

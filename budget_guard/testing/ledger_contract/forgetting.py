@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from budget_guard.errors import StaleReservation
-from budget_guard.hold_id import hold_id
 from budget_guard.ledger.base import HELD, Ledger
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing.clock import FakeClock
 from budget_guard.testing.ledger_contract.fixtures import BOTH, RUN, USER, Ids, LedgerFixtures, cost, figures, spend
 from budget_guard.testing.ledger_contract.identity import VERBS

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.dimension import DIMENSIONS, MOST, NOTHING, Amounts, Limits
 from budget_guard.ledger.base import HELD, Ledger, Refused
-from budget_guard.scope import Scope
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,
     OTHER,
@@ -19,6 +17,8 @@ from budget_guard.testing.ledger_contract.fixtures import (
     only,
     spend,
 )
+from budget_guard.units.amounts import DIMENSIONS, MOST, NOTHING, Amounts, Limits
+from budget_guard.units.scope import Scope
 
 
 class HoldingRules(LedgerFixtures):

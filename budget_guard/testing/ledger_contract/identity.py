@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import ReservationConflict, UnknownReservation
 from budget_guard.ledger.base import HELD, Ledger, Settled
-from budget_guard.scope import Scope
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,
     OTHER,
@@ -23,6 +21,8 @@ from budget_guard.testing.ledger_contract.fixtures import (
     figures,
     spend,
 )
+from budget_guard.units.amounts import NOTHING, Amounts
+from budget_guard.units.scope import Scope
 
 VERBS: dict[str, Callable[[Ledger, str], Any]] = {
     "reserve": lambda ledger, each: ledger.reserve(each, (RUN,), cost(5), cost(5)),

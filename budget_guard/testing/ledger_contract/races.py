@@ -8,10 +8,8 @@ from functools import partial
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Amounts, Limits
 from budget_guard.errors import ForeignRun, ReservationConflict, UnknownReservation
 from budget_guard.ledger.base import HELD, Held, Ledger, Refused, ReserveOutcome, Revoked, Settled
-from budget_guard.scope import Scope
 from budget_guard.testing.clock import FakeClock
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,
@@ -26,6 +24,8 @@ from budget_guard.testing.ledger_contract.fixtures import (
     race,
     spend,
 )
+from budget_guard.units.amounts import NOTHING, Amounts, Limits
+from budget_guard.units.scope import Scope
 
 KEY = Scope("key", "k")
 

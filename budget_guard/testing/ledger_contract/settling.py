@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import Ledger, Refused, Settled
 from budget_guard.testing.ledger_contract.fixtures import (
@@ -17,6 +16,7 @@ from budget_guard.testing.ledger_contract.fixtures import (
     figures,
     spend,
 )
+from budget_guard.units.amounts import NOTHING, Amounts
 
 
 class SettlingRules(LedgerFixtures):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.dimension import NOTHING, Amounts
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, Ledger, Refused
-from budget_guard.scope import Scope
 from budget_guard.testing.ledger_contract.fixtures import (
     BOTH,
     RUN,
@@ -19,6 +17,8 @@ from budget_guard.testing.ledger_contract.fixtures import (
     figures,
     spend,
 )
+from budget_guard.units.amounts import NOTHING, Amounts
+from budget_guard.units.scope import Scope
 
 
 class SpendingRules(LedgerFixtures):

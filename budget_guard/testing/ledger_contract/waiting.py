@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from budget_guard.dimension import Limits
 from budget_guard.ledger.base import Ledger, Refused
 from budget_guard.testing.clock import FakeClock
 from budget_guard.testing.ledger_contract.fixtures import (
@@ -21,6 +20,7 @@ from budget_guard.testing.ledger_contract.fixtures import (
     cost,
     race,
 )
+from budget_guard.units.amounts import Limits
 
 TTL_S = 30
 """The time to live of the hold that fills the run."""

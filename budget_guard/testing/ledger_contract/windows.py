@@ -6,12 +6,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from budget_guard.dimension import Amounts, Limits
 from budget_guard.ledger.base import HELD, Ledger, Refused
-from budget_guard.scope import Scope
 from budget_guard.testing.clock import FakeClock
 from budget_guard.testing.ledger_contract.fixtures import RUN, Ids, LedgerFixtures, balance_of, cost, figures, spend
-from budget_guard.window import Window
+from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.scope import Scope, Window
 
 TEAM = Scope("team", "windowed")
 BOTH = (RUN, TEAM)

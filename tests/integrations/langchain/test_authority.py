@@ -15,7 +15,6 @@ from langchain.agents import create_agent
 
 from budget_guard import Budget, BudgetAuthority, MemoryLedger
 from budget_guard.errors import LedgerUnavailable
-from budget_guard.flow import Flow, Verb
 from budget_guard.integrations import langchain as adapter
 from budget_guard.integrations.langchain import (
     BudgetCallbackHandler,
@@ -25,6 +24,7 @@ from budget_guard.integrations.langchain import (
     BudgetStop,
     ForeignRun,
 )
+from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.layered import LayeredLedger
 from budget_guard.testing import Reply
 from tests.integrations.langchain.agents import Lab, configured

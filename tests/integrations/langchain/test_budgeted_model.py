@@ -20,7 +20,6 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
 from budget_guard import Budget
-from budget_guard.dimension import Amounts
 from budget_guard.events import ModelDowngraded
 from budget_guard.integrations.langchain import (
     BudgetCallbackHandler,
@@ -31,6 +30,7 @@ from budget_guard.integrations.langchain import (
     budgeted_model,
 )
 from budget_guard.testing import Reply
+from budget_guard.units.amounts import Amounts
 from tests.integrations.langchain.agents import (
     BIG,
     MODEL_SURFACES,

@@ -13,7 +13,7 @@ from langchain_openai import ChatOpenAI
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import SecretStr
 
-from budget_guard_langchain.model import BudgetedChatModel
+from budget_guard_langchain.budgeted_model import BudgetedChatModel
 
 
 class TestBudgetedModel(ChatModelUnitTests):

@@ -13,7 +13,7 @@ from langchain_openai import AzureChatOpenAI
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import SecretStr
 
-from budget_guard_langchain.caps import can_cap, cap_set, with_cap, with_usage
+from budget_guard_langchain.output_cap import can_cap, cap_set, with_cap, with_usage
 from tests.integrations.langchain.agents import Lab
 
 SENT = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "claude": "max_tokens"}

@@ -20,7 +20,7 @@ def _as_before() -> Iterator[None]:
     from agents import set_tracing_disabled
     from agents.run import get_default_agent_runner, set_default_agent_runner
 
-    from budget_guard_openai_agents.active import current_run, guarded_already
+    from budget_guard_openai_agents.guarded_run import current_run, guarded_already
 
     set_tracing_disabled(True)
     runner = get_default_agent_runner()

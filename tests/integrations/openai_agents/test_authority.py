@@ -10,9 +10,9 @@ from agents import Agent, Runner
 from agents.exceptions import AgentsException
 
 from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, MemoryLedger
-from budget_guard.flow import Flow, Verb
 from budget_guard.integrations import openai_agents as adapter
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
+from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.layered import LayeredLedger
 from budget_guard.testing import Reply
 from tests.builders import note_holds

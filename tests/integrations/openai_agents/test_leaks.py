@@ -17,7 +17,7 @@ from agents.run import CallModelData, ModelInputData
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.testing import LocalProvider, Reply
-from budget_guard_openai_agents.active import current_run, guarded_already
+from budget_guard_openai_agents.guarded_run import current_run, guarded_already
 from tests.integrations.openai_agents.support import (
     BIG,
     Lab,

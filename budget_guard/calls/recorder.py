@@ -1,0 +1,87 @@
+"""What a session has booked: running totals, the timeline, and whom it warned of what."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from budget_guard.clock import Clock
+from budget_guard.events.model import BoundViolated, OverrunCharged, SoftLimitReached
+from budget_guard.events.timeline import Timeline
+from budget_guard.reporting.totals import Tally
+from budget_guard.units.amounts import DIMENSIONS, Limits, Sums
+from budget_guard.units.money import format_usd
+from budget_guard.units.scope import Scope
+
+if TYPE_CHECKING:
+    from budget_guard.calls.reservation import Reservation
+    from budget_guard.reporting.posting import Booked
+
+_log = logging.getLogger("budget_guard")
+
+
+class Books:
+    """The records of one run, beside the ledger's counters. Safe to use from any thread."""
+
+    __slots__ = ("_scope", "_warned", "lock", "tally", "terminated_by", "timeline")
+
+    def __init__(self, scope: Scope, clock: Clock) -> None:
+        self._scope = scope
+        self._warned: set[tuple[Scope, int]] = set()
+        self.lock = threading.Lock()
+        self.tally = Tally()
+        self.timeline = Timeline(clock)
+        self.terminated_by: str | None = None
+        """What stopped the run last; None while nothing did."""
+
+    def record(self, reservation: Reservation, booked: Booked, why: str | None) -> bool:
+        """Put *booked* in the place of what stood for the hold so far; return whether that changed anything.
+
+        Args:
+            reservation: The hold.
+            booked: What the ledger has for it now.
+            why: Why it is no exact cost, if it is none.
+        """
+        agent = reservation.call.agent
+        with self.lock:
+            before = reservation.booked
+            if before is not None:
+                same = before.amounts == booked.amounts and before.uncertain == booked.uncertain
+                if same or (booked.uncertain and not before.uncertain):  # an older answer of the ledger that comes late
+                    return False
+                self.tally.add(before.negative(), agent, -1)
+            reservation.booked = booked
+            self.tally.add(booked, agent)
+        emit = self.timeline.emit
+        emit(booked)
+        if booked.overrun:
+            emit(OverrunCharged(booked.at_s, booked.id, booked.name, booked.overrun))
+        if booked.violation:
+            bound, actual = reservation.amounts.total_tokens, booked.amounts.total_tokens
+            emit(BoundViolated(booked.at_s, booked.id, booked.name, bound, actual))
+        if why is not None:
+            cost = format_usd(booked.amounts.cost)
+            _log.warning("budget_guard %s: booked an estimate of %s for %s: %s", self._scope, cost, booked.name, why)
+        return True
+
+    def warn(self, scope: Scope, limits: Limits, committed: Sums, at: float) -> None:
+        """Send `SoftLimitReached` where a limit is spent to the fraction *at*, once for each limit."""
+        for i, limit in enumerate(limits):
+            if limit and committed[i] >= limit * at and (scope, i) not in self._warned:
+                self._warn_once(scope, i, committed[i] / limit)
+
+    def _warn_once(self, scope: Scope, i: int, fraction: float) -> None:
+        with self.lock:
+            if (scope, i) in self._warned:
+                return
+            self._warned.add((scope, i))
+        self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
+        _log.warning("budget_guard %s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
+
+    def limits_raised(self) -> None:
+        """Start afresh with the run's own limits."""
+        if self.terminated_by != "revoked":
+            self.terminated_by = None
+        with self.lock:
+            self._warned = {(scope, i) for scope, i in self._warned if scope != self._scope}

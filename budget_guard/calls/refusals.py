@@ -1,0 +1,66 @@
+"""From what a ledger answered to the error that says it."""
+
+from __future__ import annotations
+
+from budget_guard.errors import (
+    BudgetError,
+    BudgetExceeded,
+    BudgetRevoked,
+    ForeignRun,
+    LedgerAmbiguous,
+    LedgerUnavailable,
+    UnboundedCallError,
+    UnknownPriceError,
+)
+from budget_guard.ledger.base import Refused, Revoked
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, in_unit
+from budget_guard.units.money import format_usd
+from budget_guard.units.scope import Scope
+
+
+def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -> BudgetExceeded:
+    """The error for a limit that stands in the way.
+
+    Args:
+        refused: The ledger's answer.
+        asked: What it was asked to hold; None for money that is booked already.
+        kept: What is kept back for the final answer.
+    """
+    i = refused.dimension
+    words = format_usd(kept.cost) if i == 0 else kept[i]
+    kept_back = f"{words} of it is kept back for the final answer. " if kept[i] else ""
+    return BudgetExceeded(
+        dimension=DIMENSIONS[i],
+        limit=in_unit(i, refused.limit),
+        actual=in_unit(i, refused.committed + refused.reserved),
+        scope=str(refused.scope),
+        estimate=None if asked is None else in_unit(i, asked[i]),
+        remedy=kept_back + remedy_of(refused.scope, DIMENSIONS[i]),
+    )
+
+
+def remedy_of(scope: Scope, dimension: str) -> str:
+    """What to do about a limit of *scope*."""
+    if scope.kind == "run":
+        return f"Raise it with raise_limits({dimension}=...), or start over with a larger Budget."
+    return f"All runs of {scope} share it: an operator can raise it with BudgetAuthority.set_ceiling(...)."
+
+
+def revoked(outcome: Revoked) -> BudgetRevoked:
+    """The error for a scope that was cut off."""
+    return BudgetRevoked(scope=str(outcome.scope), reason=outcome.reason, at=outcome.at)
+
+
+def cause(error: BudgetError) -> str:
+    """What stopped the run, as `BudgetReport.terminated_by` says it."""
+    if isinstance(error, BudgetExceeded):
+        return error.dimension
+    causes: dict[type[BudgetError], str] = {
+        BudgetRevoked: "revoked",
+        UnknownPriceError: "unknown_price",
+        UnboundedCallError: "unbounded",
+        ForeignRun: "foreign_run",
+        LedgerUnavailable: "ledger",
+        LedgerAmbiguous: "ledger",
+    }
+    return causes.get(type(error), "downgrade")

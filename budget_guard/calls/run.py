@@ -1,0 +1,135 @@
+"""What the parts of one session share: whose money it is, where it is counted, and by which budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from budget_guard.calls.planner import Admission
+from budget_guard.calls.recorder import Books
+from budget_guard.calls.refusals import remedy_of
+from budget_guard.clock import Clock
+from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
+from budget_guard.events.timeline import KEPT, describe
+from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.hold_id import HoldIds
+from budget_guard.policy.budget import Budget
+from budget_guard.pricing.table import PriceTable
+from budget_guard.reporting.report import BudgetReport, as_plain
+from budget_guard.units.amounts import NOTHING, Sums
+from budget_guard.units.money import to_usd
+from budget_guard.units.scope import Scope
+
+if TYPE_CHECKING:
+    from budget_guard.session.keepalive import Kept
+
+_EVENTS_IN_ERRORS = 20
+"""An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
+
+
+class Run:
+    """One run's ledger, scopes, books and budget."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        ledger: Ledger,
+        scopes: Sequence[Scope],
+        prices: PriceTable,
+        clock: Clock,
+        tags: Mapping[str, str],
+    ) -> None:
+        self.ledger = ledger
+        self.scopes = tuple(scopes)
+        """The run's own first, then those whose ceilings hold as well."""
+        self.scope = self.scopes[0]
+        self.clock = clock
+        self.admission = Admission(prices, clock)
+        self.books = Books(self.scope, clock)
+        self.revoked: BudgetRevoked | None = None
+        """Set where the run was cut off by this very session."""
+        self.kept: tuple[Kept, ...] = ()
+        """What is kept up for as long as the session lives; looked after before each call."""
+        self.fails_open = False
+        """Whether a call is made where the ledger cannot be reached."""
+        self.tags = dict(tags)
+        """Whom it is attributed to."""
+        self.new_id = HoldIds(clock).new
+        """An id for the next hold."""
+        self.set_budget(budget)
+
+    def set_budget(self, budget: Budget) -> None:
+        """Decide by *budget* from now on."""
+        self.budget = budget
+        self._limits = budget.limits
+        at = budget.soft_limit
+        limited = [(i, limit) for i, limit in enumerate(self._limits) if limit]
+        self.soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
+        """The dimensions that have a soft limit, each with it."""
+
+    def balance(self) -> Balance:
+        """The run's own counters."""
+        return self.ledger.balances((self.scope,))[0]
+
+    def report(self, most_events: int = KEPT) -> BudgetReport:
+        """What was spent so far, on what, and what stopped the run; with the latest events, at most so many."""
+        books = self.books
+        try:
+            balance = self.balance()
+        except LedgerUnavailable:  # what this session knows by itself
+            with books.lock:
+                committed = books.tally.total()
+            balance = Balance(self.scope, self.budget.limits, committed, NOTHING, 0, None)
+        budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
+        latest = [describe(event) for event in books.timeline.events()[-most_events:]]
+        with books.lock:
+            tally = books.tally
+            return BudgetReport(
+                session_id=self.scope.id,
+                budget=as_plain(budget),
+                tags=self.tags,
+                total_spent=to_usd(balance.committed.cost),
+                reserved=to_usd(balance.reserved.cost),
+                remaining=remaining_usd(balance),
+                breakdown=tally.breakdown(),
+                by_agent=tally.by_agent(),
+                by_child=tally.by_child(),
+                duration_seconds=books.timeline.duration(),
+                terminated_by=books.terminated_by,
+                unpriced_calls=tally.unpriced_calls,
+                uncertain=to_usd(tally.uncertain),
+                overrun=to_usd(tally.overrun),
+                bound_violations=tally.violations,
+                events=latest,
+            )
+
+    def report_for_error(self) -> BudgetReport:
+        """The report as an error carries it."""
+        return self.report(_EVENTS_IN_ERRORS)
+
+    def too_late(self, elapsed: float) -> BudgetExceeded | None:
+        """The error for a call that comes after the time is up, *elapsed* seconds after the start."""
+        most = self.budget.max_duration_s
+        if most is None or elapsed <= most:
+            return None
+        return BudgetExceeded(
+            dimension="max_duration_s",
+            limit=most,
+            actual=round(elapsed, 3),
+            scope=str(self.scope),
+            remedy=remedy_of(self.scope, "max_duration_s"),
+        )
+
+    def warn(self, committed: Sums) -> None:
+        """Warn of the run's own soft limits."""
+        at = self.budget.soft_limit
+        if at is not None:
+            self.books.warn(self.scope, self._limits, committed, at)
+
+
+def remaining_usd(balance: Balance) -> Decimal | None:
+    """Dollars: limit - committed - reserved; None without a dollar limit."""
+    limit = balance.limits.cost
+    return None if limit is None else to_usd(limit - balance.committed.cost - balance.reserved.cost)

@@ -1,0 +1,1 @@
+"""How many tokens a call may take at most, before it is made."""

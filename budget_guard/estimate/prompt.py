@@ -1,0 +1,243 @@
+"""How many tokens a call may take at most, before it is made.
+
+The text bound rests on one fact about every tokenizer in use: after some Unicode normalisation it works on bytes and
+makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its decomposed
+forms where those are more. `budget_guard.estimate.calibration` makes that tight.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+_BASE_TOKENS = 256
+"""Template tokens of any request. Measured over open chat templates: at most 175."""
+_TOOLS_BASE_TOKENS = 1_024
+"""Template tokens of a request with tools. Documented for Claude: up to 530."""
+_MESSAGE_TOKENS = 16
+"""Template tokens of one message or tool. Measured over open chat templates: at most 7."""
+_UNASSIGNED_TOKENS = 33
+"""Bytes that a code point unknown to this Python's Unicode table may decompose to: the longest known does to 33."""
+
+_NON_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+class _TokensOfCharacter(dict[str, int]):
+    """The most tokens that one character can be, worked out on first sight."""
+
+    def __missing__(self, character: str) -> int:
+        own = len(character.encode("utf-8", "surrogatepass"))
+        if unicodedata.category(character) == "Cn":
+            tokens = max(own, _UNASSIGNED_TOKENS)
+        elif "\uac00" <= character <= "\ud7a3" or "\ud800" <= character <= "\udfff":
+            tokens = own  # tokenizers that decompose Hangul compose it again; surrogates do not decompose
+        else:
+            decomposed = (unicodedata.normalize(form, character).encode() for form in ("NFD", "NFKD"))
+            tokens = max(own, *map(len, decomposed))
+        self[character] = tokens
+        return tokens
+
+
+_TOKENS_OF_CHARACTER = _TokensOfCharacter()
+
+
+def token_bound(text: str) -> int:
+    """The most tokens that any byte-level tokenizer makes of *text*."""
+    if text.isascii():
+        return len(text)
+    rare = _NON_ASCII.findall(text)
+    return len(text) - len(rare) + sum(map(_TOKENS_OF_CHARACTER.__getitem__, rare))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What to reserve for what cannot be weighed before the call.
+
+    A hard gate refuses a call with an image, a file, audio, history kept by the provider or a hosted tool, unless an
+    allowance says what such a call may take.
+    """
+
+    input_tokens: int = 0
+    """Input tokens to reserve for each call that carries such content."""
+    hosted_tool_calls: int = 0
+    """Uses of each hosted tool to reserve in each call that offers it."""
+
+    def __post_init__(self) -> None:
+        for field in ("input_tokens", "hosted_tool_calls"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"allowance.{field}={value!r} must be a whole number, zero or more")
+
+
+_CONTENT_NEEDS = (("an image", "vision"), ("audio", "audio"))
+
+
+class Prompt(NamedTuple):
+    """What the input of one call weighs. Made by `weigh`."""
+
+    base: int
+    """Most tokens of instructions, tools, output schema and template together."""
+    base_key: int
+    """Equal for equal instructions, tools and schema."""
+    parts: tuple[tuple[int, int], ...]
+    """For each message, a key that is equal for equal messages, and the most tokens that its text takes."""
+    text: int
+    """Most tokens of all the messages' text together."""
+    unweighed: Mapping[int, str] = {}
+    """By key, the messages that carry more than text, and what it is, for example ``"an image"``."""
+    opaque: tuple[str, ...] = ()
+    """What else the request refers to that cannot be weighed, for example ``"history kept by the provider"``."""
+    conversation: int = 0
+    """Equal for equal instructions, tools, schema and first message; 0 where what it is billed for tells nothing about
+    the next call, because the request has no messages, or refers to more than it carries."""
+
+    @property
+    def needs(self) -> set[str]:
+        """What a model must be capable of to read it, as `ModelCall.needs` names it."""
+        return {need for what, need in _CONTENT_NEEDS if what in self.unweighed.values()} if self.unweighed else set()
+
+
+KEPT_REASONING = "reasoning kept by the provider"
+"""What `Prompt.unweighed` calls a part of an earlier answer that only the provider has."""
+
+
+def weigh(
+    *,
+    system: str | None = None,
+    messages: str | Sequence[Mapping[str, Any] | str] = (),
+    tools: Iterable[Any] = (),
+    schema: Any = None,
+    opaque: Sequence[str] = (),
+) -> Prompt:
+    """Weigh the input of a call.
+
+    Args:
+        system: The instructions.
+        messages: The conversation: JSON-like messages, or texts.
+        tools: Tool definitions as they are sent, JSON-like.
+        schema: The output schema as it is sent, JSON-like.
+        opaque: What else the call refers to that cannot be weighed, in words.
+    """
+    fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
+    base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
+    if schema is not None:
+        fixed.append(_weighed(schema, _weigh_fixed))
+    if system:
+        fixed.append(_weighed(system, _weigh_fixed))
+    base += sum([weight for _, weight, _ in fixed])
+    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages)
+    base_key = hash(tuple([key for key, _, _ in fixed]))
+    conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
+    return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation)
+
+
+def _weigh_messages(messages: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
+    """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*."""
+    parts: list[tuple[int, int]] = []
+    unweighed: dict[int, str] = {}
+    total = 0
+    for message in messages:
+        if message.__class__ is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
+            try:
+                text = "\x1f".join([*message, *message.values()])
+            except TypeError:
+                text = None  # it holds more than texts
+            if text is not None and text.isascii() and message.get("type") not in _MORE_THAN_TEXT:
+                weight = len(text) + _MESSAGE_TOKENS
+                parts.append((hash(text), weight))
+                total += weight
+                continue
+        key, weight, found = _weighed(message, _weigh_message)
+        parts.append((key, weight))
+        total += weight
+        if found is not None:
+            unweighed[key] = found
+    return tuple(parts), total, unweighed
+
+
+_MOST_WEIGHED = 10_000
+"""Weights that are remembered: an agent sends the same messages and tools again with every call."""
+_weights: dict[tuple[Any, int], tuple[int, int, str | None]] = {}
+
+
+def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[int, int, str | None]:
+    """A key that is equal for equal values, the most tokens that *value* takes, and what in it has no bound."""
+    try:  # far quicker than to look into it; 2 writes equal values equally
+        content = (how, hash(marshal.dumps(value, 2)))
+    except ValueError:  # it holds something that is not plain
+        content = None
+    known = None if content is None else _weights.get(content)
+    if known is None:
+        text, found = how(value)
+        known = (hash(text), token_bound(text) + (_MESSAGE_TOKENS if how is _weigh_message else 0), found)
+        if content is not None:
+            if len(_weights) >= _MOST_WEIGHED:
+                _weights.clear()
+            _weights[content] = known
+    return known
+
+
+def _weigh_fixed(value: Any) -> tuple[str, str | None]:
+    return _json(value), None
+
+
+def _weigh_message(message: Any) -> tuple[str, str | None]:
+    texts: list[str] = []
+    found = _texts(message, texts)
+    return "\x1f".join(texts), found  # the separators count as well, which only adds to the bound
+
+
+_OPAQUE_PARTS = {
+    "input_image": "an image",
+    "image_url": "an image",
+    "image": "an image",
+    "computer_screenshot": "an image",
+    "input_file": "a file",
+    "file": "a file",
+    "document": "a file",
+    "media": "a file",
+    "input_audio": "audio",
+    "audio": "audio",
+    "video": "a video",
+    "item_reference": "history kept by the provider",
+    "compaction": "history kept by the provider",
+}
+_MORE_THAN_TEXT = frozenset({*_OPAQUE_PARTS, "reasoning"})
+
+
+def _texts(value: Any, texts: list[str]) -> str | None:
+    """Collect every text in *value*, keys included; return what in it is not text."""
+    if isinstance(value, str):
+        texts.append(value)
+        return None
+    found: str | None = None
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        kind = fields.get("type")
+        if isinstance(kind, str) and kind in _OPAQUE_PARTS:
+            texts.append(_json(value))  # so that another image is another message
+            return _OPAQUE_PARTS[kind]
+        if kind == "reasoning" and not fields.get("encrypted_content"):
+            found = KEPT_REASONING
+        for name, inner in fields.items():
+            texts.append(name)
+            if type(inner) is str:
+                texts.append(inner)
+            else:
+                found = _texts(inner, texts) or found
+    elif isinstance(value, (list, tuple)):
+        for inner in cast("Sequence[Any]", value):
+            found = _texts(inner, texts) or found
+    else:
+        texts.append(_json(value))
+    return found
+
+
+def _json(value: Any) -> str:
+    # Providers may escape non-ASCII text in schemas, so the longer, escaped form is the bound.
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,35 @@
+"""What happened in a session: immutable values, named in the past tense."""
+
+from budget_guard.events.model import (
+    BoundViolated,
+    CallAdmitted,
+    CallBlocked,
+    CallCommitted,
+    CallReleased,
+    ChildClosed,
+    ChildOpened,
+    Event,
+    LimitsRaised,
+    ModelDowngraded,
+    OverrunCharged,
+    SessionRevoked,
+    SoftLimitReached,
+    Subscriber,
+)
+
+__all__ = [
+    "BoundViolated",
+    "CallAdmitted",
+    "CallBlocked",
+    "CallCommitted",
+    "CallReleased",
+    "ChildClosed",
+    "ChildOpened",
+    "Event",
+    "LimitsRaised",
+    "ModelDowngraded",
+    "OverrunCharged",
+    "SessionRevoked",
+    "SoftLimitReached",
+    "Subscriber",
+]

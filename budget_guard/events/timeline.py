@@ -1,0 +1,114 @@
+"""What happened in a session and when: bounded logs of events and decisions, and who wants to hear of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, cast
+
+from budget_guard.calls.decision import Decision
+from budget_guard.clock import Clock
+from budget_guard.events.model import CallAdmitted, CallCommitted, Event, Subscriber
+from budget_guard.reporting.posting import Booked
+from budget_guard.reporting.report import as_plain
+from budget_guard.units.money import to_usd
+
+_log = logging.getLogger("budget_guard")
+
+KEPT = 1_000
+"""How many of the latest events, and of the latest decisions, are kept."""
+
+Noted: TypeAlias = Event | Decision | Booked
+"""An event; or the decision that lets a call through, or what was booked for one: two for every call, of which an event
+is made only if somebody asks for it."""
+
+_MONEY_FIELDS = {"held", "cost", "overrun"}
+
+
+class Timeline:
+    """The logs of one session. Safe to use from any thread."""
+
+    __slots__ = ("_events", "_lock", "_monotonic", "_subscribers", "decisions", "emit", "ended_s", "started_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._lock = threading.Lock()
+        self._subscribers: tuple[Subscriber, ...] = ()
+        self.started_s: float | None = None
+        """When the first call came, on the clock's own scale."""
+        self.ended_s: float | None = None
+        self._events: deque[Noted] = deque(maxlen=KEPT)
+        self.emit: Callable[[Noted], None] = self._events.append
+        """Notes what happened, and tells whoever subscribed. Never raises for a subscriber that does."""
+        self.decisions: deque[Decision] = deque(maxlen=KEPT)
+
+    def start(self) -> float:
+        """Start the run's time, once; return the seconds since."""
+        monotonic, started_s = self._monotonic, self.started_s
+        now = monotonic()
+        if started_s is None:
+            with self._lock:
+                started_s = self.started_s
+                if started_s is None:
+                    started_s = self.started_s = now
+        return now - started_s
+
+    def end(self) -> None:
+        """Stop the run's time."""
+        self.ended_s = self._monotonic()
+
+    def at(self) -> float:
+        """Seconds since the start; 0 before it."""
+        monotonic, started_s = self._monotonic, self.started_s
+        return 0.0 if started_s is None else monotonic() - started_s
+
+    def duration(self) -> float:
+        """Seconds from the start to the end, or to now."""
+        if self.started_s is None:
+            return 0.0
+        return (self._monotonic() if self.ended_s is None else self.ended_s) - self.started_s
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event from now on; returns how to stop."""
+        with self._lock:
+            self._subscribers = (*self._subscribers, subscriber)
+            self.emit = self._note_and_tell
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
+                self.emit = self._note_and_tell if self._subscribers else self._events.append
+
+        return unsubscribe
+
+    def events(self) -> list[Event]:
+        """The latest events, oldest first."""
+        return [_event_of(event) for event in list(self._events)]
+
+    def _note_and_tell(self, noted: Noted) -> None:
+        self._events.append(noted)
+        event = _event_of(noted)
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:
+                _log.exception("a budget_guard subscriber failed on %r", event)
+
+
+def _event_of(noted: Noted) -> Event:
+    if isinstance(noted, Decision):
+        return CallAdmitted(noted.at_s, noted.id, noted.kind, noted.name, noted.estimate.cost)
+    if isinstance(noted, Booked):
+        kind: Literal["model", "tool"] = "model" if noted.amounts.requests else "tool"
+        return CallCommitted(noted.at_s, noted.id, kind, noted.name, noted.amounts.cost, noted.uncertain)
+    return noted
+
+
+def describe(event: Event) -> dict[str, Any]:
+    """*event* as plain values, money in dollars."""
+    plain: dict[str, Any] = {"event": type(event).__name__}
+    for name, value in event._asdict().items():
+        plain[f"{name}_usd" if name in _MONEY_FIELDS else name] = to_usd(value) if name in _MONEY_FIELDS else value
+    return cast("dict[str, Any]", as_plain(plain))

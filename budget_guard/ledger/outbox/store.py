@@ -1,0 +1,336 @@
+"""Spend that could not be booked, kept until it is: on the disk where a path is given, else in memory.
+
+The file holds one JSON record a line and is only ever appended to, until nothing is left to deliver: then it is
+emptied. Each line is on the disk before the verb that it stands for is given up. A line that was torn by a crash is
+skipped: nobody was told that it was written. Any number of processes may use one file: whoever gets the lock beside it
+delivers for all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from budget_guard.ledger.hold_id import hold_id
+from budget_guard.units.amounts import Amounts
+from budget_guard.units.scope import Scope
+
+try:
+    import fcntl
+except ImportError:  # Windows: then a file is for one process alone
+    fcntl = None  # type: ignore[assignment]  # Windows has none
+
+_log = logging.getLogger("budget_guard")
+
+Record: TypeAlias = "dict[str, Any]"
+
+_MOST_RELEASES = 1_000
+"""Holds to be given back that are remembered. Those that are not are freed when their time is up."""
+
+
+class Entry(NamedTuple):
+    """A commit or a charge that the ledger has not acknowledged."""
+
+    key: str
+    verb: Literal["commit", "charge"]
+    id: str
+    """The hold's id, or the charge's."""
+    scopes: tuple[Scope, ...]
+    amounts: Amounts
+    uncertain: bool
+    owner: str
+    """Whose the run is, should its scope have to be opened."""
+    fresh: bool
+    """Whether the ledger never acknowledged a hold of that id."""
+    ambiguous: bool
+    """Whether it may have been booked all the same, as far as anybody knows."""
+
+
+def new_entry(
+    verb: Literal["commit", "charge"],
+    id: str,
+    scopes: Sequence[Scope],
+    amounts: Amounts,
+    *,
+    uncertain: bool = False,
+    owner: str = "",
+    fresh: bool = False,
+    ambiguous: bool = False,
+) -> Entry:
+    """An entry with a key of its own."""
+    return Entry(uuid.uuid4().hex, verb, id, tuple(scopes), amounts, uncertain, owner, fresh, ambiguous)
+
+
+class _Store(Protocol):
+    def append(self, records: Sequence[Record]) -> None: ...
+    def read(self) -> list[Record]: ...
+    def empty(self) -> None:
+        """Forget everything, unless there is something left to deliver."""
+        ...
+
+    def claim(self) -> Generator[bool, None, None]:
+        """Hold the right to deliver, if nobody else has it."""
+        ...
+
+
+class Outbox:
+    """Keeps what could not be delivered to a ledger. Safe to use from any thread.
+
+    Args:
+        path: A file on a local disk, made where it is needed; its folder must be there. None keeps everything in
+            memory, where a crash during an outage loses it.
+
+    Raises:
+        OSError: If the file is there and cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._store: _Store = _Memory() if path is None else _File(os.fspath(path))
+        self._rejected = None if path is None else _File(f"{os.fspath(path)}.rejected")
+        self._spare = _Memory()
+        """For the moment where the disk fails as well."""
+        self.releases: deque[tuple[str, tuple[Scope, ...]]] = deque(maxlen=_MOST_RELEASES)
+        """Holds to give back. No money hangs on them: in time they are freed or suspended by themselves."""
+        self.rejected: deque[Record] = deque(maxlen=1_000)
+        """The latest entries that the ledger refused, each with its error; all of them are in ``<path>.rejected``."""
+        self.pending = bool(self.entries())
+        """Whether there may be something to deliver."""
+
+    def add(self, entry: Entry) -> None:
+        """Keep *entry*. It is on the disk when this returns."""
+        record = {"add": _plain(entry)}
+        try:
+            self._store.append([record])
+        except OSError as error:
+            _log.error("budget_guard: the outbox cannot be written, so %s is in memory alone: %s", record, error)
+            self._spare.append([record])
+        self.pending = True
+
+    def entries(self) -> list[Entry]:
+        """What is to be delivered, oldest first."""
+        return _open_entries([*self._spare.read(), *self._store.read()])
+
+    @contextmanager
+    def claim(self) -> Generator[Claim | None, None, None]:
+        """The right to deliver, for one at a time in all processes that use the file; None while another has it."""
+        with contextmanager(self._store.claim)() as mine:
+            if not mine:
+                yield None
+                return
+            yield Claim(self)
+            self._store.empty()
+            self._spare.empty()
+            self.pending = bool(self.releases) or bool(self.entries())
+
+    def note(self, records: Sequence[Record]) -> None:
+        """Write down what became of entries. What cannot be written is delivered once more, which changes nothing."""
+        if self._spare.used:
+            self._spare.append(records)
+        try:
+            self._store.append(records)
+        except OSError as error:
+            _log.error("budget_guard: the outbox cannot be written: %s", error)
+
+    def reject(self, entry: Entry, error: Exception) -> None:
+        """Put *entry* aside: the ledger refuses it, and an operator must look."""
+        record = {"entry": _plain(entry), "error": str(error)}
+        _log.error("budget_guard: the ledger refuses what was spent, and it is not booked: %s", record)
+        self.rejected.append(record)
+        if self._rejected is not None:
+            try:
+                self._rejected.append([record])
+            except OSError as failed:
+                _log.error("budget_guard: it is in this log alone: %s", failed)
+        self.note([{"rejected": entry.key}])
+
+
+class Claim:
+    """What the one who delivers notes about each entry."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.entries = outbox.entries()
+
+    def tried(self, entries: Iterable[Entry]) -> None:
+        """They are about to be sent: a crash from here on leaves it open whether they were."""
+        self._outbox.note([{"tried": entry.key} for entry in entries])
+
+    def unsent(self, entries: Iterable[Entry]) -> None:
+        """They certainly were not booked."""
+        self._outbox.note([{"unsent": entry.key} for entry in entries])
+
+    def done(self, entries: Iterable[Entry]) -> None:
+        """They are booked."""
+        self._outbox.note([{"done": entry.key} for entry in entries])
+
+    def instead(self, entry: Entry, made_ms: int) -> Entry:
+        """The charge that is sent instead of an entry whose id is too old."""
+        charge = entry._replace(verb="charge", id=hold_id(made_ms, f"outbox-{entry.key}"), uncertain=False)
+        self._outbox.note([{"instead": entry.key, "id": charge.id}])
+        return charge
+
+    def rejected(self, entry: Entry, error: Exception) -> None:
+        """The ledger refuses it."""
+        self._outbox.reject(entry, error)
+
+
+def _open_entries(records: Iterable[Record]) -> list[Entry]:
+    found: dict[str, Entry] = {}
+    for record in records:
+        if "add" in record:
+            entry = _entry(record["add"])
+            found[entry.key] = entry
+            continue
+        for verb, key in record.items():
+            entry_or_none = found.get(key) if isinstance(key, str) else None
+            if entry_or_none is None:
+                continue
+            if verb in ("done", "rejected"):
+                del found[key]
+            elif verb in ("tried", "unsent"):
+                found[key] = entry_or_none._replace(ambiguous=verb == "tried")
+            elif verb == "instead":
+                found[key] = entry_or_none._replace(verb="charge", id=record["id"], uncertain=False)
+    return list(found.values())
+
+
+def _plain(entry: Entry) -> Record:
+    return {**entry._asdict(), "scopes": [list(scope) for scope in entry.scopes], "amounts": list(entry.amounts)}
+
+
+def _entry(record: Record) -> Entry:
+    fields: dict[str, Any] = {
+        **record,
+        "scopes": tuple(Scope(*scope) for scope in record["scopes"]),
+        "amounts": Amounts(*record["amounts"]),
+    }
+    return Entry(**fields)
+
+
+class _Memory:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claim = threading.Lock()
+        self._records: list[Record] = []
+
+    @property
+    def used(self) -> bool:
+        """Whether there is anything in it."""
+        return bool(self._records)
+
+    def append(self, records: Sequence[Record]) -> None:
+        with self._lock:
+            self._records.extend(records)
+
+    def read(self) -> list[Record]:
+        with self._lock:
+            return list(self._records)
+
+    def empty(self) -> None:
+        with self._lock:
+            if not _open_entries(self._records):
+                self._records.clear()
+
+    def claim(self) -> Generator[bool, None, None]:
+        mine = self._claim.acquire(blocking=False)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._claim.release()
+
+
+class _File:
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._claim = threading.Lock()
+
+    def append(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        lines = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
+        with self._opened(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
+            size = os.fstat(file).st_size
+            if size and os.lseek(file, -1, os.SEEK_END) >= 0 and os.read(file, 1) != b"\n":
+                lines = b"\n" + lines  # closes a line that a crash has torn
+            written = 0
+            while written < len(lines):
+                written += os.write(file, lines[written:])
+            os.fsync(file)
+            if not size and os.name == "posix":
+                _fsync_folder(self._path)
+
+    def read(self) -> list[Record]:
+        try:
+            with self._opened(os.O_RDONLY, shared=True) as file:
+                return self._parsed(file)
+        except FileNotFoundError:
+            return []
+
+    def empty(self) -> None:
+        try:
+            with self._opened(os.O_RDWR) as file:
+                records = self._parsed(file)
+                if not _open_entries(records):
+                    os.ftruncate(file, 0)
+                    os.fsync(file)
+        except FileNotFoundError:
+            return
+
+    def claim(self) -> Generator[bool, None, None]:
+        mine, file = self._claim.acquire(blocking=False), -1
+        try:
+            if mine and fcntl is not None:
+                file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    yield False
+                    return
+            yield mine
+        finally:
+            if file >= 0:
+                os.close(file)
+            if mine:
+                self._claim.release()
+
+    @contextmanager
+    def _opened(self, flags: int, *, shared: bool = False) -> Generator[int, None, None]:
+        file = os.open(self._path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            with self._lock:
+                yield file
+        finally:
+            os.close(file)
+
+    def _parsed(self, file: int) -> list[Record]:
+        records: list[Record] = []
+        with os.fdopen(os.dup(file), "rb") as lines:
+            lines.seek(0)
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    if line.strip():
+                        _log.warning("budget_guard: skipped a torn line of the outbox %s: %r", self._path, line[:200])
+                    continue
+                records.append(record)
+        return records
+
+
+def _fsync_folder(path: str) -> None:
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

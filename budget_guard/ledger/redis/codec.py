@@ -1,0 +1,184 @@
+"""What the Lua scripts are told and what they answer, in the words of the library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from budget_guard.errors import (
+    LedgerUnavailable,
+    ReservationConflict,
+    StaleReservation,
+    UnknownReservation,
+)
+from budget_guard.ledger.base import Balance, Refused, Revoked
+from budget_guard.ledger.checks import check_ttl
+from budget_guard.ledger.counters import least_left
+from budget_guard.ledger.hold_id import made_ms
+from budget_guard.ledger.redis.keys import decode, scopes_of
+from budget_guard.units.amounts import MOST, Amounts, Limits
+from budget_guard.units.scope import Scope
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def problem(
+    status: bytes,
+    rest: Sequence[Any],
+    hold_id: str = "",
+    scopes: Sequence[Scope] = (),
+    amounts: bytes = b"",
+    named: bytes = b"",
+) -> Exception:
+    """What *status* and the *rest* of an answer mean, as an error.
+
+    Args:
+    status: Why the verb was not carried out.
+    rest: What else the script told.
+    hold_id: The id that the verb was about.
+    scopes: The scopes that it was about.
+    amounts: What was to be booked, as it was sent.
+    named: The names of *scopes*, as they were sent.
+    """
+    if status == b"missing":
+        return KeyError(scopes[int(rest[0]) - 1])
+    if status == b"unknown":
+        return UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
+    if status == b"stale":
+        return StaleReservation(
+            reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
+        )
+    if status in (b"late", b"early"):
+        ahead = made_ms(hold_id) / 1e3 - int(rest[0]) / 1e6
+        side = f"{ahead:.0f} s after" if ahead > 0 else f"{-ahead:.0f} s before"
+        return StaleReservation(
+            reservation_id=hold_id,
+            detail=f"was made {side} the ledger's own time; nothing was changed: check this machine's clock",
+        )
+    if status == b"fenced":
+        return LedgerUnavailable(
+            detail="fenced: Redis lost what it had confirmed (a failover, an older file, an empty store). Compare "
+            "its balances with what was really spent, adjust them, and call reopen()"
+        )
+    if status == b"damaged":
+        return LedgerUnavailable(
+            detail=f"the counters of {scopes[int(rest[0]) - 1]} are damaged, or beyond 64 bits; nothing was changed"
+        )
+    if status == b"another":
+        return another(hold_id, rest[0])
+    if status == b"over":
+        return ReservationConflict(
+            reservation_id=hold_id,
+            detail=f"is {rest[0].decode()}: its call must not be sent, reserve it anew",
+        )
+    if status == b"elsewhere":
+        return elsewhere(hold_id, rest[0], scopes)
+    if status == b"conflict":
+        its_scopes, before = rest
+        if its_scopes != named:
+            return elsewhere(hold_id, its_scopes, scopes)
+        return ReservationConflict(
+            reservation_id=hold_id,
+            detail=f"is booked with {amounts_of(before)} and cannot take {amounts_of(amounts)}",
+        )
+    if status == b"below":
+        then = counted(rest[0]).plus(amounts_of(amounts))
+        return ValueError(
+            f"change={amounts_of(amounts)} would leave less than nothing committed in {scopes[0]}: {then}"
+        )
+    raise AssertionError(status)
+
+
+def listed(numbers: Sequence[int]) -> bytes:
+    """Amounts or limits as a script takes them."""
+    return b"%d,%d,%d,%d,%d,%d" % tuple(numbers)
+
+
+def amounts_of(listed: bytes) -> Amounts:
+    """The amounts that were sent as *listed*."""
+    return Amounts._make(map(int, listed.split(b",")))
+
+
+def counted(fields: Sequence[bytes | None]) -> Amounts:
+    """The amounts in six fields, each of which may be missing."""
+    return Amounts._make(int(field or 0) for field in fields)
+
+
+def ttl_of(seconds: float) -> bytes:
+    """A time to live in microseconds.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    check_ttl(seconds)
+    return b"%d" % min(math.ceil(seconds * 1_000_000), MOST // 2)
+
+
+def time_of(microseconds: bytes) -> datetime:
+    """The time of a script."""
+    return _EPOCH + timedelta(microseconds=int(microseconds))
+
+
+def revoked_of(scope: Scope, reason: bytes, at: bytes) -> Revoked:
+    """A revocation of *scope*."""
+    return Revoked(scope, decode(reason), time_of(at))
+
+
+def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
+    """The counters of *scope* from all that a script tells about it."""
+    limited, window, starts, holds, reason, at = fields[:6]
+    limits = [int(limit or 0) for limit in fields[6:12]]
+    committed = counted(fields[12:18])
+    available = counted(fields[18:])
+    return Balance(
+        scope,
+        Limits._make(limit if given == ord("1") else None for limit, given in zip(limits, limited, strict=True)),
+        committed,
+        Amounts._make(limits[i] - committed[i] - available[i] for i in range(len(limits))),
+        int(holds or 0),
+        None if reason is None else revoked_of(scope, reason, at),
+        window.decode(),
+        time_of(starts) if starts else None,
+    )
+
+
+def elsewhere(hold_id: str, its_scopes: bytes, scopes: Sequence[Scope]) -> ReservationConflict:
+    """The error for a hold that was made in other scopes."""
+    held, asked = (", ".join(map(str, each)) for each in (scopes_of(its_scopes), scopes))
+    return ReservationConflict(reservation_id=hold_id, detail=f"was made in {held}, not in {asked}")
+
+
+def another(hold_id: str, verb: bytes) -> ReservationConflict:
+    """The error for an id that came with another verb."""
+    return ReservationConflict(reservation_id=hold_id, detail=f"came with {verb.decode()} before: not for another verb")
+
+
+def refused_of(
+    scopes: Sequence[Scope], version: bytes, fields: Sequence[Sequence[Any]], room: Amounts
+) -> Refused | None:
+    """The first limit that *room* would pass; None if it fits."""
+    balances = list(map(balance_of, scopes, fields))
+    for balance in balances:
+        for i, limit in enumerate(balance.limits):
+            if limit is not None and balance.committed[i] + balance.reserved[i] + room[i] > limit:
+                return Refused(
+                    balance.scope,
+                    i,
+                    limit,
+                    balance.committed[i],
+                    balance.reserved[i],
+                    all(_fits_in_time(each, room) for each in balances),
+                    int(version),
+                    least_left(balances),
+                )
+    return None
+
+
+def _fits_in_time(balance: Balance, room: Amounts) -> bool:
+    """Whether *room* would fit if every open hold were given back."""
+    return all(
+        limit is None or committed + wanted <= limit
+        for limit, committed, wanted in zip(balance.limits, balance.committed, room, strict=True)
+    )

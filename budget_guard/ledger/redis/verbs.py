@@ -1,0 +1,330 @@
+"""The verbs of a ledger in the words of the Lua scripts. What is decided, is decided there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from budget_guard.errors import (
+    ForeignRun,
+    LedgerUnavailable,
+    ReservationConflict,
+)
+from budget_guard.ledger.base import (
+    HELD,
+    Balance,
+    Refused,
+    ReserveOutcome,
+    Settled,
+    Suspended,
+)
+from budget_guard.ledger.checks import check_limits, checked_amounts, checked_change
+from budget_guard.ledger.hold_id import made_ms
+from budget_guard.ledger.redis.audit import differences
+from budget_guard.ledger.redis.codec import (
+    amounts_of,
+    another,
+    balance_of,
+    counted,
+    elsewhere,
+    listed,
+    problem,
+    refused_of,
+    revoked_of,
+    time_of,
+    ttl_of,
+)
+from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, scopes_of
+from budget_guard.ledger.redis.script_runner import Doze, Flow, RedisCourier
+from budget_guard.ledger.waiters import Room
+from budget_guard.units.amounts import Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window
+
+_SWEPT_AT_ONCE = 8
+"""Expired holds that a reserve clears away by itself."""
+_AT_ONCE = 100
+"""Holds that one script expires or forgets at most: others wait for it."""
+_AUDITS = 50
+"""How often an audit begins anew because a hold came in between."""
+_FIRST_POLL_S = 1 / 64
+_LONGEST_POLL_S = 1.0
+_WINDOWS: tuple[Window, ...] = ("none", "minute", "hour", "day", "week", "month")
+
+
+class RedisVerbs:
+    """Every verb as a `Flow`, for a blocking and an asyncio driver.
+
+    Args:
+        keys: The tenant's keys.
+        courier: Who brings a verb to the server.
+        room: Who waits for room in this process.
+        monotonic: The time for waiting.
+        hold_ttl_s: Seconds after which a hold expires if its reserve does not say.
+        retain: How many settled holds to remember.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        courier: RedisCourier,
+        room: Room,
+        monotonic: Callable[[], float],
+        hold_ttl_s: float,
+        retain: int,
+    ) -> None:
+        self._keys = keys
+        self._call = courier.call
+        self._room = room
+        self._monotonic = monotonic
+        self._ttl_s = hold_ttl_s
+        self._retain = retain
+        self._gather = max(1, min(_AT_ONCE, retain // 10))
+
+    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> Flow[None]:
+        check_limits(limits)
+        if window not in _WINDOWS:
+            raise ValueError(f"window={window!r} of {scope} must be one of {', '.join(_WINDOWS)}")
+        limited = "".join("0" if limit is None else "1" for limit in limits)
+        status, *rest = yield from self._call(
+            "limits",
+            (self._keys.scopes, *self._named((scope,)).keys),
+            self._named((scope,)).text,
+            encode(owner),
+            window.encode(),
+            limited.encode(),
+            listed([limit or 0 for limit in limits]),
+        )
+        if status == b"foreign":
+            raise ForeignRun(scope=str(scope))
+        if status != b"set":
+            raise problem(status, rest, scopes=(scope,))
+        self._room.give()
+
+    def reserve(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Sums | None,
+        ttl_s: float | None,
+        suspend: bool,
+        sent: bool,
+    ) -> Flow[ReserveOutcome]:
+        amounts = checked_amounts(amounts)
+        if room is not None:
+            room = checked_amounts(room)
+        ttl = ttl_of(self._ttl_s if ttl_s is None else ttl_s)
+        made_ms(hold_id)
+        named, sweep = self._named(scopes), _SWEPT_AT_ONCE
+        while True:
+            status, *rest = yield from self._call(
+                "reserve",
+                (self._keys.open, self._keys.hold(hold_id), *named.keys),
+                encode(hold_id),
+                named.text,
+                listed(amounts),
+                b"" if room is None else listed(room),
+                ttl,
+                b"1" if suspend else b"0",
+                b"%d" % sweep,
+                b"forwarded" if sent else b"reserved",
+            )
+            if status == b"held":
+                return HELD
+            if status != b"due":
+                break
+            sweep = 0  # as few by itself
+            yield from self._expire(rest[0])
+        if status == b"refused":
+            refused = refused_of(scopes, rest[0], rest[1], room or Amounts())
+            assert refused is not None
+            return refused
+        if status == b"revoked":
+            reason, at = rest[1]
+            return revoked_of(scopes[int(rest[0]) - 1], reason, at)
+        if status == b"known":
+            verb, its_scopes, held = rest
+            if verb != b"reserve":
+                raise another(hold_id, verb)
+            if its_scopes != named.text:
+                raise elsewhere(hold_id, its_scopes, scopes)
+            if held != listed(amounts):
+                raise ReservationConflict(
+                    reservation_id=hold_id, detail=f"holds {amounts_of(held)} and was asked to hold {amounts}"
+                )
+            return HELD
+        raise problem(status, rest, hold_id, scopes)
+
+    def forward(self, hold_id: str) -> Flow[None]:
+        made_ms(hold_id)
+        status, *rest = yield from self._call("forward", (self._keys.hold(hold_id),), encode(hold_id))
+        if status != b"forwarded":
+            raise problem(status, rest, hold_id)
+
+    def extend(self, hold_id: str, ttl_s: float) -> Flow[bool]:
+        made_ms(hold_id)
+        status, *rest = yield from self._call(
+            "extend",
+            (self._keys.open, self._keys.suspended, self._keys.hold(hold_id)),
+            encode(hold_id),
+            ttl_of(ttl_s),
+        )
+        if status != b"extended":
+            raise problem(status, rest, hold_id)
+        return bool(rest[0] == 1)
+
+    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Flow[Settled]:
+        amounts = checked_amounts(amounts)
+        committed, charged, estimate, overdue = yield from self._settle(
+            "commit", b"settled", hold_id, scopes, listed(amounts), b"1" if uncertain else b"0"
+        )
+        yield from self._forget(overdue)
+        return Settled(counted(committed), amounts_of(charged), estimate == b"1")
+
+    def release(self, hold_id: str, scopes: Sequence[Scope]) -> Flow[bool]:
+        released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"")
+        yield from self._forget(overdue)
+        return bool(released == 1)
+
+    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
+        amounts = checked_amounts(amounts)
+        version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, listed(amounts))
+        yield from self._forget(overdue)
+        return refused_of(scopes, version, about, Amounts())
+
+    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:
+        change = checked_change(change)
+        committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), listed(change))
+        yield from self._forget(overdue)
+        return counted(committed)
+
+    def await_room(self, version: int, timeout: float) -> Flow[bool]:
+        ends = self._monotonic() + timeout
+        pause = _FIRST_POLL_S
+        while True:
+            times = self._room.times
+            _, now = yield from self._call("version", (), changes=False)
+            if int(now) != version:
+                return True
+            left = ends - self._monotonic()
+            if left <= 0:
+                return False
+            yield Doze(min(pause, left), times)
+            pause = min(2 * pause, _LONGEST_POLL_S)
+
+    def balances(self, scopes: Sequence[Scope]) -> Flow[list[Balance]]:
+        if not scopes:
+            return []
+        status, *rest = yield from self._call("balances", self._named(scopes).keys, changes=False)
+        if status != b"balances":
+            raise problem(status, rest, scopes=scopes)
+        return list(map(balance_of, scopes, rest[0]))
+
+    def revoke(self, scope: Scope, reason: str) -> Flow[None]:
+        named = self._named((scope,))
+        yield from self._call("revoke", (self._keys.scopes, *named.keys), named.text, encode(reason))
+        self._room.give()
+
+    def restore(self, scope: Scope) -> Flow[bool]:
+        _, restored = yield from self._call("restore", self._named((scope,)).keys)
+        return bool(restored == 1)
+
+    def sweep(self, most: int) -> Flow[int]:
+        swept = 0
+        while swept < most:
+            many = min(_AT_ONCE, most - swept)
+            _, due = yield from self._call("due", (self._keys.open,), b"%d" % many, changes=False)
+            if not due:
+                break
+            swept += yield from self._expire(due)
+        return swept
+
+    def suspended(self, most: int) -> Flow[list[Suspended]]:
+        _, flat = yield from self._call("waiting", (self._keys.suspended,), b"%d" % most, changes=False)
+        ids, since = flat[::2], flat[1::2]
+        records = yield from self._records(ids)
+        return [
+            Suspended(decode(id), scopes_of(record[1]), amounts_of(record[2]), time_of(at))
+            for id, at, record in zip(ids, since, records, strict=True)
+            if record[0] == b"suspended"
+        ]
+
+    def audit(self) -> Flow[list[str]]:
+        for _ in range(_AUDITS):
+            _, *names = yield from self._call(
+                "names",
+                (self._keys.scopes, self._keys.open, self._keys.suspended, self._keys.settled),
+                changes=False,
+            )
+            scopes = sorted(scope for each in names[0] for scope in scopes_of(each))
+            ids = [id for each in names[1:] for id in each]
+            status, *rest = yield from self._call(
+                "audit",
+                (
+                    *(self._keys.scopes, self._keys.open, self._keys.suspended, self._keys.settled),
+                    *(self._named((scope,)).keys[0] for scope in scopes),
+                    *(self._keys.hold(decode(id)) for id in ids),
+                ),
+                b"%d" % len(scopes),
+                *ids,
+                changes=False,
+            )
+            if status == b"audit":
+                return differences(scopes, *rest)
+        raise LedgerUnavailable(
+            detail=f"holds came and went {_AUDITS} times while they were listed: audit in quieter hours"
+        )
+
+    def reopen(self) -> Flow[None]:
+        yield from self._call("reopen", ())
+
+    def _settle(
+        self, name: str, done: bytes, hold_id: str, scopes: Sequence[Scope], amounts: bytes, *more: bytes
+    ) -> Flow[list[Any]]:
+        made_ms(hold_id)
+        keys, named = self._keys, self._named(scopes)
+        status, *rest = yield from self._call(
+            name,
+            (keys.open, keys.suspended, keys.settled, keys.hold(hold_id), *named.keys),
+            encode(hold_id),
+            named.text,
+            amounts,
+            b"%d" % self._retain,
+            b"%d" % self._gather,
+            *more,
+        )
+        if status != done:
+            raise problem(status, rest, hold_id, scopes, amounts, named.text)
+        self._room.give()
+        return rest
+
+    def _expire(self, ids: Sequence[bytes]) -> Flow[int]:
+        """Expire the holds *ids*, whose time is up; return how many still were there to expire."""
+        keys, args = yield from self._with_scopes(ids)
+        _, expired = yield from self._call(
+            "expire", (self._keys.open, self._keys.suspended, self._keys.settled, *keys), *args
+        )
+        self._room.give()
+        return int(expired)
+
+    def _forget(self, ids: Sequence[bytes]) -> Flow[None]:
+        for first in range(0, len(ids), _AT_ONCE):
+            keys, args = yield from self._with_scopes(ids[first : first + _AT_ONCE])
+            yield from self._call("forget", (self._keys.settled, *keys), *args)
+
+    def _with_scopes(self, ids: Sequence[bytes]) -> Flow[tuple[list[bytes], list[bytes]]]:
+        """The keys of holds and of their scopes, and for each hold its id and the number of its scopes."""
+        keys: list[bytes] = []
+        args: list[bytes] = []
+        for id, record in zip(ids, (yield from self._records(ids)), strict=True):
+            scopes = self._named(scopes_of(record[1]) if record[1] else ()).keys
+            keys += [self._keys.hold(decode(id)), *scopes]
+            args += [id, b"%d" % len(scopes)]
+        return keys, args
+
+    def _records(self, ids: Sequence[bytes]) -> Flow[list[Any]]:
+        _, records = yield from self._call("holds", [self._keys.hold(decode(id)) for id in ids], changes=False)
+        return list(records)
+
+    def _named(self, scopes: Sequence[Scope]) -> Named:
+        return self._keys.named(tuple(scopes))

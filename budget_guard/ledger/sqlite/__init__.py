@@ -1,0 +1,5 @@
+"""A ledger in a file: durable, and shared by the processes of one host."""
+
+from budget_guard.ledger.sqlite.ledger import SqliteLedger
+
+__all__ = ["SqliteLedger"]

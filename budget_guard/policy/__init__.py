@@ -1,0 +1,1 @@
+"""What the user allows: budgets and downgrades, as plain values."""

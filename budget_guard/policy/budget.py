@@ -1,0 +1,265 @@
+"""What one unit of work may spend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+
+from budget_guard.estimate.prompt import Allowance
+from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
+from budget_guard.units.money import UsdLike, cost_nano, format_usd, limit_nano, parse_usd
+from budget_guard.units.scope import Window
+
+if TYPE_CHECKING:
+    from budget_guard.session.session import Session
+
+Mode: TypeAlias = Literal["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"]
+ClampOutput: TypeAlias = Literal["when_unset", "always", "never"]
+Unpriced: TypeAlias = Literal["deny", "allow"]
+Unbounded: TypeAlias = Literal["allow", "deny"]
+
+_LIMITS = (*DIMENSIONS, "max_duration_s")
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Budget:
+    """An immutable set of limits and policies for one unit of work. At least one limit must be set.
+
+    ``Budget("$5.00")`` is a ceiling of five dollars. None means no limit in that dimension.
+    """
+
+    max_cost_usd: Decimal | None
+    """Dollars for model calls and priced tools together."""
+    max_total_tokens: int | None
+    """Input plus output tokens, cached and reasoning ones included."""
+    max_input_tokens: int | None
+    max_output_tokens: int | None
+    max_requests: int | None
+    """Model calls, each attempt of a retried call included."""
+    max_tool_calls: int | None
+    max_duration_s: float | None
+    """Seconds from the first call; a call that starts later is refused."""
+    window: Window
+    """When the limits begin anew, for a ceiling that many runs share: each UTC ``day``, for example."""
+    soft_limit: float | None
+    """Warn once per limit at this fraction of it; None never warns."""
+    downgrade: DowngradePolicy | None
+    mode: Mode
+    """``hard_gate``: no call without its worst case reserved. ``soft_gate``: calls pass as long as anything is left,
+    so the last ones may go over. ``advisory_estimate``: never refuses, says what it would have refused.
+    ``actuals_only``: no estimates; books what was spent and refuses once a limit is reached."""
+    unpriced: Unpriced
+    """``deny`` refuses a model without a known price wherever a dollar limit applies; ``allow`` counts its tokens and
+    requests and reports the call as unpriced."""
+    unbounded: Unbounded
+    """What to do with a call whose output cannot be capped: ``allow`` holds what a capped one would, warns once and
+    says ``bounded=False``; ``deny`` refuses."""
+    call_max_output_tokens: int | None
+    """The most output tokens that any one call may have."""
+    clamp_output: ClampOutput
+    """Whether the guard sends an output cap of its own: ``when_unset`` where the caller sets none, ``always``, or
+    ``never``."""
+    hold_share: float
+    """The fraction of what remains that such a cap may be worth."""
+    max_wait_s: float
+    """Seconds that a call may wait for room that other calls in flight are holding."""
+    finalization_reserve: Decimal | None
+    """Dollars kept back for one final answer once everything else is spent."""
+    allowance: Allowance
+    """What to reserve for content that cannot be weighed: images, files, server-side history, hosted tools."""
+
+    def __init__(
+        self,
+        max_cost_usd: UsdLike | None = None,
+        *,
+        max_total_tokens: int | None = None,
+        max_input_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        max_requests: int | None = None,
+        max_tool_calls: int | None = None,
+        max_duration_s: float | None = None,
+        window: Window = "none",
+        soft_limit: float | None = 0.9,
+        downgrade: DowngradePolicy | Mapping[str, str] | str | None = None,
+        mode: Mode = "hard_gate",
+        unpriced: Unpriced = "deny",
+        unbounded: Unbounded = "allow",
+        call_max_output_tokens: int | None = None,
+        clamp_output: ClampOutput = "when_unset",
+        hold_share: float = 0.25,
+        max_wait_s: float = 0,
+        finalization_reserve: UsdLike | None = None,
+        allowance: Allowance | None = None,
+    ) -> None:
+        """Check every value.
+
+        Raises:
+            ValueError: If a value is senseless, naming the field, the value and the remedy.
+        """
+        values: dict[str, Any] = {
+            "max_cost_usd": None if max_cost_usd is None else _dollars("max_cost_usd", max_cost_usd),
+            "max_total_tokens": _count("max_total_tokens", max_total_tokens),
+            "max_input_tokens": _count("max_input_tokens", max_input_tokens),
+            "max_output_tokens": _count("max_output_tokens", max_output_tokens),
+            "max_requests": _count("max_requests", max_requests),
+            "max_tool_calls": _count("max_tool_calls", max_tool_calls, least=0),
+            "max_duration_s": None if max_duration_s is None else _seconds("max_duration_s", max_duration_s),
+            "window": _one_of("window", window, get_args(Window)),
+            "soft_limit": None if soft_limit is None else _fraction("soft_limit", soft_limit),
+            "downgrade": _policy(downgrade),
+            "mode": _one_of("mode", mode, get_args(Mode)),
+            "unpriced": _one_of("unpriced", unpriced, get_args(Unpriced)),
+            "unbounded": _one_of("unbounded", unbounded, get_args(Unbounded)),
+            "call_max_output_tokens": _count("call_max_output_tokens", call_max_output_tokens),
+            "clamp_output": _one_of("clamp_output", clamp_output, get_args(ClampOutput)),
+            "hold_share": _fraction("hold_share", hold_share),
+            "max_wait_s": _seconds("max_wait_s", max_wait_s, zero=True),
+            "finalization_reserve": None
+            if finalization_reserve is None
+            else _dollars("finalization_reserve", finalization_reserve),
+            "allowance": _allowance(allowance),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if all(limit is None for limit in (*self.limits, self.max_duration_s)):
+            raise ValueError('Budget has no limit at all: set at least one, for example Budget("$5.00")')
+        reserve, ceiling = self.finalization_reserve, self.max_cost_usd
+        if reserve is not None and (ceiling is None or reserve >= ceiling):
+            raise ValueError(
+                f"finalization_reserve={finalization_reserve!r} must be less than max_cost_usd={max_cost_usd!r}: "
+                "it is a part of it"
+            )
+        if reserve is not None and cost_nano(reserve) > 2**53 - 1:
+            raise ValueError(
+                f"finalization_reserve={finalization_reserve!r} is more than a ledger can hold for one call"
+            )
+        if reserve is not None and self.max_requests == 1:
+            raise ValueError(
+                "max_requests=1 leaves no call but the final one: allow more, or drop finalization_reserve"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that a ledger enforces."""
+        return Limits(
+            None if self.max_cost_usd is None else limit_nano(self.max_cost_usd),
+            self.max_input_tokens,
+            self.max_output_tokens,
+            self.max_total_tokens,
+            self.max_requests,
+            self.max_tool_calls,
+        )
+
+    @property
+    def kept_back(self) -> Amounts:
+        """What no call but the final one may touch."""
+        if self.finalization_reserve is None:
+            return NOTHING
+        return Amounts(cost=cost_nano(self.finalization_reserve), requests=1)
+
+    def replace(self, **changes: Any) -> Budget:
+        """A copy with *changes*, checked like a new one."""
+        return Budget(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
+
+    def with_downgrade(self, to: str | Mapping[str, str] | None, at: float) -> Budget:
+        """A copy that switches to the cheaper model *to* at the fraction *at*; itself where *to* is None.
+
+        Raises:
+            ValueError: If it has a policy already, or a value is senseless.
+        """
+        if to is None:
+            return self
+        if self.downgrade is not None:
+            raise ValueError(f"downgrade_to={to!r} is set, and Budget.downgrade too: set one of them")
+        return self.replace(downgrade=DowngradePolicy(to=to, at=at))
+
+    def raised(self, **limits: Any) -> Budget:
+        """A copy with higher *limits*.
+
+        Args:
+            **limits: New values of ``max_...`` fields; None removes a limit.
+
+        Raises:
+            ValueError: If a name is not a limit, or a value is lower than the limit it replaces.
+        """
+        for name, value in limits.items():
+            if name not in _LIMITS:
+                raise ValueError(f"{name}={value!r} is not a limit: use one of {', '.join(_LIMITS)}")
+        raised = self.replace(**limits)
+        for name, value in limits.items():
+            old, new = getattr(self, name), getattr(raised, name)
+            if new is not None and (old is None or new < old):
+                was = format_usd(limit_nano(old)) if isinstance(old, Decimal) else old
+                raise ValueError(f"{name}={value!r} is lower than the limit of {was}: limits can only be raised")
+        return raised
+
+    def session(self, *, run_id: str | None = None, user: str | None = None, key: str | None = None) -> Session:
+        """Open a session that spends from this budget alone, with its own ledger in memory."""
+        from budget_guard.session.session import Session
+
+        tags = {"user": user, "key": key}
+        return Session(self, run_id=run_id, tags={kind: tag for kind, tag in tags.items() if tag is not None})
+
+
+def _dollars(field: str, value: UsdLike) -> Decimal:
+    amount = parse_usd(value, field)
+    if limit_nano(amount) == 0:
+        raise ValueError(f'{field}={value!r} is nothing: use an amount above zero, such as "$1.00", or None')
+    return amount
+
+
+def _policy(downgrade: object) -> DowngradePolicy | None:
+    if downgrade is None or isinstance(downgrade, DowngradePolicy):
+        return downgrade
+    if isinstance(downgrade, str):
+        return DowngradePolicy(to=downgrade)
+    if isinstance(downgrade, Mapping):
+        return DowngradePolicy(to=dict(cast("Mapping[str, str]", downgrade)))
+    raise ValueError(f'downgrade={downgrade!r} is no policy: use a model such as "gpt-4o-mini", or a mapping of models')
+
+
+def _allowance(allowance: object) -> Allowance:
+    if allowance is None or isinstance(allowance, Allowance):
+        return allowance or Allowance()
+    raise ValueError(f"allowance={allowance!r} is not known: use Allowance(input_tokens=...)")
+
+
+def _count(field: str, value: int | None, *, least: int = 1) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{field}={value!r} is not a whole number: use an int such as 1000, or None for no limit")
+    if value < least:
+        raise ValueError(f"{field}={value!r} is less than {least}: use a larger number, or None for no limit")
+    if value > 2**53 - 1:
+        raise ValueError(f"{field}={value!r} is more than a ledger can hold (2**53 - 1): use None for no limit")
+    return value
+
+
+def _number(field: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e15:
+        raise ValueError(f"{field}={value!r} is not a number of that kind: use one such as 0.5")
+    return float(value)
+
+
+def _seconds(field: str, value: float, *, zero: bool = False) -> float:
+    seconds = _number(field, value)
+    if seconds < 0 or (seconds == 0 and not zero):
+        raise ValueError(f"{field}={value!r} must be {'zero or more' if zero else 'more than zero'} seconds")
+    return seconds
+
+
+def _fraction(field: str, value: float) -> float:
+    fraction = _number(field, value)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{field}={value!r} must be a fraction above 0 and at most 1, for example 0.9")
+    return fraction
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{field}={value!r} is not known: use one of {', '.join(map(repr, allowed))}")
+    return value

@@ -1,0 +1,31 @@
+"""What stands in a session's books for one call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from budget_guard.units.amounts import NOTHING, Amounts
+
+
+class Booked(NamedTuple):
+    """One call as it was booked."""
+
+    at_s: float
+    """Seconds since the session started."""
+    id: str
+    """The id of its decision, which is its hold's."""
+    name: str
+    """The model, or the tool."""
+    amounts: Amounts
+    overrun: int
+    """Nano-dollars that it cost above what was held for it."""
+    uncertain: bool
+    """Whether it is an estimate."""
+    unpriced: bool
+    """Whether a part of it has no known price."""
+    violation: bool
+    """Whether it is more tokens than the estimate said there could be."""
+
+    def negative(self) -> Booked:
+        """What takes it out of a sum again."""
+        return self._replace(amounts=NOTHING.minus(self.amounts), overrun=-self.overrun)

@@ -1,0 +1,1 @@
+"""The handles that users and adapters hold: sessions and authorities."""

@@ -1,0 +1,414 @@
+"""Ceilings that many runs share: users, keys and teams, across processes and hosts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+from budget_guard.calls.decision import Action, Decision
+from budget_guard.calls.decision_log import Journal
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.errors import LedgerUnavailable
+from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.flow import Flow, adrive, drive
+from budget_guard.ledger.memory import MemoryLedger
+from budget_guard.ledger.outbox.store import Outbox
+from budget_guard.policy.budget import Budget
+from budget_guard.policy.outage import OnLedgerError, fails_open
+from budget_guard.pricing.table import PriceLike
+from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnapshot, ceiling_of, snapshot_of
+from budget_guard.session.keepalive import RUN_TTL_S, Kept, LiveRun, Opening
+from budget_guard.session.session import Session
+from budget_guard.units.amounts import NOTHING, Limits
+from budget_guard.units.scope import Scope
+
+T = TypeVar("T")
+
+_log = logging.getLogger("budget_guard")
+
+_CUT_OFF = ("run", *CEILED)
+"""The kinds that can be looked at and revoked."""
+
+
+class BudgetAuthority:
+    """Opens sessions whose users, keys and teams have ceilings of their own, each shared by all of its runs.
+
+    ::
+
+        authority = BudgetAuthority(
+            ledger=open_ledger("sqlite:///budget.db"),
+            ceilings={"user": Budget("$20.00", window="day"), "key": Budget("$500.00", window="month")},
+        )
+        with authority.session(Budget("$5.00"), user="u1", key="k1") as session:
+            ...
+        authority.revoke("user", "u1", reason="compromised")
+
+    Every process makes one of its own on the same ledger. Verbs that may wait come twice: ``session`` blocks,
+    ``asession`` is awaited. Safe to use from any number of threads and tasks.
+
+    Args:
+        ledger: Where the counters live; a new one in memory by default.
+        ceilings: What each user, key and team may spend, by kind: limits and a window. `set_ceiling` makes exceptions.
+        pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        clock: Where time comes from.
+        max_live_runs: How many sessions one principal may have open at once, by kind.
+        run_ttl_s: Seconds without a call after which a session that was never closed gives up its place among them.
+        outbox: A file on a local disk to keep what was spent while the ledger could not be reached; several processes
+            may share it. In memory by default, where a crash during an outage loses it.
+        on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
+            it pass without a hold. By default the budget's mode says.
+
+    Raises:
+        ValueError: If a kind is not known, or a value makes no sense.
+        TypeError: If a ceiling is no budget.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger | None = None,
+        ceilings: Mapping[str, Budget] | None = None,
+        *,
+        pricing: Mapping[str, PriceLike] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        max_live_runs: Mapping[str, int] | None = None,
+        run_ttl_s: float = RUN_TTL_S,
+        outbox: Outbox | str | os.PathLike[str] | None = None,
+        on_ledger_error: OnLedgerError | None = None,
+    ) -> None:
+        fails_open("hard_gate", on_ledger_error)
+        if isinstance(run_ttl_s, bool) or not isinstance(run_ttl_s, (int, float)) or not 0 < run_ttl_s < 1e9:
+            raise ValueError(f"run_ttl_s={run_ttl_s!r} must be a number of seconds above zero, such as 3600")
+        self._ceilings = {
+            kind: ceiling_of(budget, f"ceilings[{_ceiled(kind, 'ceilings')!r}]")
+            for kind, budget in (ceilings or {}).items()
+        }
+        self._live = {
+            kind: Limits(requests=_places(_ceiled(kind, "max_live_runs"), most))
+            for kind, most in (max_live_runs or {}).items()
+        }
+        self.ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
+        """Where the counters live."""
+        self._pricing = dict(pricing or {})
+        self._clock = clock
+        self._run_ttl_s = float(run_ttl_s)
+        self._on_ledger_error: OnLedgerError | None = on_ledger_error
+        self.outbox = outbox if isinstance(outbox, Outbox) else Outbox(outbox)
+        """What was spent and is not booked yet."""
+        self._journal = Journal()
+
+    def session(
+        self,
+        budget: Budget,
+        run_id: str | None = None,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        team: str | None = None,
+        feature: str | None = None,
+        pricing: Mapping[str, PriceLike] | None = None,
+    ) -> Session:
+        """Open a session that spends from *budget* and from the ceilings of its principals.
+
+        Args:
+            budget: What the run may spend.
+            run_id: The run's name, to go on with it later, also in another process; made up by default. It belongs to
+                the principal that made it: the user if there is one, else the key, else the team.
+            user: The user whose ceiling holds as well.
+            key: The name of the key whose ceiling holds as well. Not the secret: it is logged.
+            team: The team whose ceiling holds as well.
+            feature: What to attribute the run to, in the report. It has no ceiling.
+            pricing: Prices that win over the authority's.
+
+        Raises:
+            BudgetExceeded: If a principal has as many sessions open as `max_live_runs` allows.
+            ForeignRun: If *run_id* is another principal's.
+            LedgerUnavailable: If the ledger cannot be reached, and calls are not to pass without it.
+            ValueError: If an argument makes no sense.
+        """
+        session, opening = self._new(budget, run_id, user, key, team, feature, pricing)
+        drive(opening, session.ledger)
+        return session
+
+    async def asession(
+        self,
+        budget: Budget,
+        run_id: str | None = None,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        team: str | None = None,
+        feature: str | None = None,
+        pricing: Mapping[str, PriceLike] | None = None,
+    ) -> Session:
+        """As `session`."""
+        session, opening = self._new(budget, run_id, user, key, team, feature, pricing)
+        await adrive(opening, session.ledger.aio)
+        return session
+
+    def set_ceiling(self, kind: str, id: str, budget: Budget | None) -> None:
+        """Give one user, key or team a ceiling of its own, in every process, also for the sessions that are open.
+
+        Args:
+            kind: ``user``, ``key`` or ``team``.
+            id: Which one.
+            budget: Its limits and window, instead of those of its kind; None to go back to those. What is spent in
+                the present window stays spent.
+
+        Raises:
+            ValueError: If *kind* is not known, or the budget sets more than limits and a window.
+            TypeError: If *budget* is no budget.
+        """
+        drive(self._set_ceiling(kind, id, budget), self.ledger)
+
+    async def aset_ceiling(self, kind: str, id: str, budget: Budget | None) -> None:
+        """As `set_ceiling`."""
+        await adrive(self._set_ceiling(kind, id, budget), self.ledger.aio)
+
+    def revoke(self, kind: str, id: str, *, reason: str) -> None:
+        """Refuse every further call of a run, user, key or team, in every process. Calls in flight settle as usual.
+
+        Args:
+            kind: ``run``, ``user``, ``key`` or ``team``.
+            id: Which one. It need not have been heard of before.
+            reason: Why: it is in every refusal and its decision. The first one stands.
+
+        Raises:
+            ValueError: If *kind* is not known, or there is no reason.
+        """
+        drive(self._revoke(kind, id, reason), self.ledger)
+
+    async def arevoke(self, kind: str, id: str, *, reason: str) -> None:
+        """As `revoke`."""
+        await adrive(self._revoke(kind, id, reason), self.ledger.aio)
+
+    def restore(self, kind: str, id: str) -> bool:
+        """Take a `revoke` back; return whether there was one.
+
+        Raises:
+            ValueError: If *kind* is not known.
+        """
+        return drive(self._restore(kind, id), self.ledger)
+
+    async def arestore(self, kind: str, id: str) -> bool:
+        """As `restore`."""
+        return await adrive(self._restore(kind, id), self.ledger.aio)
+
+    def snapshot(self, kind: str, id: str) -> ScopeSnapshot:
+        """The counters of a run, user, key or team as they are now.
+
+        Raises:
+            ValueError: If *kind* is not known.
+            KeyError: If there is no such run.
+        """
+        return drive(self._snapshot(kind, id), self.ledger)
+
+    async def asnapshot(self, kind: str, id: str) -> ScopeSnapshot:
+        """As `snapshot`."""
+        return await adrive(self._snapshot(kind, id), self.ledger.aio)
+
+    def decisions(
+        self, kind: str | None = None, id: str | None = None, *, action: Action | None = None
+    ) -> list[Decision]:
+        """The latest decisions of all sessions that this authority opened, oldest first; 1,000 are kept.
+
+        Args:
+            kind: Only those that concern a scope of this kind: ``run``, ``user``, ``key`` or ``team``.
+            id: And of this id.
+            action: Only those with this action.
+
+        Raises:
+            ValueError: If *kind* is not known, or there is an *id* without one.
+        """
+        if id is not None and kind is None:
+            raise ValueError(f"id={id!r} needs its kind: one of {', '.join(map(repr, _CUT_OFF))}")
+        prefix = "" if kind is None else f"{_known(kind)}:"
+        latest = self._journal.latest()
+        return [
+            decision
+            for decision in latest
+            if (action is None or decision.action == action)
+            and any(name.startswith(prefix) if id is None else name == prefix + id for name in decision.scopes)
+        ]
+
+    def _new(
+        self,
+        budget: Budget,
+        run_id: str | None,
+        user: str | None,
+        key: str | None,
+        team: str | None,
+        feature: str | None,
+        pricing: Mapping[str, PriceLike] | None,
+    ) -> tuple[Session, Flow[None]]:
+        """A session, and the flow that opens its scopes."""
+        if not isinstance(budget, Budget):
+            raise TypeError(f'budget={budget!r} is not a Budget: write authority.session(Budget("$5.00"))')
+        given = {"user": user, "key": key, "team": team, "feature": feature}
+        tags = {kind: _name(kind, id) for kind, id in given.items() if id is not None}
+        principals = [Scope(kind, tags[kind]) for kind in CEILED if kind in tags]
+        owner = str(principals[0]) if principals else ""
+        live = [Scope("live", str(scope)) for scope in principals if scope.kind in self._live]
+
+        def opening() -> Flow[None]:
+            yield "set_limits", (session.scope, budget.limits, budget.window, owner)
+            for scope in principals:
+                yield from self._ensure(scope)
+            for scope, principal in zip(live, (p for p in principals if p.kind in self._live), strict=True):
+                yield from _ensure(scope, Ceiling(self._live[principal.kind]))
+
+        kept: list[Kept] = [Opening(opening)]
+        if live:
+            kept.append(LiveRun(self._clock, self._run_ttl_s, live))
+        session = Session(
+            budget,
+            ledger=self.ledger,
+            run_id=None if run_id is None else _name("run_id", run_id),
+            scopes=principals,
+            tags=tags,
+            pricing={**self._pricing, **(pricing or {})},
+            clock=self._clock,
+            owner=owner,
+            kept=kept,
+            journal=self._journal,
+            outbox=self.outbox,
+            on_ledger_error=self._on_ledger_error,
+            run_ttl_s=self._run_ttl_s,
+        )
+
+        def open_now() -> Flow[None]:
+            try:
+                for each in kept:
+                    yield from each.keep()
+            except LedgerUnavailable as error:
+                if not fails_open(budget.mode, self._on_ledger_error):
+                    raise
+                _log.error("budget_guard %s: opened without its ledger: %s", session.scope, error)
+
+        return session, open_now()
+
+    def _ensure(self, scope: Scope) -> Flow[None]:
+        """Give *scope* the ceiling that is meant for it."""
+        pinned = yield from self._pinned(scope)
+        while True:
+            ceiling = self._ceilings.get(scope.kind, NO_CEILING) if pinned is None else pinned
+            if not (yield from _ensure(scope, ceiling)):
+                return
+            # Somebody may have pinned another ceiling meanwhile, and had it overwritten just now.
+            again = yield from self._pinned(scope)
+            if again == pinned:
+                return
+            pinned = again
+
+    def _pinned(self, scope: Scope) -> Flow[Ceiling | None]:
+        """The ceiling that was set for *scope* itself, which is written down in a scope of its own."""
+        balance = yield from _look(_pin(scope))
+        if balance is None or balance.limits == Limits():
+            return None
+        return Ceiling(balance.limits, balance.window)
+
+    def _set_ceiling(self, kind: str, id: str, budget: Budget | None) -> Flow[None]:
+        scope = Scope(_ceiled(kind, "kind"), _name("id", id))
+        ceiling = NO_CEILING if budget is None else ceiling_of(budget, "budget")
+        yield "set_limits", (_pin(scope), ceiling.limits, ceiling.window)
+        yield from self._ensure(scope)
+
+    def _revoke(self, kind: str, id: str, reason: str) -> Flow[None]:
+        scope = Scope(_known(kind), _name("id", id))
+        if not isinstance(reason, str) or not reason.strip():
+            raise ValueError(f'reason={reason!r} says nothing: give one such as "compromised", it is in every refusal')
+        yield "revoke", (scope, reason)
+        _log.warning("budget_guard %s: revoked: %s", scope, reason)
+
+    def _restore(self, kind: str, id: str) -> Flow[bool]:
+        scope = Scope(_known(kind), _name("id", id))
+        restored: bool = yield "restore", (scope,)
+        if restored:
+            _log.warning("budget_guard %s: restored", scope)
+        return restored
+
+    def _snapshot(self, kind: str, id: str) -> Flow[ScopeSnapshot]:
+        scope = Scope(_known(kind), _name("id", id))
+        balance = yield from _look(scope)
+        if balance is None:
+            if kind == "run":
+                raise KeyError(f"no run {id!r} is known: sessions have it as session.id")
+            pinned = yield from self._pinned(scope)
+            limits, window = pinned or self._ceilings.get(kind, NO_CEILING)
+            balance = Balance(scope, limits, NOTHING, NOTHING, 0, None, window)
+        live = None
+        if kind in self._live:
+            places = yield from _look(Scope("live", str(scope)))
+            live = 0 if places is None else places.open_holds
+        return snapshot_of(balance, live)
+
+
+def _look(scope: Scope) -> Flow[Balance | None]:
+    try:
+        balances: list[Balance] = yield "balances", ((scope,),)
+    except KeyError:
+        return None
+    return balances[0]
+
+
+def _ensure(scope: Scope, ceiling: Ceiling) -> Flow[bool]:
+    """Give *scope* this ceiling; return whether that changed anything."""
+    balance = yield from _look(scope)
+    if balance is not None and (balance.limits, balance.window) == ceiling:
+        return False
+    yield "set_limits", (scope, ceiling.limits, ceiling.window)
+    return True
+
+
+def _pin(scope: Scope) -> Scope:
+    return Scope("ceiling", str(scope))
+
+
+def _ceiled(kind: str, field: str) -> str:
+    if kind not in CEILED:
+        words = "is what runs are attributed to, and has none" if kind == "feature" else "is not known"
+        raise ValueError(f"{field}: the kind {kind!r} {words}: use one of {', '.join(map(repr, CEILED))}")
+    return kind
+
+
+def _known(kind: str) -> str:
+    if kind not in _CUT_OFF:
+        raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(map(repr, _CUT_OFF))}")
+    return kind
+
+
+def _name(field: str, id: str) -> str:
+    if not isinstance(id, str) or not id:
+        raise ValueError(f"{field}={id!r} is no name: use a text that is not empty, or None")
+    return id
+
+
+def _places(kind: str, most: int) -> int:
+    if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < 2**53:
+        raise ValueError(f"max_live_runs[{kind!r}]={most!r} must be a whole number from 1 on")
+    return most
+
+
+def open_session(
+    authority: BudgetAuthority | None,
+    budget: Budget,
+    run_id: str | None,
+    *,
+    user: str | None,
+    key: str | None,
+    team: str | None,
+    feature: str | None,
+    pricing: Mapping[str, PriceLike] | None,
+) -> Session:
+    """A session of *authority*; without one, a session by itself that names the principals in its report alone.
+
+    Raises:
+        BudgetError, ValueError: As `BudgetAuthority.session`.
+    """
+    if authority is not None:
+        return authority.session(budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing)
+    tags = {"user": user, "key": key, "team": team, "feature": feature}
+    return Session(
+        budget, run_id=run_id, tags={kind: tag for kind, tag in tags.items() if tag is not None}, pricing=pricing
+    )

@@ -1,0 +1,130 @@
+"""Holds that live as long as a session does: its calls prolong them, closing it settles them.
+
+A process that dies leaves them behind, and their time runs out: a live run's place is free again then, and the money
+of a child session is suspended, because it may be spent.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from budget_guard.calls.refusals import revoked
+from budget_guard.clock import Clock
+from budget_guard.errors import BudgetExceeded, LedgerUnavailable, StaleReservation, UnknownReservation
+from budget_guard.ledger.base import Refused, ReserveOutcome, Revoked
+from budget_guard.ledger.flow import Flow
+from budget_guard.ledger.hold_id import hold_id
+from budget_guard.units.amounts import Amounts, Sums
+from budget_guard.units.scope import Scope
+
+_log = logging.getLogger("budget_guard")
+
+RUN_TTL_S = 3_600.0
+"""Seconds without a call after which a session is taken for dead, if nothing else is said."""
+
+
+class Kept(Protocol):
+    """What a session keeps up for as long as it lives."""
+
+    def keep(self) -> Flow[None]:
+        """Before each call: see to it that it is there, and prolong it where it is time to.
+
+        Raises:
+            BudgetError: If it cannot be had: the call is refused.
+        """
+        ...
+
+    def drop(self) -> Flow[None]:
+        """The session is closed: settle it."""
+        ...
+
+
+class Prolonged:
+    """One hold, prolonged as soon as a third of its time has passed. Safe to use from any thread."""
+
+    def __init__(self, clock: Clock, ttl_s: float) -> None:
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._due = 0.0
+        self.id = ""
+        """The hold's id."""
+        self.held = False
+        """Whether there is one, as far as anybody knows."""
+
+    def take(self, what: str, scopes: Sequence[Scope], amounts: Amounts, room: Sums | None) -> Flow[ReserveOutcome]:
+        """Hold *amounts* under a new id that has *what* in it."""
+        taken = hold_id(self._clock.now_ms(), f"{what}-{uuid.uuid4().hex[:12]}")
+        due = self._clock.monotonic() + self._ttl_s / 3
+        outcome: ReserveOutcome = yield "reserve", (taken, scopes, amounts, room, self._ttl_s)
+        if not isinstance(outcome, (Refused, Revoked)):
+            self.id, self._due, self.held = taken, due, True
+        return outcome
+
+    def prolong(self) -> Flow[bool]:
+        """Prolong it where it is time to; return whether it is still there."""
+        now = self._clock.monotonic()
+        if not self.held or now < self._due:
+            return self.held
+        self._due = now + self._ttl_s / 3  # set first, so that calls at the same time do it once
+        try:
+            self.held = yield "extend", (self.id, self._ttl_s)
+        except (UnknownReservation, StaleReservation):
+            self.held = False
+        except BaseException:
+            self._due = now
+            raise
+        return self.held
+
+
+class LiveRun:
+    """A place among the live runs that its principals may have: a hold of one request in scopes that count them."""
+
+    def __init__(self, clock: Clock, ttl_s: float, scopes: Sequence[Scope]) -> None:
+        self._scopes = tuple(scopes)
+        self._hold = Prolonged(clock, ttl_s)
+
+    def keep(self) -> Flow[None]:
+        if (yield from self._hold.prolong()):
+            return
+        one = Amounts(requests=1)
+        outcome = yield from self._hold.take("live", self._scopes, one, one)
+        if isinstance(outcome, Revoked):
+            raise revoked(outcome)
+        if isinstance(outcome, Refused):
+            raise BudgetExceeded(
+                dimension="max_live_runs",
+                limit=outcome.limit,
+                actual=outcome.committed + outcome.reserved,
+                scope=outcome.scope.id,
+                detail="as many sessions are open",
+                remedy="Close a session that is not needed, or raise max_live_runs.",
+            )
+
+    def drop(self) -> Flow[None]:
+        if not self._hold.held:
+            return
+        self._hold.held = False
+        try:
+            yield "release", (self._hold.id, self._scopes)
+        except LedgerUnavailable as error:
+            _log.info("budget_guard: a live run's place is free once its time is up: %s", error)
+
+
+class Opening:
+    """The opening of a session's scopes, done once: at the start, or later where the ledger was not to be reached."""
+
+    def __init__(self, open: Callable[[], Flow[None]]) -> None:
+        self._open = open
+        self._done = False
+
+    def keep(self) -> Flow[None]:
+        if not self._done:
+            yield from self._open()
+            self._done = True
+
+    def drop(self) -> Flow[None]:
+        return
+        yield  # a flow, though nothing is to be done

@@ -1,0 +1,388 @@
+"""The live handle of one run: authorises calls, holds the timeline, makes the report."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TypeVar
+
+from budget_guard.calls.authorizer import Gate
+from budget_guard.calls.decision import Action, Decision, ModelCall, ToolCall
+from budget_guard.calls.decision_log import Journal
+from budget_guard.calls.planner import spent_fraction
+from budget_guard.calls.run import Run, remaining_usd
+from budget_guard.calls.settlement import Accountant
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.errors import BudgetRevoked
+from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subscriber
+from budget_guard.ledger.base import HELD, Ledger
+from budget_guard.ledger.flow import Flow, adrive, drive
+from budget_guard.ledger.memory import MemoryLedger
+from budget_guard.ledger.outbox.ledger import DeliveringLedger
+from budget_guard.ledger.outbox.store import Outbox
+from budget_guard.policy.budget import Budget
+from budget_guard.policy.outage import OnLedgerError, fails_open
+from budget_guard.pricing.table import PriceLike, PriceTable
+from budget_guard.reporting.report import BudgetReport
+from budget_guard.session.child import ParentHold
+from budget_guard.session.keepalive import RUN_TTL_S, Kept
+from budget_guard.units.amounts import NOTHING, Amounts
+from budget_guard.units.money import UsdLike, nano_of, to_usd
+from budget_guard.units.scope import Scope
+from budget_guard.units.usage import Usage
+
+T = TypeVar("T")
+
+
+class Session:
+    """One run's budget, live. Safe to use from any number of threads and tasks, with and without ``with``.
+
+    Every verb that may wait comes twice: ``authorize`` blocks, ``aauthorize`` is awaited.
+
+    Args:
+        budget: What the run may spend.
+        ledger: Where the counters live; a new one in memory by default.
+        run_id: The run's name; made up by default.
+        scopes: Further scopes whose ceilings hold as well, opened in the ledger beforehand.
+        tags: Whom the run is attributed to, for the report alone.
+        pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        clock: Where time comes from.
+        owner: Whose the run is: under another owner its id is refused.
+        kept: What to keep up while the session lives. With it, the scopes are the caller's to open.
+        journal: Where the decisions are logged as well.
+        outbox: Where to keep what was spent while the ledger could not be reached; in memory by default.
+        on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
+            it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
+        run_ttl_s: Seconds without a call after which a child session's money is suspended.
+
+    Raises:
+        InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
+        ForeignRun: If the run's id is another owner's.
+        ValueError: If a price makes no sense.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        ledger: Ledger | None = None,
+        run_id: str | None = None,
+        scopes: Sequence[Scope] = (),
+        tags: Mapping[str, str] | None = None,
+        pricing: Mapping[str, PriceLike] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        owner: str = "",
+        kept: Sequence[Kept] = (),
+        journal: Journal | None = None,
+        outbox: Outbox | None = None,
+        on_ledger_error: OnLedgerError | None = None,
+        run_ttl_s: float = RUN_TTL_S,
+    ) -> None:
+        prices = PriceTable.bundled()
+        if pricing:
+            prices = prices.overlaid(pricing)
+        if budget.downgrade is not None:
+            budget.downgrade.check(prices)
+        self.id = run_id or _new_run_id()
+        """The run's id."""
+        self._scope = Scope("run", self.id)
+        self._owner = owner
+        forgiving = fails_open(budget.mode, on_ledger_error)
+        if ledger is None or isinstance(ledger, (MemoryLedger, DeliveringLedger)):
+            self._ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
+        else:
+            self._ledger = DeliveringLedger(ledger, outbox or Outbox(), clock=clock, forgiving=forgiving, owner=owner)
+        if not kept:
+            self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
+        self.times_raised = 0
+        """How often the limits were raised."""
+        self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
+        self._run.kept = tuple(kept)
+        self._run.fails_open = forgiving
+        self._journal = journal
+        if journal is not None:
+            self._run.books.timeline.decisions = journal.log()
+        self._pricing = pricing
+        self._on_ledger_error: OnLedgerError | None = on_ledger_error
+        self._run_ttl_s = run_ttl_s
+        self._is_child = False
+        self._accountant = Accountant(self._run)
+        self._gate = Gate(self._run, self._accountant)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget, with its limits as they are now."""
+        return self._run.budget
+
+    @property
+    def scope(self) -> Scope:
+        """The run's scope in the ledger."""
+        return self._scope
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the session's counters live."""
+        return self._ledger
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """Dollars committed, exact to the nano-dollar."""
+        return to_usd(self._run.balance().committed.cost)
+
+    @property
+    def reserved_usd(self) -> Decimal:
+        """Dollars held for calls in flight."""
+        return to_usd(self._run.balance().reserved.cost)
+
+    @property
+    def remaining_usd(self) -> Decimal | None:
+        """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
+        return remaining_usd(self._run.balance())
+
+    @property
+    def terminated_by(self) -> str | None:
+        """What stopped the run: the name of a limit, or as in `BudgetReport.terminated_by`; None while nothing did."""
+        return self._run.books.terminated_by
+
+    @property
+    def near_limit(self) -> bool:
+        """Whether a soft limit is reached; without soft limits, whether a limit is."""
+        balance = self._run.balance()
+        at = self.budget.soft_limit or 1.0
+        return any(
+            limit is not None and limit > 0 and committed >= limit * at
+            for limit, committed in zip(balance.limits, balance.committed, strict=True)
+        )
+
+    @property
+    def spent_fraction(self) -> float:
+        """The largest spent share of any dollar or token limit, of all scopes; what downgrades go by."""
+        return spent_fraction(self._ledger.balances(self._run.scopes))
+
+    @property
+    def committed(self) -> Amounts:
+        """Everything that the run has spent, in whole units."""
+        return self._run.balance().committed
+
+    def carry_over(self, spent: Amounts) -> None:
+        """Start from what the run had *spent* before this session knew of it, say in another process.
+
+        Only what is missing is charged, as one sum that the report's breakdown does not have.
+        """
+        known = self.committed
+        missing = Amounts(*(max(0, was - now) for was, now in zip(spent, known, strict=True)))
+        if missing != NOTHING:
+            self._ledger.charge(self._run.new_id(), (self._scope,), missing)
+
+    def decisions(self, *, action: Action | None = None) -> list[Decision]:
+        """The latest decisions, oldest first; 1,000 are kept.
+
+        Args:
+            action: Only those with this action.
+        """
+        latest = list(self._run.books.timeline.decisions)
+        return [decision for decision in latest if action is None or decision.action == action]
+
+    def events(self) -> list[Event]:
+        """The latest events, oldest first; 1,000 are kept."""
+        return self._run.books.timeline.events()
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
+
+        A subscriber that raises is logged and does not disturb the run.
+        """
+        return self._run.books.timeline.subscribe(subscriber)
+
+    def report(self) -> BudgetReport:
+        """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
+        return self._run.report()
+
+    def child(self, budget: Budget, run_id: str | None = None) -> Session:
+        """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
+
+        All that *budget* allows is held here, and in every ceiling above, while the child is open: nobody else can
+        spend it, and the child can spend no more. Closing the child, best with ``with``, books what it spent and
+        gives the rest back. Its calls stop when this session, or whom it belongs to, is revoked.
+
+        Args:
+            budget: What the child may spend. Every limit that holds here must be set in it, too.
+            run_id: The child's own name, never used before; made up by default.
+
+        Raises:
+            BudgetExceeded: If that much is not left.
+            BudgetRevoked: If this session was cut off.
+            ForeignRun: If *run_id* was used before.
+            ValueError: If the budget leaves out a limit that holds here, or is of a laxer mode.
+        """
+        child, opening = self._child(budget, run_id)
+        drive(opening, self._ledger)
+        return child
+
+    async def achild(self, budget: Budget, run_id: str | None = None) -> Session:
+        """As `child`."""
+        child, opening = self._child(budget, run_id)
+        await adrive(opening, self._ledger.aio)
+        return child
+
+    def _child(self, budget: Budget, run_id: str | None) -> tuple[Session, Flow[None]]:
+        if not isinstance(budget, Budget):
+            raise TypeError(f'budget={budget!r} is not a Budget: write session.child(Budget("$1.00"))')
+        hold = ParentHold(self._run, budget, self._run_ttl_s)
+        child = Session(
+            budget,
+            ledger=self._ledger,
+            run_id=run_id,
+            tags=self._run.tags,
+            pricing=self._pricing,
+            clock=self._run.clock,
+            owner=f"child-{_new_run_id()}",  # nobody opens it again: what it spent is booked when it is closed
+            kept=(hold,),
+            journal=self._journal,
+            on_ledger_error=self._on_ledger_error,
+            run_ttl_s=self._run_ttl_s,
+        )
+        child._is_child = True
+        return child, hold.open(child._run, child._owner)
+
+    def raise_limits(self, **limits: UsdLike | None) -> None:
+        """Raise limits of the running session, for example ``raise_limits(max_cost_usd="3.00")``.
+
+        Args:
+            **limits: New values of ``max_...`` fields of the budget; None removes a limit.
+
+        Raises:
+            ValueError: If a name is not a limit, or a value is lower than before; or if it is a child session, which
+                has what its parent gave it. Nothing is changed then.
+        """
+        run = self._run
+        if self._is_child:
+            raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
+        with run.books.lock:
+            raised = run.budget.raised(**limits)
+            self._ledger.set_limits(self._scope, raised.limits, raised.window, self._owner)
+            run.set_budget(raised)
+            self.times_raised += 1
+        run.books.limits_raised()
+        run.books.timeline.emit(LimitsRaised(run.books.timeline.at(), tuple(limits)))
+
+    def revoke(self, reason: str) -> None:
+        """Refuse every further call of this run. Calls in flight settle as usual."""
+        run = self._run
+        self._ledger.revoke(self._scope, reason)
+        run.books.terminated_by = "revoked"
+        revoked = self._run.balance().revoked  # an earlier reason stands
+        if revoked is not None:
+            run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
+        run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
+
+    def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True, sent: bool = False) -> Decision:
+        """Decide on *call*, and hold its worst case if it may be made.
+
+        Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
+
+        Args:
+            call: The call.
+            may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
+            sent: Whether the call is sent as soon as it is held, so that nobody need call `Reservation.forward`.
+        """
+        gate, ledger = self._gate, self._ledger
+        ask = gate.ask(call)
+        if ask is None:
+            return drive(gate.authorize(call, may_wait, sent), ledger)
+        hold_id, at_s, (plan, room) = ask
+        _, amounts = plan
+        try:
+            outcome = ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
+        except BaseException as error:
+            return drive(gate.failed(hold_id, at_s, call, plan, error), ledger)
+        if outcome is HELD:
+            return gate.admitted(hold_id, at_s, call, plan)
+        return drive(gate.authorize(call, may_wait, sent, outcome), ledger)
+
+    async def aauthorize(self, call: ModelCall | ToolCall, *, sent: bool = False) -> Decision:
+        """As `authorize`, and waits without blocking."""
+        gate, ledger = self._gate, self._ledger.aio
+        ask = gate.ask(call)
+        if ask is None:
+            return await adrive(gate.authorize(call, True, sent), ledger)
+        hold_id, at_s, (plan, room) = ask
+        _, amounts = plan
+        try:
+            outcome = await ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
+        except BaseException as error:
+            return await adrive(gate.failed(hold_id, at_s, call, plan, error), ledger)
+        if outcome is HELD:
+            return gate.admitted(hold_id, at_s, call, plan)
+        return await adrive(gate.authorize(call, True, sent, outcome), ledger)
+
+    def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
+        """Book *cost* dollars that were already spent on *tool*. Always charged.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. The money is booked all the same.
+            ValueError: If *cost* is no amount of money. Nothing is booked then.
+        """
+        drive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger)
+
+    async def acharge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
+        """As `charge`."""
+        await adrive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
+
+    def charge_call(self, call: ModelCall, usage: Usage | None) -> None:
+        """Book a model call that was made without asking. Always charged.
+
+        Args:
+            call: The call.
+            usage: What the provider billed; None where it did not say, which the report shows as an unpriced call.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. The money is booked all the same.
+        """
+        drive(self._accountant.charge_call(call, usage), self._ledger)
+
+    async def acharge_call(self, call: ModelCall, usage: Usage | None) -> None:
+        """As `charge_call`."""
+        await adrive(self._accountant.charge_call(call, usage), self._ledger.aio)
+
+    def track(self, value: T, *, cost: UsdLike, tool: str, agent: str | None = None) -> T:
+        """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""
+        self.charge(tool, cost, agent=agent)
+        return value
+
+    def close(self) -> None:
+        """Stop the run's time, and give up what is kept for the session alone, such as its place among the live runs.
+
+        Calls in flight settle as usual. A session that goes on calling takes its place again.
+        """
+        self._run.books.timeline.end()
+        drive(self._drop(), self._ledger)
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        self._run.books.timeline.end()
+        await adrive(self._drop(), self._ledger.aio)
+
+    def _drop(self) -> Flow[None]:
+        for kept in self._run.kept:
+            yield from kept.drop()
+
+    def __enter__(self) -> Session:
+        self._run.books.timeline.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _new_run_id() -> str:
+    """A new id that sorts by the time it was made: 48 bits of milliseconds, then 64 random ones."""
+    return f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[:16]}"

@@ -1,0 +1,1 @@
+"""What is counted: money, usage, amounts and scopes."""

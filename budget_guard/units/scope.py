@@ -1,0 +1,59 @@
+"""Whose money it is."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Literal, NamedTuple, TypeAlias
+
+
+class Scope(NamedTuple):
+    """One holder of a ceiling: a run, a user, a key, a team."""
+
+    kind: str
+    """``run``, ``user``, ``key`` or ``team``; a `BudgetAuthority` has kinds of its own for what it keeps track of."""
+    id: str
+    """Any text; unique within its kind."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+
+Window: TypeAlias = Literal["none", "minute", "hour", "day", "week", "month"]
+"""Calendar windows in UTC; weeks begin on Monday. ``none`` never begins anew."""
+
+
+def window_start(window: Window, at: datetime) -> datetime | None:
+    """When the window that *at* is in began (UTC); None for ``none``."""
+    if window == "none":
+        return None
+    minute = at.astimezone(timezone.utc).replace(second=0, microsecond=0)
+    if window == "minute":
+        return minute
+    hour = minute.replace(minute=0)
+    if window == "hour":
+        return hour
+    day = hour.replace(hour=0)
+    if window == "day":
+        return day
+    if window == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1)
+
+
+def window_end(window: Window, start: datetime) -> datetime:
+    """When the window that began at *start* ends.
+
+    Raises:
+        ValueError: For ``none``, which never does.
+    """
+    if window == "none":
+        raise ValueError("the window 'none' has no end")
+    if window == "month":
+        return (start + timedelta(days=31)).replace(day=1)
+    lengths = {
+        "minute": timedelta(minutes=1),
+        "hour": timedelta(hours=1),
+        "day": timedelta(days=1),
+        "week": timedelta(weeks=1),
+    }
+    return start + lengths[window]

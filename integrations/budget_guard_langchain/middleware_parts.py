@@ -1,0 +1,57 @@
+"""What `BudgetMiddleware` has only where it is wanted: LangChain builds an agent by the methods that a class has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain.agents.middleware.types import ToolCallRequest
+from langchain_core.messages import ToolMessage
+from langgraph.types import Command
+
+from budget_guard import BudgetExceeded, BudgetRevoked
+from budget_guard_langchain.ceilings import BudgetState
+from budget_guard_langchain.final_answer import NO_MORE, words
+from budget_guard_langchain.steps import adrive, drive
+
+if TYPE_CHECKING:
+    from budget_guard_langchain.middleware import BudgetMiddleware
+
+    _Base = BudgetMiddleware[Any, Any]
+else:
+    _Base = object
+
+_Result: TypeAlias = "ToolMessage | Command[Any]"
+
+
+class KeepsSpent(_Base):
+    """Keeps what runs and threads spent in the agent's state: a node, and a checkpoint, for each call of the agent."""
+
+    state_schema: Any = BudgetState
+
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        return {key: value for ceiling in self._ceilings for key, value in ceiling.begin(state).items()} or None
+
+    async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        return self.before_agent(state, runtime)
+
+
+class GuardsTools(_Base):
+    """Holds what tools spend: a node for tools in any agent, which takes those that it was not made with."""
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Result]) -> _Result:
+        return drive(self._tool_call(request), handler)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_Result]]
+    ) -> _Result:
+        return await adrive(self._tool_call(request), handler)
+
+    def _tool_call(self, request: ToolCallRequest) -> Generator[ToolCallRequest, _Result, _Result]:
+        with self._active([ceiling.session(request.state) for ceiling in self._ceilings]):
+            try:
+                return (yield request)
+            except (BudgetExceeded, BudgetRevoked) as stop:
+                call = request.tool_call
+                refused = f"{words(stop)} {NO_MORE}"
+                return ToolMessage(refused, tool_call_id=call["id"], name=call["name"], status="error")

@@ -1,0 +1,228 @@
+"""From LangChain's values to the core's. No policy, and no arithmetic but sums of what LangChain says."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+
+from budget_guard import ModelCall, Prompt, weigh
+from budget_guard.pricing.model_names import provider_at
+
+Fields: TypeAlias = Mapping[str, Any]
+
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
+"""The names of the output cap in providers' requests."""
+_SCHEMAS = ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format")
+"""The names of the output schema in providers' requests."""
+_ADDRESSES = ("openai_api_base", "azure_endpoint", "base_url", "api_base", "anthropic_api_url")
+
+_HOSTED_TOOLS = (
+    ("web_search", "web_search"),
+    ("google_search", "web_search"),
+    ("web_fetch", "web_fetch"),
+    ("url_context", "url_context"),
+    ("file_search", "file_search"),
+    ("code_interpreter", "code_interpreter"),
+    ("code_execution", "code_execution"),
+    ("image_generation", "image_generation"),
+    ("mcp", "hosted_mcp"),
+)
+"""Tools that the provider runs, by the beginning of their type, and as `budget_guard.Usage` names them."""
+
+_KEPT_BY_PROVIDER = {
+    "previous_response_id": "history kept by the provider",
+    "conversation": "history kept by the provider",
+    "conversation_id": "history kept by the provider",
+    "prompt": "a prompt kept by the provider",
+    "cached_content": "content kept by the provider",
+    "container": "files kept by the provider",
+}
+"""Arguments of a call that refer to what nobody here can weigh."""
+
+_NOT_SENT = ("parsed", "tool_calls", "refusal")
+"""What LangChain notes in a message beside what is sent."""
+
+
+_NO_FIELDS: Fields = {}
+
+
+def fields(value: object) -> Fields:
+    """*value* where it is JSON-like fields, else none."""
+    if type(value) is dict:  # to ask for the type alone takes a tenth of the time
+        return cast(Fields, value)
+    return cast(Fields, value) if value is not None and isinstance(value, Mapping) else _NO_FIELDS
+
+
+def model_call(
+    serialized: Fields | None,
+    prompt: Sequence[BaseMessage] | str,
+    metadata: Fields,
+    params: Fields,
+) -> ModelCall:
+    """What the core needs to know of one call.
+
+    Args:
+        serialized: The model, as LangChain writes it down.
+        prompt: The messages, or the text.
+        metadata: The run's metadata, with the standard parameters of tracing in it.
+        params: The arguments of the call.
+    """
+    serialized = fields(serialized)
+    name = _model_name(serialized, metadata, params)
+    provider = _provider(fields(serialized.get("kwargs")), metadata)
+    tools: list[Any] = [*(params.get("tools") or ()), *(params.get("functions") or ())]
+    schema = _schema(params)
+    hosted = tuple([kind for kind in map(_hosted, tools) if kind is not None])
+    opaque: list[str] = []
+    if not _KEPT_BY_PROVIDER.keys().isdisjoint(params):
+        opaque += [what for key, what in _KEPT_BY_PROVIDER.items() if params.get(key)]
+    if hosted:
+        opaque.append(f"what {', '.join(hosted)} may bring in")
+    weighed = _weigh(prompt, tools, schema, opaque)
+    return ModelCall(
+        name,
+        weighed,
+        provider,
+        _cap(name, metadata, params),
+        False,
+        _needs(weighed, tools=bool(tools), schema=schema is not None),
+        params.get("service_tier"),
+        max(_count(params.get("n")), _count(params.get("best_of"))),
+        hosted,
+        _agent(metadata),
+        _caches_for_an_hour(prompt, tools, params),
+    )
+
+
+def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
+    for found, key in (
+        (metadata, "ls_model_name"),
+        (params, "model"),
+        (params, "model_name"),
+        (params, "model_id"),
+        (serialized, "name"),
+    ):
+        name = found.get(key)
+        if isinstance(name, str) and name:
+            return name
+    return "unknown"
+
+
+def _provider(constructor: Fields, metadata: Fields) -> str | None:
+    """Who is called: the one at the client's address where that is known, else the class's own provider."""
+    address = next(filter(None, map(constructor.get, _ADDRESSES)), None)
+    at = provider_at(address) if isinstance(address, str) else None
+    own = metadata.get("ls_provider")
+    if at is not None or not isinstance(own, str):
+        return at
+    # Others speak these two's language: behind an address of their own, the model's name has to say who it is.
+    return None if address is not None and own in ("openai", "anthropic") else own
+
+
+def _cap(name: str, metadata: Fields, params: Fields) -> int | None:
+    """The output cap that the caller set. Where several names disagree, nobody knows which one is sent."""
+    caps = [metadata.get("ls_max_tokens"), *map(params.get, _CAPS)]
+    cap = max([cap for cap in caps if isinstance(cap, int) and cap > 0], default=None)
+    return None if params.get("_type") == "anthropic-chat" and cap == _filled_in(name) else cap
+
+
+@functools.lru_cache(maxsize=256)
+def _filled_in(model: str) -> int | None:
+    """The cap that LangChain sends for a Claude *model* whose caller set none, because Anthropic wants one."""
+    anthropic: Any = sys.modules.get("langchain_anthropic")  # it is loaded where one is called
+    cap: object = None if anthropic is None else anthropic.ChatAnthropic(model_name=model, api_key="none").max_tokens
+    return cap if isinstance(cap, int) else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 1 else 1
+
+
+def _agent(metadata: Fields) -> str | None:
+    agent = metadata.get("lc_agent_name") or metadata.get("langgraph_node")
+    return agent if isinstance(agent, str) else None
+
+
+def _hosted(tool: object) -> str | None:
+    given = fields(tool)
+    kind = given.get("type")
+    if kind is None and len(given) == 1:
+        kind = next(iter(given))  # Google's have no type, but a single key of their own
+    return next((name for start, name in _HOSTED_TOOLS if isinstance(kind, str) and kind.startswith(start)), None)
+
+
+def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], params: Fields) -> bool:
+    """Whether the call asks the provider to keep a part of its input for an hour, as Claude can be asked to."""
+    parts: list[Any] = [params, *tools]
+    for message in () if isinstance(prompt, str) else prompt:
+        if message.additional_kwargs:
+            parts.append(message.additional_kwargs)
+        if not isinstance(message.content, str):
+            parts += message.content
+    controls = [control for part in parts if (control := fields(part).get("cache_control"))]
+    return "1h" in [fields(control).get("ttl") for control in controls]
+
+
+def _schema(params: Fields) -> Any:
+    schema = next(filter(None, map(params.get, _SCHEMAS)), None)
+    to_json = None if schema is None else getattr(schema, "model_json_schema", None)  # of a class of pydantic's
+    return schema if to_json is None else to_json()
+
+
+def _needs(weighed: Prompt, *, tools: bool, schema: bool) -> frozenset[str]:
+    needs = weighed.needs
+    if tools:
+        needs.add("tools")
+    if schema:
+        needs.add("json_schema")
+    return frozenset(needs)
+
+
+def _weigh(prompt: Sequence[BaseMessage] | str, tools: list[Any], schema: Any, opaque: list[str]) -> Prompt:
+    if isinstance(prompt, str):
+        return weigh(messages=prompt, tools=tools, schema=schema, opaque=opaque)
+    system: str | None = None
+    first = prompt[0] if prompt else None
+    if isinstance(first, SystemMessage) and isinstance(first.content, str):
+        system, prompt = first.content, prompt[1:]
+    return weigh(system=system, messages=list(map(_as_sent, prompt)), tools=tools, schema=schema, opaque=opaque)
+
+
+def _as_sent(message: BaseMessage) -> dict[str, Any]:
+    """What of *message* may be sent."""
+    content = message.content
+    sent: dict[str, Any] = {
+        "role": message.type,
+        "content": content if isinstance(content, str) else list(map(_block, content)),
+    }
+    if isinstance(message, AIMessage):
+        if message.tool_calls:
+            sent["tool_calls"] = [(call["name"], call["args"], call["id"]) for call in message.tool_calls]
+    elif isinstance(message, ToolMessage):
+        sent["tool_call_id"] = message.tool_call_id
+    if message.name:
+        sent["name"] = message.name
+    if message.additional_kwargs:
+        extra = {key: value for key, value in message.additional_kwargs.items() if key not in _NOT_SENT}
+        if extra:
+            sent["more"] = extra
+    return sent
+
+
+def _block(block: Any) -> Any:
+    given = fields(block)
+    if given.get("type") == "reasoning" and given.get("reasoning") and not str(given.get("id")).startswith("rs_"):
+        return {**given, "type": "thinking"}  # the thoughts themselves, and not the name of what OpenAI keeps
+    return block
+
+
+def tool_names(params: Fields) -> Iterator[str]:
+    """The names of the tools that a model is offered."""
+    for tool in map(fields, params.get("tools") or ()):
+        name = tool.get("name") or fields(tool.get("function")).get("name")
+        if isinstance(name, str):
+            yield name

@@ -1,0 +1,128 @@
+"""What a provider answered and billed, as LangChain tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.outputs import LLMResult
+
+from budget_guard import Usage
+from budget_guard_langchain.request import Fields, fields
+
+_BILLED_BLOCKS = {
+    "web_search_call": "web_search",
+    "file_search_call": "file_search",
+    "code_interpreter_call": "code_interpreter",
+    "image_generation_call": "image_generation",
+}
+"""Blocks of an answer that the provider bills by use, as `budget_guard.Usage` names them."""
+
+
+class Answer:
+    """One answer to one call. Of several choices each carries the usage of all, so the first one is read."""
+
+    __slots__ = ("_message", "_output", "_said", "_usage")
+
+    def __init__(self, result: LLMResult) -> None:
+        choices: Sequence[Any] = result.generations[0] if result.generations else ()
+        self._output = result.llm_output
+        self._message: Any = getattr(choices[0], "message", None) if choices else None
+        """None of a text model."""
+        self._usage = fields(getattr(self._message, "usage_metadata", None))
+        self._said = fields(getattr(self._message, "response_metadata", None))
+
+    @property
+    def was_cached(self) -> bool:
+        """Whether it came out of LangChain's cache, so that no provider was asked."""
+        return self._usage.get("total_cost") == 0
+
+    @property
+    def says_no_usage_of_its_own(self) -> bool:
+        """Whether the usage of several texts, which a text model sends in one request, is told with the first alone."""
+        output = self._output
+        return self._message is None and output is not None and output.get("token_usage") == {}
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered."""
+        for found in (self._said, fields(self._output)):
+            for key in ("model_name", "model", "model_id"):
+                name = found.get(key)
+                if isinstance(name, str) and name:
+                    return name
+        return None
+
+    @property
+    def service_tier(self) -> str | None:
+        """The price tier that served the call; None where that is not said."""
+        tier = self._said.get("service_tier")
+        return tier if isinstance(tier, str) else None
+
+    def usage(self, *, hour_cache: bool = False) -> Usage | None:
+        """What the provider billed, in disjoint buckets; None where it did not say.
+
+        Args:
+            hour_cache: Whether input may have been cached for an hour. A stream does not say for how long it was.
+        """
+        found = self._usage
+        if not found:
+            return _usage_of_text(fields(self._output))
+        details_in, details_out = fields(found.get("input_token_details")), fields(found.get("output_token_details"))
+        read = _detail(details_in, "cache_read")
+        write_5m = _detail(details_in, "ephemeral_5m_input_tokens")
+        write_1h = _detail(details_in, "ephemeral_1h_input_tokens")
+        if not write_5m and not write_1h:  # how long it is kept is not said, or not told of here
+            written = _detail(details_in, "cache_creation")
+            write_5m, write_1h = (0, written) if hour_cache else (written, 0)
+        audio_in, audio_out = _detail(details_in, "audio"), _detail(details_out, "audio")
+        reasoning = _detail(details_out, "reasoning")
+        uses = self._uses()
+        return Usage(
+            input=max(0, found["input_tokens"] - read - write_5m - write_1h - audio_in),
+            cache_read=read,
+            cache_write_5m=write_5m,
+            cache_write_1h=write_1h,
+            input_audio=audio_in,
+            output=max(0, found["output_tokens"] - reasoning - audio_out),
+            reasoning=reasoning,
+            output_audio=audio_out,
+            web_search=uses.pop("web_search", 0),
+            other=tuple(uses.items()),
+        )
+
+    def _uses(self) -> dict[str, int]:
+        """How often the provider ran each of the tools that it bills by use."""
+        usage = fields(self._said.get("usage"))
+        searches = fields(usage.get("server_tool_use")).get("web_search_requests")  # Anthropic counts them itself
+        if searches:
+            return {"web_search": searches}
+        message = self._message
+        uses: dict[str, int] = {}
+        content = () if isinstance(message.content, str) else message.content
+        for block in (*content, *message.additional_kwargs.get("tool_outputs", ())):
+            kind = fields(block).get("type")
+            if kind == "server_tool_call":  # LangChain's own word for all of them
+                kind = f"{fields(block).get('name')}_call"
+            name = _BILLED_BLOCKS.get(str(kind))
+            if name is not None:
+                uses[name] = uses.get(name, 0) + 1
+        return uses
+
+
+def _detail(details: Fields, name: str) -> int:
+    """A count by its name, before which OpenAI's service tiers are put."""
+    if not details:
+        return 0
+    return (details.get(name) or 0) + (details.get(f"flex_{name}") or 0) + (details.get(f"priority_{name}") or 0)
+
+
+def _usage_of_text(output: Fields) -> Usage | None:
+    """The usage of a text model, in the provider's own words."""
+    usage = fields(output.get("token_usage") or output.get("usage"))
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
+        return None
+    cached = fields(usage.get("prompt_tokens_details")).get("cached_tokens") or 0
+    reasoning = fields(usage.get("completion_tokens_details")).get("reasoning_tokens") or 0
+    return Usage(input=prompt - cached, cache_read=cached, output=completion - reasoning, reasoning=reasoning)

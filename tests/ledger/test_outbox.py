@@ -1,0 +1,585 @@
+"""A ledger out of reach: calls are refused or pass, as the mode says, and what is spent is booked once in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import random
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budget_guard import (
+    Budget,
+    BudgetAuthority,
+    BudgetExceeded,
+    BudgetRevoked,
+    LedgerAmbiguous,
+    LedgerUnavailable,
+    MemoryLedger,
+    Scope,
+    Session,
+    ToolCall,
+    Usage,
+)
+from budget_guard.ledger.flow import Flow, Verb
+from budget_guard.ledger.hold_id import hold_id
+from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.outbox.ledger import areplay, replay
+from budget_guard.ledger.outbox.store import Entry, Outbox, new_entry
+from budget_guard.ledger.reconcile import areconcile, reconcile
+from budget_guard.policy.budget import Mode
+from budget_guard.testing import FakeClock
+from budget_guard.units.amounts import Amounts, Limits
+from tests.builders import PRICES, Way, call
+
+DIME = 100_000_000
+USER = Scope("user", "u1")
+
+
+class Network(LayeredLedger):
+    """The way to a ledger elsewhere, which may be down (nothing gets through) or lose what comes back."""
+
+    def __init__(self, clock: FakeClock | None = None, **options: Any) -> None:
+        self.memory = MemoryLedger(clock=clock or FakeClock(), **options)
+        super().__init__(self.memory)
+        self.down = False
+        self.loses: tuple[Verb, type[BaseException]] | None = None
+        """The verb whose next answer is lost, and what is raised instead."""
+        self.stops: tuple[Verb, BaseException] | None = None
+        """The verb that does not get through the next time, and what is raised instead."""
+        self.tried: list[Verb] = []
+
+    def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
+        self.tried.append(verb)
+        if self.down:
+            raise LedgerUnavailable(detail="no route to host")
+        if self.stops is not None and self.stops[0] == verb:
+            stopped, self.stops = self.stops[1], None
+            raise stopped
+        answer = yield verb, arguments
+        if self.loses is not None and self.loses[0] == verb:
+            error, self.loses = self.loses[1], None
+            raise error(detail="timed out") if issubclass(error, LedgerAmbiguous) else error()
+        return answer
+
+    def committed(self, scope: Scope = USER) -> int:
+        return self.memory.balances((scope,))[0].committed.cost
+
+    def reserved(self, scope: Scope = USER) -> int:
+        return self.memory.balances((scope,))[0].reserved.cost
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def network(clock: FakeClock) -> Network:
+    return Network(clock)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.jsonl"
+
+
+@pytest.fixture
+def open_session(network: Network, clock: FakeClock, path: Path) -> Callable[..., Session]:
+    def opened(mode: Mode = "hard_gate", run_id: str = "r1", **options: Any) -> Session:
+        options.setdefault("ceilings", {"user": Budget("$9")})
+        authority = BudgetAuthority(network, pricing=PRICES, clock=clock, outbox=path, **options)
+        return authority.session(Budget("$5", mode=mode), run_id, user="u1")
+
+    return opened
+
+
+def error_of(way: Way, run: Session) -> Any:
+    return way.authorize(run, call()).error
+
+
+# The gate
+
+
+@pytest.mark.parametrize("mode", ["hard_gate", "soft_gate"])
+def test_a_mode_that_blocks_refuses_calls_loudly(
+    way: Way, open_session: Callable[..., Session], network: Network, mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_session(mode)
+    network.down = True
+    for asked in (call(), ToolCall("search")):
+        decision = way.authorize(run, asked)
+        assert isinstance(decision.error, LedgerUnavailable)
+        assert (decision.action, decision.reservation) == ("block", None)
+        assert "no route to host" in decision.reason and run.decisions()[-1] is decision
+    assert [r.levelname for r in caplog.records].count("ERROR") == 2
+    assert run.report().terminated_by == "ledger"
+    network.down = False
+    assert error_of(way, run) is None
+
+
+@pytest.mark.parametrize("mode", ["advisory_estimate", "actuals_only"])
+def test_a_mode_that_promises_no_ceiling_lets_calls_pass_loudly_and_books_them_later(
+    way: Way, open_session: Callable[..., Session], network: Network, mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_session(mode)
+    network.down = True
+    decision = way.authorize(run, call())
+    assert (decision.action, decision.error) == ("advisory_warn", None)
+    assert "no route to host" in decision.reason
+    assert "without a hold" in caplog.text
+    hold = decision.require()
+    way.forward(hold)
+    assert way.commit(hold, Usage()) == DIME
+    report = run.report()
+    assert (report.total_spent, report.breakdown.llm.calls) == (Decimal("0.10"), 1)
+    assert network.committed() == 0
+    network.down = False
+    way.pay(run, call("penny"))
+    assert network.committed() == network.committed(run.scope) == DIME + DIME // 10
+    assert run.report().total_spent == Decimal("0.11")
+
+
+@pytest.mark.parametrize("mode", ["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"])
+@pytest.mark.parametrize("chosen", ["open", "closed"])
+def test_what_is_chosen_wins_over_the_mode(
+    way: Way, open_session: Callable[..., Session], network: Network, mode: Mode, chosen: str
+) -> None:
+    run = open_session(mode, on_ledger_error=chosen)
+    network.down = True
+    assert (error_of(way, run) is None) == (chosen == "open")
+
+
+def test_a_run_that_passes_stops_where_its_own_spend_alone_reaches_the_limit(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    run = open_session("actuals_only")
+    network.down = True
+    for _ in range(50):
+        way.pay(run, call())
+    error = error_of(way, run)
+    assert isinstance(error, BudgetExceeded) and (error.limit, error.actual) == (Decimal(5), Decimal(5))
+    assert error.report is not None and error.report.total_spent == 5
+
+
+def test_a_run_that_was_revoked_here_stays_revoked(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    run = open_session("advisory_estimate")
+    run.revoke("enough")
+    network.down = True
+    assert isinstance(error_of(way, run), BudgetRevoked)
+
+
+def test_a_session_cannot_be_opened_without_its_ledger_unless_calls_may_pass(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    network.down = True
+    with pytest.raises(LedgerUnavailable):
+        open_session()
+    run = open_session("advisory_estimate")
+    way.pay(run, call())
+    network.down = False
+    way.pay(run, call())
+    assert network.committed() == network.committed(run.scope) == 2 * DIME
+    assert network.memory.balances((USER,))[0].limits.cost == 9 * 10**9
+
+
+def test_a_reply_that_is_lost_leaves_no_hold_behind(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    run = open_session()
+    network.loses = ("reserve", LedgerAmbiguous)
+    assert isinstance(error_of(way, run), LedgerAmbiguous)
+    assert network.reserved() == DIME
+    way.pay(run, call())
+    assert (network.committed(), network.reserved()) == (DIME, 0)
+
+
+def test_a_hold_that_cannot_be_marked_as_sent_is_not_sent_by_a_hard_gate_and_is_by_an_open_one(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    run = open_session()
+    hold = way.reserve(run, call())
+    network.down = True
+    with pytest.raises(LedgerUnavailable):
+        way.forward(hold)
+    network.down = False
+    passing = open_session("advisory_estimate", "r2")
+    hold = way.reserve(passing, call())
+    network.down = True
+    way.forward(hold)
+
+
+# Settling
+
+
+@pytest.mark.parametrize("way_out", ["commit", "estimate", "release", "tool", "charge"])
+def test_what_is_settled_while_it_is_down_is_settled_once_it_is_back(
+    way: Way, open_session: Callable[..., Session], network: Network, way_out: str
+) -> None:
+    run = open_session()
+    hold = way.reserve(run, ToolCall("search", DIME) if way_out == "tool" else call())
+    way.forward(hold)
+    network.down = True
+    settle: dict[str, Callable[[], object]] = {
+        "commit": lambda: way.commit(hold, Usage()),
+        "estimate": lambda: way.commit_estimate(hold),
+        "release": lambda: way.release(hold),
+        "tool": lambda: way.commit_cost(hold, "$0.10"),
+        "charge": lambda: way.charge(run, "serp", "$0.10"),
+    }
+    if way_out == "charge":
+        way.release(hold)
+    settle[way_out]()
+    assert hold.settled
+    spent = 0 if way_out == "release" else DIME
+    assert run.report().total_spent == Decimal(spent) / 10**9
+    network.down = False
+    assert run.spent_usd == Decimal(spent) / 10**9  # as soon as anybody asks
+    way.pay(run, call("penny"))
+    assert (network.committed(), network.reserved()) == (spent + DIME // 10, 0)
+    assert network.memory.audit() == []
+
+
+@pytest.mark.parametrize("verb", ["commit", "charge"])
+def test_a_lost_reply_charges_once(
+    way: Way, open_session: Callable[..., Session], network: Network, verb: Verb
+) -> None:
+    run = open_session()
+    network.loses = (verb, LedgerAmbiguous)
+    way.pay(run, call()) if verb == "commit" else way.charge(run, "serp", "$0.10")
+    way.authorize(run, call())
+    assert network.committed() == DIME
+    assert run.spent_usd == Decimal("0.10")
+
+
+def test_an_estimate_and_then_the_actual_amounts_end_as_the_actual_ones(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    run = open_session()
+    hold = way.reserve(run, call("large", tokens=100, cap=50))
+    network.down = True
+    way.commit_estimate(hold)
+    way.commit(hold, Usage(input=10))
+    network.down = False
+    way.authorize(run, call())
+    assert network.committed() == 10_000
+
+
+@pytest.mark.parametrize("booked", [False, True])
+async def test_spend_of_a_task_that_is_cancelled_while_it_books_is_not_lost(
+    open_session: Callable[..., Session], network: Network, booked: bool
+) -> None:
+    run = open_session()
+    hold = (await run.aauthorize(call())).require()
+    if booked:
+        network.loses = ("commit", asyncio.CancelledError)
+    else:
+        network.stops = ("commit", asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await hold.acommit(Usage())
+    assert run.ledger.balances((run.scope,))[0].committed.cost == DIME
+    other = (await run.aauthorize(call())).require()
+    network.down = True
+    await other.acommit(Usage())
+    network.down = False
+    await run.aauthorize(call())
+    assert network.committed() == 2 * DIME
+
+
+def test_while_it_is_down_nothing_is_tried_twice_for_one_call(
+    way: Way, open_session: Callable[..., Session], network: Network, path: Path
+) -> None:
+    run = open_session("advisory_estimate")
+    network.down = True
+    way.pay(run, call())
+    network.tried.clear()
+    size = path.stat().st_size
+    for _ in range(20):
+        way.pay(run, call())
+    assert len(network.tried) <= 3 * 20  # not one round for each entry that is waiting
+    assert path.stat().st_size - size < 20 * 1_000
+
+
+# Across processes
+
+
+def test_a_process_that_died_leaves_its_spend_to_the_next_one(
+    way: Way, open_session: Callable[..., Session], network: Network, path: Path
+) -> None:
+    run = open_session("advisory_estimate")
+    network.down = True
+    for _ in range(3):
+        way.pay(run, call())
+    del run
+    assert len(Outbox(path).entries()) == 3
+    network.down = False
+    again = open_session("advisory_estimate", "r2")
+    way.pay(again, call())
+    assert network.committed() == 4 * DIME
+    assert Outbox(path).entries() == [] and path.stat().st_size == 0
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+def test_a_program_without_a_session_can_deliver_too(
+    way: Way, open_session: Callable[..., Session], network: Network, path: Path, awaits: bool
+) -> None:
+    run = open_session("advisory_estimate")
+    network.down = True
+    for _ in range(100):
+        way.charge(run, "serp", "$0.01")
+    outbox = Outbox(path)
+    with pytest.raises(LedgerUnavailable):
+        replay(outbox, network)
+    network.down = False
+    assert (asyncio.run(areplay(outbox, network)) if awaits else replay(outbox, network)) == 100
+    assert network.committed() == 10**9
+    assert replay(outbox, network) == 0
+
+
+def test_scopes_that_nobody_could_open_are_opened_and_keep_their_owner(
+    way: Way, open_session: Callable[..., Session], network: Network, path: Path
+) -> None:
+    network.down = True
+    way.pay(open_session("advisory_estimate"), call())
+    network.down = False
+    assert replay(Outbox(path), network) == 1
+    again = open_session()  # the same principal: its own run
+    assert again.spent_usd == Decimal("0.10")
+    assert network.memory.balances((USER,))[0].limits.cost == 9 * 10**9
+
+
+def test_a_crash_between_sending_and_noting_it_charges_once(network: Network, path: Path) -> None:
+    network.set_limits(USER, Limits())
+    outbox = Outbox(path)
+    for n in range(5):
+        outbox.add(new_entry("charge", hold_id(n, f"c{n}"), (USER,), Amounts(cost=DIME), fresh=True))
+    network.loses = ("charge", KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        replay(outbox, network)
+    assert network.committed() == DIME
+    assert replay(Outbox(path), network) == 5
+    assert network.committed() == 5 * DIME
+
+
+def test_one_delivers_at_a_time(path: Path, network: Network) -> None:
+    network.set_limits(USER, Limits())
+    mine, others = Outbox(path), Outbox(path)
+    mine.add(new_entry("charge", hold_id(0, "c"), (USER,), Amounts(cost=DIME)))
+    with others.claim() as claim:
+        assert claim is not None
+        assert replay(mine, network) == 0
+    assert replay(mine, network) == 1
+
+
+def _add(path: str, worker: int, count: int) -> None:
+    outbox = Outbox(path)
+    for n in range(count):
+        outbox.add(new_entry("charge", hold_id(n, f"w{worker}-{n}"), (USER,), Amounts(cost=1)))
+
+
+def test_processes_share_a_file(path: Path, network: Network) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_add, args=(str(path), worker, 25)) for worker in range(3)]
+    for worker in workers:
+        worker.start()
+    network.set_limits(USER, Limits())
+    outbox = Outbox(path)
+    delivered = replay(outbox, network)  # in between, while they write
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert delivered + replay(outbox, network) == network.committed() == 75
+    assert path.stat().st_size == 0
+
+
+@pytest.mark.parametrize("tail", [b'{"add":{"key":"x","ve', b"\x00\x00\x00", b'{"add":{}}'[:-1]])
+def test_a_line_torn_by_a_crash_costs_nothing_but_itself(path: Path, tail: bytes) -> None:
+    entry = new_entry("commit", hold_id(0, "a\nb"), (USER, Scope("run", "é\ud800")), Amounts(cost=5))
+    Outbox(path).add(entry)
+    with path.open("ab") as file:
+        file.write(tail)
+    outbox = Outbox(path)
+    assert outbox.entries() == [entry]
+    other = entry._replace(key="other")
+    outbox.add(other)
+    assert Outbox(path).entries() == [entry, other]
+
+
+def test_a_disk_that_fails_leaves_the_spend_in_memory(
+    path: Path, network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network.set_limits(USER, Limits())
+    outbox = Outbox(path)
+    with monkeypatch.context() as broken:
+        broken.setattr("os.write", lambda file, data: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        outbox.add(new_entry("charge", hold_id(0, "c"), (USER,), Amounts(cost=DIME)))
+    assert "No space left" in caplog.text and outbox.pending
+    replay(outbox, network)
+    assert network.committed() == DIME
+    assert not outbox.pending and replay(outbox, network) == 0
+
+
+def test_an_outbox_without_a_file_keeps_it_in_memory(network: Network) -> None:
+    network.set_limits(USER, Limits())
+    outbox = Outbox()
+    outbox.add(new_entry("charge", hold_id(0, "c"), (USER,), Amounts(cost=DIME)))
+    assert [entry.amounts.cost for entry in outbox.entries()] == [DIME]
+    assert replay(outbox, network) == 1
+    assert (network.committed(), outbox.entries()) == (DIME, [])
+
+
+# What is too old, and what is refused
+
+
+def forgetful(clock: FakeClock) -> Network:
+    """A ledger that has forgotten everything up to now."""
+    network = Network(clock, retain=1)
+    network.set_limits(USER, Limits())
+    for n in range(2):
+        clock.advance(3_600)
+        network.charge(hold_id(clock.now_ms(), f"forgotten-{n}"), (USER,), Amounts(tool_calls=1))
+    clock.advance(1)
+    return network
+
+
+def late(verb: Any, **options: Any) -> Entry:
+    return new_entry(verb, hold_id(0, "late"), (USER,), Amounts(cost=DIME), **options)
+
+
+@pytest.mark.parametrize("verb", ["commit", "charge"])
+def test_spend_of_a_long_outage_that_the_ledger_never_heard_of_is_booked_once(
+    clock: FakeClock, path: Path, verb: str
+) -> None:
+    network = forgetful(clock)
+    outbox = Outbox(path)
+    outbox.add(late(verb, fresh=True))
+    network.down = True
+    with pytest.raises(LedgerUnavailable):
+        replay(outbox, network, clock=clock)
+    network.down = False
+    network.loses = ("charge", LedgerAmbiguous)
+    with pytest.raises(LedgerAmbiguous):
+        replay(outbox, network, clock=clock)
+    replay(Outbox(path), network, clock=clock)
+    assert network.committed() == DIME
+
+
+def test_spend_that_a_crash_left_in_doubt_for_too_long_is_not_booked_twice(clock: FakeClock, path: Path) -> None:
+    network = forgetful(clock)
+    Outbox(path).add(new_entry("charge", hold_id(clock.now_ms(), "c"), (USER,), Amounts(cost=DIME), fresh=True))
+    network.loses = ("charge", KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        replay(Outbox(path), network, clock=clock)
+    for n in range(2):  # it is forgotten
+        clock.advance(3_600)
+        network.charge(hold_id(clock.now_ms(), f"other-{n}"), (USER,), Amounts(tool_calls=1))
+    outbox = Outbox(path)
+    assert replay(outbox, network, clock=clock) == 0
+    assert (network.committed(), len(outbox.rejected)) == (DIME, 1)
+
+
+@pytest.mark.parametrize("options", [{"fresh": False}, {"fresh": True, "ambiguous": True}])
+def test_what_may_have_been_booked_is_put_aside_for_an_operator(
+    clock: FakeClock, path: Path, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    network = forgetful(clock)
+    outbox = Outbox(path)
+    outbox.add(late("commit", **options))
+    outbox.add(new_entry("charge", hold_id(clock.now_ms() + 1, "young"), (USER,), Amounts(cost=5)))
+    replay(outbox, network, clock=clock)
+    assert network.committed() == 5
+    assert outbox.entries() == []
+    aside = [json.loads(line) for line in (path.parent / f"{path.name}.rejected").read_text().splitlines()]
+    assert [record["entry"]["amounts"][0] for record in aside] == [DIME]
+    assert list(outbox.rejected) == aside and "not booked" in caplog.text
+
+
+def test_a_commit_that_contradicts_another_is_put_aside(network: Network, path: Path) -> None:
+    network.set_limits(USER, Limits())
+    held = hold_id(0, "h")
+    network.commit(held, (USER,), Amounts(cost=1))
+    outbox = Outbox(path)
+    outbox.add(new_entry("commit", held, (USER,), Amounts(cost=2)))
+    replay(outbox, network)
+    assert (network.committed(), len(outbox.rejected)) == (1, 1)
+
+
+# All of it together
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_fails_the_ledger_ends_with_what_was_spent(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    clock = FakeClock()
+    network = Network(clock)
+    way = Way(seed % 2 == 1)
+    spent = 0
+
+    def new_process(n: int) -> Session:
+        authority = BudgetAuthority(network, pricing=PRICES, clock=clock, outbox=tmp_path / "o.jsonl")
+        return authority.session(Budget("$99", mode="advisory_estimate"), f"r{n}", user="u1")
+
+    run = new_process(0)
+    for n in range(1, 40):
+        network.down = chance.random() < 0.4
+        if chance.random() < 0.3 and not network.down:
+            network.loses = (chance.choice(["reserve", "forward", "commit", "charge", "release"]), LedgerAmbiguous)
+        clock.advance(chance.choice([0, 1, 400]))
+        if chance.random() < 0.15:
+            run = new_process(n)
+            continue
+        decision = way.authorize(run, call())
+        if decision.reservation is None:
+            continue
+        hold = decision.reservation
+        if chance.random() < 0.5:
+            network.down = not network.down
+        way.forward(hold)
+        if chance.random() < 0.2:
+            way.release(hold)
+        else:
+            spent += way.commit(hold, Usage())
+        if chance.random() < 0.2:
+            way.charge(run, "serp", "$0.01")
+            spent += DIME // 10
+    network.down, network.loses = False, None
+    last = new_process(99)
+    way.pay(last, call())
+    assert network.committed() == spent + DIME
+    assert network.memory.audit() == []
+
+
+# Reconciling
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.parametrize(
+    ("rule", "booked"),
+    [("estimate", DIME), (lambda hold: Amounts(cost=7), 7), (lambda hold: Amounts(), 0), (lambda hold: None, None)],
+)
+def test_suspended_holds_are_settled_by_a_rule(clock: FakeClock, rule: Any, booked: int | None, awaits: bool) -> None:
+    ledger = MemoryLedger(clock=clock)
+    ledger.set_limits(USER, Limits())
+    held = hold_id(clock.now_ms(), "h")
+    ledger.reserve(held, (USER,), Amounts(cost=DIME), None, 60)
+    ledger.forward(held)
+    clock.advance(61)
+    done = asyncio.run(areconcile(ledger, rule)) if awaits else reconcile(ledger, rule)
+    assert [(r.hold.hold_id, None if r.charged is None else r.charged.cost) for r in done] == [(held, booked)]
+    balance = ledger.balances((USER,))[0]
+    assert (balance.committed.cost, balance.reserved.cost) == (booked or 0, DIME if booked is None else 0)
+    assert len(ledger.suspended()) == (booked is None)
+    ledger.commit(held, (USER,), Amounts(cost=3)) if rule == "estimate" else None
+    assert ledger.balances((USER,))[0].committed.cost == (3 if rule == "estimate" else booked or 0)
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="rule='free'"):
+        reconcile(MemoryLedger(), "free")  # type: ignore[arg-type]
