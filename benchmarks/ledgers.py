@@ -28,7 +28,7 @@ from budget_guard.clock import Clock
 from budget_guard.ledger import Held, Ledger, MemoryLedger
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.leased.ledger import LeasedLedger
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.testing import FakeClock
@@ -162,7 +162,7 @@ def _bare_transactions(path: Path, durable: bool) -> float:
     return rate
 
 
-class _Counting(LayeredLedger):
+class _Counting(LedgerWrapper):
     """A shared ledger in memory whose round trips are counted."""
 
     def __init__(self, clock: Clock) -> None:

@@ -27,7 +27,7 @@ from budget_guard.events.model import CallBlocked, ModelDowngraded
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.flow import Flow
-from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums, make
+from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums, unchecked
 
 _log = logging.getLogger("budget_guard")
 
@@ -46,14 +46,14 @@ Ask: TypeAlias = tuple[str, float, tuple[Plan, Sums]]
 what must be left for it."""
 
 
-class Gate:
+class Authorizer:
     """Decides on calls. Its flow yields ledger verbs, so that it is written once for blocking and awaiting callers."""
 
     def __init__(self, run: Run, accountant: Accountant) -> None:
         self._run = run
         self._accountant = accountant
-        self._timeline = run.books.timeline
-        self._basis = Basis(tuple(map(str, run.scopes)), run.admission.prices.basis)
+        self._timeline = run.recorder.timeline
+        self._basis = Basis(tuple(map(str, run.scopes)), run.planner.prices.basis)
         self._alone = len(run.scopes) == 1
         self._warned_unbounded = False
 
@@ -70,7 +70,7 @@ class Gate:
         if not isinstance(call, ModelCall):
             ample = plan_tool(call, budget)
         elif self._alone and call.downgrade is None and budget.downgrade is None:
-            ample = run.admission.plan_ample(budget, call, at_s)
+            ample = run.planner.plan_ample(budget, call, at_s)
         else:
             return None
         if ample is None:
@@ -153,12 +153,12 @@ class Gate:
             if stop is not None:
                 raise stop
             if run.budget.mode != "advisory_estimate":
-                self._must_be_left(run.books.tally.total())
+                self._must_be_left(run.recorder.totals.total())
             if isinstance(call, ToolCall):
                 plan, _ = plan_tool(call, run.budget)
             elif plan is None:
-                left, admission = run.budget.limits, run.admission
-                plan = admission.plan(run.budget, call, admission.asked(run.budget, call, left), left)
+                left, planner = run.budget.limits, run.planner
+                plan = planner.plan(run.budget, call, planner.asked(run.budget, call, left), left)
             terms, _ = plan
             _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, terms.rung.model, error)
             return self.admitted(hold_id, at_s, call, plan, error)
@@ -194,14 +194,14 @@ class Gate:
             left = least_left(balances)
             if budget.soft_limit is not None:
                 for balance in balances[1:]:  # the run's own is looked at whenever something is booked
-                    run.books.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
-        rungs = [run.admission.asked(budget, call, left)]
+                    run.recorder.warn(balance.scope, balance.limits, balance.committed, budget.soft_limit)
+        rungs = [run.planner.asked(budget, call, left)]
         policy = call.downgrade or budget.downgrade
         if policy is not None:
-            rungs = run.admission.rungs(budget, policy, call, rungs[0], balances)
+            rungs = run.planner.rungs(budget, policy, call, rungs[0], balances)
         first: tuple[ReserveOutcome, Plan] | None = None
         for rung in rungs:
-            _, amounts = plan = run.admission.plan(budget, call, rung, left)
+            _, amounts = plan = run.planner.plan(budget, call, rung, left)
             needed = room(budget, amounts, call.final)
             outcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
             if not isinstance(outcome, Refused):
@@ -223,7 +223,7 @@ class Gate:
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._accountant)
-        decision = make(Decision, (hold_id, at_s, action, call, plan, self._basis, reason, None, reservation))
+        decision = unchecked(Decision, (hold_id, at_s, action, call, plan, self._basis, reason, None, reservation))
         timeline = self._timeline
         emit = timeline.emit
         timeline.decisions.append(decision)
@@ -236,15 +236,15 @@ class Gate:
 
     def _blocked(self, decision_id: str, call: ModelCall | ToolCall, plan: Plan | None, error: BudgetError) -> Decision:
         requested = call[0]
-        books = self._run.books
-        at_s = books.timeline.at()
-        books.terminated_by = cause(error)
-        books.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error)))
+        recorder = self._run.recorder
+        at_s = recorder.timeline.at()
+        recorder.terminated_by = cause(error)
+        recorder.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error)))
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked)):
             error.report = self._run.report_for_error()
         decision = Decision(decision_id, at_s, "block", call, plan, self._basis, str(error), error, None)
-        books.timeline.decisions.append(decision)
+        recorder.timeline.decisions.append(decision)
         _log.info("budget_guard %s: blocked %s: %s", self._run.scope, requested, error)
         return decision
 

@@ -8,7 +8,7 @@ from budget_guard.calls.decision import Decision
 from budget_guard.events.timeline import KEPT
 
 
-class Journal:
+class DecisionLog:
     """Decisions in the order in which they were made; the latest 1,000 are kept. Safe to use from any thread."""
 
     def __init__(self) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from budget_guard.calls.decision import ModelCall
-from budget_guard.calls.worst_case import Outline, Plan, Rung, outline, plan_model
+from budget_guard.calls.worst_case import AmplePlan, Plan, Rung, outline, plan_model
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetError, InvalidDowngradeError, UnknownPriceError
-from budget_guard.estimate.calibration import Anchors
+from budget_guard.estimate.calibration import Calibration
 from budget_guard.ledger.base import Balance
 from budget_guard.policy.budget import Budget
 from budget_guard.policy.downgrade import DowngradePolicy, refuse_dearer, refuse_incapable, unknown_target
@@ -23,17 +23,17 @@ _MOST_OUTLINES = 1_000
 _PLENTY = Limits(*[2**80] * 6)
 
 
-class Admission:
+class Planner:
     """Works out plans. Holds no counters: what is left comes in, what is decided goes out, both as values."""
 
-    __slots__ = ("_checked", "_clock", "_outlines", "anchors", "prices")
+    __slots__ = ("_checked", "_clock", "_outlines", "calibration", "prices")
 
     def __init__(self, prices: PriceTable, clock: Clock) -> None:
         self.prices = prices
-        self.anchors = Anchors()
+        self.calibration = Calibration()
         self._clock = clock
         self._checked: dict[tuple[str, str, frozenset[str]], BudgetError | None] = {}
-        self._outlines: tuple[Budget | None, float, dict[Any, Outline | None]] = (None, 0.0, {})
+        self._outlines: tuple[Budget | None, float, dict[Any, AmplePlan | None]] = (None, 0.0, {})
         """The budget that the outlines are for, until when they hold, and they, by all that calls are alike in. One
         value: whoever is late with an outline for another budget puts it where nobody looks any more."""
 
@@ -124,7 +124,7 @@ class Admission:
         found = outlines.get(alike, ...)
         if found is ...:
             try:
-                found = outline(self.anchors[call.model], budget, call, self.asked(budget, call, _PLENTY))
+                found = outline(self.calibration[call.model], budget, call, self.asked(budget, call, _PLENTY))
             except UnknownPriceError:
                 found = None
             if len(outlines) >= _MOST_OUTLINES:
@@ -134,7 +134,7 @@ class Admission:
 
     def plan(self, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
         """What *call* takes at most on *rung*. As `plan_model`."""
-        return plan_model(self.anchors[rung.model], budget, call, rung, left)
+        return plan_model(self.calibration[rung.model], budget, call, rung, left)
 
 
 def spent_fraction(balances: Sequence[Balance]) -> float:

@@ -9,33 +9,33 @@ from typing import TYPE_CHECKING
 from budget_guard.clock import Clock
 from budget_guard.events.model import BoundViolated, OverrunCharged, SoftLimitReached
 from budget_guard.events.timeline import Timeline
-from budget_guard.reporting.totals import Tally
+from budget_guard.reporting.totals import Totals
 from budget_guard.units.amounts import DIMENSIONS, Limits, Sums
 from budget_guard.units.money import format_usd
 from budget_guard.units.scope import Scope
 
 if TYPE_CHECKING:
     from budget_guard.calls.reservation import Reservation
-    from budget_guard.reporting.posting import Booked
+    from budget_guard.reporting.posting import Posting
 
 _log = logging.getLogger("budget_guard")
 
 
-class Books:
+class Recorder:
     """The records of one run, beside the ledger's counters. Safe to use from any thread."""
 
-    __slots__ = ("_scope", "_warned", "lock", "tally", "terminated_by", "timeline")
+    __slots__ = ("_scope", "_warned", "lock", "terminated_by", "timeline", "totals")
 
     def __init__(self, scope: Scope, clock: Clock) -> None:
         self._scope = scope
         self._warned: set[tuple[Scope, int]] = set()
         self.lock = threading.Lock()
-        self.tally = Tally()
+        self.totals = Totals()
         self.timeline = Timeline(clock)
         self.terminated_by: str | None = None
         """What stopped the run last; None while nothing did."""
 
-    def record(self, reservation: Reservation, booked: Booked, why: str | None) -> bool:
+    def record(self, reservation: Reservation, posting: Posting, why: str | None) -> bool:
         """Put *booked* in the place of what stood for the hold so far; return whether that changed anything.
 
         Args:
@@ -45,24 +45,24 @@ class Books:
         """
         agent = reservation.call.agent
         with self.lock:
-            before = reservation.booked
+            before = reservation.posting
             if before is not None:
-                same = before.amounts == booked.amounts and before.uncertain == booked.uncertain
-                if same or (booked.uncertain and not before.uncertain):  # an older answer of the ledger that comes late
+                same = before.amounts == posting.amounts and before.uncertain == posting.uncertain
+                if same or (posting.uncertain and not before.uncertain):  # an older answer, late
                     return False
-                self.tally.add(before.negative(), agent, -1)
-            reservation.booked = booked
-            self.tally.add(booked, agent)
+                self.totals.add(before.negative(), agent, -1)
+            reservation.posting = posting
+            self.totals.add(posting, agent)
         emit = self.timeline.emit
-        emit(booked)
-        if booked.overrun:
-            emit(OverrunCharged(booked.at_s, booked.id, booked.name, booked.overrun))
-        if booked.violation:
-            bound, actual = reservation.amounts.total_tokens, booked.amounts.total_tokens
-            emit(BoundViolated(booked.at_s, booked.id, booked.name, bound, actual))
+        emit(posting)
+        if posting.overrun:
+            emit(OverrunCharged(posting.at_s, posting.id, posting.name, posting.overrun))
+        if posting.violation:
+            bound, actual = reservation.amounts.total_tokens, posting.amounts.total_tokens
+            emit(BoundViolated(posting.at_s, posting.id, posting.name, bound, actual))
         if why is not None:
-            cost = format_usd(booked.amounts.cost)
-            _log.warning("budget_guard %s: booked an estimate of %s for %s: %s", self._scope, cost, booked.name, why)
+            cost = format_usd(posting.amounts.cost)
+            _log.warning("budget_guard %s: booked an estimate of %s for %s: %s", self._scope, cost, posting.name, why)
         return True
 
     def warn(self, scope: Scope, limits: Limits, committed: Sums, at: float) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from budget_guard.calls.decision import ModelCall, ToolCall
 from budget_guard.errors import BudgetError
-from budget_guard.reporting.posting import Booked
+from budget_guard.reporting.posting import Posting
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
 
@@ -31,7 +31,7 @@ _NO_USAGE = "the provider sent no usage"
 class Reservation:
     """The hold of one call. Safe to settle from any thread; each verb is idempotent."""
 
-    __slots__ = ("_accountant", "amounts", "booked", "call", "id", "settled", "terms")
+    __slots__ = ("_accountant", "amounts", "call", "id", "posting", "settled", "terms")
 
     def __init__(self, reservation_id: str, call: ModelCall | ToolCall, plan: Plan, accountant: Accountant) -> None:
         self.id = reservation_id
@@ -41,7 +41,7 @@ class Reservation:
         """How it is made, and what is held for it."""
         self.settled = False
         """Whether it was committed or released."""
-        self.booked: Booked | None = None
+        self.posting: Posting | None = None
         """What the session's books hold for it."""
         self._accountant = accountant
 

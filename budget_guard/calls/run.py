@@ -7,8 +7,8 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from budget_guard.calls.planner import Admission
-from budget_guard.calls.recorder import Books
+from budget_guard.calls.planner import Planner
+from budget_guard.calls.recorder import Recorder
 from budget_guard.calls.refusals import remedy_of
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
@@ -23,7 +23,7 @@ from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
 if TYPE_CHECKING:
-    from budget_guard.session.keepalive import Kept
+    from budget_guard.session.keepalive import KeepAlive
 
 _EVENTS_IN_ERRORS = 20
 """An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
@@ -46,11 +46,11 @@ class Run:
         """The run's own first, then those whose ceilings hold as well."""
         self.scope = self.scopes[0]
         self.clock = clock
-        self.admission = Admission(prices, clock)
-        self.books = Books(self.scope, clock)
+        self.planner = Planner(prices, clock)
+        self.recorder = Recorder(self.scope, clock)
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""
-        self.kept: tuple[Kept, ...] = ()
+        self.kept: tuple[KeepAlive, ...] = ()
         """What is kept up for as long as the session lives; looked after before each call."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
@@ -75,17 +75,17 @@ class Run:
 
     def report(self, most_events: int = KEPT) -> BudgetReport:
         """What was spent so far, on what, and what stopped the run; with the latest events, at most so many."""
-        books = self.books
+        recorder = self.recorder
         try:
             balance = self.balance()
         except LedgerUnavailable:  # what this session knows by itself
-            with books.lock:
-                committed = books.tally.total()
+            with recorder.lock:
+                committed = recorder.totals.total()
             balance = Balance(self.scope, self.budget.limits, committed, NOTHING, 0, None)
         budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
-        latest = [describe(event) for event in books.timeline.events()[-most_events:]]
-        with books.lock:
-            tally = books.tally
+        latest = [describe(event) for event in recorder.timeline.events()[-most_events:]]
+        with recorder.lock:
+            totals = recorder.totals
             return BudgetReport(
                 session_id=self.scope.id,
                 budget=as_plain(budget),
@@ -93,15 +93,15 @@ class Run:
                 total_spent=to_usd(balance.committed.cost),
                 reserved=to_usd(balance.reserved.cost),
                 remaining=remaining_usd(balance),
-                breakdown=tally.breakdown(),
-                by_agent=tally.by_agent(),
-                by_child=tally.by_child(),
-                duration_seconds=books.timeline.duration(),
-                terminated_by=books.terminated_by,
-                unpriced_calls=tally.unpriced_calls,
-                uncertain=to_usd(tally.uncertain),
-                overrun=to_usd(tally.overrun),
-                bound_violations=tally.violations,
+                breakdown=totals.breakdown(),
+                by_agent=totals.by_agent(),
+                by_child=totals.by_child(),
+                duration_seconds=recorder.timeline.duration(),
+                terminated_by=recorder.terminated_by,
+                unpriced_calls=totals.unpriced_calls,
+                uncertain=to_usd(totals.uncertain),
+                overrun=to_usd(totals.overrun),
+                bound_violations=totals.violations,
                 events=latest,
             )
 
@@ -126,7 +126,7 @@ class Run:
         """Warn of the run's own soft limits."""
         at = self.budget.soft_limit
         if at is not None:
-            self.books.warn(self.scope, self._limits, committed, at)
+            self.recorder.warn(self.scope, self._limits, committed, at)
 
 
 def remaining_usd(balance: Balance) -> Decimal | None:

@@ -17,8 +17,8 @@ from budget_guard.ledger.base import Balance, Refused, Settled
 from budget_guard.ledger.flow import Flow
 from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.pricing.rate_card import BUCKETS
-from budget_guard.reporting.posting import Booked
-from budget_guard.units.amounts import DIMENSIONS, Amounts, in_unit, make
+from budget_guard.reporting.posting import Posting
+from budget_guard.units.amounts import DIMENSIONS, Amounts, in_unit, unchecked
 from budget_guard.units.money import UsdLike, nano_of
 from budget_guard.units.usage import Usage
 
@@ -28,9 +28,9 @@ class Accountant:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._books = run.books
-        self._timeline = run.books.timeline
-        self._anchors = run.admission.anchors
+        self._recorder = run.recorder
+        self._timeline = run.recorder.timeline
+        self._calibration = run.planner.calibration
         self.ledger = run.ledger
         """Where the counters live."""
         self.scopes = run.scopes
@@ -69,7 +69,7 @@ class Accountant:
         if model is not None or service_tier is not None:
             model, tier = model or planned, service_tier or call.service_tier
             if model != planned or tier != call.service_tier:
-                price = self._run.admission.price_called(call._replace(service_tier=tier), model, price)
+                price = self._run.planner.price_called(call._replace(service_tier=tier), model, price)
         if price is not None:
             amounts = price.bill_text(usage)
             if amounts is not None:
@@ -123,15 +123,15 @@ class Accountant:
                     unpriced = why  # nobody knows what it cost, and nothing was estimated
             elif terms.bounded and (read > held[1] or written > held[2]):
                 violated = True
-                self._anchors[name].distrust()
+                self._calibration[name].distrust()
             else:
-                self._anchors[name].learn(call[1], read, written)
+                self._calibration[name].learn(call[1], read, written)
         over = cost - held[0]
         if over < 0:
             over = 0
         at_s, is_unpriced = self._timeline.at(), unpriced is not None
-        booked = make(Booked, (at_s, reservation.id, name, charged, over, uncertain, is_unpriced, violated))
-        if self._books.record(reservation, booked, why or unpriced):
+        posting = unchecked(Posting, (at_s, reservation.id, name, charged, over, uncertain, is_unpriced, violated))
+        if self._recorder.record(reservation, posting, why or unpriced):
             for i, soft_limit in self._run.soft_limits:
                 if committed[i] >= soft_limit:
                     self._run.warn(committed)
@@ -151,7 +151,7 @@ class Accountant:
 
     def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
         """Book a model call that was made without asking."""
-        price = self._run.admission.price_called(call, call.model, None)
+        price = self._run.planner.price_called(call, call.model, None)
         terms, amounts = Terms(Rung(call.model, price), None, False, False), Amounts(requests=1)
         unpriced: str | None = "the provider sent no usage"
         if usage is not None:
@@ -163,8 +163,8 @@ class Accountant:
         charge = Reservation(self._run.new_id(), call, plan, self)
         passed: Refused | None = yield "charge", (charge.id, self._run.scopes, charge.amounts)
         name, is_unpriced = charge.terms.rung.model, unpriced is not None
-        booked = Booked(at_s, charge.id, name, charge.amounts, 0, False, is_unpriced, False)
-        self._books.record(charge, booked, unpriced)
+        posting = Posting(at_s, charge.id, name, charge.amounts, 0, False, is_unpriced, False)
+        self._recorder.record(charge, posting, unpriced)
         try:
             balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
             self._run.warn(balances[0].committed)
@@ -173,7 +173,7 @@ class Accountant:
         if passed is not None:
             error = exceeded(passed, None)
             error.report = self._run.report_for_error()
-            self._books.terminated_by = cause(error)
+            self._recorder.terminated_by = cause(error)
             raise error
 
     def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:

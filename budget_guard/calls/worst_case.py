@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 from budget_guard.calls.decision import ModelCall, ToolCall
 from budget_guard.errors import UnboundedCallError
-from budget_guard.estimate.calibration import ModelAnchors
+from budget_guard.estimate.calibration import ModelCalibration
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.ledger.checks import checked_amounts
 from budget_guard.policy.budget import Budget
 from budget_guard.pricing.model_price import ModelPrice
-from budget_guard.units.amounts import MOST, NOTHING, Amounts, Checked, Limits, Sums, make
+from budget_guard.units.amounts import MOST, NOTHING, Amounts, Checked, Limits, Sums, unchecked
 from budget_guard.units.usage import Usage
 
 OUTPUT_FLOOR = 256
@@ -55,11 +55,11 @@ Plan: TypeAlias = tuple[Terms, Amounts]
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class AmplePlan:
     """All of a plan that depends neither on the size of the input nor on what is left, if ever so much is left."""
 
     terms: Terms
-    anchors: ModelAnchors
+    calibration: ModelCalibration
     """What past calls to the model were billed for."""
     output_tokens: int
     hour_cache: bool
@@ -77,7 +77,7 @@ class Outline:
 
         None if the prompt has no bound, or it is more than a ledger takes.
         """
-        input_tokens, unweighed = self.anchors.bound(prompt)
+        input_tokens, unweighed = self.calibration.bound(prompt)
         if unweighed is not None:
             return None
         output_tokens, times = self.output_tokens, self.times
@@ -93,12 +93,12 @@ class Outline:
         most = room_cost + room_total
         if type(most) is not int or most > MOST or input_tokens < 0:
             return None
-        amounts = make(Checked, (cost, input_tokens, output_tokens, total, 1, 0))
+        amounts = unchecked(Checked, (cost, input_tokens, output_tokens, total, 1, 0))
         room = (room_cost, input_tokens, output_tokens * times, room_total, self.room_requests, 0)
         return (self.terms, amounts), room
 
 
-def outline(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung) -> Outline | None:
+def outline(calibration: ModelCalibration, budget: Budget, call: ModelCall, rung: Rung) -> AmplePlan | None:
     """The outline of plans for calls such as *call*; None if what is left matters to them.
 
     Args:
@@ -126,10 +126,10 @@ def outline(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung) 
     times = math.ceil(1 / Fraction(budget.hold_share)) if _may_clamp(budget, call) and not call.final else 1
     kept = NOTHING if call.final else budget.kept_back
     terms = Terms(rung, sent, False, bounded)
-    return Outline(terms, anchors, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
+    return AmplePlan(terms, calibration, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
 
 
-def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
+def plan_model(calibration: ModelCalibration, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
     """What *call* takes at most on *rung*.
 
     Args:
@@ -147,7 +147,7 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
     if budget.mode == "actuals_only":
         return Terms(rung, asked, False, False), Amounts(requests=1)
     model, price = rung.model, rung.price
-    input_tokens, unweighed = anchors.bound(call.prompt)
+    input_tokens, unweighed = calibration.bound(call.prompt)
     fees = _fees(budget, call, rung, left) if call.hosted_tools else 0
     if unweighed is not None:
         if not budget.allowance.input_tokens and _is_gated(budget, left, price):
@@ -171,7 +171,7 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
         if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
             worth = _affordable_output(left, price, input_tokens, fees, share, hourly)
             if worth is not None and (cap is None or worth // choices < cap):
-                usual = anchors.usual_output * 5 // 4  # so that the next one like it is not cut
+                usual = calibration.usual_output * 5 // 4  # so that the next one like it is not cut
                 floor = max(OUTPUT_FLOOR, min(usual, MOST_OUTPUT_FLOOR))
                 clamped = True
                 cap = max(worth // choices, floor if cap is None else min(cap, floor))
@@ -204,7 +204,7 @@ def plan_model(anchors: ModelAnchors, budget: Budget, call: ModelCall, rung: Run
 def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
     """What a tool call takes: its known cost, and one call; and what must be left for it."""
     tool, cost, _ = call
-    amounts = needed = checked_amounts(make(Amounts, (cost, 0, 0, 0, 0, 1)))
+    amounts = needed = checked_amounts(unchecked(Amounts, (cost, 0, 0, 0, 0, 1)))
     if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
         needed = checked_amounts(amounts.plus(Amounts(cost=budget.kept_back.cost)))
     return (Terms(Rung(tool, None), None, False, True), amounts), needed

@@ -16,7 +16,7 @@ _MOST_CONVERSATIONS = 256
 """Conversations that are remembered of each."""
 
 
-class Anchors(dict[str, "ModelAnchors"]):
+class Calibration(dict[str, "ModelCalibration"]):
     """What past calls were billed for, by model. A model's are made when they are first asked for.
 
     Safe to use from any thread without a lock: every step is one operation on a dict, and a lost one costs tightness,
@@ -34,17 +34,17 @@ class Anchors(dict[str, "ModelAnchors"]):
         self.largest_output = 0
         """The most output tokens of any call so far."""
 
-    def __missing__(self, model: str) -> ModelAnchors:
-        made = ModelAnchors(self)
+    def __missing__(self, model: str) -> ModelCalibration:
+        made = ModelCalibration(self)
         return made if len(self) >= _MOST_MODELS else self.setdefault(model, made)
 
 
-class ModelAnchors:
+class ModelCalibration:
     """What past calls to one model were billed for, by conversation; bounds what the next call of each can take."""
 
     __slots__ = ("_all", "_billed", "_distrusted", "usual_output")
 
-    def __init__(self, all: Anchors) -> None:
+    def __init__(self, all: Calibration) -> None:
         self._all = all
         self._billed: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {}
         self._distrusted = False

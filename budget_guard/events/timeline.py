@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, cast
 from budget_guard.calls.decision import Decision
 from budget_guard.clock import Clock
 from budget_guard.events.model import CallAdmitted, CallCommitted, Event, Subscriber
-from budget_guard.reporting.posting import Booked
+from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.report import as_plain
 from budget_guard.units.money import to_usd
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("budget_guard")
 KEPT = 1_000
 """How many of the latest events, and of the latest decisions, are kept."""
 
-Noted: TypeAlias = Event | Decision | Booked
+Noted: TypeAlias = Event | Decision | Posting
 """An event; or the decision that lets a call through, or what was booked for one: two for every call, of which an event
 is made only if somebody asks for it."""
 
@@ -100,7 +100,7 @@ class Timeline:
 def _event_of(noted: Noted) -> Event:
     if isinstance(noted, Decision):
         return CallAdmitted(noted.at_s, noted.id, noted.kind, noted.name, noted.estimate.cost)
-    if isinstance(noted, Booked):
+    if isinstance(noted, Posting):
         kind: Literal["model", "tool"] = "model" if noted.amounts.requests else "tool"
         return CallCommitted(noted.at_s, noted.id, kind, noted.name, noted.amounts.cost, noted.uncertain)
     return noted

@@ -7,7 +7,7 @@ from operator import index
 
 from budget_guard.ledger.base import MOST_LIMIT
 from budget_guard.ledger.hold_id import made_ms
-from budget_guard.units.amounts import MOST, Amounts, Checked, Limits, Sums, make
+from budget_guard.units.amounts import MOST, Amounts, Checked, Limits, Sums, unchecked
 
 
 def checked_amounts(amounts: Sums) -> Checked:
@@ -16,7 +16,7 @@ def checked_amounts(amounts: Sums) -> Checked:
     Raises:
         ValueError: If one is none, or is not from 0 to `MOST`.
     """
-    return amounts if type(amounts) is Checked else make(Checked, _in_range(amounts, 0))
+    return amounts if type(amounts) is Checked else unchecked(Checked, _in_range(amounts, 0))
 
 
 def checked_change(change: Sums) -> Amounts:

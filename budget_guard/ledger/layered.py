@@ -11,7 +11,7 @@ from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 
 
-class LayeredLedger:
+class LedgerWrapper:
     """A `Ledger` that passes every verb on. A subclass says in `flow` what it does otherwise.
 
     Args:
@@ -89,9 +89,9 @@ class LayeredLedger:
 
 
 class _Awaited:
-    """The verbs of a `LayeredLedger`, to await."""
+    """The verbs of a `LedgerWrapper`, to await."""
 
-    def __init__(self, ledger: LayeredLedger) -> None:
+    def __init__(self, ledger: LedgerWrapper) -> None:
         self._ledger = ledger
 
     async def _perform(self, verb: Verb, *arguments: Any) -> Any:

@@ -25,8 +25,8 @@ from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts,
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Term, Verb, differences
 from budget_guard.ledger.inline import InlineLedger
-from budget_guard.ledger.waiters import Room
-from budget_guard.units.amounts import NOTHING, Amounts, Checked, Limits, Sums, make
+from budget_guard.ledger.waiters import Waiters
+from budget_guard.units.amounts import NOTHING, Amounts, Checked, Limits, Sums, unchecked
 from budget_guard.units.scope import Scope, Window
 
 _SWEPT_AT_ONCE = 8
@@ -47,7 +47,7 @@ class MemoryLedger:
         self._retain = retain
         self._most_settled = retain + retain // 100 + 1
         self._lock = threading.Lock()
-        self._room = Room(clock)
+        self._room = Waiters(clock)
         self._refused = False
         """Whether somebody was refused, and may wait, since room was given last."""
         self._scopes: dict[Scope, Counters] = {}
@@ -160,7 +160,7 @@ class MemoryLedger:
                     self._settle(hold)
                 if self._refused:
                     self._give_room()
-            return make(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
+            return unchecked(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         with self._lock:

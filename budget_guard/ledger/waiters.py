@@ -12,7 +12,7 @@ from contextlib import suppress
 from budget_guard.clock import Clock
 
 
-class Room:
+class Waiters:
     """Counts how often this process gave room, and wakes whoever waits for that. Safe to use from any thread.
 
     Whoever gives counts first and looks then whether somebody waits; whoever waits says so first and looks then at the
@@ -75,7 +75,7 @@ class Room:
         self._futures = []
 
 
-_rooms: weakref.WeakSet[Room] = weakref.WeakSet()
+_rooms: weakref.WeakSet[Waiters] = weakref.WeakSet()
 
 
 def _forked() -> None:

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from budget_guard.errors import UnknownPriceError
-from budget_guard.pricing.rate_card import ALWAYS, BUCKETS, RateCard, Terms
-from budget_guard.units.amounts import MOST, Amounts, Checked, make
+from budget_guard.pricing.rate_card import ALWAYS, BUCKETS, PricedModel, RateCard
+from budget_guard.units.amounts import MOST, Amounts, Checked, unchecked
 from budget_guard.units.usage import Usage
 
 UNLIMITED_OUTPUT = 2**62
@@ -80,7 +80,7 @@ class ModelPrice:
         "provider",
     )
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: PricedModel) -> None:
         self.model = terms.model
         """The model as it was asked for."""
         self.provider = terms.provider
@@ -154,7 +154,7 @@ class ModelPrice:
         every = cost + total + requests
         if type(every) is not int or every > MOST:  # so is none of them
             return None
-        return make(Checked, (cost, taken, made, total, requests or 1, 0))
+        return unchecked(Checked, (cost, taken, made, total, requests or 1, 0))
 
     def _bill(self, tiers: Sequence[_Tier], usage: Usage) -> int:
         tier = tiers[-1]

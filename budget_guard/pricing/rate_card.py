@@ -32,7 +32,7 @@ def to_utc(at: datetime) -> datetime:
     return at.astimezone(timezone.utc)
 
 
-class Window(NamedTuple):
+class PriceHours(NamedTuple):
     """A part of the UTC week with its own prices, such as peak hours."""
 
     start: int
@@ -52,7 +52,7 @@ class Window(NamedTuple):
         return opened in self.days and not self.end <= second < self.start
 
 
-class Terms(NamedTuple):
+class PricedModel(NamedTuple):
     """All that is known of one model's price."""
 
     model: str
@@ -61,7 +61,7 @@ class Terms(NamedTuple):
     """The provider whose prices they are; None for prices that only the user knows."""
     card: RateCard
     """The prices outside every window."""
-    windows: Sequence[Window] = ()
+    windows: Sequence[PriceHours] = ()
     """Parts of the week with prices of their own; the first that is open counts."""
     next_day: Sequence[RateCard] = ()
     """Prices that may be in force before the call ends. They count in `ModelPrice.worst` only."""

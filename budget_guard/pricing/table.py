@@ -22,7 +22,7 @@ from budget_guard.errors import UnknownPriceError
 from budget_guard.pricing.model_names import FIRST_PARTY, base_of_fine_tune, provider_id, readings, snapshots
 from budget_guard.pricing.model_price import UNLIMITED_OUTPUT, ModelPrice
 from budget_guard.pricing.overlay import CAPABILITIES, Overlay, PriceLike, digest, parse_overlay
-from budget_guard.pricing.rate_card import ALWAYS, RateCard, Terms, Window, to_utc
+from budget_guard.pricing.rate_card import ALWAYS, PricedModel, PriceHours, RateCard, to_utc
 
 __all__ = ["UNLIMITED_OUTPUT", "ModelPrice", "PriceData", "PriceLike", "PriceTable"]
 
@@ -128,7 +128,7 @@ class PriceTable:
             self._found[key] = price
         return price
 
-    def _resolve(self, model: str, provider: str | None, service_tier: str | None, day: date) -> Terms:
+    def _resolve(self, model: str, provider: str | None, service_tier: str | None, day: date) -> PricedModel:
         tier = None if service_tier in _STANDARD else service_tier
         overlay = self._overlays.get(model)
         found = self._look_up(model, provider)
@@ -136,7 +136,7 @@ class PriceTable:
             if tier is not None:
                 remedy = "leave the service tier out: a price in pricing= is that of the standard tier"
                 raise _no_tier(tier, model, provider, remedy)
-            terms = Terms(model, None if found is None else found.provider, overlay.card)
+            terms = PricedModel(model, None if found is None else found.provider, overlay.card)
         elif found is not None:
             terms = self._bundled_terms(model, found, tier, day)
         else:
@@ -147,7 +147,7 @@ class PriceTable:
             terms = terms._replace(context_window=context_window, max_output=max_output, capabilities=able)
         return terms if overlay is None else terms._replace(**overlay.limits())
 
-    def _bundled_terms(self, model: str, found: _Model, tier: str | None, day: date) -> Terms:
+    def _bundled_terms(self, model: str, found: _Model, tier: str | None, day: date) -> PricedModel:
         today = self._schedule(found, tier, day)
         if today is None:
             others = ", ".join(found.raw.get("variants", ())) if found.own else ""
@@ -155,7 +155,7 @@ class PriceTable:
             raise _no_tier(tier, model, found.provider, remedy)
         card, windows = today
         next_card, next_windows = self._schedule(found, tier, day + timedelta(days=1)) or today
-        return Terms(
+        return PricedModel(
             model=model,
             provider=found.provider,
             card=card,
@@ -190,7 +190,7 @@ class PriceTable:
                 return _Model(provider, stem, raw, own=True, latest=latest)
         return None
 
-    def _schedule(self, found: _Model, tier: str | None, day: date) -> tuple[RateCard, list[Window]] | None:
+    def _schedule(self, found: _Model, tier: str | None, day: date) -> tuple[RateCard, list[PriceHours]] | None:
         """The rate card in force on *day* and the windows of that day; None if there is no such tier."""
         changes: dict[str, Any] = {}
         if tier is not None:
@@ -201,11 +201,11 @@ class PriceTable:
             for rates in reversed(active):  # the first in force wins
                 changes |= rates
         base: dict[str, Any] = {}
-        windows: list[Window] = []
+        windows: list[PriceHours] = []
         for start, rates in found.raw["prices"]:  # the last day in force wins
             if not isinstance(start, str):
                 opens, closes, days = start
-                windows.append(Window(opens, closes, frozenset(days), self._card(rates | changes)))
+                windows.append(PriceHours(opens, closes, frozenset(days), self._card(rates | changes)))
             elif start <= day.isoformat():
                 base = rates
         return self._card(base | changes), windows

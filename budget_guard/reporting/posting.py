@@ -7,7 +7,7 @@ from typing import NamedTuple
 from budget_guard.units.amounts import NOTHING, Amounts
 
 
-class Booked(NamedTuple):
+class Posting(NamedTuple):
     """One call as it was booked."""
 
     at_s: float
@@ -26,6 +26,6 @@ class Booked(NamedTuple):
     violation: bool
     """Whether it is more tokens than the estimate said there could be."""
 
-    def negative(self) -> Booked:
+    def negative(self) -> Posting:
         """What takes it out of a sum again."""
         return self._replace(amounts=NOTHING.minus(self.amounts), overrun=-self.overrun)

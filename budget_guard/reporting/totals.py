@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from budget_guard.reporting.posting import Booked
+from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.report import AgentSpend, Breakdown, LlmSpend, ModelSpend, ToolSpend, ToolsSpend
 from budget_guard.units.amounts import Amounts
 from budget_guard.units.money import to_usd
@@ -28,7 +28,7 @@ class _Sum:
         self.output_tokens += other.output_tokens
 
 
-class Tally:
+class Totals:
     """Sums by model, tool and agent. Not thread-safe: the session calls it under its own lock."""
 
     __slots__ = ("_agents", "_children", "_models", "_tools", "overrun", "uncertain", "unpriced_calls", "violations")
@@ -43,7 +43,7 @@ class Tally:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def add(self, booked: Booked, agent: str | None, calls: int = 1) -> None:
+    def add(self, posting: Posting, agent: str | None, calls: int = 1) -> None:
         """Add a call; its negative, as -1 *calls*, takes it out again.
 
         Args:
@@ -51,7 +51,7 @@ class Tally:
             agent: Whom to attribute it to.
             calls: 1 or -1.
         """
-        _, _, name, amounts, overrun, uncertain, unpriced, violation = booked
+        _, _, name, amounts, overrun, uncertain, unpriced, violation = posting
         cost, input_tokens, output_tokens, _, requests, _ = amounts
         sums = self._models if requests else self._tools
         of_name = sums.get(name)
@@ -74,7 +74,7 @@ class Tally:
         if violation:
             self.violations += calls
 
-    def merge(self, child_id: str, child: Tally) -> None:
+    def merge(self, child_id: str, child: Totals) -> None:
         """Add all that a child session took."""
         for sums, added in (
             (self._models, child._models),

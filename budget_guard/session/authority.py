@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from budget_guard.calls.decision import Action, Decision
-from budget_guard.calls.decision_log import Journal
+from budget_guard.calls.decision_log import DecisionLog
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.base import Balance, Ledger
@@ -19,7 +19,7 @@ from budget_guard.policy.budget import Budget
 from budget_guard.policy.outage import OnLedgerError, fails_open
 from budget_guard.pricing.table import PriceLike
 from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnapshot, ceiling_of, snapshot_of
-from budget_guard.session.keepalive import RUN_TTL_S, Kept, LiveRun, Opening
+from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening, KeepAlive
 from budget_guard.session.session import Session
 from budget_guard.units.amounts import NOTHING, Limits
 from budget_guard.units.scope import Scope
@@ -96,7 +96,7 @@ class BudgetAuthority:
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self.outbox = outbox if isinstance(outbox, Outbox) else Outbox(outbox)
         """What was spent and is not booked yet."""
-        self._journal = Journal()
+        self._decision_log = DecisionLog()
 
     def session(
         self,
@@ -224,7 +224,7 @@ class BudgetAuthority:
         if id is not None and kind is None:
             raise ValueError(f"id={id!r} needs its kind: one of {', '.join(map(repr, _CUT_OFF))}")
         prefix = "" if kind is None else f"{_known(kind)}:"
-        latest = self._journal.latest()
+        latest = self._decision_log.latest()
         return [
             decision
             for decision in latest
@@ -258,9 +258,9 @@ class BudgetAuthority:
             for scope, principal in zip(live, (p for p in principals if p.kind in self._live), strict=True):
                 yield from _ensure(scope, Ceiling(self._live[principal.kind]))
 
-        kept: list[Kept] = [Opening(opening)]
+        kept: list[KeepAlive] = [DeferredOpening(opening)]
         if live:
-            kept.append(LiveRun(self._clock, self._run_ttl_s, live))
+            kept.append(ConcurrencySlot(self._clock, self._run_ttl_s, live))
         session = Session(
             budget,
             ledger=self.ledger,
@@ -271,7 +271,7 @@ class BudgetAuthority:
             clock=self._clock,
             owner=owner,
             kept=kept,
-            journal=self._journal,
+            decision_log=self._decision_log,
             outbox=self.outbox,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,

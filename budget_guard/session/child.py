@@ -12,7 +12,7 @@ from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.flow import Flow
 from budget_guard.policy.budget import Budget
-from budget_guard.session.keepalive import Prolonged
+from budget_guard.session.keepalive import RenewedHold
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits
 
 _log = logging.getLogger("budget_guard")
@@ -35,7 +35,7 @@ class ParentHold:
             raise ValueError(f"mode={budget.mode!r} would let the child pass its parent's hard limits: use 'hard_gate'")
         self._parent = parent
         self._budget = budget
-        self._hold = Prolonged(parent.clock, ttl_s)
+        self._hold = RenewedHold(parent.clock, ttl_s)
         self._child: Run
         self._opened = False
         self._settled = False
@@ -69,7 +69,7 @@ class ParentHold:
             yield "release", (self._hold.id, parent.scopes)
             raise
         self._opened = True
-        timeline = parent.books.timeline
+        timeline = parent.recorder.timeline
         timeline.start()
         timeline.emit(ChildOpened(timeline.at(), child.scope.id, amounts.cost))
 
@@ -89,7 +89,7 @@ class ParentHold:
             )
 
     def _look_after_parent(self) -> Flow[None]:
-        late = self._parent.too_late(self._parent.books.timeline.at())
+        late = self._parent.too_late(self._parent.recorder.timeline.at())
         if late is not None and self._parent.budget.mode != "advisory_estimate":
             raise late
         for each in self._parent.kept:
@@ -108,7 +108,7 @@ class ParentHold:
             yield "commit", (self._hold.id, parent.scopes, spent, in_flight)
         except (ReservationConflict, StaleReservation) as error:
             _log.error("budget_guard %s: what it spent is not booked in %s: %s", child.scope, parent.scope, error)
-        timeline = parent.books.timeline
+        timeline = parent.recorder.timeline
         timeline.emit(ChildClosed(timeline.at(), child.scope.id, spent.cost, in_flight))
         if in_flight:
             _log.warning(
@@ -117,10 +117,10 @@ class ParentHold:
                 *(child.scope, balance.open_holds, parent.scope),
             )
             return
-        with child.books.lock, parent.books.lock:
+        with child.recorder.lock, parent.recorder.lock:
             if not self._settled:
                 self._settled = True
-                parent.books.tally.merge(child.scope.id, child.books.tally)
+                parent.recorder.totals.merge(child.scope.id, child.recorder.totals)
 
 
 def _amounts(budget: Budget, left: Limits, parent: Run) -> Amounts:

@@ -26,7 +26,7 @@ RUN_TTL_S = 3_600.0
 """Seconds without a call after which a session is taken for dead, if nothing else is said."""
 
 
-class Kept(Protocol):
+class KeepAlive(Protocol):
     """What a session keeps up for as long as it lives."""
 
     def keep(self) -> Flow[None]:
@@ -42,7 +42,7 @@ class Kept(Protocol):
         ...
 
 
-class Prolonged:
+class RenewedHold:
     """One hold, prolonged as soon as a third of its time has passed. Safe to use from any thread."""
 
     def __init__(self, clock: Clock, ttl_s: float) -> None:
@@ -79,12 +79,12 @@ class Prolonged:
         return self.held
 
 
-class LiveRun:
+class ConcurrencySlot:
     """A place among the live runs that its principals may have: a hold of one request in scopes that count them."""
 
     def __init__(self, clock: Clock, ttl_s: float, scopes: Sequence[Scope]) -> None:
         self._scopes = tuple(scopes)
-        self._hold = Prolonged(clock, ttl_s)
+        self._hold = RenewedHold(clock, ttl_s)
 
     def keep(self) -> Flow[None]:
         if (yield from self._hold.prolong()):
@@ -113,7 +113,7 @@ class LiveRun:
             _log.info("budget_guard: a live run's place is free once its time is up: %s", error)
 
 
-class Opening:
+class DeferredOpening:
     """The opening of a session's scopes, done once: at the start, or later where the ledger was not to be reached."""
 
     def __init__(self, open: Callable[[], Flow[None]]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeVar
 
-from budget_guard.calls.authorizer import Gate
+from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.decision import Action, Decision, ModelCall, ToolCall
-from budget_guard.calls.decision_log import Journal
+from budget_guard.calls.decision_log import DecisionLog
 from budget_guard.calls.planner import spent_fraction
 from budget_guard.calls.run import Run, remaining_usd
 from budget_guard.calls.settlement import Accountant
@@ -20,14 +20,14 @@ from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subsc
 from budget_guard.ledger.base import HELD, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
-from budget_guard.ledger.outbox.ledger import DeliveringLedger
+from budget_guard.ledger.outbox.ledger import OutboxLedger
 from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.policy.budget import Budget
 from budget_guard.policy.outage import OnLedgerError, fails_open
 from budget_guard.pricing.table import PriceLike, PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.child import ParentHold
-from budget_guard.session.keepalive import RUN_TTL_S, Kept
+from budget_guard.session.keepalive import RUN_TTL_S, KeepAlive
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
 from budget_guard.units.scope import Scope
@@ -74,8 +74,8 @@ class Session:
         pricing: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         owner: str = "",
-        kept: Sequence[Kept] = (),
-        journal: Journal | None = None,
+        kept: Sequence[KeepAlive] = (),
+        decision_log: DecisionLog | None = None,
         outbox: Outbox | None = None,
         on_ledger_error: OnLedgerError | None = None,
         run_ttl_s: float = RUN_TTL_S,
@@ -90,10 +90,10 @@ class Session:
         self._scope = Scope("run", self.id)
         self._owner = owner
         forgiving = fails_open(budget.mode, on_ledger_error)
-        if ledger is None or isinstance(ledger, (MemoryLedger, DeliveringLedger)):
+        if ledger is None or isinstance(ledger, (MemoryLedger, OutboxLedger)):
             self._ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
         else:
-            self._ledger = DeliveringLedger(ledger, outbox or Outbox(), clock=clock, forgiving=forgiving, owner=owner)
+            self._ledger = OutboxLedger(ledger, outbox or Outbox(), clock=clock, forgiving=forgiving, owner=owner)
         if not kept:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
         self.times_raised = 0
@@ -101,15 +101,15 @@ class Session:
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
         self._run.kept = tuple(kept)
         self._run.fails_open = forgiving
-        self._journal = journal
-        if journal is not None:
-            self._run.books.timeline.decisions = journal.log()
+        self._decision_log = decision_log
+        if decision_log is not None:
+            self._run.recorder.timeline.decisions = decision_log.log()
         self._pricing = pricing
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self._run_ttl_s = run_ttl_s
         self._is_child = False
         self._accountant = Accountant(self._run)
-        self._gate = Gate(self._run, self._accountant)
+        self._gate = Authorizer(self._run, self._accountant)
 
     @property
     def budget(self) -> Budget:
@@ -144,7 +144,7 @@ class Session:
     @property
     def terminated_by(self) -> str | None:
         """What stopped the run: the name of a limit, or as in `BudgetReport.terminated_by`; None while nothing did."""
-        return self._run.books.terminated_by
+        return self._run.recorder.terminated_by
 
     @property
     def near_limit(self) -> bool:
@@ -182,19 +182,19 @@ class Session:
         Args:
             action: Only those with this action.
         """
-        latest = list(self._run.books.timeline.decisions)
+        latest = list(self._run.recorder.timeline.decisions)
         return [decision for decision in latest if action is None or decision.action == action]
 
     def events(self) -> list[Event]:
         """The latest events, oldest first; 1,000 are kept."""
-        return self._run.books.timeline.events()
+        return self._run.recorder.timeline.events()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
 
         A subscriber that raises is logged and does not disturb the run.
         """
-        return self._run.books.timeline.subscribe(subscriber)
+        return self._run.recorder.timeline.subscribe(subscriber)
 
     def report(self) -> BudgetReport:
         """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
@@ -240,7 +240,7 @@ class Session:
             clock=self._run.clock,
             owner=f"child-{_new_run_id()}",  # nobody opens it again: what it spent is booked when it is closed
             kept=(hold,),
-            journal=self._journal,
+            decision_log=self._decision_log,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
         )
@@ -260,23 +260,23 @@ class Session:
         run = self._run
         if self._is_child:
             raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
-        with run.books.lock:
+        with run.recorder.lock:
             raised = run.budget.raised(**limits)
             self._ledger.set_limits(self._scope, raised.limits, raised.window, self._owner)
             run.set_budget(raised)
             self.times_raised += 1
-        run.books.limits_raised()
-        run.books.timeline.emit(LimitsRaised(run.books.timeline.at(), tuple(limits)))
+        run.recorder.limits_raised()
+        run.recorder.timeline.emit(LimitsRaised(run.recorder.timeline.at(), tuple(limits)))
 
     def revoke(self, reason: str) -> None:
         """Refuse every further call of this run. Calls in flight settle as usual."""
         run = self._run
         self._ledger.revoke(self._scope, reason)
-        run.books.terminated_by = "revoked"
+        run.recorder.terminated_by = "revoked"
         revoked = self._run.balance().revoked  # an earlier reason stands
         if revoked is not None:
             run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
-        run.books.timeline.emit(SessionRevoked(run.books.timeline.at(), reason))
+        run.recorder.timeline.emit(SessionRevoked(run.recorder.timeline.at(), reason))
 
     def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True, sent: bool = False) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
@@ -357,12 +357,12 @@ class Session:
 
         Calls in flight settle as usual. A session that goes on calling takes its place again.
         """
-        self._run.books.timeline.end()
+        self._run.recorder.timeline.end()
         drive(self._drop(), self._ledger)
 
     async def aclose(self) -> None:
         """As `close`."""
-        self._run.books.timeline.end()
+        self._run.recorder.timeline.end()
         await adrive(self._drop(), self._ledger.aio)
 
     def _drop(self) -> Flow[None]:
@@ -370,7 +370,7 @@ class Session:
             yield from kept.drop()
 
     def __enter__(self) -> Session:
-        self._run.books.timeline.start()
+        self._run.recorder.timeline.start()
         return self
 
     def __exit__(self, *_: object) -> None:

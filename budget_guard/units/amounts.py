@@ -10,12 +10,12 @@ from budget_guard.units.money import to_usd
 T = TypeVar("T", bound="tuple[Any, ...]")
 
 
-class _Make(Protocol):
+class _Unchecked(Protocol):
     def __call__(self, cls: type[T], fields: tuple[object, ...], /) -> T: ...
 
 
-make = cast(_Make, cast(Any, tuple).__new__)
-"""``make(Amounts, (...))`` is ``Amounts(...)`` in half the time. It checks nothing, the number of fields included."""
+unchecked = cast(_Unchecked, cast(Any, tuple).__new__)
+"""``unchecked(Amounts, (...))`` is ``Amounts(...)`` in half the time. It checks nothing, nor the number of fields."""
 
 DIMENSIONS = (
     "max_cost_usd",
@@ -47,7 +47,7 @@ class Amounts(NamedTuple):
         """The sum, dimension by dimension."""
         cost, read, written, total, requests, tools = self
         cost2, read2, written2, total2, requests2, tools2 = other
-        return make(
+        return unchecked(
             Amounts,
             (cost + cost2, read + read2, written + written2, total + total2, requests + requests2, tools + tools2),
         )
@@ -56,7 +56,7 @@ class Amounts(NamedTuple):
         """The difference, dimension by dimension."""
         cost, read, written, total, requests, tools = self
         cost2, read2, written2, total2, requests2, tools2 = other
-        return make(
+        return unchecked(
             Amounts,
             (cost - cost2, read - read2, written - written2, total - total2, requests - requests2, tools - tools2),
         )

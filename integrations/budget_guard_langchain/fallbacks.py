@@ -9,7 +9,7 @@ from budget_guard import ModelCall
 _KEPT = 1_000
 
 
-class StandIns:
+class Fallbacks:
     """The calls that were given up for a cheaper model, until that makes them.
 
     A fallback begins a call of its own, with the same messages in the same run. It is decided on by the ladder of the

@@ -30,7 +30,7 @@ from budget_guard.session.authority import open_session
 from budget_guard_langchain.admission import hold_in_all
 from budget_guard_langchain.calls import Call, Calls, running, withdraw
 from budget_guard_langchain.errors import BudgetDowngrade, recast
-from budget_guard_langchain.fallbacks import StandIns
+from budget_guard_langchain.fallbacks import Fallbacks
 from budget_guard_langchain.request import model_call, tool_names
 from budget_guard_langchain.response import Answer
 from budget_guard_langchain.scope import extra_sessions_of
@@ -126,7 +126,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._tools = ToolCosts(tool_costs or {})
         self._asks = on_exceeded == "interrupt"
         self._calls = Calls()
-        self._stand_ins = StandIns()
+        self._stand_ins = Fallbacks()
         self._session = self.open_session(budget, run_id, shared=True)
         of_thread = functools.partial(self.open_session, budget, shared=True)
         self._threads = Threads(of_thread) if scope == "thread" else None

@@ -14,7 +14,7 @@ from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
 from budget_guard.calls.never_billed import never_billed
 from budget_guard_openai_agents.downgraded import model_called
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.guarded_run import ActiveRun
+from budget_guard_openai_agents.guarded_run import GuardedRun
 from budget_guard_openai_agents.translate import input_for, model_call, settings_for
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Arguments(NamedTuple):
 class GuardedCall:
     """One attempt. Every guard of the run holds its worst case before it is sent, and is settled on every way out."""
 
-    def __init__(self, run: ActiveRun, model: Model, arguments: Arguments, *, stream: bool) -> None:
+    def __init__(self, run: GuardedRun, model: Model, arguments: Arguments, *, stream: bool) -> None:
         self.run = run
         self.model = model
         self.arguments = arguments

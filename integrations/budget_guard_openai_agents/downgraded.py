@@ -7,10 +7,10 @@ import copy
 from agents.models.interface import Model
 
 from budget_guard import InvalidDowngradeError
-from budget_guard_openai_agents.guarded_run import ActiveRun
+from budget_guard_openai_agents.guarded_run import GuardedRun
 
 
-def model_called(run: ActiveRun, model: Model, asked: str, target: str) -> Model:
+def model_called(run: GuardedRun, model: Model, asked: str, target: str) -> Model:
     """The model that calls *target* in the place of *model*, over the same client.
 
     Raises:

@@ -24,8 +24,8 @@ from budget_guard.pricing.table import PriceLike
 from budget_guard.session.authority import open_session
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.guarded_run import ActiveRun, current_run, enter, leave
-from budget_guard_openai_agents.hooks_only import HooksAlone
+from budget_guard_openai_agents.guarded_run import GuardedRun, current_run, enter, leave
+from budget_guard_openai_agents.hooks_only import HooksOnly
 from budget_guard_openai_agents.model import guard_model
 from budget_guard_openai_agents.runner import guarded_config, install
 from budget_guard_openai_agents.tools import ToolHolds
@@ -122,7 +122,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
             raise recast(error) from error.__cause__
         self.session = session
         """The core's session: decisions, events and the ledger's counters."""
-        self._hooks_alone = HooksAlone(session)
+        self._hooks_alone = HooksOnly(session)
         install()
 
     def fork(self) -> BudgetGuard:
@@ -145,7 +145,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         return self.session.near_limit
 
     def __enter__(self) -> BudgetGuard:
-        enter(ActiveRun((self,), current_run(), ambient=True))
+        enter(GuardedRun((self,), current_run(), ambient=True))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -224,7 +224,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         run = self._run()
         return self._hooks_alone.tools if run is None else run.tools_of(self)
 
-    def _run(self) -> ActiveRun | None:
+    def _run(self) -> GuardedRun | None:
         """The run that our own runner has prepared for this guard."""
         run = current_run()
         return run if run is not None and self in run.guards and not run.ambient else None

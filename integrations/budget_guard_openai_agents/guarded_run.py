@@ -20,14 +20,14 @@ _NOTED = 64
 """How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to keep."""
 
 
-class ActiveRun:
+class GuardedRun:
     """One guarded run: its guards, and what was found out on the way.
 
     A run started inside another one (a sub-agent, a guardrail, a tool that calls ``Runner.run``) has that one as its
     parent, and spends from the parent's guards as well as from its own.
     """
 
-    def __init__(self, guards: Sequence[BudgetGuard], parent: ActiveRun | None, *, ambient: bool = False) -> None:
+    def __init__(self, guards: Sequence[BudgetGuard], parent: GuardedRun | None, *, ambient: bool = False) -> None:
         inherited: tuple[BudgetGuard, ...] = parent.guards if parent is not None else ()
         self.parent = parent
         self.guards: tuple[BudgetGuard, ...] = tuple(dict.fromkeys((*inherited, *guards)))
@@ -61,7 +61,7 @@ class ActiveRun:
 
     def stopped(self) -> tuple[BudgetGuard, BudgetError] | None:
         """The stop that holds for this run, unless the guard's limits were raised since."""
-        run: ActiveRun | None = self
+        run: GuardedRun | None = self
         while run is not None:
             stopped = run.stopped_itself()
             if stopped is not None:
@@ -81,7 +81,7 @@ class ActiveRun:
         """Whether the final answer that *guard* keeps money for was asked for in this run."""
         return guard in self._final
 
-    def _top(self, guard: BudgetGuard) -> ActiveRun:
+    def _top(self, guard: BudgetGuard) -> GuardedRun:
         run = self
         while run.parent is not None and guard in run.parent.guards and not run.parent.ambient:
             run = run.parent
@@ -131,17 +131,17 @@ def _keep_latest(noted: dict[int, Any]) -> None:
         del noted[next(iter(noted))]
 
 
-_current: contextvars.ContextVar[ActiveRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
+_current: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("budget_guard_inside_call", default=False)
 
 
-def current_run() -> ActiveRun | None:
+def current_run() -> GuardedRun | None:
     """The guarded run that the current task belongs to."""
     return _current.get()
 
 
 @contextmanager
-def activate(run: ActiveRun | None) -> Generator[None]:
+def activate(run: GuardedRun | None) -> Generator[None]:
     """Make *run* the current one for the ``with`` block and every task started in it."""
     token = _current.set(run)
     try:
@@ -150,7 +150,7 @@ def activate(run: ActiveRun | None) -> Generator[None]:
         _current.reset(token)
 
 
-def enter(run: ActiveRun) -> None:
+def enter(run: GuardedRun) -> None:
     """Make *run* the current one until it is left."""
     _current.set(run)
 

@@ -16,7 +16,7 @@ from budget_guard_openai_agents.tools import ToolHolds
 from budget_guard_openai_agents.translate import model_call, usage_of
 
 
-class HooksAlone:
+class HooksOnly:
     """Holds each call of an agent from ``on_llm_start`` to ``on_llm_end``. Warns once of what it cannot see."""
 
     def __init__(self, session: Session) -> None:

@@ -15,7 +15,7 @@ from agents.models.interface import Model, ModelProvider
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard_openai_agents.composite import CompositeRunHooks
-from budget_guard_openai_agents.guarded_run import ActiveRun, activate, current_run
+from budget_guard_openai_agents.guarded_run import GuardedRun, activate, current_run
 from budget_guard_openai_agents.model import GuardedProvider, guard_model
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class GuardingRunner(AgentRunner):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Prepared:
-    run: ActiveRun
+    run: GuardedRun
     kwargs: dict[str, Any]
     owned: ModelProvider | None
     """The provider, where the SDK would have made one and closed it at the end."""
@@ -111,7 +111,7 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
         return None
     if outer is not None and not outer.ambient and kwargs.get("hooks") is outer.hooks and given is outer.config:
         return None  # it came through another of our runners, and has everything it needs
-    run = ActiveRun(guards, outer)
+    run = GuardedRun(guards, outer)
     missing = [guard for guard in run.guards if guard not in guards_in(hooks)]
     if missing:
         hooks = CompositeRunHooks(*missing, *(() if hooks is None else (hooks,)))

@@ -26,7 +26,7 @@ from budget_guard import (
     Usage,
     weigh,
 )
-from budget_guard.calls.planner import Admission
+from budget_guard.calls.planner import Planner
 from budget_guard.pricing import PriceTable
 from budget_guard.testing import FakeClock
 from tests.builders import ZERO, Way, call, session
@@ -207,8 +207,8 @@ def test_calls_that_differ_in_anything_but_their_input_are_planned_apart(way: Wa
 
 
 def test_a_plan_is_by_the_budget_that_it_is_asked_for() -> None:
-    admission = Admission(PriceTable.bundled(), FakeClock())
-    plans = [admission.plan_ample(Budget("$5", call_max_output_tokens=most), call("gpt-4o"), 0.0) for most in (7, 9)]
+    planner = Planner(PriceTable.bundled(), FakeClock())
+    plans = [planner.plan_ample(Budget("$5", call_max_output_tokens=most), call("gpt-4o"), 0.0) for most in (7, 9)]
     assert [None if plan is None else plan[0][1].output_tokens for plan in plans] == [7, 9]
 
 
@@ -216,7 +216,7 @@ def test_outlines_are_kept_in_bounded_memory(way: Way) -> None:
     run = session(Budget("$5", unpriced="allow"))
     for number in range(1_500):
         assert way.authorize(run, call(f"made-up-{number}", cap=5)).action == "allow"
-    assert len(run._run.admission._outlines[2]) <= 1_000
+    assert len(run._run.planner._outlines[2]) <= 1_000
 
 
 def test_a_model_whose_text_has_no_price_is_refused(way: Way) -> None:
@@ -298,7 +298,7 @@ def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
     quick, exact = session(budget), session(budget)
     for number, each in enumerate(calls):
         decided = quick.authorize(each)
-        with patch.object(Admission, "plan_ample", return_value=None):
+        with patch.object(Planner, "plan_ample", return_value=None):
             expected = exact.authorize(each)
         assert (decided.action, type(decided.error)) == (expected.action, type(expected.error))
         if decided.plan is not None and expected.plan is not None:

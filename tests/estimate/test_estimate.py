@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget_guard import Budget, Prompt, Usage, token_bound, weigh
-from budget_guard.estimate.calibration import Anchors
+from budget_guard.estimate.calibration import Calibration
 from tests.builders import Way, call, session
 
 TEXTS = st.text(max_size=60)
@@ -174,34 +174,34 @@ def changed(messages: list[str], how: str, what: Any) -> list[str]:
 def test_the_anchored_bound_is_never_below_the_truth_however_a_conversation_changes(
     seed: int, changes: list[tuple[str, Any]], capacity: int
 ) -> None:
-    tokenizer, anchors, messages = Tokenizer(seed), Anchors(capacity), ["a"]
+    tokenizer, calibration, messages = Tokenizer(seed), Calibration(capacity), ["a"]
     for how, what in changes:
         messages = changed(messages, how, what)
         prompt, truth = weigh(messages=messages), tokenizer.request(messages)
-        bound, unbounded = anchors["m"].bound(prompt)
+        bound, unbounded = calibration["m"].bound(prompt)
         assert unbounded is None
         assert truth <= bound <= prompt.base + prompt.text, "neither below the truth nor looser than the bytes"
-        anchors["m"].learn(prompt, truth, 5)
+        calibration["m"].learn(prompt, truth, 5)
 
 
 def test_the_anchor_makes_the_bound_tight() -> None:
-    anchors, history = Anchors(), ["word " * 200]
-    anchors["m"].learn(weigh(messages=history), 210, 5)
+    calibration, history = Calibration(), ["word " * 200]
+    calibration["m"].learn(weigh(messages=history), 210, 5)
     prompt = weigh(messages=[*history, "more"])
-    assert anchors["m"].bound(prompt)[0] == 210 + prompt.parts[1][1]
-    assert anchors["another model"].bound(prompt)[0] == prompt.base + prompt.text
+    assert calibration["m"].bound(prompt)[0] == 210 + prompt.parts[1][1]
+    assert calibration["another model"].bound(prompt)[0] == prompt.base + prompt.text
     other = weigh(system="other", messages=[*history, "more"])
-    assert anchors["m"].bound(other)[0] == other.base + other.text
+    assert calibration["m"].bound(other)[0] == other.base + other.text
 
 
 def test_a_model_that_passed_its_bound_once_is_never_anchored_again() -> None:
-    anchors, prompt = Anchors(), weigh(messages=["word " * 200])
+    calibration, prompt = Calibration(), weigh(messages=["word " * 200])
     for model in ("liar", "honest"):
-        anchors[model].learn(prompt, 10, 5)
-    anchors["liar"].distrust()
-    anchors["liar"].learn(prompt, 10, 5)
-    assert anchors["liar"].bound(prompt)[0] == prompt.base + prompt.text
-    assert anchors["honest"].bound(prompt)[0] == 10
+        calibration[model].learn(prompt, 10, 5)
+    calibration["liar"].distrust()
+    calibration["liar"].learn(prompt, 10, 5)
+    assert calibration["liar"].bound(prompt)[0] == prompt.base + prompt.text
+    assert calibration["honest"].bound(prompt)[0] == 10
 
 
 def test_a_session_distrusts_a_model_that_passed_its_bound(way: Way) -> None:
@@ -217,67 +217,67 @@ def test_a_session_distrusts_a_model_that_passed_its_bound(way: Way) -> None:
 
 
 def test_conversations_are_remembered_in_bounded_memory() -> None:
-    anchors = Anchors(capacity=8)
+    calibration = Calibration(capacity=8)
     for number in range(1_000):
-        anchors["m"].learn(weigh(messages=[f"{number} " * 50]), 10, 5)
-    assert len(anchors["m"]._billed) <= 8
+        calibration["m"].learn(weigh(messages=[f"{number} " * 50]), 10, 5)
+    assert len(calibration["m"]._billed) <= 8
     last = weigh(messages=["999 " * 50])
-    assert anchors["m"].bound(last)[0] == 10
+    assert calibration["m"].bound(last)[0] == 10
 
 
 def test_models_are_remembered_in_bounded_memory() -> None:
-    anchors, prompt = Anchors(), weigh(messages=["hi " * 500])
+    calibration, prompt = Calibration(), weigh(messages=["hi " * 500])
     for number in range(1_000):
-        anchors[f"m{number}"].learn(prompt, 10, 5)
-    assert len(anchors) <= 100
-    assert anchors["m0"].bound(prompt) == (10, None)
-    assert anchors["m999"].bound(prompt) == (prompt.base + prompt.text, None)
+        calibration[f"m{number}"].learn(prompt, 10, 5)
+    assert len(calibration) <= 100
+    assert calibration["m0"].bound(prompt) == (10, None)
+    assert calibration["m999"].bound(prompt) == (prompt.base + prompt.text, None)
 
 
 # --- what has no weight
 
 
 def test_an_image_is_unbounded_until_it_was_billed_and_counts_again_when_it_is_new() -> None:
-    anchors, first = Anchors(), weigh(messages=[IMAGE])
-    assert anchors["m"].bound(first)[1] == "an image"
-    anchors["m"].learn(first, 1_500, 5)
-    tokens, unbounded = anchors["m"].bound(first)
+    calibration, first = Calibration(), weigh(messages=[IMAGE])
+    assert calibration["m"].bound(first)[1] == "an image"
+    calibration["m"].learn(first, 1_500, 5)
+    tokens, unbounded = calibration["m"].bound(first)
     assert (tokens, unbounded) == (1_500, None)
     again = weigh(messages=[IMAGE, "and", IMAGE])
-    assert anchors["m"].bound(again)[1] == "an image"
+    assert calibration["m"].bound(again)[1] == "an image"
     other = weigh(messages=[IMAGE, {"type": "image_url", "image_url": {"url": "https://x/2"}}])
-    assert anchors["m"].bound(other)[1] == "an image"
+    assert calibration["m"].bound(other)[1] == "an image"
 
 
 def test_a_billed_image_is_never_bounded_by_its_bytes_alone() -> None:
-    anchors = Anchors()
-    anchors["m"].learn(weigh(messages=[IMAGE]), 50_000, 5)
-    assert anchors["m"].bound(weigh(messages=[IMAGE, "more"]))[0] > 50_000
+    calibration = Calibration()
+    calibration["m"].learn(weigh(messages=[IMAGE]), 50_000, 5)
+    assert calibration["m"].bound(weigh(messages=[IMAGE, "more"]))[0] > 50_000
 
 
 def test_history_that_the_provider_keeps_is_never_anchored() -> None:
-    anchors, kept = Anchors(), weigh(messages=["hi"], opaque=["history kept by the provider"])
-    anchors["m"].learn(kept, 5, 5)
-    tokens, unbounded = anchors["m"].bound(kept)
+    calibration, kept = Calibration(), weigh(messages=["hi"], opaque=["history kept by the provider"])
+    calibration["m"].learn(kept, 5, 5)
+    tokens, unbounded = calibration["m"].bound(kept)
     assert (tokens, unbounded) == (kept.base + kept.text, "history kept by the provider")
 
 
 def test_kept_reasoning_is_bounded_by_the_longest_output_so_far() -> None:
-    anchors = Anchors()
+    calibration = Calibration()
     history: list[Any] = ["question"]
-    assert anchors["m"].bound(weigh(messages=[*history, REASONING]))[1] is not None
-    anchors["m"].learn(weigh(messages=history), 20, 4_000)
+    assert calibration["m"].bound(weigh(messages=[*history, REASONING]))[1] is not None
+    calibration["m"].learn(weigh(messages=history), 20, 4_000)
     prompt: Prompt = weigh(messages=[*history, REASONING, "answer"])
     new = sum(weight for _, weight in prompt.parts[1:])
-    assert anchors["m"].bound(prompt) == (20 + new + 4_000, None)
+    assert calibration["m"].bound(prompt) == (20 + new + 4_000, None)
     shown = weigh(messages=[*history, {**REASONING, "encrypted_content": "x" * 100}, "answer"])
-    assert anchors["m"].bound(shown)[0] < 20 + 4_000
+    assert calibration["m"].bound(shown)[0] < 20 + 4_000
 
 
 def test_the_usual_output_follows_the_largest_of_the_latest() -> None:
-    anchors, prompt = Anchors(), weigh(messages="hi")
-    assert anchors["m"].usual_output == 0
-    anchors["m"].learn(prompt, 5, 1_000)
+    calibration, prompt = Calibration(), weigh(messages="hi")
+    assert calibration["m"].usual_output == 0
+    calibration["m"].learn(prompt, 5, 1_000)
     for _ in range(3):
-        anchors["m"].learn(prompt, 5, 10)
-    assert anchors["m"].usual_output == 729
+        calibration["m"].learn(prompt, 5, 10)
+    assert calibration["m"].usual_output == 729

@@ -31,7 +31,7 @@ from budget_guard import (
 from budget_guard.ledger.base import Held
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.leased.ledger import LeasedLedger
 from budget_guard.ledger.reconcile import reconcile
 from budget_guard.testing import FakeClock
@@ -42,7 +42,7 @@ USER = Scope("user", "u1")
 DIME = 100_000_000
 
 
-class Shared(LayeredLedger):
+class Shared(LedgerWrapper):
     """The shared ledger: in memory, with its verbs counted, and down where it is told to be."""
 
     def __init__(self, clock: FakeClock) -> None:

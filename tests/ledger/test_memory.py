@@ -20,7 +20,7 @@ from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused, memory
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
-from budget_guard.units.amounts import Amounts, Checked, Limits, make
+from budget_guard.units.amounts import Amounts, Checked, Limits, unchecked
 from budget_guard.units.scope import Scope
 from tests.ledger.machine import machine
 
@@ -68,7 +68,7 @@ def settle(ledger: Ledger, number: int) -> None:
 def test_amounts_that_were_looked_at_are_held_like_any_others() -> None:
     ledger = MemoryLedger()
     ledger.set_limits(RUN, Limits(cost=100))
-    sound = make(Checked, (60, 1, 1, 2, 1, 0))
+    sound = unchecked(Checked, (60, 1, 1, 2, 1, 0))
     assert ledger.reserve(nth(1), (RUN,), sound, sound) == HELD
     assert isinstance(ledger.reserve(nth(2), (RUN,), sound, sound), Refused)
     assert ledger.commit(nth(1), (RUN,), sound).charged == Amounts(*sound)

@@ -28,7 +28,7 @@ from budget_guard import (
 )
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.outbox.ledger import areplay, replay
 from budget_guard.ledger.outbox.store import Entry, Outbox, new_entry
 from budget_guard.ledger.reconcile import areconcile, reconcile
@@ -41,7 +41,7 @@ DIME = 100_000_000
 USER = Scope("user", "u1")
 
 
-class Network(LayeredLedger):
+class Network(LedgerWrapper):
     """The way to a ledger elsewhere, which may be down (nothing gets through) or lose what comes back."""
 
     def __init__(self, clock: FakeClock | None = None, **options: Any) -> None:

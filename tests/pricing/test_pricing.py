@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from budget_guard.errors import UnknownPriceError
 from budget_guard.pricing.model_names import FIRST_PARTY
 from budget_guard.pricing.model_price import UNLIMITED_OUTPUT, ModelPrice
-from budget_guard.pricing.rate_card import BUCKETS, Terms, Window
+from budget_guard.pricing.rate_card import BUCKETS, PricedModel, PriceHours
 from budget_guard.pricing.table import PriceData, PriceTable
 from budget_guard.units.amounts import MOST, Amounts
 from budget_guard.units.usage import Usage
@@ -365,8 +365,8 @@ def test_a_window_opens_at_its_first_second_and_closes_before_its_last() -> None
 def test_a_window_may_span_midnight() -> None:
     cheap = {"input": [(-1, Fraction(1))], "output": [(-1, Fraction(1))]}
     dear = {"input": [(-1, Fraction(2))], "output": [(-1, Fraction(2))]}
-    friday = Window(22 * 3600, 2 * 3600, frozenset([4]), dear)
-    price = ModelPrice(Terms("m", None, cheap, windows=[friday]))
+    friday = PriceHours(22 * 3600, 2 * 3600, frozenset([4]), dear)
+    price = ModelPrice(PricedModel("m", None, cheap, windows=[friday]))
     hours = [
         "2026-11-20T21:59",
         "2026-11-20T22:00",
@@ -621,8 +621,8 @@ def tiered_price(first: Fraction, more: list[tuple[int, Fraction]]) -> Steps:
     return [(-1, first), *sorted(more)]
 
 
-def price_of(card: Card, open_hours: list[Window], later: list[Card]) -> ModelPrice:
-    return ModelPrice(Terms("m", "p", card, windows=open_hours, next_day=later))
+def price_of(card: Card, open_hours: list[PriceHours], later: list[Card]) -> ModelPrice:
+    return ModelPrice(PricedModel("m", "p", card, windows=open_hours, next_day=later))
 
 
 tiered = st.builds(tiered_price, rate, steps)
@@ -631,7 +631,7 @@ cards = st.fixed_dictionaries(
     optional=dict.fromkeys(("cache_read", "cache_write_5m", "cache_write_1h", "reasoning", "requests"), tiered),
 )
 seconds = st.integers(0, 86_399)
-windows = st.builds(Window, seconds, seconds, st.frozensets(st.integers(0, 6)), cards)
+windows = st.builds(PriceHours, seconds, seconds, st.frozensets(st.integers(0, 6)), cards)
 prices = st.builds(price_of, cards, st.lists(windows, max_size=2), st.lists(cards, max_size=1))
 moments = st.integers(0, 3 * 366 * 86_400).map(lambda late: utc("2024-01-01T00:00") + timedelta(seconds=late))
 
@@ -667,7 +667,7 @@ def cost_by_the_book(card: Card, usage: Usage) -> Fraction | None:
 @relaxed
 @given(cards, text_usage)
 def test_a_cost_is_the_exact_sum_rounded_up_once(card: Card, usage: Usage) -> None:
-    price, exact = ModelPrice(Terms("m", "p", card)), cost_by_the_book(card, usage)
+    price, exact = ModelPrice(PricedModel("m", "p", card)), cost_by_the_book(card, usage)
     if exact is None:
         with pytest.raises(UnknownPriceError):
             price.cost(usage)
@@ -724,7 +724,7 @@ def test_text_is_billed_at_once_where_its_price_depends_on_nothing_else() -> Non
     assert plain.bill_text(Usage(MOST)) is None, "more than a ledger takes"
     day, night = ({unit: [(-1, Fraction(nano))] for unit in ("input", "output")} for nano in (1, 2))
     assert price_of(day, [], []).bill_text(usage) == Amounts(1_400, 1_200, 200, 1_400, 1)
-    assert price_of(day, [Window(0, 3600, frozenset(range(7)), night)], []).bill_text(usage) is None
+    assert price_of(day, [PriceHours(0, 3600, frozenset(range(7)), night)], []).bill_text(usage) is None
     for closer in (usage._replace(web_search=1), usage._replace(other=(("x", 1),)), usage._replace(output=-1)):
         assert plain.bill_text(closer) is None
 
@@ -755,7 +755,7 @@ def test_the_worst_is_what_some_call_costs(card: Card, tokens_in: int, tokens_ou
     calls = [
         usage_of({kind: end, out: tokens_out}) for kind in kinds for end in ends for out in ("output", "reasoning")
     ]
-    price = ModelPrice(Terms("m", "p", card))
+    price = ModelPrice(PricedModel("m", "p", card))
     assert price.worst(tokens_in, tokens_out, hour_cache=hourly) == max(price.cost(call) for call in calls)
 
 
@@ -788,8 +788,8 @@ def test_a_bound_counts_the_dearest_fee_of_a_request() -> None:
         units = {"input": per_token, "output": per_token, "requests": per_request}
         return {unit: [(-1, Fraction(nano))] for unit, nano in units.items()}
 
-    night = Window(0, 3600, frozenset(range(7)), card(1, 500))
-    price = ModelPrice(Terms("m", "p", card(2, 0), windows=[night]))
+    night = PriceHours(0, 3600, frozenset(range(7)), card(1, 500))
+    price = ModelPrice(PricedModel("m", "p", card(2, 0), windows=[night]))
     assert price.worst(10, 10, requests=2) == 1020  # 20 tokens and 2 requests at night
     assert price.worst(1000, 1000, requests=2) == 4000  # 2,000 tokens at day
 

@@ -38,9 +38,9 @@ from budget_guard.ledger.base import (
 )
 from budget_guard.ledger.flow import Flow, Verb, adrive, drive
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.leased.lease import LEASED, Lease, Leases
-from budget_guard.ledger.outbox.ledger import DeliveringLedger
+from budget_guard.ledger.outbox.ledger import OutboxLedger
 from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope
@@ -51,7 +51,7 @@ _MOST_KNOWN = 100_000
 """Holds whose lease is remembered."""
 
 
-class LeasedLedger(LayeredLedger):
+class LeasedLedger(LedgerWrapper):
     """A shared ledger of which this process leases a part at a time. Use it in the place of the shared one.
 
     ::
@@ -86,7 +86,7 @@ class LeasedLedger(LayeredLedger):
             raise ValueError(
                 f"heartbeat_s={heartbeat_s!r} must be above 0 and at most a third of lease_ttl_s={lease_ttl_s!r}"
             )
-        super().__init__(DeliveringLedger(shared, outbox or Outbox(), clock=clock, forgiving=False, owner=""))
+        super().__init__(OutboxLedger(shared, outbox or Outbox(), clock=clock, forgiving=False, owner=""))
         self._clock = clock
         self._ttl_s = lease_ttl_s
         self._heartbeat_s = heartbeat_s

@@ -16,7 +16,7 @@ from budget_guard.errors import (
 )
 from budget_guard.ledger.base import Held, Ledger, ReserveOutcome, Settled
 from budget_guard.ledger.flow import Flow, Verb, adrive, drive
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.outbox.store import Claim, Entry, Outbox, new_entry
 from budget_guard.units.amounts import NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope
@@ -44,7 +44,7 @@ async def areplay(outbox: Outbox, ledger: Ledger, *, clock: Clock = SYSTEM_CLOCK
     return await adrive(_replay(outbox, clock), ledger.aio)
 
 
-class DeliveringLedger(LayeredLedger):
+class OutboxLedger(LedgerWrapper):
     """Passes verbs on. What was spent is never lost: a commit or a charge always succeeds, now or later.
 
     Args:

@@ -1,7 +1,7 @@
 """Connections to Redis, and what can become of a request.
 
 A link sends commands on one connection and reads their answers. It repeats nothing: `NotSent` and `NoAnswer` let
-`RedisCourier` judge whether a command may have been carried out. redis-py's connections do the rest: passwords, TLS,
+`ScriptRunner` judge whether a command may have been carried out. redis-py's connections do the rest: passwords, TLS,
 sockets. Its pools and clients are left out, because they try again by themselves, ten times, and say nothing of it.
 """
 

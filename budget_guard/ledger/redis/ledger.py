@@ -15,9 +15,9 @@ from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Settled, 
 from budget_guard.ledger.redis.async_connection import AsyncRedisLink
 from budget_guard.ledger.redis.connection import NoAnswer, NotSent, Place, RedisLink
 from budget_guard.ledger.redis.keys import Keys
-from budget_guard.ledger.redis.script_runner import Doze, Flow, RedisCourier
+from budget_guard.ledger.redis.script_runner import Doze, Flow, ScriptRunner
 from budget_guard.ledger.redis.verbs import RedisVerbs
-from budget_guard.ledger.waiters import Room
+from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 
@@ -75,9 +75,9 @@ class RedisLedger:
             if not least <= value:
                 raise ValueError(f"{name}={value!r} must be at least {least}")
         keys, place = Keys(tenant), Place(client_or_url, timeout_s)
-        self._room = Room(clock)
+        self._room = Waiters(clock)
         self._link = RedisLink(place)
-        courier = RedisCourier(place, keys.tenant, wait_replicas, self._now, lambda: self._room.times)
+        courier = ScriptRunner(place, keys.tenant, wait_replicas, self._now, lambda: self._room.times)
         self._verbs = RedisVerbs(keys, courier, self._room, clock.monotonic, hold_ttl_s, retain)
         self.aio = AsyncRedisLedger(self._verbs, AsyncRedisLink(place), self._room, self._link)
 
@@ -172,7 +172,7 @@ class RedisLedger:
 class AsyncRedisLedger:
     """The verbs of `RedisLedger`, to await. A cancelled verb may still be carried out."""
 
-    def __init__(self, verbs: RedisVerbs, link: AsyncRedisLink, room: Room, blocking: RedisLink) -> None:
+    def __init__(self, verbs: RedisVerbs, link: AsyncRedisLink, room: Waiters, blocking: RedisLink) -> None:
         self._verbs = verbs
         self._link = link
         self._room = room

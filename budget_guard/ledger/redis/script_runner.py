@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
         return int(self.epoch.partition(b"-")[0] or 0)
 
 
-class RedisCourier:
+class ScriptRunner:
     """Sends scripts, repeats what got no answer, follows redirections, and remembers how far the store was.
 
     Args:

@@ -35,8 +35,8 @@ from budget_guard.ledger.redis.codec import (
     ttl_of,
 )
 from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, scopes_of
-from budget_guard.ledger.redis.script_runner import Doze, Flow, RedisCourier
-from budget_guard.ledger.waiters import Room
+from budget_guard.ledger.redis.script_runner import Doze, Flow, ScriptRunner
+from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 
@@ -66,8 +66,8 @@ class RedisVerbs:
     def __init__(
         self,
         keys: Keys,
-        courier: RedisCourier,
-        room: Room,
+        courier: ScriptRunner,
+        room: Waiters,
         monotonic: Callable[[], float],
         hold_ttl_s: float,
         retain: int,

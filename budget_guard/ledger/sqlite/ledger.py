@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.base import AsyncLedger, Balance, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.ledger.sqlite.file import LedgerFile
-from budget_guard.ledger.sqlite.verbs import Books
+from budget_guard.ledger.sqlite.verbs import SqliteVerbs
 from budget_guard.ledger.sqlite.writer import Writer
-from budget_guard.ledger.waiters import Room
+from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 
@@ -59,7 +59,7 @@ class SqliteLedger:
         if not busy_timeout_s >= 0:
             raise ValueError(f"busy_timeout_s={busy_timeout_s!r} must be 0 seconds or more")
         self._clock = clock
-        self._room = Room(clock)
+        self._room = Waiters(clock)
         self._writer = Writer(LedgerFile(path, durable=durable), clock, self._room, hold_ttl_s, retain, busy_timeout_s)
         weakref.finalize(self, self._writer.stop).atexit = False  # the writers end themselves then, in good order
         self.aio: AsyncLedger = _AsyncSqliteLedger(self, self._writer, self._room, clock)
@@ -70,7 +70,7 @@ class SqliteLedger:
             raise
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        self._writer.call(Books.set_limits, scope, limits, window, owner)
+        self._writer.call(SqliteVerbs.set_limits, scope, limits, window, owner)
 
     def reserve(
         self,
@@ -82,25 +82,25 @@ class SqliteLedger:
         suspend: bool = True,
         sent: bool = False,
     ) -> ReserveOutcome:
-        return self._writer.call(Books.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
+        return self._writer.call(SqliteVerbs.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
 
     def forward(self, hold_id: str) -> None:
-        self._writer.call(Books.forward, hold_id)
+        self._writer.call(SqliteVerbs.forward, hold_id)
 
     def extend(self, hold_id: str, ttl_s: float) -> bool:
-        return self._writer.call(Books.extend, hold_id, ttl_s)
+        return self._writer.call(SqliteVerbs.extend, hold_id, ttl_s)
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return self._writer.call(Books.commit, hold_id, scopes, amounts, uncertain)
+        return self._writer.call(SqliteVerbs.commit, hold_id, scopes, amounts, uncertain)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
-        return self._writer.call(Books.release, hold_id, scopes)
+        return self._writer.call(SqliteVerbs.release, hold_id, scopes)
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return self._writer.call(Books.charge, charge_id, scopes, amounts)
+        return self._writer.call(SqliteVerbs.charge, charge_id, scopes, amounts)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        return self._writer.call(Books.adjust, adjust_id, scope, change, reason)
+        return self._writer.call(SqliteVerbs.adjust, adjust_id, scope, change, reason)
 
     def await_room(self, version: int, timeout: float) -> bool:
         for pause in pauses(self._clock, timeout):
@@ -111,30 +111,30 @@ class SqliteLedger:
         return self._version() != version
 
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return self._writer.call(Books.balances, scopes)
+        return self._writer.call(SqliteVerbs.balances, scopes)
 
     def revoke(self, scope: Scope, reason: str) -> None:
-        self._writer.call(Books.revoke, scope, reason)
+        self._writer.call(SqliteVerbs.revoke, scope, reason)
 
     def restore(self, scope: Scope) -> bool:
-        return self._writer.call(Books.restore, scope)
+        return self._writer.call(SqliteVerbs.restore, scope)
 
     def sweep(self, most: int = 1_000) -> int:
-        return self._writer.call(Books.sweep, most)
+        return self._writer.call(SqliteVerbs.sweep, most)
 
     def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
-        return self._writer.call(Books.suspended, most)
+        return self._writer.call(SqliteVerbs.suspended, most)
 
     def audit(self) -> Sequence[str]:
         """As the contract says, and check the file as well. Reads all of it, and holds up no other verb."""
-        return self._writer.apart(Books.audit)
+        return self._writer.apart(SqliteVerbs.audit)
 
     def close(self) -> None:
         """Perform what was asked for, then let go of the file. The ledger is of no use afterwards."""
         self._writer.close()
 
     def _version(self) -> int:
-        return self._writer.call(Books.version)
+        return self._writer.call(SqliteVerbs.version)
 
 
 class _AsyncSqliteLedger:
@@ -142,14 +142,14 @@ class _AsyncSqliteLedger:
 
     __slots__ = ("_clock", "_ledger", "_room", "_writer")
 
-    def __init__(self, ledger: SqliteLedger, writer: Writer, room: Room, clock: Clock) -> None:
+    def __init__(self, ledger: SqliteLedger, writer: Writer, room: Waiters, clock: Clock) -> None:
         self._clock = clock
         self._ledger = ledger  # kept, for without it the writer ends
         self._writer = writer
         self._room = room
 
     async def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        await self._writer.acall(Books.set_limits, scope, limits, window, owner)
+        await self._writer.acall(SqliteVerbs.set_limits, scope, limits, window, owner)
 
     async def reserve(
         self,
@@ -161,25 +161,25 @@ class _AsyncSqliteLedger:
         suspend: bool = True,
         sent: bool = False,
     ) -> ReserveOutcome:
-        return await self._writer.acall(Books.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
+        return await self._writer.acall(SqliteVerbs.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
 
     async def forward(self, hold_id: str) -> None:
-        await self._writer.acall(Books.forward, hold_id)
+        await self._writer.acall(SqliteVerbs.forward, hold_id)
 
     async def extend(self, hold_id: str, ttl_s: float) -> bool:
-        return await self._writer.acall(Books.extend, hold_id, ttl_s)
+        return await self._writer.acall(SqliteVerbs.extend, hold_id, ttl_s)
 
     async def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return await self._writer.acall(Books.commit, hold_id, scopes, amounts, uncertain)
+        return await self._writer.acall(SqliteVerbs.commit, hold_id, scopes, amounts, uncertain)
 
     async def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
-        return await self._writer.acall(Books.release, hold_id, scopes)
+        return await self._writer.acall(SqliteVerbs.release, hold_id, scopes)
 
     async def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return await self._writer.acall(Books.charge, charge_id, scopes, amounts)
+        return await self._writer.acall(SqliteVerbs.charge, charge_id, scopes, amounts)
 
     async def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        return await self._writer.acall(Books.adjust, adjust_id, scope, change, reason)
+        return await self._writer.acall(SqliteVerbs.adjust, adjust_id, scope, change, reason)
 
     async def await_room(self, version: int, timeout: float) -> bool:
         for pause in pauses(self._clock, timeout):
@@ -190,19 +190,19 @@ class _AsyncSqliteLedger:
         return await self._version() != version
 
     async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return await self._writer.acall(Books.balances, scopes)
+        return await self._writer.acall(SqliteVerbs.balances, scopes)
 
     async def revoke(self, scope: Scope, reason: str) -> None:
-        await self._writer.acall(Books.revoke, scope, reason)
+        await self._writer.acall(SqliteVerbs.revoke, scope, reason)
 
     async def restore(self, scope: Scope) -> bool:
-        return await self._writer.acall(Books.restore, scope)
+        return await self._writer.acall(SqliteVerbs.restore, scope)
 
     async def sweep(self, most: int = 1_000) -> int:
-        return await self._writer.acall(Books.sweep, most)
+        return await self._writer.acall(SqliteVerbs.sweep, most)
 
     async def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
-        return await self._writer.acall(Books.suspended, most)
+        return await self._writer.acall(SqliteVerbs.suspended, most)
 
     async def audit(self) -> Sequence[str]:
         return await asyncio.to_thread(self._ledger.audit)
@@ -211,7 +211,7 @@ class _AsyncSqliteLedger:
         await asyncio.to_thread(self._ledger.close)
 
     async def _version(self) -> int:
-        return await self._writer.acall(Books.version)
+        return await self._writer.acall(SqliteVerbs.version)
 
 
 def pauses(clock: Clock, timeout: float) -> Iterator[float]:

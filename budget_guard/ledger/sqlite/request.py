@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
-from budget_guard.ledger.sqlite.verbs import Books
+from budget_guard.ledger.sqlite.verbs import SqliteVerbs
 
 Answer: TypeAlias = tuple[Any, Exception | None]
 
@@ -19,13 +19,13 @@ class Request(NamedTuple):
     """A verb, left by a thread or by a task of some event loop."""
 
     verb: Callable[..., Any]
-    """A method of `Books`."""
+    """A method of `SqliteVerbs`."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     future: Future[Answer] | asyncio.Future[Answer]
 
 
-def perform(request: Request, books: Books) -> Answer:
+def perform(request: Request, books: SqliteVerbs) -> Answer:
     """Perform the verb.
 
     Raises:

@@ -29,7 +29,7 @@ from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope
 
 MOST_VERBS = 256
-"""How many verbs may share one `Page`."""
+"""How many verbs may share one `Transaction`."""
 LARGEST = 2**63 - 1
 """The largest integer that a row can keep."""
 _FULL = LARGEST - MOST_VERBS * MOST
@@ -46,7 +46,7 @@ class _Time(SystemClock):
         return self._now
 
 
-class Page:
+class Transaction:
     """The rows that one transaction needs, each read once and written once.
 
     Args:

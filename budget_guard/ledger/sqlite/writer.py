@@ -28,9 +28,9 @@ from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.checks import check_id
 from budget_guard.ledger.sqlite.file import LedgerFile, is_locked, unavailable
 from budget_guard.ledger.sqlite.request import Answer, Request, deliver, perform, result
-from budget_guard.ledger.sqlite.transaction import MOST_VERBS, Page
-from budget_guard.ledger.sqlite.verbs import Books
-from budget_guard.ledger.waiters import Room
+from budget_guard.ledger.sqlite.transaction import MOST_VERBS, Transaction
+from budget_guard.ledger.sqlite.verbs import SqliteVerbs
+from budget_guard.ledger.waiters import Waiters
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -40,9 +40,19 @@ _LONGEST_PAUSE_S = 0.002
 """Between two looks at a file that another process has locked. SQLite's own pauses grow to 100 ms and let some wait
 for most of a second; with these the longest wait of 8 busy processes was a tenth of that."""
 
-READS = frozenset({Books.version, Books.balances})
+READS = frozenset({SqliteVerbs.version, SqliteVerbs.balances})
 """The verbs that change nothing, and take no lock if only such are waiting."""
-BY_ID = frozenset({Books.reserve, Books.forward, Books.extend, Books.commit, Books.release, Books.charge, Books.adjust})
+BY_ID = frozenset(
+    {
+        SqliteVerbs.reserve,
+        SqliteVerbs.forward,
+        SqliteVerbs.extend,
+        SqliteVerbs.commit,
+        SqliteVerbs.release,
+        SqliteVerbs.charge,
+        SqliteVerbs.adjust,
+    }
+)
 """The verbs whose first argument is an id."""
 
 
@@ -59,7 +69,7 @@ class Writer:
     """
 
     def __init__(
-        self, file: LedgerFile, clock: Clock, room: Room, hold_ttl_s: float, retain: int, busy_timeout_s: float
+        self, file: LedgerFile, clock: Clock, room: Waiters, hold_ttl_s: float, retain: int, busy_timeout_s: float
     ) -> None:
         self._file = file
         self._clock = clock
@@ -82,28 +92,28 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
 
-    def call(self, verb: Callable[Concatenate[Books, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, verb: Callable[Concatenate[SqliteVerbs, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Perform *verb* and wait for it."""
         future: Future[Answer] = Future()
         self._leave(Request(verb, args, kwargs, future))
         value: T = result(future.result())
         return value
 
-    async def acall(self, verb: Callable[Concatenate[Books, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def acall(self, verb: Callable[Concatenate[SqliteVerbs, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Perform *verb* and await it. It is performed even if whoever awaits it is cancelled."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._leave(Request(verb, args, kwargs, future))
         value: T = result(await future)
         return value
 
-    def apart(self, verb: Callable[[Books], T]) -> T:
+    def apart(self, verb: Callable[[SqliteVerbs], T]) -> T:
         """Perform *verb*, which only reads, in the caller's own thread, for it may take long."""
         self._must_be_open()
         try:
             db = self._file.open()
             try:
                 db.execute("BEGIN")
-                return verb(Books(Page(db, self._clock.now()), self._hold_ttl_s, self._retain))
+                return verb(SqliteVerbs(Transaction(db, self._clock.now()), self._hold_ttl_s, self._retain))
             finally:
                 db.close()
         except sqlite3.Error as error:
@@ -183,22 +193,22 @@ class Writer:
             else:
                 self._file.must_be_there()
             db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-            page = Page(db, self._clock.now())
-            books = Books(page, self._hold_ttl_s, self._retain)
-            version = page.version
+            transaction = Transaction(db, self._clock.now())
+            books = SqliteVerbs(transaction, self._hold_ttl_s, self._retain)
+            version = transaction.version
             if not reads:
                 books.forget()
-            page.load([request.args[0] for request in batch if request.verb in BY_ID])
+            transaction.load([request.args[0] for request in batch if request.verb in BY_ID])
             answers = [perform(request, books) for request in batch]
             if not reads:
-                page.save()
+                transaction.save()
             self._committing = True
             db.execute("COMMIT")
         except BaseException as error:
             if db is not None and (db.in_transaction or not is_locked(error)):
                 self.let_go()  # which rolls back
             raise
-        if page.version != version:
+        if transaction.version != version:
             self._room.give()
         return answers
 

@@ -25,12 +25,12 @@ from budget_guard.integrations.langchain import (
     ForeignRun,
 )
 from budget_guard.ledger.flow import Flow, Verb
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.testing import Reply
 from tests.integrations.langchain.agents import Lab, configured
 
 
-class Network(LayeredLedger):
+class Network(LedgerWrapper):
     """The way to a ledger, on which a verb does not get through where it is told to."""
 
     def __init__(self) -> None:

@@ -13,14 +13,14 @@ from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, MemoryLedge
 from budget_guard.integrations import openai_agents as adapter
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
 from budget_guard.ledger.flow import Flow, Verb
-from budget_guard.ledger.layered import LayeredLedger
+from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.testing import Reply
 from tests.builders import note_holds
 
 from .support import Lab
 
 
-class Network(LayeredLedger):
+class Network(LedgerWrapper):
     """The way to a ledger, on which a verb does not get through where it is told to."""
 
     def __init__(self) -> None:
