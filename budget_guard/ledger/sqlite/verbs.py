@@ -2,7 +2,8 @@
 
 A batch of verbs shares one `Transaction`: each row is read when the first verb needs it, the rules of `Counters` and
 `Hold` are applied to it, and what became of it is written at the end. Under the file's write lock nobody else
-changes it meanwhile. A verb checks everything before it changes anything, so one that fails leaves the rest of its batch alone.
+changes it meanwhile. A verb checks everything before it changes anything, so one that fails leaves the rest of its
+batch alone.
 """
 
 from __future__ import annotations
