@@ -219,7 +219,7 @@ class GuardedCall:
 
     def _commit_result(self, costs: ToolCosts, result: object) -> _Verbs[None]:
         try:
-            cost = costs.of_result(self._name or "", result)
+            cost = costs.of_result(self.name or "", result)
         except BaseException:
             yield from self._commit_cost(None)
             raise
