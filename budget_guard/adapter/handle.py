@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from typing import cast
 
 from budget_guard.events.model import Subscriber
-from budget_guard.policy.budget import Budget
 from budget_guard.reporting.report import BudgetReport
+from budget_guard.session.budget import Budget
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 
@@ -20,7 +21,7 @@ class SessionHandle:
     @property
     def budget(self) -> Budget:
         """The budget, with its limits as they are now."""
-        return self.session.budget
+        return cast("Budget", self.session.budget)  # which a handle was given
 
     @property
     def spent_usd(self) -> Decimal:

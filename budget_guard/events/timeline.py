@@ -1,4 +1,4 @@
-"""What happened in a session and when: bounded logs of events and decisions, and who wants to hear of them."""
+"""The timeline of a session: its clock, a bounded log of events, and their subscribers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
-from budget_guard.calls.decision import Decision
 from budget_guard.clock import Clock
-from budget_guard.events.model import CallAdmitted, CallCommitted, Event, Subscriber
+from budget_guard.events.model import CallCommitted, Event, Subscriber
 from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.report import as_plain
 from budget_guard.units.money import to_usd
@@ -20,17 +19,26 @@ _log = logging.getLogger("budget_guard")
 KEPT = 1_000
 """How many of the latest events, and of the latest decisions, are kept."""
 
-Noted: TypeAlias = Event | Decision | Posting
-"""An event; or the decision that lets a call through, or what was booked for one: two for every call, of which an event
-is made only if somebody asks for it."""
 
+class MakesEvent(Protocol):
+    """A record of which an event is made only if somebody asks for it."""
+
+    def event(self) -> Event:
+        """The event that says what happened."""
+        ...
+
+
+Noted: TypeAlias = Event | Posting | MakesEvent
+"""An event, or a record that one can be made of: there are two for every call, and few ask for the events."""
+
+_EVENTS: tuple[type, ...] = get_args(Event)
 _MONEY_FIELDS = {"held", "cost", "overrun"}
 
 
 class Timeline:
-    """The logs of one session. Safe to use from any thread."""
+    """When a session began and what happened since. Safe to use from any thread."""
 
-    __slots__ = ("_events", "_lock", "_monotonic", "_subscribers", "decisions", "emit", "ended_s", "started_s")
+    __slots__ = ("_events", "_lock", "_monotonic", "_subscribers", "emit", "ended_s", "started_s")
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
@@ -41,8 +49,7 @@ class Timeline:
         self.ended_s: float | None = None
         self._events: deque[Noted] = deque(maxlen=KEPT)
         self.emit: Callable[[Noted], None] = self._events.append
-        """Notes what happened, and tells whoever subscribed. Never raises for a subscriber that does."""
-        self.decisions: deque[Decision] = deque(maxlen=KEPT)
+        """Notes what happened, and tells the subscribers. Never raises for a subscriber that does."""
 
     def start(self) -> float:
         """Start the run's time, once; return the seconds since."""
@@ -98,12 +105,10 @@ class Timeline:
 
 
 def _event_of(noted: Noted) -> Event:
-    if isinstance(noted, Decision):
-        return CallAdmitted(noted.at_s, noted.id, noted.kind, noted.name, noted.estimate.cost)
     if isinstance(noted, Posting):
         kind: Literal["model", "tool"] = "model" if noted.amounts.requests else "tool"
         return CallCommitted(noted.at_s, noted.id, kind, noted.name, noted.amounts.cost, noted.uncertain)
-    return noted
+    return cast("Event", noted) if isinstance(noted, _EVENTS) else cast("MakesEvent", noted).event()
 
 
 def describe(event: Event) -> dict[str, Any]:

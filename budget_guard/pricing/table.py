@@ -34,6 +34,11 @@ _CACHED_PRICES = 4096
 _Names: TypeAlias = "dict[str, dict[str, Any]]"
 
 
+def same_tier(one: str | None, other: str | None) -> bool:
+    """Whether two service tiers are priced alike: they are equal, or two names of the standard one."""
+    return one == other or (one in _STANDARD and other in _STANDARD)
+
+
 class _Model(NamedTuple):
     """A model that a name was found to mean."""
 

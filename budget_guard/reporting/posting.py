@@ -1,4 +1,4 @@
-"""What stands in a session's books for one call."""
+"""Postings: what is recorded for one call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from budget_guard.units.amounts import NOTHING, Amounts
 
 
 class Posting(NamedTuple):
-    """One call as it was booked."""
+    """What is recorded for one call."""
 
     at_s: float
     """Seconds since the session started."""

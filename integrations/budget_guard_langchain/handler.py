@@ -24,9 +24,9 @@ from budget_guard import (
 )
 from budget_guard.adapter.handle import SessionHandle
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
-from budget_guard.calls.never_billed import never_billed
+from budget_guard.calls.settlement import never_billed
 from budget_guard.pricing.table import PriceLike
-from budget_guard.session.authority import open_session
+from budget_guard.session.opening import open_session
 from budget_guard_langchain.admission import hold_in_all
 from budget_guard_langchain.calls import Call, Calls, running, withdraw
 from budget_guard_langchain.errors import BudgetDowngrade, recast

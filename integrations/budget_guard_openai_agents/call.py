@@ -11,7 +11,7 @@ from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
 from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
-from budget_guard.calls.never_billed import never_billed
+from budget_guard.calls.settlement import never_billed
 from budget_guard_openai_agents.downgraded import model_called
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import GuardedRun

@@ -21,7 +21,7 @@ from budget_guard import Budget, BudgetAuthority, BudgetError
 from budget_guard.adapter.handle import SessionHandle
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.pricing.table import PriceLike
-from budget_guard.session.authority import open_session
+from budget_guard.session.opening import open_session
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import GuardedRun, current_run, enter, leave
