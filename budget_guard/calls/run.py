@@ -102,7 +102,7 @@ class Run:
                 committed = recorder.totals.total()
             balance = Balance(self.scope, self.limits, committed, NOTHING, 0, None)
         budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
-        latest = [describe(event) for event in recorder.timeline.events()[-most_events:]]
+        latest = [describe(event) for event in recorder.timeline.events(most_events)]
         with recorder.lock:
             totals = recorder.totals
             return BudgetReport(
