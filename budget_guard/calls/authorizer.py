@@ -49,7 +49,7 @@ _REFUSALS = (
 
 
 Offer: TypeAlias = tuple[str, float, Plan, Sums]
-"""What the ledger is asked for a call first: the hold's id, when, the plan, and the room that must be left for it."""
+"""The first request to the ledger for a call: the hold's id, when, the plan, and the room that must be left for it."""
 
 
 class Authorizer:
@@ -68,7 +68,7 @@ class Authorizer:
         self._warned_unbounded = False
 
     def offer(self, call: ModelCall | ToolCall) -> Offer | None:
-        """What to ask the ledger for *call*, where that may be all there is to do; None where it is not."""
+        """The first request to the ledger for *call*, where that may be all there is to do; None where it is not."""
         run = self._run
         for each in run.keepalives:
             if each.due():

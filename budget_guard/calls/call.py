@@ -1,4 +1,4 @@
-"""What a call asks for: a model call or a tool call, in plain values."""
+"""Calls: a model call or a tool call that an adapter is about to make, in plain values."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 class Basis(NamedTuple):
-    """What all decisions of a session rest on."""
+    """The scopes and prices that all decisions of a session rest on."""
 
     scopes: tuple[str, ...]
     """The scopes that its calls are held in, as ``kind:id``."""
@@ -43,7 +43,7 @@ class Basis(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether and how a call may be made, with everything that it was decided on."""
+    """The decision on one call: whether and how it may be made, with everything that it was decided on."""
 
     id: str
     at_s: float
@@ -68,7 +68,7 @@ class Decision(NamedTuple):
 
     @property
     def kind(self) -> Literal["model", "tool"]:
-        """What kind of call it is."""
+        """The kind of call."""
         return "model" if isinstance(self.call, ModelCall) else "tool"
 
     @property

@@ -23,7 +23,7 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How the call is made on one rung."""
+    """The terms of a call on one rung."""
 
     rung: Rung
     output_cap: int | None
@@ -35,4 +35,4 @@ class Terms:
 
 
 Plan: TypeAlias = tuple[Terms, Amounts]
-"""How a call is made, and what to hold for it."""
+"""The terms of a call, and the amounts to hold for it."""

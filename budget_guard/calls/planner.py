@@ -80,5 +80,5 @@ class Planner:
             return None
 
     def plan(self, budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> Plan:
-        """What *call* takes at most on *rung*. As `plan_model`."""
+        """The most that *call* takes on *rung*. As `plan_model`."""
         return plan_model(self.calibration[rung.model], budget, call, rung, left)

@@ -93,7 +93,7 @@ class Run:
         return self.ledger.balances((self.scope,))[0]
 
     def report(self, most_events: int = KEPT) -> BudgetReport:
-        """What was spent so far, on what, and what stopped the run; with the latest events, at most so many."""
+        """The spend so far, by what it was for, and what stopped the run; with the latest events, at most so many."""
         recorder = self.recorder
         try:
             balance = self.balance()

@@ -1,4 +1,4 @@
-"""Settlement: what to book for a call that is over, and what to record once it is booked.
+"""Settlement: the bill of a call that is over, and the records that are made once it is booked.
 
 Functions over a run and a held call. They perform no ledger verb of a call by themselves, so that blocking and awaiting
 callers share them: `Reservation` books what `bill`, `bill_tool` or `estimate` says, and hands the ledger's answer to
@@ -35,7 +35,7 @@ _BEFORE_IT_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 
 
 class Bill(NamedTuple):
-    """What to book for a call."""
+    """The amounts to book for a call."""
 
     amounts: Amounts
     name: str
@@ -47,7 +47,7 @@ class Bill(NamedTuple):
 
 
 def bill(run: Run, held: HeldCall, usage: Usage | None, model: str | None, service_tier: str | None) -> Bill:
-    """What to book for *usage*. Money that was spent is never refused here, and never booked as nothing.
+    """The bill for *usage*. Money that was spent is never refused here, and never booked as nothing.
 
     Args:
         run: The run.
@@ -78,7 +78,7 @@ def bill(run: Run, held: HeldCall, usage: Usage | None, model: str | None, servi
 
 
 def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
-    """What to book for a tool call that cost *cost* dollars, or what was held.
+    """The bill for a tool call that cost *cost* dollars, or what was held.
 
     Raises:
         ValueError: If *cost* is no amount of money.
@@ -91,7 +91,7 @@ def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
 
 
 def estimate(held: HeldCall, reason: str) -> Bill:
-    """What to book for a call of which it is not known what it used, for *reason*: all that is held."""
+    """The bill for a call of which it is not known what it used, for *reason*: all that is held."""
     return Bill(held.amounts, held.terms.rung.model, True, reason)
 
 
@@ -224,7 +224,7 @@ def never_billed(error: BaseException) -> bool:
 
 
 def _cost(run: Run, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:
-    """What *usage* costs, by every bucket of it, and why that is no exact price, if it is none."""
+    """The cost of *usage*, by every bucket of it, and why that is no exact price, if it is none."""
     if price is None:
         return 0, f"no price is known for {model!r}"
     try:
@@ -241,7 +241,7 @@ def _left(balance: Balance, i: int) -> float:
 
 
 def _priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:
-    """What the units of *usage* that have a price cost, in nano-dollars, and which have none, in words."""
+    """The cost of the units of *usage* that have a price, in nano-dollars, and which have none, in words."""
     unpriced: str | None = None
     while True:
         try:

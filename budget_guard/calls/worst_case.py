@@ -18,11 +18,11 @@ MOST_OUTPUT_FLOOR = 2_048
 """Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
-"""What must be left for a soft gate to open."""
+"""The room that must be left for a soft gate to open."""
 
 
 def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> Plan:
-    """What *call* takes at most on *rung*.
+    """The most that *call* takes on *rung*.
 
     Args:
         calibration: What past calls to the rung's model were billed for.
@@ -94,7 +94,7 @@ def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelC
 
 
 def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
-    """What a tool call takes: its known cost, and one call; and what must be left for it."""
+    """The plan of a tool call, its known cost and one call; and the room that must be left for it."""
     tool, cost, _ = call
     amounts = needed = checked_amounts(unchecked(Amounts, (cost, 0, 0, 0, 0, 1)))
     if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
@@ -103,7 +103,7 @@ def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
 
 
 def room(budget: BudgetPolicy, amounts: Amounts, final: bool) -> Amounts:
-    """What must fit for the gate to open."""
+    """The room that must be left for the gate to open."""
     if budget.mode in ("soft_gate", "actuals_only"):
         return _SOME
     return amounts if final or budget.finalization_reserve is None else amounts.plus(budget.kept_back)

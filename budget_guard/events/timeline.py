@@ -22,7 +22,7 @@ KEPT = 1_000
 
 
 class MakesEvent(Protocol):
-    """A record of which an event is made only if somebody asks for it."""
+    """A record of which an event is made only if it is asked for."""
 
     def event(self) -> Event:
         """The event that says what happened."""

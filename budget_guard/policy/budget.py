@@ -155,7 +155,7 @@ class BudgetPolicy:
 
     @property
     def kept_back(self) -> Amounts:
-        """What no call but the final one may touch."""
+        """The part that no call but the final one may touch."""
         if self.finalization_reserve is None:
             return NOTHING
         return Amounts(cost=cost_nano(self.finalization_reserve), requests=1)

@@ -183,7 +183,7 @@ class PriceTable:
         return None
 
     def _at(self, provider: str, name: str) -> _Model | None:
-        """What *name* means at *provider*."""
+        """The model that *name* means at *provider*."""
         names, stems = self._bundle.names(provider)
         name = base_of_fine_tune(name)
         if raw := names.get(name):

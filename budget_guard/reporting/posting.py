@@ -8,7 +8,7 @@ from budget_guard.units.amounts import NOTHING, Amounts
 
 
 class Posting(NamedTuple):
-    """What is recorded for one call."""
+    """The record of one booked call."""
 
     at_s: float
     """Seconds since the session started."""
@@ -27,5 +27,5 @@ class Posting(NamedTuple):
     """Whether it is more tokens than the estimate said there could be."""
 
     def negative(self) -> Posting:
-        """What takes it out of a sum again."""
+        """The posting that takes it out of a sum again."""
         return self._replace(amounts=NOTHING.minus(self.amounts), overrun=-self.overrun)

@@ -75,7 +75,7 @@ class ScopeSnapshot:
     revoked_reason: str | None
     revoked_at: datetime | None
     live_runs: int | None
-    """Sessions that are open; None where nothing limits them, so that nobody counts."""
+    """Sessions that are open; None where nothing limits them, so that they are not counted."""
 
     @property
     def spent_usd(self) -> Decimal:

@@ -1,4 +1,4 @@
-"""What a session keeps up for as long as it lives: its calls prolong it, closing the session settles it.
+"""Keepalives of a session: holds that its calls prolong, and that closing it settles.
 
 A process that dies leaves such holds behind, and their time runs out: a place among the live runs is free again then,
 and the money of a child session is suspended, because it may be spent.

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """What a session is given by the authority or the parent session that opens it."""
+    """The parts that a session is given by the authority or the parent session that opens it."""
 
     owner: str = ""
     """The principal that the run belongs to: under another one its id is refused."""
@@ -207,13 +207,13 @@ class Session:
         return self._run.recorder.timeline.subscribe(subscriber)
 
     def report(self) -> BudgetReport:
-        """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
+        """The spend so far, by what it was for, and what stopped the run. ``print`` it for one line."""
         return self._run.report()
 
     def child(self, budget: BudgetPolicy, run_id: str | None = None) -> Session:
         """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
 
-        All that *budget* allows is held here, and in every ceiling above, while the child is open: nobody else can
+        All that *budget* allows is held here, and in every ceiling above, while the child is open: nothing else can
         spend it, and the child can spend no more. Closing the child, best with ``with``, books what it spent and
         gives the rest back. Its calls stop when this session, or whom it belongs to, is revoked.
 
@@ -298,7 +298,7 @@ class Session:
         Args:
             call: The call.
             may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
-            sent: Whether the call is sent as soon as it is held, so that nobody need call `Reservation.forward`.
+            sent: Whether the call is sent as soon as it is held, so that `Reservation.forward` need not be called.
         """
         authorizer, ledger = self._authorizer, self._ledger
         offer = authorizer.offer(call)

@@ -1,4 +1,4 @@
-"""What the rules share: a ledger to try, its time, ids, and a few short words."""
+"""Fixtures of the rules: a ledger to try, its time, ids, and a few short words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an id stands for: the same parameters get the same answer, others change nothing."""
+"""Rules of ids: the same parameters get the same answer, others change nothing."""
 
 from __future__ import annotations
 

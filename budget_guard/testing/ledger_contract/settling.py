@@ -1,4 +1,4 @@
-"""What becomes of a hold: committed, released, and what is charged whatever became of it."""
+"""Rules of settling: a hold is committed or released, and what was spent is charged in any case."""
 
 from __future__ import annotations
 
