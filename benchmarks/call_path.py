@@ -4,7 +4,7 @@ A function counts each time that it is entered: a coroutine again when it goes o
 each comprehension. `budget_guard.testing` does not count. Counts are exact, so any machine will do:
 ``python benchmarks/call_path.py``, and ``-v`` for the functions one by one.
 
-The models are scripted, and do what decides on the way: that of the OpenAI Agents SDK is found by its name and waits four
+The models are scripted, and do what decides on the way: that of the OpenAI Agents SDK is found by name and waits four
 times, as its real client does for one answer; that of LangChain says which service tier served it, as OpenAI's does.
 """
 
