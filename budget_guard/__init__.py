@@ -31,6 +31,8 @@ from budget_guard.session.session import Session
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Allowance",
     "Budget",

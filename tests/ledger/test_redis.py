@@ -440,7 +440,7 @@ def test_what_is_no_server_is_refused_by_name() -> None:
 
 def test_without_redis_py_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImportError, match=r'pip install "budget-guard\[redis\]"'):
+    with pytest.raises(ImportError, match=r'pip install "budget-guard-py\[redis\]"'):
         RedisLedger("redis://localhost")
 
 

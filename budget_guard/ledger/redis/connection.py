@@ -50,7 +50,7 @@ def redis_module() -> Any:
     try:
         import redis
     except ImportError as error:
-        raise ImportError('RedisLedger needs redis-py: pip install "budget-guard[redis]"') from error
+        raise ImportError('RedisLedger needs redis-py: pip install "budget-guard-py[redis]"') from error
     return redis
 
 

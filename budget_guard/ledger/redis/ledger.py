@@ -1,6 +1,6 @@
 """The shared ledger: counters in Redis, for any number of processes and machines.
 
-Needs ``pip install "budget-guard[redis]"``, and Redis 7 or later, or Valkey.
+Needs ``pip install "budget-guard-py[redis]"``, and Redis 7 or later, or Valkey.
 
 Each verb is one Lua script over all scopes. What it promises when something fails is written in ``docs/ledgers.md``.
 """
