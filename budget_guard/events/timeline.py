@@ -115,7 +115,8 @@ def _event_of(noted: Noted) -> Event:
 
 def describe(event: Event) -> dict[str, Any]:
     """*event* as plain values, money in dollars."""
-    kind, names, money, lists = _described(type(event))
+    of: type[Any] = type(event)
+    kind, names, money, lists = _described(of)
     plain: dict[str, Any] = dict(zip(names, (kind, *event)))  # noqa: B905 (a check would take a third of the time)
     for name in money:
         plain[name] = usd_text(plain[name])
