@@ -29,9 +29,9 @@ from budget_guard.clock import Clock
 from budget_guard.ledger import Held, Ledger, MemoryLedger
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.leased.ledger import LeasedLedger
 from budget_guard.ledger.sqlite import SqliteLedger
+from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
 from budget_guard.units.scope import Scope
