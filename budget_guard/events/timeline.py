@@ -115,8 +115,7 @@ def _event_of(noted: Noted) -> Event:
 
 def describe(event: Event) -> dict[str, Any]:
     """*event* as plain values, money in dollars."""
-    of: type[Any] = type(event)
-    kind, names, money, lists = _described(of)
+    kind, names, money, lists = _described(cast(Any, type(event)))
     plain: dict[str, Any] = dict(zip(names, (kind, *event)))  # noqa: B905 (a check would take a third of the time)
     for name in money:
         plain[name] = usd_text(plain[name])
@@ -126,7 +125,7 @@ def describe(event: Event) -> dict[str, Any]:
 
 
 @functools.cache
-def _described(event: type[Any]) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _described(event: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """An event's kind, the names of it and of its fields, and which of them are money, or lists."""
     names = ("event", *(f"{name}_usd" if name in _MONEY_FIELDS else name for name in event._fields))
     money = tuple(f"{name}_usd" for name in event._fields if name in _MONEY_FIELDS)
