@@ -176,7 +176,7 @@ class _Counting(LedgerWrapper):
 
 
 def leases() -> None:
-    """Round trips to a shared ledger for each call, with and without leases, until the ceiling refuses everybody.
+    """Round trips to a shared ledger for each call, with and without leases, until the ceiling refuses every run.
 
     A simulation: calls cost lognormal amounts and are estimated 1.2 to 8 times too high, a call takes 2 s.
     """

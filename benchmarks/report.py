@@ -1,7 +1,7 @@
 """What `report()` takes once the session's log is full: 1,000 events of model calls and of tools.
 
-Prints milliseconds of CPU time, the median of many reports and the slowest, so that other work on the machine counts
-little: ``python benchmarks/report.py``.
+Prints milliseconds of CPU time, so that other work on the machine counts little: the median of many reports, and the
+slowest, which is one during which Python collects all garbage. ``python benchmarks/report.py``
 """
 
 from __future__ import annotations
