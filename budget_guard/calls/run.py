@@ -14,7 +14,7 @@ from budget_guard.calls.refusals import remedy_of
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.events.timeline import KEPT, describe
-from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.base import Balance, Ledger, ScopeSpend
 from budget_guard.ledger.flow import Flow
 from budget_guard.ledger.hold_id import HoldIds
 from budget_guard.policy.budget import BudgetPolicy
@@ -141,12 +141,23 @@ class Run:
             remedy=remedy_of(self.scope, "max_duration_s"),
         )
 
-    def warn(self, committed: Sums) -> None:
-        """Warn of the run's own soft limits that are reached."""
+    def warn(self, committed: Sums, above: Sequence[ScopeSpend] = ()) -> None:
+        """Warn of the soft limits that are reached: the run's own, and those of the ceilings above it.
+
+        Args:
+            committed: What the run has spent.
+            above: What is spent of each ceiling above it.
+        """
+        at = self.budget.soft_limit
+        if at is None:
+            return
         for i, soft_limit in self._soft_limits:
             if committed[i] >= soft_limit:
-                self.recorder.warn(self.scope, self.limits, committed, self.budget.soft_limit or 1.0)
-                return
+                self.recorder.warn(self.scope, self.limits, committed, at)
+                break
+        if above:
+            for scope, (spent, limits) in zip(self.scopes[1:], above, strict=False):
+                self.recorder.warn(scope, limits, spent, at)
 
 
 def remaining_usd(balance: Balance) -> Decimal | None:

@@ -19,7 +19,7 @@ from budget_guard.calls.run import Run
 from budget_guard.calls.worst_case import plan_tool
 from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, ReservationError, UnknownPriceError
 from budget_guard.events.model import CallReleased
-from budget_guard.ledger.base import Balance, Refused, Settled
+from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
 from budget_guard.ledger.flow import Flow
 from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.pricing.rate_card import BUCKETS
@@ -98,7 +98,7 @@ def estimate(held: HeldCall, reason: str) -> Bill:
 def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
     """Record what the ledger has booked for a call; return its cost in nano-dollars."""
     held.settled = True
-    committed, charged, uncertain = settled
+    committed, charged, uncertain, above = settled
     cost, read, written, total, _, _ = charged
     terms, name, note = held.terms, bill.name, bill.note
     most_cost, most_read, most_written, _, _, _ = held.amounts
@@ -120,7 +120,7 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
         Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated)
     )
     if recorder.record(held, posting, note):
-        run.warn(committed)
+        run.warn(committed, above)
     return cost
 
 
@@ -156,8 +156,9 @@ def _charge(run: Run, call: ModelCall | ToolCall, plan: Plan, note: str | None) 
     posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False)
     recorder.record(held, posting, note)
     try:
-        balances: Sequence[Balance] = yield "balances", (run.scopes[:1],)
-        run.warn(balances[0].committed)
+        balances: Sequence[Balance] = yield "balances", (run.scopes,)
+        own, *others = balances
+        run.warn(own.committed, [ScopeSpend(balance.committed, balance.limits) for balance in others])
     except LedgerUnavailable:
         return  # it is booked, or kept to be booked
     if passed is not None:

@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, Settled
+from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
 from budget_guard.ledger.checks import check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Origin, differences
@@ -121,7 +121,9 @@ class MemoryLedger(LedgerRules[Hold]):
                     self._settle(hold)
                 if self._refused:
                     self._give_room()
-            return unchecked(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
+            first, *others = hold.counters
+            above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in others]) if others else ()
+            return unchecked(Settled, (first.committed, hold.charged or NOTHING, hold.uncertain, above))
 
     def revoke(self, scope: Scope, reason: str) -> None:
         self._revoked = True

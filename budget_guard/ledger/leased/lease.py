@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from budget_guard.clock import Clock
-from budget_guard.ledger.base import Balance
+from budget_guard.ledger.base import Balance, ScopeSpend
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
@@ -102,6 +102,11 @@ class RunLeases:
         """All that is committed in the first of the scopes: as last seen there, with what was spent since."""
         before = self.view[0].committed if self.view else NOTHING
         return before.plus(self.committed())
+
+    def spent_above(self) -> tuple[ScopeSpend, ...]:
+        """What is committed in the other scopes: as last seen there, with what was spent since."""
+        since = self.committed()
+        return tuple(ScopeSpend(balance.committed.plus(since), balance.limits) for balance in self.view[1:])
 
     def reserved(self) -> Amounts:
         """What is held for calls in flight."""

@@ -144,7 +144,7 @@ class LeasedLedger(LedgerWrapper):
         _must_be_in(lease, hold_id, scopes)
         settled = lease.local.commit(hold_id, (LEASED,), amounts, uncertain)
         yield from self._pool.settled_in(lease)
-        return settled._replace(committed=lease.run.committed_in_first_scope())
+        return settled._replace(committed=lease.run.committed_in_first_scope(), above=lease.run.spent_above())
 
     def _release(self, hold_id: str, scopes: Sequence[Scope]) -> Flow[bool]:
         lease = self._pool.lease_of(hold_id)

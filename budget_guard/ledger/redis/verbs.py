@@ -31,6 +31,7 @@ from budget_guard.ledger.redis.codec import (
     problem,
     refused_of,
     revoked_of,
+    spend_of,
     time_of,
     ttl_of,
 )
@@ -165,11 +166,11 @@ class RedisVerbs:
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Steps[Settled]:
         amounts = checked_amounts(amounts)
-        committed, charged, estimate, overdue = yield from self._settle(
+        committed, charged, estimate, above, overdue = yield from self._settle(
             "commit", b"settled", hold_id, scopes, listed(amounts), b"1" if uncertain else b"0"
         )
         yield from self._forget(overdue)
-        return Settled(counted(committed), amounts_of(charged), estimate == b"1")
+        return Settled(counted(committed), amounts_of(charged), estimate == b"1", tuple(map(spend_of, above)))
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> Steps[bool]:
         released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 
-from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, Settled
+from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, ScopeSpend, Settled
 from budget_guard.ledger.checks import check_text, check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Origin, differences
@@ -124,7 +124,9 @@ class SqliteVerbs(LedgerRules[StoredHold]):
             if was_open:
                 self._settle(hold)
             self._give_room()
-        return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
+        first, *others = hold.counters
+        above = tuple(ScopeSpend(each.committed, each.limits) for each in others)
+        return Settled(first.committed, hold.charged or NOTHING, hold.uncertain, above)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         check_text("reason", reason)
