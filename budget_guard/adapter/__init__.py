@@ -1,1 +1,38 @@
-"""What every adapter stands on."""
+"""The kit that every adapter of a framework stands on. docs/adapters.md tells how to write one."""
+
+from budget_guard.adapter.guarded_call import GuardedCall, adrive, drive
+from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
+from budget_guard.adapter.provider_words import (
+    BILLED_ITEMS,
+    FINAL_NOTE,
+    KEPT_BY_PROVIDER,
+    OUTPUT_CAPS,
+    hosted_tool,
+    needs_of,
+    opaque_parts,
+)
+from budget_guard.adapter.stops import Stop, StopLatch, Stops, stops_for
+from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+
+__all__ = [
+    "BILLED_ITEMS",
+    "FINAL_NOTE",
+    "KEPT_BY_PROVIDER",
+    "OUTPUT_CAPS",
+    "GuardedCall",
+    "SessionHandle",
+    "SessionSettings",
+    "Stop",
+    "StopLatch",
+    "Stops",
+    "ToolCost",
+    "ToolCosts",
+    "adrive",
+    "check_budget",
+    "check_choice",
+    "drive",
+    "hosted_tool",
+    "needs_of",
+    "opaque_parts",
+    "stops_for",
+]

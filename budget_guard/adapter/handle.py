@@ -1,20 +1,24 @@
-"""The view of one session that a guard, a handler and a middleware share."""
+"""What guards, handlers and middleware have in common: the view of a session, and how they open one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast, get_args
 
 from budget_guard.events.model import Subscriber
+from budget_guard.pricing.table import PriceLike
 from budget_guard.reporting.report import BudgetReport
+from budget_guard.session.authority import BudgetAuthority
 from budget_guard.session.budget import Budget
+from budget_guard.session.opening import open_session
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 
 
 class SessionHandle:
-    """What a guard, a handler and a middleware have in common: the view of one session, and how to steer it."""
+    """The view of one session, and how to steer it: what users see of a guard, a handler or a middleware."""
 
     session: Session
 
@@ -70,3 +74,69 @@ class SessionHandle:
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call *subscriber* with every event; returns how to stop. As `Session.subscribe`."""
         return self.session.subscribe(subscriber)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSettings:
+    """What a guard or a handler opens its sessions with. `vars` gives the arguments that make an equal one."""
+
+    authority: BudgetAuthority | None
+    """Where the ceilings live that its runs share with others; None for none."""
+    user: str | None
+    key: str | None
+    team: str | None
+    feature: str | None
+    pricing: Mapping[str, PriceLike] | None
+    """Prices that win over the bundled ones, dollars per token."""
+
+    def open(self, budget: Budget, run_id: str | None = None, *, shared: bool = True) -> Session:
+        """A new session.
+
+        Args:
+            budget: What it may spend.
+            run_id: A name for its scope; made up by default.
+            shared: Whether it spends from the authority's ceilings as well: one session of each call does.
+
+        Raises:
+            BudgetError, ValueError: As `BudgetAuthority.session`.
+        """
+        return open_session(
+            self.authority if shared else None,
+            budget,
+            run_id,
+            user=self.user,
+            key=self.key,
+            team=self.team,
+            feature=self.feature,
+            pricing=self.pricing,
+        )
+
+
+def check_budget(budget: object, owner: str) -> None:
+    """Refuse what is no budget.
+
+    Args:
+        budget: What was given as one.
+        owner: The class that it was given to.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(budget, Budget):
+        raise TypeError(f'budget={budget!r} is not a Budget: write {owner}(Budget("$5.00"))')
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse a *value* that is none of *choices*.
+
+    Args:
+        name: The parameter's name.
+        value: What was given.
+        choices: The parameter's type, a `Literal`.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    *most, last = map(repr, get_args(choices))
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} is not known: use {', '.join(most)} or {last}")

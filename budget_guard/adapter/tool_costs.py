@@ -20,7 +20,8 @@ class ToolCosts:
         ValueError: If a cost is no amount of money.
     """
 
-    def __init__(self, costs: Mapping[str, ToolCost]) -> None:
+    def __init__(self, costs: Mapping[str, ToolCost] | None) -> None:
+        costs = costs or {}
         self._held: dict[str, int] = {}
         self._of_result: dict[str, Callable[[Any], UsdLike]] = {}
         for tool, cost in costs.items():
@@ -28,7 +29,8 @@ class ToolCosts:
                 self._of_result[tool] = cost
             else:
                 self._held[tool] = nano_of(cost, f"tool_costs[{tool!r}]")
-        self._unseen = set(costs)
+        self.unseen = set(costs)
+        """The tools with a cost that no call has offered or run yet."""
         self.seen_any = False
         """Whether any tool was seen, while one with a cost was not."""
 
@@ -46,17 +48,16 @@ class ToolCosts:
         return None if cost is None else cost(result)
 
     def saw(self, tools: Iterable[str]) -> None:
-        """Note which of the tools with a cost there really are."""
-        if self._unseen:
-            tools = tuple(tools)
-            self.seen_any = self.seen_any or bool(tools)
-            self._unseen.difference_update(tools)
+        """Note which of the tools with a cost there really are. Needed only while some are `unseen`."""
+        tools = tuple(tools)
+        self.seen_any = self.seen_any or bool(tools)
+        self.unseen.difference_update(tools)
 
     def warn_of_unseen(self) -> None:
         """Say once which tools with a cost there are not: a misspelt name would make its tool free."""
-        if self._unseen:
-            names = ", ".join(sorted(map(repr, self._unseen)))
-            self._unseen.clear()
+        if self.unseen:
+            names = ", ".join(sorted(map(repr, self.unseen)))
+            self.unseen.clear()
             warnings.warn(
                 f"tool_costs names {names}, but no agent of this run has such a tool: check the spelling.",
                 RuntimeWarning,

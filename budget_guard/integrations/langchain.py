@@ -1,5 +1,6 @@
 """``from budget_guard.integrations.langchain import BudgetCallbackHandler``: LangChain and LangGraph."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -7,23 +8,23 @@ try:
 except ImportError as error:
     raise ImportError('LangChain is not installed: pip install "budget-guard-py[langchain]"') from error
 
-from budget_guard_langchain import (
-    BudgetCallbackHandler,
-    BudgetDowngrade,
-    BudgetExceeded,
-    BudgetRevoked,
-    BudgetStop,
-    ForeignRun,
-    InvalidDowngradeError,
-    LedgerUnavailable,
-    UnboundedCallError,
-    UnknownPriceError,
-    budget_scope,
-    budgeted_model,
-)
+from budget_guard_langchain.handler import BudgetCallbackHandler
+from budget_guard_langchain.scope import budget_scope
 
 if TYPE_CHECKING:
-    from budget_guard_langchain import BudgetMiddleware
+    from budget_guard_langchain.budgeted_model import budgeted_model
+    from budget_guard_langchain.errors import (
+        BudgetDowngrade,
+        BudgetExceeded,
+        BudgetRevoked,
+        BudgetStop,
+        ForeignRun,
+        InvalidDowngradeError,
+        LedgerUnavailable,
+        UnboundedCallError,
+        UnknownPriceError,
+    )
+    from budget_guard_langchain.middleware import BudgetMiddleware
 
 __all__ = [
     "BudgetCallbackHandler",
@@ -45,6 +46,10 @@ del _langchain
 
 
 def __getattr__(name: str) -> Any:
-    import budget_guard_langchain
-
-    return getattr(budget_guard_langchain, name)
+    """The names that not every program needs: they take long to import."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    modules = {"BudgetMiddleware": "middleware", "budgeted_model": "budgeted_model"}
+    module = importlib.import_module(f"budget_guard_langchain.{modules.get(name, 'errors')}")
+    found = globals()[name] = getattr(module, name)
+    return found

@@ -5,18 +5,18 @@ try:
 except ImportError as error:
     raise ImportError('The OpenAI Agents SDK is not installed: pip install "budget-guard-py[openai-agents]"') from error
 
-from budget_guard_openai_agents import (
+from budget_guard_openai_agents.composite import CompositeRunHooks
+from budget_guard_openai_agents.errors import (
     BudgetExceeded,
-    BudgetGuard,
     BudgetRevoked,
     BudgetStop,
-    CompositeRunHooks,
     ForeignRun,
     InvalidDowngradeError,
     LedgerUnavailable,
     UnboundedCallError,
     UnknownPriceError,
 )
+from budget_guard_openai_agents.guard import BudgetGuard
 
 __all__ = [
     "BudgetExceeded",

@@ -12,7 +12,7 @@ _CHECKPOINTER = "__pregel_checkpointer"
 
 
 def ask_human(session: Session, error: BudgetExceeded) -> bool:
-    """Pause the graph until somebody answers; return whether the call may ask for its hold again.
+    """Pause the graph until a human answers; return whether the call may ask for its hold again.
 
     The answer, from ``Command(resume=...)``, is a mapping of limits to raise, such as ``{"max_cost_usd": "3.00"}``,
     or True where the limits were raised already. Anything false declines.

@@ -13,7 +13,8 @@ from pydantic import Field, PrivateAttr
 
 from budget_guard import DowngradePolicy
 from budget_guard_langchain.output_cap import can_cap, cap_set
-from budget_guard_langchain.steering import SteeredModel, Steering, name_of
+from budget_guard_langchain.steered_model import SteeredModel, name_of
+from budget_guard_langchain.steering import Steering
 
 if TYPE_CHECKING:
     from budget_guard_langchain.handler import BudgetCallbackHandler
@@ -73,7 +74,7 @@ def budgeted_model(
 
 
 class BudgetedChatModel(SteeredModel, BaseChatModel):
-    """What `budgeted_model` makes."""
+    """A chat model over two others, made by `budgeted_model`."""
 
     primary: BaseChatModel
     cheaper: BaseChatModel

@@ -1,4 +1,4 @@
-"""The calls of one handler that are under way, by run, and how each is settled.
+"""The calls of one handler that are under way, by run: each is held by all of its budgets, and settled at its end.
 
 LangChain tells of most ends, and not of all: a cancelled ``ainvoke`` and an abandoned stream end without a word of
 their own. So each call is watched from three sides: the end of the run that it is a part of, the end of its task, and
@@ -13,12 +13,13 @@ import functools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from budget_guard import ModelCall, Reservation, Usage
-from budget_guard_langchain.errors import recast
+from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall, Usage
+from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
@@ -30,62 +31,82 @@ _WATCHED = "budget_guard"
 """The key under which a call's arguments are watched. They are LangChain's own, for tracing alone."""
 
 
-class Call:
+class Call(GuardedCall):
     """One model call or tool call."""
 
-    __slots__ = ("_asked", "_steering", "batch", "holds", "parent_run_id", "pieces", "run_id", "unwatch")
+    __slots__ = (
+        *("_called", "_human", "_steering"),
+        *("batch", "hour_cache", "parent_run_id", "pieces", "run_id", "unwatch"),
+    )
 
     def __init__(
         self,
+        sessions: Sequence[Session],
         run_id: UUID,
         parent_run_id: UUID | None,
-        holds: tuple[Reservation, ...],
         *,
-        asked: str | None = None,
+        called: str,
         steering: Steering | None = None,
+        human: bool = False,
         batch: object = None,
+        hour_cache: bool = False,
     ) -> None:
+        """
+        Args:
+            sessions: The budgets that it spends from.
+            run_id: Its run.
+            parent_run_id: The run that it is a part of.
+            called: The model that makes it, or the tool.
+            steering: What can switch its model and cap its output; None where nothing can.
+            human: Whether a human is asked before it is refused for want of budget.
+            batch: The same object for calls that are all started before the first is sent; None for a single one.
+            hour_cache: Whether its input may be cached for an hour.
+        """
+        super().__init__(sessions)
         self.run_id = run_id
         self.parent_run_id = parent_run_id
-        """The run that it is a part of."""
-        self.holds = holds
-        """One for each budget that it is held in."""
-        self._asked = asked
+        self._called = called
         self._steering = steering
+        self._human = human
         self.batch = batch
-        """The same object for calls that are all started before the first is sent; None for a single one."""
+        self.hour_cache = hour_cache
         self.pieces = 0
         """Pieces of output that have come."""
         self.unwatch: Callable[[], object] | None = None
 
     @property
-    def model(self) -> str | None:
-        """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
-        return (None if self._steering is None else self._steering.model) or self._asked
+    def id(self) -> str:
+        """The decision's id, of the first budget."""
+        return self.holds[0].id
 
     @property
-    def hour_cache(self) -> bool:
-        """Whether its input may be cached for an hour."""
-        return any(isinstance(hold.call, ModelCall) and hold.call.hour_cache for hold in self.holds)
+    def name(self) -> str:
+        """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
+        return (None if self._steering is None else self._steering.model) or self._called
+
+    def asked_of(self, session: Session, call: ModelCall | ToolCall) -> ModelCall | ToolCall:
+        return self._steering.ask(call) if self._steering is not None and isinstance(call, ModelCall) else call
+
+    def asks_again(self, session: Session, error: BudgetError) -> bool:
+        return self._human and isinstance(error, BudgetExceeded) and ask_human(session, error)
+
+    def admitted(self, decision: Decision) -> None:
+        name, steering = decision.name, self._steering
+        if name not in (decision.requested, self._called) and (steering is None or not steering.takes(name)):
+            from budget_guard_langchain.errors import BudgetDowngrade
+
+            raise BudgetDowngrade(
+                model=decision.requested, target=name, reason=decision.reason, decision_id=decision.id
+            )
+        if steering is not None:
+            steering.answer(decision)
 
     def note_if_cut(self, usage: Usage) -> None:
-        """Tell whoever steers the call if a budget's own output cap has cut its answer off."""
-        if self._steering is None:
-            return
-        for hold in self.holds:
-            error = hold.cut_short() if usage.output_tokens >= hold.amounts.output_tokens else None
-            if error is not None:
-                self._steering.cut = recast(error)
-
-    def estimate(self, reason: str) -> None:
-        """Book what was held, because nobody knows what the call used."""
-        for hold in self.holds:
-            hold.commit_estimate(reason)
-
-    def release(self, reason: str) -> None:
-        """Give the holds back: the call provably was not billed."""
-        for hold in self.holds:
-            hold.release(reason)
+        """Leave the stop for the model to raise, if a budget's own output cap has cut the answer off."""
+        if self._steering is not None:
+            stop = self.cut_short(usage.output_tokens)
+            if stop is not None:
+                self._steering.cut = stop.error
 
 
 class Calls:
@@ -125,7 +146,7 @@ class Calls:
             if call.parent_run_id is not None:
                 self._parts.setdefault(call.parent_run_id, set()).add(call.run_id)
         if isinstance(options, dict):
-            watched = cast("dict[str, Any]", options).setdefault(_WATCHED, _Watched(call.holds[0].id))
+            watched = cast("dict[str, Any]", options).setdefault(_WATCHED, _Watched(call.id))
             if isinstance(watched, _Watched):
                 watched.calls.append((self, call.run_id))
 
@@ -156,7 +177,7 @@ class Calls:
         self.sweep()
 
     def sweep(self) -> None:
-        """Settle the calls that nobody is making any more."""
+        """Settle the calls that are not being made any more."""
         while self._gone:
             try:
                 run_id = self._gone.popleft()
@@ -186,7 +207,7 @@ class Calls:
             call.release(reason)
 
     def gone(self, run_id: UUID) -> None:
-        """Note that nobody is making a call any more. Takes no lock: it is called while garbage is collected."""
+        """Note that a call is not being made any more. Takes no lock: it is called while garbage is collected."""
         if run_id in self._open:
             self._gone.append(run_id)
 
@@ -226,7 +247,7 @@ class Calls:
 
 
 class _Watched(str):
-    """Laid into what LangChain keeps while it makes a call. Its own end says that nobody is making it any more."""
+    """Laid into what LangChain keeps while it makes a call. Its own end says that the call is not made any more."""
 
     calls: list[tuple[Calls, UUID]]
 
@@ -241,15 +262,6 @@ class _Watched(str):
 
     def __reduce__(self) -> Any:
         return str, (str(self),)  # a copy watches nothing
-
-
-def running() -> tuple[bool, asyncio.Task[Any] | None]:
-    """Whether an event loop runs in this thread, which must not be blocked, and the task that is its turn."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return False, None
-    return True, asyncio.current_task(loop)
 
 
 def withdraw(run_id: UUID) -> None:

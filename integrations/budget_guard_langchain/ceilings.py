@@ -1,23 +1,57 @@
-"""What an agent's state keeps of its spending, and the ceilings of one run and one thread that are made from it."""
+"""The budgets that are kept by an id: one for each thread of a graph, or for each run or thread of an agent."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypedDict, cast
-
-from langchain.agents import AgentState
-from langchain.agents.middleware.types import PrivateStateAttr, ResponseT
-from typing_extensions import NotRequired
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from budget_guard import Budget, Session
+from budget_guard.adapter.handle import SessionHandle
 from budget_guard.units.amounts import Amounts
+from budget_guard_langchain.scope import extra_sessions, installing
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import BaseCallbackHandler
 
 CeilingKind = Literal["run", "thread"]
 
 _KEPT = 10_000
-"""Runs and threads whose sessions are kept in memory. A dropped one goes on from what the state says."""
+"""Sessions that are kept in memory. Beyond that, the one that made no call for longest is dropped."""
+
+
+class SessionsById:
+    """The latest sessions, by the id of what each is the budget of. Safe to use from any thread."""
+
+    def __init__(self, open_session: Callable[[str], Session]) -> None:
+        self._open_session = open_session
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+
+    def get(self, id: str, spent: Sequence[int] = ()) -> Session:
+        """The session of that id, opened on first sight.
+
+        Args:
+            id: Of a thread or a run.
+            spent: What it has spent at least, as `Amounts`.
+        """
+        with self._lock:
+            session = self._sessions.pop(id, None) or self._open_session(id)
+            self._sessions[id] = session  # at the end: the first is the one that made no call for longest
+            if len(self._sessions) > _KEPT:
+                del self._sessions[next(iter(self._sessions))]
+            if spent:
+                session.carry_over(Amounts(*spent))
+        return session
+
+
+class ThreadHandle(SessionHandle):
+    """The budget of one thread: what it spent, and how to steer it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
 
 class Spent(TypedDict):
@@ -28,27 +62,13 @@ class Spent(TypedDict):
     """As `Amounts`, in its order; dollars in nano-dollars."""
 
 
-class BudgetState(AgentState[ResponseT]):
-    """State schema of `BudgetMiddleware`.
-
-    Both are tracked, so that they survive a pause and a restart. They are a copy: the sessions count, and a copy is
-    lost where a node fails after its model was paid.
-    """
-
-    budget_run: NotRequired[Annotated[Spent, PrivateStateAttr]]
-    budget_thread: NotRequired[Annotated[Spent, PrivateStateAttr]]
-
-
-class Ceiling:
-    """A budget for each run of an agent, or for each of its threads. Safe to use from any thread."""
+class AgentCeiling:
+    """A budget for each run of an agent, or for each of its threads. The agent's state keeps what it spent."""
 
     def __init__(self, kind: CeilingKind, budget: Budget, open_session: Callable[[Budget, str], Session]) -> None:
         self._key = f"budget_{kind}"
         self._kind: CeilingKind = kind
-        self._budget = budget
-        self._open_session = open_session
-        self._lock = threading.Lock()
-        self._sessions: dict[str, Session] = {}
+        self._sessions = SessionsById(lambda id: open_session(budget, id))
 
     def begin(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The update of *state* when an agent is called: a run begins anew, a thread goes on."""
@@ -59,15 +79,25 @@ class Ceiling:
     def session(self, state: Mapping[str, Any]) -> Session:
         """The session of the run or thread with *state*, which has spent at least what that says."""
         spent = cast(Spent, state[self._key])
-        with self._lock:
-            session = self._sessions.pop(spent["id"], None) or self._open_session(self._budget, spent["id"])
-            self._sessions[spent["id"]] = session  # at the end: the first is the one that was longest not heard of
-            if len(self._sessions) > _KEPT:
-                del self._sessions[next(iter(self._sessions))]
-            if spent["amounts"]:
-                session.carry_over(Amounts(*spent["amounts"]))
-        return session
+        return self._sessions.get(spent["id"], spent["amounts"])
 
     def snapshot(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The update of *state* after a call."""
         return {self._key: Spent(id=state[self._key]["id"], amounts=list(self.session(state).committed))}
+
+
+class HasCeilings:
+    """What the parts of `BudgetMiddleware` know of it: the handler that counts, and the agent's own ceilings."""
+
+    handler: BaseCallbackHandler
+    _ceilings: Sequence[AgentCeiling]
+
+    @contextmanager
+    def _active(self, ceilings: Sequence[Session]) -> Generator[None]:
+        """Install the handler in the block, and have it hold each call in *ceilings* as well."""
+        token = extra_sessions.set((*extra_sessions.get(), *((self.handler, session) for session in ceilings)))
+        try:
+            with installing(self.handler):
+                yield
+        finally:
+            extra_sessions.reset(token)

@@ -2,6 +2,9 @@
 
 A stop also derives from LangGraph's ``GraphBubbleUp`` where that is installed: its retries, its error handlers and
 LangChain's retry, fallback and tool-error middleware all let that pass, and parallel nodes finish and are booked.
+
+Imported when the first call is stopped, or one of the names is asked for: LangGraph takes longer to import than the
+rest of the adapter.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 import langchain_core.exceptions
 
 import budget_guard
+from budget_guard.adapter.stops import stops_for
 
 if TYPE_CHECKING:
     _Bubbles = Exception
@@ -28,35 +32,29 @@ else:
 
 
 class BudgetStop(_Bubbles):
-    """What every stop of a guarded run has in common."""
+    """The base of all stops of a guarded run."""
 
 
-class BudgetExceeded(budget_guard.BudgetExceeded, BudgetStop):
-    """As `budget_guard.BudgetExceeded`, out of a run."""
+recast = stops_for(BudgetStop).recast
 
+if TYPE_CHECKING:
 
-class BudgetRevoked(budget_guard.BudgetRevoked, BudgetStop):
-    """As `budget_guard.BudgetRevoked`, out of a run."""
+    class BudgetExceeded(budget_guard.BudgetExceeded, BudgetStop): ...
 
+    class BudgetRevoked(budget_guard.BudgetRevoked, BudgetStop): ...
 
-class UnknownPriceError(budget_guard.UnknownPriceError, BudgetStop):
-    """As `budget_guard.UnknownPriceError`, out of a run."""
+    class UnknownPriceError(budget_guard.UnknownPriceError, BudgetStop): ...
 
+    class UnboundedCallError(budget_guard.UnboundedCallError, BudgetStop): ...
 
-class UnboundedCallError(budget_guard.UnboundedCallError, BudgetStop):
-    """As `budget_guard.UnboundedCallError`, out of a run."""
+    class InvalidDowngradeError(budget_guard.InvalidDowngradeError, BudgetStop): ...
 
+    class ForeignRun(budget_guard.ForeignRun, BudgetStop): ...
 
-class InvalidDowngradeError(budget_guard.InvalidDowngradeError, BudgetStop):
-    """As `budget_guard.InvalidDowngradeError`, out of a run."""
+    class LedgerUnavailable(budget_guard.LedgerUnavailable, BudgetStop): ...
 
-
-class ForeignRun(budget_guard.ForeignRun, BudgetStop):
-    """As `budget_guard.ForeignRun`, out of a run."""
-
-
-class LedgerUnavailable(budget_guard.LedgerUnavailable, BudgetStop):
-    """As `budget_guard.LedgerUnavailable`, out of a run."""
+else:
+    globals().update(stops_for(BudgetStop).classes)
 
 
 class BudgetDowngrade(budget_guard.BudgetError, _ModelError, RuntimeError):
@@ -81,22 +79,3 @@ class BudgetDowngrade(budget_guard.BudgetError, _ModelError, RuntimeError):
             f"BudgetMiddleware(..., downgrade_to=<{target}>) to the agent, or call "
             f"budgeted_model(<{model}>, <{target}>)."
         )
-
-
-_RECAST: dict[type[budget_guard.BudgetError], type[budget_guard.BudgetError]] = {
-    budget_guard.BudgetExceeded: BudgetExceeded,
-    budget_guard.BudgetRevoked: BudgetRevoked,
-    budget_guard.UnknownPriceError: UnknownPriceError,
-    budget_guard.UnboundedCallError: UnboundedCallError,
-    budget_guard.InvalidDowngradeError: InvalidDowngradeError,
-    budget_guard.ForeignRun: ForeignRun,
-    budget_guard.LedgerUnavailable: LedgerUnavailable,
-}
-
-
-def recast(error: budget_guard.BudgetError) -> budget_guard.BudgetError:
-    """A new error in LangChain's terms, to be raised once."""
-    for core in type(error).__mro__:
-        if core in _RECAST:
-            return error.recast(_RECAST[core])
-    return error

@@ -1,4 +1,4 @@
-"""Which call a cheaper model takes over, where a fallback and not the adapter makes it do so."""
+"""Calls that a fallback of LangChain's, and not the adapter, hands over to a cheaper model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ class Fallbacks:
     """
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[object, ...], ModelCall] = {}
+        self.expected: dict[tuple[object, ...], ModelCall] = {}
+        """The calls that were given up, by what will make them: the model, its run, and the messages."""
 
     def expect(self, target: str, parent_run_id: UUID | None, call: ModelCall) -> None:
         """Note that *target* is to take over *call*."""
-        self._asked[(target, parent_run_id, call.prompt.parts)] = call
-        if len(self._asked) > _KEPT:
-            self._asked.pop(next(iter(self._asked)), None)
+        self.expected[(target, parent_run_id, call.prompt.parts)] = call
+        if len(self.expected) > _KEPT:
+            self.expected.pop(next(iter(self.expected)), None)
 
     def asked_for(self, parent_run_id: UUID | None, call: ModelCall) -> ModelCall:
-        """*call* as the model that it takes the place of would make it; itself where it takes nobody's."""
-        if not self._asked:
-            return call
-        asked = self._asked.get((call.model, parent_run_id, call.prompt.parts))
+        """*call* as the model that it takes the place of would make it; itself where it takes the place of none."""
+        asked = self.expected.get((call.model, parent_run_id, call.prompt.parts))
         if asked is None:
             return call
         return call._replace(model=asked.model, provider=asked.provider, service_tier=asked.service_tier)

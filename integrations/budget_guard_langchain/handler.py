@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage, ToolMessage
-from langchain_core.outputs import LLMResult
 
-from budget_guard import (
-    Budget,
-    BudgetAuthority,
-    BudgetError,
-    BudgetExceeded,
-    ModelCall,
-    Prompt,
-    Session,
-)
-from budget_guard.adapter.handle import SessionHandle
+from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, ModelCall, Prompt, Session, ToolCall
+from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
-from budget_guard.calls.settlement import never_billed
 from budget_guard.pricing.table import PriceLike
-from budget_guard.session.opening import open_session
-from budget_guard_langchain.admission import hold_in_all
-from budget_guard_langchain.calls import Call, Calls, running, withdraw
-from budget_guard_langchain.errors import BudgetDowngrade, recast
+from budget_guard_langchain.calls import Call, Calls, withdraw
+from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
 from budget_guard_langchain.fallbacks import Fallbacks
 from budget_guard_langchain.request import model_call, tool_names
 from budget_guard_langchain.response import Answer
-from budget_guard_langchain.scope import extra_sessions_of
+from budget_guard_langchain.scope import extra_sessions
 from budget_guard_langchain.steering import steering_of
-from budget_guard_langchain.threads import ThreadHandle, Threads
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import LLMResult
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
@@ -104,32 +95,22 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         feature: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        if not isinstance(budget, Budget):
-            raise TypeError(f'budget={budget!r} is not a Budget: write BudgetCallbackHandler(Budget("$5.00"))')
+        check_budget(budget, "BudgetCallbackHandler")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
-        if scope not in get_args(HandlerScope):
-            raise ValueError(f"scope={scope!r} is not known: use 'run' or 'thread'")
-        if on_exceeded not in get_args(OnExceeded):
-            raise ValueError(f"on_exceeded={on_exceeded!r} is not known: use 'raise' or 'interrupt'")
-        self._settings: dict[str, Any] = {
-            "scope": scope,
-            "on_exceeded": on_exceeded,
-            "pricing": pricing,
-            "tool_costs": tool_costs,
-            "authority": authority,
-            "user": user,
-            "key": key,
-            "team": team,
-            "feature": feature,
-        }
+        check_choice("scope", scope, HandlerScope)
+        check_choice("on_exceeded", on_exceeded, OnExceeded)
         self._initial_budget = budget
-        self._tools = ToolCosts(tool_costs or {})
-        self._asks = on_exceeded == "interrupt"
+        self._settings = SessionSettings(
+            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing
+        )
+        self._own_settings: dict[str, Any] = {"scope": scope, "on_exceeded": on_exceeded, "tool_costs": tool_costs}
+        self._tools = ToolCosts(tool_costs)
+        self._asks_human = on_exceeded == "interrupt"
         self._calls = Calls()
-        self._stand_ins = Fallbacks()
+        self._fallbacks = Fallbacks()
         self._session = self.open_session(budget, run_id, shared=True)
         of_thread = functools.partial(self.open_session, budget, shared=True)
-        self._threads = Threads(of_thread) if scope == "thread" else None
+        self._threads = SessionsById(of_thread) if scope == "thread" else None
 
     def open_session(self, budget: Budget, run_id: str | None = None, *, shared: bool = False) -> Session:
         """A session of *budget* with this handler's prices and tags.
@@ -139,20 +120,10 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             run_id: A name for it; made up by default.
             shared: Whether it spends from the ceilings of the authority as well: one session of each call does.
         """
-        settings = self._settings
         try:
-            return open_session(
-                settings["authority"] if shared else None,
-                budget,
-                run_id,
-                user=settings["user"],
-                key=settings["key"],
-                team=settings["team"],
-                feature=settings["feature"],
-                pricing=settings["pricing"],
-            )
+            return self._settings.open(budget, run_id, shared=shared)
         except BudgetError as error:
-            raise recast(error) from error.__cause__
+            raise _recast(error) from error.__cause__
 
     @property
     def session(self) -> Session:  # type: ignore[override]  # never replaced
@@ -168,22 +139,24 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         """
         if self._threads is None:
             raise ValueError(f'thread_id={thread_id!r} has no budget of its own: use scope="thread"')
-        return ThreadHandle(self._threads.session(thread_id))
+        return ThreadHandle(self._threads.get(thread_id))
 
     def fork(self) -> BudgetCallbackHandler:
         """A handler with the same settings and a fresh budget."""
-        return BudgetCallbackHandler(self._initial_budget, **self._settings)
+        return BudgetCallbackHandler(self._initial_budget, **vars(self._settings), **self._own_settings)
 
     def session_of(self, thread_id: str | None) -> Session:
         """The session that the calls of a thread spend from."""
         if self._threads is None or thread_id is None:
             return self._session
-        return self._threads.session(thread_id)
+        return self._threads.get(thread_id)
 
     def _sessions(self, metadata: Mapping[str, Any]) -> tuple[Session, ...]:
-        self._calls.sweep()
         thread_id = metadata.get("thread_id")
-        return (self.session_of(None if thread_id is None else str(thread_id)), *extra_sessions_of(self))
+        return (self.session_of(None if thread_id is None else str(thread_id)), *self._extra_sessions())
+
+    def _extra_sessions(self) -> list[Session]:
+        return [session for handler, session in extra_sessions.get() if handler is self]
 
     # Models
 
@@ -227,31 +200,61 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     ) -> None:
         if self._calls.knows(run_id):
             return
+        self._calls.sweep()
         params: Any = kwargs.get("invocation_params") or {}
-        batch = params if (kwargs.get("batch_size") or 1) > 1 else None
-        self._tools.saw(tool_names(params))
-        call = model_call(serialized, prompt, metadata, params)
-        steering = steering_of(params)
-        asked = self._stand_ins.asked_for(parent_run_id, call) if steering is None else call
-        in_loop, task = running()
+        if self._tools.unseen:
+            self._tools.saw(tool_names(params))
+        asked = called = model_call(serialized, prompt, metadata, params)
+        steering = None if type(params) is dict else steering_of(params)
+        if steering is None and self._fallbacks.expected:
+            asked = self._fallbacks.asked_for(parent_run_id, called)
+        call = Call(
+            self._sessions(metadata),
+            run_id,
+            parent_run_id,
+            called=called.model,
+            steering=steering,
+            human=self._asks_human,
+            batch=params if (kwargs.get("batch_size") or 1) > 1 else None,
+            hour_cache=asked.hour_cache,
+        )
+        self._begin(call, asked, in_its_task, kwargs.get("options"))
+
+    def _begin(self, call: Call, asked: ModelCall | ToolCall, in_its_task: bool, options: object = None) -> None:
+        """Hold *call*, or refuse it for all handlers.
+
+        Args:
+            call: The call.
+            asked: What its budgets are asked for.
+            in_its_task: Whether it is over when the current task is.
+            options: What LangChain keeps while it makes the call.
+
+        Raises:
+            BudgetError: In LangChain's terms, if it is refused.
+            BudgetDowngrade: If a cheaper model is to make it, and it cannot be switched.
+        """
         try:
-            holds = hold_in_all(
-                self._sessions(metadata),
-                asked,
-                takes=call.model,
-                steering=steering,
-                asks=self._asks,
-                may_wait=not in_loop,
-            )
+            loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        try:
+            stop = call.hold(asked, may_wait=loop is None)  # a loop must not be blocked
+            if stop is not None:
+                raise _recast(stop.error) from stop.error.__cause__
         except BaseException as error:
-            withdraw(run_id)
-            if batch is not None:  # which is started as a whole before any of it is sent
-                self._calls.release_batch(batch, "another call of the same batch was refused")
-            if isinstance(error, BudgetDowngrade):
-                self._stand_ins.expect(error.target, parent_run_id, asked)
+            self._withdraw(call, asked, error)
             raise
-        begun = Call(run_id, parent_run_id, holds, asked=call.model, steering=steering, batch=batch)
-        self._calls.begin(begun, task if in_its_task else None, kwargs.get("options"))
+        self._calls.begin(call, asyncio.current_task(loop) if loop is not None and in_its_task else None, options)
+
+    def _withdraw(self, call: Call, asked: ModelCall | ToolCall, error: BaseException) -> None:
+        """Give back what else is held for a call that is refused with *error*."""
+        from budget_guard_langchain.errors import BudgetDowngrade
+
+        withdraw(call.run_id)
+        if call.batch is not None:  # which is started as a whole before any of it is sent
+            self._calls.release_batch(call.batch, "another call of the same batch was refused")
+        if isinstance(error, BudgetDowngrade) and isinstance(asked, ModelCall):
+            self._fallbacks.expect(error.target, call.parent_run_id, asked)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)
@@ -263,7 +266,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
                 self._charge(answer)
         except Exception:  # the answer is paid for: nothing here may keep it from the caller
             _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
-            if call is not None:
+            if call is not None and not all(hold.settled for hold in call.holds):
                 call.estimate("its usage made no sense")
 
     def _settle(self, call: Call, answer: Answer) -> None:
@@ -276,27 +279,21 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             return
         if call.batch is not None and usage is not None:
             self._calls.note_paid(call.batch)
-        for hold in call.holds:
-            hold.commit(usage, model=call.model, service_tier=tier)
+        call.commit(usage, service_tier=tier)
         if usage is not None:
             call.note_if_cut(usage)
 
     def _charge(self, answer: Answer) -> None:
-        """Book a call whose start nobody heard of."""
+        """Book a call whose start this handler was not told of."""
         call = ModelCall(answer.model or "unknown", _NO_PROMPT, service_tier=answer.service_tier)
-        for session in (self._session, *extra_sessions_of(self)):
+        for session in (self._session, *self._extra_sessions()):
             with suppress(BudgetExceeded):  # which the next call is told
                 session.charge_call(call, answer.usage())
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)
-        if call is None:
-            return
-        reason = f"{type(error).__name__}: {error}"[:200]
-        if never_billed(error):
-            call.release(reason)
-        else:
-            call.estimate(reason)
+        if call is not None:
+            call.fail(error)
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._piece(run_id)
@@ -310,10 +307,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         call = self._calls.get(run_id)
         if call is not None:
             call.pieces += 1
-            for hold in call.holds:
-                error = hold.interruption(call.pieces)
-                if error is not None:
-                    raise recast(error)
+            stop = call.interruption(call.pieces)
+            if stop is not None:
+                raise _recast(stop.error)
 
     # Runs
 
@@ -341,34 +337,33 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     ) -> None:
         if self._calls.knows(run_id):
             return
+        self._calls.sweep()
         metadata = metadata or {}
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
-        self._tools.saw((name,))
-        call = self._tools.call(name, metadata.get("lc_agent_name"))
-        in_loop, task = running()
-        try:
-            holds = hold_in_all(self._sessions(metadata), call, asks=self._asks, may_wait=not in_loop)
-        except BaseException:
-            withdraw(run_id)
-            raise
-        self._calls.begin(Call(run_id, parent_run_id, holds), task)
+        if self._tools.unseen:
+            self._tools.saw((name,))
+        call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human)
+        self._begin(call, self._tools.call(name, metadata.get("lc_agent_name")), in_its_task=True)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
         call = self._calls.end(run_id)
-        result = output.content if isinstance(output, ToolMessage) else output
-        for hold in () if call is None else call.holds:
-            try:
-                hold.commit_cost(self._tools.of_result(hold.terms.rung.model, result))
-            except BaseException:  # a cost function that fails: the call is counted all the same
-                hold.commit_cost()
-                raise
+        if call is not None:
+            from langchain_core.messages import ToolMessage
+
+            call.commit_result(self._tools, output.content if isinstance(output, ToolMessage) else output)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
         call = self._calls.end(run_id)
-        for hold in () if call is None else call.holds:
-            hold.commit_cost()
+        if call is not None:
+            call.commit_cost()
+
+
+def _recast(error: BudgetError) -> BudgetError:
+    from budget_guard_langchain.errors import recast
+
+    return recast(error)
 
 
 _NO_PROMPT = Prompt(0, 0, (), 0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypeVar
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -27,19 +26,16 @@ from langgraph.types import Command
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
-from budget_guard.adapter.handle import SessionHandle
+from budget_guard.adapter.guarded_call import adrive, drive
+from budget_guard.adapter.handle import SessionHandle, check_choice
 from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
-from budget_guard_langchain.ceilings import Ceiling, CeilingKind
+from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind, HasCeilings
 from budget_guard_langchain.errors import BudgetDowngrade
-from budget_guard_langchain.final_answer import farewell
+from budget_guard_langchain.final_answer import farewell, wrapped_up
 from budget_guard_langchain.handler import BudgetCallbackHandler
 from budget_guard_langchain.middleware_parts import GuardsTools, KeepsSpent
-from budget_guard_langchain.scope import extra_sessions, installing
-from budget_guard_langchain.steered_copy import How, steered
-from budget_guard_langchain.steering import name_of
-from budget_guard_langchain.steps import adrive, drive
-from budget_guard_langchain.wrap_up import wrapped_up
+from budget_guard_langchain.steered_model import How, name_of, steered
 
 ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
 """What to do with an agent whose budget is used up."""
@@ -49,7 +45,7 @@ _Steps: TypeAlias = "Generator[ModelRequest[Any], ModelResponse[Any], _T]"
 """Yields the requests to make, and is sent the responses."""
 
 
-class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], ContextT, ResponseT]):
+class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[ResponseT], ContextT, ResponseT]):
     """Keeps an agent within a budget, and lets it end well.
 
     ::
@@ -115,8 +111,7 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], Con
             )
         if downgrade_to is not None and handler.budget.downgrade is not None:
             raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
-        if exit_behavior not in get_args(ExitBehavior):
-            raise ValueError(f"exit_behavior={exit_behavior!r} is not known: use 'end', 'error' or 'interrupt'")
+        check_choice("exit_behavior", exit_behavior, ExitBehavior)
         if wrap_up_at is not None and not 0 < wrap_up_at <= 1:
             raise ValueError(f"wrap_up_at={wrap_up_at!r} must be a fraction above 0 and at most 1, for example 0.9")
         self.handler = handler
@@ -131,7 +126,7 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], Con
         self._wrap_up_at = wrap_up_at
         limits: list[tuple[CeilingKind, UsdLike | Budget | None]] = [("run", run_limit), ("thread", thread_limit)]
         self._ceilings = [
-            Ceiling(kind, _as_budget(f"{kind}_limit", limit), handler.open_session)
+            AgentCeiling(kind, _as_budget(f"{kind}_limit", limit), handler.open_session)
             for kind, limit in limits
             if limit is not None
         ]
@@ -221,15 +216,6 @@ class BudgetMiddleware(SessionHandle, AgentMiddleware[AgentState[ResponseT], Con
             update |= ceiling.snapshot(state)
         command: Command[Any] = Command(update=update)
         return ExtendedModelResponse(response, command) if update else response
-
-    @contextmanager
-    def _active(self, ceilings: Sequence[Session]) -> Generator[None]:
-        token = extra_sessions.set((*extra_sessions.get(), *((self.handler, session) for session in ceilings)))
-        try:
-            with installing(self.handler):
-                yield
-        finally:
-            extra_sessions.reset(token)
 
 
 @functools.cache

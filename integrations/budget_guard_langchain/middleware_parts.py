@@ -1,30 +1,36 @@
-"""What `BudgetMiddleware` has only where it is wanted: LangChain builds an agent by the methods that a class has."""
+"""The parts that `BudgetMiddleware` has only on demand: LangChain builds an agent by the methods that a class has."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from langchain.agents.middleware.types import ToolCallRequest
+from langchain.agents import AgentState
+from langchain.agents.middleware.types import PrivateStateAttr, ResponseT, ToolCallRequest
 from langchain_core.messages import ToolMessage
 from langgraph.types import Command
+from typing_extensions import NotRequired
 
 from budget_guard import BudgetExceeded, BudgetRevoked
-from budget_guard_langchain.ceilings import BudgetState
+from budget_guard.adapter.guarded_call import adrive, drive
+from budget_guard_langchain.ceilings import HasCeilings, Spent
 from budget_guard_langchain.final_answer import NO_MORE, words
-from budget_guard_langchain.steps import adrive, drive
-
-if TYPE_CHECKING:
-    from budget_guard_langchain.middleware import BudgetMiddleware
-
-    _Base = BudgetMiddleware[Any, Any]
-else:
-    _Base = object
 
 _Result: TypeAlias = "ToolMessage | Command[Any]"
 
 
-class KeepsSpent(_Base):
+class BudgetState(AgentState[ResponseT]):
+    """State schema of `BudgetMiddleware`.
+
+    Both are tracked, so that they survive a pause and a restart. They are a copy: the sessions count, and a copy is
+    lost where a node fails after its model was paid.
+    """
+
+    budget_run: NotRequired[Annotated[Spent, PrivateStateAttr]]
+    budget_thread: NotRequired[Annotated[Spent, PrivateStateAttr]]
+
+
+class KeepsSpent(HasCeilings):
     """Keeps what runs and threads spent in the agent's state: a node, and a checkpoint, for each call of the agent."""
 
     state_schema: Any = BudgetState
@@ -36,7 +42,7 @@ class KeepsSpent(_Base):
         return self.before_agent(state, runtime)
 
 
-class GuardsTools(_Base):
+class GuardsTools(HasCeilings):
     """Holds what tools spend: a node for tools in any agent, which takes those that it was not made with."""
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Result]) -> _Result:

@@ -1,4 +1,4 @@
-"""What a steered call sends in the provider's own parameters: the output cap that was decided on, a wish for usage."""
+"""A steered call in the provider's own parameters: the output cap that was decided on, and a wish for usage."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
-from budget_guard_langchain.request import fields
+from budget_guard.adapter.provider_words import OUTPUT_CAPS
+from budget_guard_langchain.request import fields, filled_in_cap
 
 _THINKING_AT_LEAST = 1_024
 """The smallest thinking budget that Anthropic takes."""
-_ANTHROPIC_FALLBACK = 4_096
-"""What ChatAnthropic fills in as ``max_tokens`` for a model that it has no profile of."""
 
 
 class _Parameter(NamedTuple):
@@ -33,8 +32,6 @@ _PARAMETERS = {
     "langchain_google_genai.ChatGoogleGenerativeAI": _Parameter("max_output_tokens", "max_output_tokens"),
 }
 """By package and class; the class that is nearest in a model's line of descent counts."""
-
-_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def can_cap(model: BaseChatModel) -> bool:
@@ -66,7 +63,7 @@ def with_cap(model: BaseChatModel, kwargs: dict[str, Any], cap: int) -> tuple[Ba
         return model, kwargs
     own = cap_set(model, kwargs)
     cap = cap if own is None else min(cap, own)
-    kwargs = {name: value for name, value in kwargs.items() if name not in _NAMES}
+    kwargs = {name: value for name, value in kwargs.items() if name not in OUTPUT_CAPS}
     kwargs[parameter.sent] = cap
     thinking = _thinking_under(cap, kwargs.get("thinking"))
     if thinking is not None:
@@ -101,16 +98,13 @@ def _parameter(model: BaseChatModel) -> _Parameter | None:
 
 def _named(settings: Any) -> int | None:
     given = fields(settings)
-    return min((given[name] for name in _NAMES if isinstance(given.get(name), int)), default=None)
+    return min((given[name] for name in OUTPUT_CAPS if isinstance(given.get(name), int)), default=None)
 
 
 def _filled_in(model: BaseChatModel) -> int | None:
-    """What the class set by itself where the caller set nothing."""
-    if not any(cls.__name__ == "ChatAnthropic" for cls in type(model).__mro__):
-        return None
-    profile: dict[str, Any] = getattr(model, "profile", None) or {}
-    own = profile.get("max_output_tokens")
-    return own if isinstance(own, int) else _ANTHROPIC_FALLBACK
+    """The cap that the class set by itself where the caller set none."""
+    is_claude = any(cls.__name__ == "ChatAnthropic" for cls in type(model).__mro__)
+    return filled_in_cap(getattr(model, "model", "")) if is_claude else None
 
 
 def _thinking_under(cap: int, thinking: Any) -> dict[str, Any] | None:

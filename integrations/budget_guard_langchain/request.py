@@ -5,47 +5,25 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
-
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from budget_guard import ModelCall, Prompt, weigh
+from budget_guard.adapter.provider_words import KEPT_BY_PROVIDER, OUTPUT_CAPS, hosted_tool, needs_of, opaque_parts
 from budget_guard.pricing.model_names import provider_at
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage  # takes long to import, and is imported where there are messages
 
 Fields: TypeAlias = Mapping[str, Any]
 
-_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
-"""The names of the output cap in providers' requests."""
+_CAPS = (*OUTPUT_CAPS, "max_tokens_to_sample", "num_predict")
+"""The names of the output cap in the requests of all providers that LangChain calls."""
 _SCHEMAS = ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format")
 """The names of the output schema in providers' requests."""
 _ADDRESSES = ("openai_api_base", "azure_endpoint", "base_url", "api_base", "anthropic_api_url")
 
-_HOSTED_TOOLS = (
-    ("web_search", "web_search"),
-    ("google_search", "web_search"),
-    ("web_fetch", "web_fetch"),
-    ("url_context", "url_context"),
-    ("file_search", "file_search"),
-    ("code_interpreter", "code_interpreter"),
-    ("code_execution", "code_execution"),
-    ("image_generation", "image_generation"),
-    ("mcp", "hosted_mcp"),
-)
-"""Tools that the provider runs, by the beginning of their type, and as `budget_guard.Usage` names them."""
-
-_KEPT_BY_PROVIDER = {
-    "previous_response_id": "history kept by the provider",
-    "conversation": "history kept by the provider",
-    "conversation_id": "history kept by the provider",
-    "prompt": "a prompt kept by the provider",
-    "cached_content": "content kept by the provider",
-    "container": "files kept by the provider",
-}
-"""Arguments of a call that refer to what nobody here can weigh."""
-
 _NOT_SENT = ("parsed", "tool_calls", "refusal")
 """What LangChain notes in a message beside what is sent."""
-
 
 _NO_FIELDS: Fields = {}
 
@@ -77,11 +55,9 @@ def model_call(
     tools: list[Any] = [*(params.get("tools") or ()), *(params.get("functions") or ())]
     schema = _schema(params)
     hosted = tuple([kind for kind in map(_hosted, tools) if kind is not None])
-    opaque: list[str] = []
-    if not _KEPT_BY_PROVIDER.keys().isdisjoint(params):
-        opaque += [what for key, what in _KEPT_BY_PROVIDER.items() if params.get(key)]
-    if hosted:
-        opaque.append(f"what {', '.join(hosted)} may bring in")
+    opaque: Sequence[str] = ()
+    if hosted or not KEPT_BY_PROVIDER.keys().isdisjoint(params):
+        opaque = opaque_parts(params, hosted)
     weighed = _weigh(prompt, tools, schema, opaque)
     return ModelCall(
         name,
@@ -89,7 +65,7 @@ def model_call(
         provider,
         _cap(name, metadata, params),
         False,
-        _needs(weighed, tools=bool(tools), schema=schema is not None),
+        needs_of(weighed, tools=bool(tools), schema=schema is not None),
         params.get("service_tier"),
         max(_count(params.get("n")), _count(params.get("best_of"))),
         hosted,
@@ -124,14 +100,14 @@ def _provider(constructor: Fields, metadata: Fields) -> str | None:
 
 
 def _cap(name: str, metadata: Fields, params: Fields) -> int | None:
-    """The output cap that the caller set. Where several names disagree, nobody knows which one is sent."""
+    """The output cap that the caller set; the largest where several names disagree, because any may be sent."""
     caps = [metadata.get("ls_max_tokens"), *map(params.get, _CAPS)]
     cap = max([cap for cap in caps if isinstance(cap, int) and cap > 0], default=None)
-    return None if params.get("_type") == "anthropic-chat" and cap == _filled_in(name) else cap
+    return None if params.get("_type") == "anthropic-chat" and cap == filled_in_cap(name) else cap
 
 
 @functools.lru_cache(maxsize=256)
-def _filled_in(model: str) -> int | None:
+def filled_in_cap(model: str) -> int | None:
     """The cap that LangChain sends for a Claude *model* whose caller set none, because Anthropic wants one."""
     anthropic: Any = sys.modules.get("langchain_anthropic")  # it is loaded where one is called
     cap: object = None if anthropic is None else anthropic.ChatAnthropic(model_name=model, api_key="none").max_tokens
@@ -152,7 +128,7 @@ def _hosted(tool: object) -> str | None:
     kind = given.get("type")
     if kind is None and len(given) == 1:
         kind = next(iter(given))  # Google's have no type, but a single key of their own
-    return next((name for start, name in _HOSTED_TOOLS if isinstance(kind, str) and kind.startswith(start)), None)
+    return hosted_tool(kind)
 
 
 def _caches_for_an_hour(prompt: Sequence[BaseMessage] | str, tools: list[Any], params: Fields) -> bool:
@@ -173,21 +149,12 @@ def _schema(params: Fields) -> Any:
     return schema if to_json is None else to_json()
 
 
-def _needs(weighed: Prompt, *, tools: bool, schema: bool) -> frozenset[str]:
-    needs = weighed.needs
-    if tools:
-        needs.add("tools")
-    if schema:
-        needs.add("json_schema")
-    return frozenset(needs)
-
-
-def _weigh(prompt: Sequence[BaseMessage] | str, tools: list[Any], schema: Any, opaque: list[str]) -> Prompt:
+def _weigh(prompt: Sequence[BaseMessage] | str, tools: list[Any], schema: Any, opaque: Sequence[str]) -> Prompt:
     if isinstance(prompt, str):
         return weigh(messages=prompt, tools=tools, schema=schema, opaque=opaque)
     system: str | None = None
     first = prompt[0] if prompt else None
-    if isinstance(first, SystemMessage) and isinstance(first.content, str):
+    if first is not None and first.type == "system" and isinstance(first.content, str):
         system, prompt = first.content, prompt[1:]
     return weigh(system=system, messages=list(map(_as_sent, prompt)), tools=tools, schema=schema, opaque=opaque)
 
@@ -199,11 +166,11 @@ def _as_sent(message: BaseMessage) -> dict[str, Any]:
         "role": message.type,
         "content": content if isinstance(content, str) else list(map(_block, content)),
     }
-    if isinstance(message, AIMessage):
-        if message.tool_calls:
-            sent["tool_calls"] = [(call["name"], call["args"], call["id"]) for call in message.tool_calls]
-    elif isinstance(message, ToolMessage):
-        sent["tool_call_id"] = message.tool_call_id
+    given = vars(message)
+    if given.get("tool_calls"):  # of an answer
+        sent["tool_calls"] = [(call["name"], call["args"], call["id"]) for call in given["tool_calls"]]
+    elif "tool_call_id" in given:  # of a tool's result
+        sent["tool_call_id"] = given["tool_call_id"]
     if message.name:
         sent["name"] = message.name
     if message.additional_kwargs:

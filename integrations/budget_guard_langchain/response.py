@@ -1,22 +1,16 @@
-"""What a provider answered and billed, as LangChain tells it."""
+"""A provider's answer as LangChain tells it: which model gave it, and what it billed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from langchain_core.outputs import LLMResult
+from typing import TYPE_CHECKING, Any
 
 from budget_guard import Usage
+from budget_guard.adapter.provider_words import BILLED_ITEMS
 from budget_guard_langchain.request import Fields, fields
 
-_BILLED_BLOCKS = {
-    "web_search_call": "web_search",
-    "file_search_call": "file_search",
-    "code_interpreter_call": "code_interpreter",
-    "image_generation_call": "image_generation",
-}
-"""Blocks of an answer that the provider bills by use, as `budget_guard.Usage` names them."""
+if TYPE_CHECKING:
+    from langchain_core.outputs import LLMResult
 
 
 class Answer:
@@ -104,7 +98,7 @@ class Answer:
             kind = fields(block).get("type")
             if kind == "server_tool_call":  # LangChain's own word for all of them
                 kind = f"{fields(block).get('name')}_call"
-            name = _BILLED_BLOCKS.get(str(kind))
+            name = BILLED_ITEMS.get(str(kind))
             if name is not None:
                 uses[name] = uses.get(name, 0) + 1
         return uses

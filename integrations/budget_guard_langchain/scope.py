@@ -7,33 +7,39 @@ for the whole process: each registration costs every call of every run a look. I
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.tracers.context import register_configure_hook
 
 from budget_guard import Session
 
-if TYPE_CHECKING:
-    from budget_guard_langchain.handler import BudgetCallbackHandler
+H = TypeVar("H", bound=BaseCallbackHandler)
 
 installed: ContextVar[BaseCallbackHandler | None] = ContextVar("budget_guard_langchain", default=None)
 """The handler of every run that is started in this context."""
 
-register_configure_hook(installed, inheritable=True)
-
-extra_sessions: ContextVar[tuple[tuple[BudgetCallbackHandler, Session], ...]] = ContextVar(
+extra_sessions: ContextVar[tuple[tuple[BaseCallbackHandler, Session], ...]] = ContextVar(
     "budget_guard_langchain_sessions", default=()
 )
 """Further budgets of every call that a handler sees in this context, beside its own."""
 
+_registering = threading.Lock()
+_registered = False
 
-def extra_sessions_of(handler: BudgetCallbackHandler) -> list[Session]:
-    """Those of *handler*."""
-    return [session for owner, session in extra_sessions.get() if owner is handler]
+
+def _register() -> None:
+    """Have LangChain ask `installed`, from the first scope on: its tracers take long to import."""
+    global _registered
+    with _registering:
+        if not _registered:
+            from langchain_core.tracers.context import register_configure_hook
+
+            register_configure_hook(installed, inheritable=True)
+            _registered = True
 
 
 class _Chain(BaseCallbackHandler):
@@ -64,6 +70,8 @@ for _event in (
 @contextmanager
 def installing(handler: BaseCallbackHandler) -> Generator[None]:
     """Install *handler* for every run that is started in this context, beside those that are installed."""
+    if not _registered:
+        _register()
     outer = installed.get()
     handlers = outer.handlers if isinstance(outer, _Chain) else () if outer is None else (outer,)
     if handler not in handlers:
@@ -75,13 +83,13 @@ def installing(handler: BaseCallbackHandler) -> Generator[None]:
         installed.reset(token)
 
 
-class budget_scope:
+class budget_scope(Generic[H]):
     """Give *handler* every run that is started in the block, also where no config can be passed.
 
     ::
 
         with budget_scope(handler):          # or: async with
-            chain_that_somebody_else_wrote()
+            chain_of_another_library()
 
     It reaches the tasks that are started in the block, and threads that LangChain starts; threads of your own need
     ``contextvars.copy_context().run``. A handler that is among the callbacks as well counts each call once.
@@ -90,7 +98,7 @@ class budget_scope:
         TypeError: If *handler* is no callback handler.
     """
 
-    def __init__(self, handler: BudgetCallbackHandler) -> None:
+    def __init__(self, handler: H) -> None:
         if not isinstance(handler, BaseCallbackHandler):
             raise TypeError(
                 f"budget_scope({handler!r}) is given no handler: write budget_scope(BudgetCallbackHandler(budget))"
@@ -98,7 +106,7 @@ class budget_scope:
         self._handler = handler
         self._entered: list[AbstractContextManager[None]] = []
 
-    def __enter__(self) -> BudgetCallbackHandler:
+    def __enter__(self) -> H:
         entered = installing(self._handler)
         entered.__enter__()
         self._entered.append(entered)
@@ -107,7 +115,7 @@ class budget_scope:
     def __exit__(self, *error: object) -> None:
         self._entered.pop().__exit__(None, None, None)
 
-    async def __aenter__(self) -> BudgetCallbackHandler:
+    async def __aenter__(self) -> H:
         return self.__enter__()
 
     async def __aexit__(self, *error: object) -> None:

@@ -1,30 +1,27 @@
-"""One attempt of one model call under its guards: admitted, sent, settled."""
+"""One attempt of one model call under the guards of its run: held, sent, settled."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import copy
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
 
-from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents import AgentOutputSchemaBase, Handoff, ModelSettings, Tool, TResponseInputItem
 from agents.exceptions import UserError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
-from budget_guard import BudgetError, InvalidDowngradeError, Reservation, Usage
-from budget_guard.calls.settlement import never_billed
-from budget_guard_openai_agents.downgraded import model_called
+from budget_guard import InvalidDowngradeError
+from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.adapter.provider_words import FINAL_NOTE
+from budget_guard.adapter.stops import Stop
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import GuardedRun
 from budget_guard_openai_agents.translate import input_for, model_call, settings_for
 
-if TYPE_CHECKING:
-    from budget_guard_openai_agents.guard import BudgetGuard
-
-FINAL_NOTE = "The budget of this run is used up. Answer now with what you have. No more tools can be called."
-
 
 class Arguments(NamedTuple):
-    """What the SDK passes to a model, under its own names, and in the way it does: by keyword, or by position."""
+    """What the SDK passes to a model, in its order and under its names: some by position, the others by keyword."""
 
     system_instructions: str | None
     input: str | list[TResponseInputItem]
@@ -33,37 +30,34 @@ class Arguments(NamedTuple):
     output_schema: AgentOutputSchemaBase | None
     handoffs: list[Handoff[Any, Any]]
     tracing: ModelTracing
-    previous_response_id: str | None
-    conversation_id: str | None
-    prompt: Any
-
-    async def get_response(self, method: Callable[..., Awaitable[ModelResponse]]) -> ModelResponse:
-        """Call a model's *method* with them."""
-        return await method(**self._asdict())
+    previous_response_id: str | None = None
+    conversation_id: str | None = None
+    prompt: Any = None
 
     def stream_response(
         self, method: Callable[..., AsyncIterator[TResponseStreamEvent]]
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """Call a model's *method* with them."""
+        """Call a model's *method* with them as the SDK calls this one: by position where it can."""
         *by_position, previous_response_id, conversation_id, prompt = self
         return method(
             *by_position, previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt
         )
 
 
-class GuardedCall:
-    """One attempt. Every guard of the run holds its worst case before it is sent, and is settled on every way out."""
+class Attempt(GuardedCall):
+    """One attempt of a model call. Every guard of the run holds its worst case before it is sent."""
+
+    __slots__ = ("_final", "_stream", "arguments", "model", "run")
+
+    never_sent = (UserError,)
 
     def __init__(self, run: GuardedRun, model: Model, arguments: Arguments, *, stream: bool) -> None:
+        super().__init__(run.sessions)
         self.run = run
         self.model = model
         self.arguments = arguments
-        self._asked = run.name_of(model)
-        self._agent = run.agent_of(arguments.input)
         self._stream = stream
-        self._name = self._asked
         self._final = False
-        self._holds: list[Reservation] = []
 
     async def admit(self) -> None:
         """Hold the worst case with every guard, and work out what to send to which model.
@@ -71,32 +65,26 @@ class GuardedCall:
         Raises:
             BudgetError: In the SDK's terms, if a guard refuses. Nothing is held then.
         """
-        refused = self.run.stopped() or await self._authorize(final=False)
-        if refused is not None:
-            guard, error = refused
-            self.run.stop(guard, error)
-            if not self.run.may_finalize(guard):
-                raise recast(error)
-            self.run.finalize(guard)
+        run = self.run
+        asked, agent = run.name_of(self.model), run.agent_of(self.arguments.input)
+        stop = run.stopped() or await self._authorize(asked, agent)
+        if stop is not None:
+            run.stop(stop)
+            if not run.may_finalize(stop.session):
+                raise recast(stop.error)
+            run.finalize(stop.session)
             self._final = True
-            refused = await self._authorize(final=True)
-            if refused is not None:
-                raise recast(refused[1])
+            stop = await self._authorize(asked, agent)
+            if stop is not None:
+                raise recast(stop.error)
 
-    async def _authorize(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
-        try:
-            return await self._hold(final=final)
-        except BaseException:  # a cancelled wait, a provider that cannot make the cheaper model
-            await self._release("the call could not be made")
-            raise
-
-    async def _hold(self, *, final: bool) -> tuple[BudgetGuard, BudgetError] | None:
-        arguments, name, caps = self.arguments, self._asked, list[int]()
+    async def _authorize(self, asked: str, agent: str | None) -> Stop | None:
+        arguments, final = self.arguments, self._final
         handoffs = [] if final else arguments.handoffs
         call = model_call(
             model=self.model,
-            name=self._asked,
-            agent=self._agent,
+            name=asked,
+            agent=agent,
             system_instructions=arguments.system_instructions,
             input=arguments.input,
             settings=arguments.model_settings,
@@ -109,75 +97,58 @@ class GuardedCall:
             final=final,
         )
         for guard in self.run.guards:
-            guard.tool_costs.saw(tool.name for tool in arguments.tools)
-        for guard in self.run.guards:
-            decision = await guard.session.aauthorize(call._replace(model=name), sent=True)
-            if decision.error is not None:
-                await self._release("another budget of the run refused the call")
-                return guard, decision.error
-            self._holds.append(decision.require())
-            name = decision.name  # what the next guard is asked for
-            if decision.output_cap is not None:
-                caps.append(decision.output_cap)
+            if guard.tool_costs.unseen:
+                guard.tool_costs.saw(tool.name for tool in arguments.tools)
+        stop = await self.ahold(call)
+        if stop is not None:
+            return stop
+        called = self._name or asked
         try:
-            self.model = model_called(self.run, self.model, self._asked, name)
-        except InvalidDowngradeError as error:
-            await self._release("the cheaper model could not be made")
-            return self.run.guards[-1], error
-        self._name = name
-        self.arguments = arguments._replace(
-            model_settings=settings_for(
+            if called != asked:
+                self.model = self._downgraded(asked, called)
+            settings = settings_for(
                 self.model,
                 arguments.model_settings,
-                asked=self._asked,
-                called=name,
-                cap=min(caps, default=None),
+                asked=asked,
+                called=called,
+                cap=self.output_cap,
                 stream=self._stream,
                 final=final,
-            ),
-            handoffs=handoffs,
-            input=input_for(arguments.input, downgraded=name != self._asked, note=FINAL_NOTE if final else None),
-        )
+            )
+        except InvalidDowngradeError as error:
+            await self.arelease("the cheaper model could not be made")
+            return Stop(self.sessions[-1], error)
+        except BaseException:  # a provider that cannot make the cheaper model
+            await self.arelease("the call could not be made")
+            raise
+        items = arguments.input
+        if final or called != asked:
+            items = input_for(items, downgraded=called != asked, note=FINAL_NOTE if final else None)
+        self.arguments = arguments._replace(model_settings=settings, handoffs=handoffs, input=items)
         return None
 
-    async def commit(self, usage: Usage | None) -> None:
-        """Book what the provider billed; the estimate where it did not say."""
-        for hold in self._holds:
-            await hold.acommit(usage, model=self._name)
+    def _downgraded(self, asked: str, target: str) -> Model:
+        """A model that calls *target* in the place of the one asked for, over the same client. No agent is touched.
 
-    async def fail(self, error: BaseException) -> None:
-        """Settle a call that ended in *error*: given back only if it provably was not billed."""
-        reason = f"{type(error).__name__}: {error}"[:200]
-        if isinstance(error, UserError) or never_billed(error):  # the SDK itself refused to send it
-            await self._release(reason)
-        else:
-            for hold in self._holds:
-                await hold.acommit_estimate(reason)
-
-    def cut_short(self, output_tokens: int | None) -> tuple[BudgetGuard, BudgetError] | None:
-        """The stop that an answer is when a guard's own output cap cut it off.
-
-        Args:
-            output_tokens: What the answer took; None where it is known to be cut.
+        Raises:
+            InvalidDowngradeError: If the model is a custom one whose name cannot be changed.
         """
-        if self._final:
-            return None  # half a final answer is better than none
-        for guard, hold in zip(self.run.guards, self._holds, strict=False):  # nothing is held once it is released
-            if output_tokens is None or output_tokens >= hold.amounts.output_tokens:
-                error = hold.cut_short()
-                if error is not None:
-                    return guard, error
-        return None
+        provider = self.run.provider_of(self.model)
+        if provider is not None:
+            return provider.get_model(target)
+        cheaper = copy.copy(self.model)
+        try:
+            if not isinstance(getattr(cheaper, "model", None), str):
+                raise AttributeError("it has no name")
+            object.__setattr__(cheaper, "model", target)  # the copy is ours, also where its class is frozen
+        except AttributeError as error:
+            raise InvalidDowngradeError(
+                model=asked,
+                target=target,
+                reason=f"{type(self.model).__name__} has no `model` name that could be changed",
+                remedy="Give the agent the model by name, with RunConfig(model_provider=...).",
+            ) from error
+        return cheaper
 
-    async def _release(self, reason: str) -> None:
-        for hold in self._holds:
-            await hold.arelease(reason)
-        self._holds.clear()
-
-    def interruption(self, deltas: int) -> tuple[BudgetGuard, BudgetError] | None:
-        """Why the stream must not go on after *deltas* pieces of output."""
-        for guard, hold in zip(self.run.guards, self._holds, strict=True):
-            error = hold.interruption(deltas)
-            if error is not None:
-                return guard, error
-        return None
+    def cut_short(self, output_tokens: int | None) -> Stop | None:
+        return None if self._final else super().cut_short(output_tokens)  # half a final answer is better than none

@@ -6,11 +6,12 @@ consumer of a stream read what was paid for before it is raised.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from agents import Agent, AgentsException, RunErrorDetails, TResponseInputItem
 
 import budget_guard
+from budget_guard.adapter.stops import stops_for
 
 
 def as_items(input: str | list[TResponseInputItem]) -> list[TResponseInputItem]:
@@ -19,7 +20,7 @@ def as_items(input: str | list[TResponseInputItem]) -> list[TResponseInputItem]:
 
 
 class BudgetStop(AgentsException):
-    """What every stop of a guarded run has in common: the partial work, and how to go on from it."""
+    """The base of all stops of a guarded run: they carry the partial work, and how to go on from it."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
@@ -56,48 +57,25 @@ class BudgetStop(AgentsException):
         return self.run_data
 
 
-class BudgetExceeded(budget_guard.BudgetExceeded, BudgetStop):
-    """As `budget_guard.BudgetExceeded`, out of a run."""
+stops = stops_for(BudgetStop)
+"""The classes below, and how to make one of an error of the core's."""
+recast = stops.recast
 
+if TYPE_CHECKING:
 
-class BudgetRevoked(budget_guard.BudgetRevoked, BudgetStop):
-    """As `budget_guard.BudgetRevoked`, out of a run."""
+    class BudgetExceeded(budget_guard.BudgetExceeded, BudgetStop): ...
 
+    class BudgetRevoked(budget_guard.BudgetRevoked, BudgetStop): ...
 
-class UnknownPriceError(budget_guard.UnknownPriceError, BudgetStop):
-    """As `budget_guard.UnknownPriceError`, out of a run."""
+    class UnknownPriceError(budget_guard.UnknownPriceError, BudgetStop): ...
 
+    class UnboundedCallError(budget_guard.UnboundedCallError, BudgetStop): ...
 
-class UnboundedCallError(budget_guard.UnboundedCallError, BudgetStop):
-    """As `budget_guard.UnboundedCallError`, out of a run."""
+    class InvalidDowngradeError(budget_guard.InvalidDowngradeError, BudgetStop): ...
 
+    class ForeignRun(budget_guard.ForeignRun, BudgetStop): ...
 
-class InvalidDowngradeError(budget_guard.InvalidDowngradeError, BudgetStop):
-    """As `budget_guard.InvalidDowngradeError`, out of a run."""
+    class LedgerUnavailable(budget_guard.LedgerUnavailable, BudgetStop): ...
 
-
-class ForeignRun(budget_guard.ForeignRun, BudgetStop):
-    """As `budget_guard.ForeignRun`, out of a run."""
-
-
-class LedgerUnavailable(budget_guard.LedgerUnavailable, BudgetStop):
-    """As `budget_guard.LedgerUnavailable`, out of a run."""
-
-
-_RECAST: dict[type[budget_guard.BudgetError], type[budget_guard.BudgetError]] = {
-    budget_guard.BudgetExceeded: BudgetExceeded,
-    budget_guard.BudgetRevoked: BudgetRevoked,
-    budget_guard.UnknownPriceError: UnknownPriceError,
-    budget_guard.UnboundedCallError: UnboundedCallError,
-    budget_guard.InvalidDowngradeError: InvalidDowngradeError,
-    budget_guard.ForeignRun: ForeignRun,
-    budget_guard.LedgerUnavailable: LedgerUnavailable,
-}
-
-
-def recast(error: budget_guard.BudgetError) -> budget_guard.BudgetError:
-    """A new error in the SDK's terms, to be raised once: the SDK writes ``run_data`` into what it raises."""
-    for core in type(error).__mro__:
-        if core in _RECAST:
-            return error.recast(_RECAST[core])
-    return error
+else:
+    globals().update(stops.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from agents import (
     Agent,
@@ -11,30 +11,33 @@ from agents import (
     ModelResponse,
     RunConfig,
     RunContextWrapper,
-    RunHooks,
     Tool,
     TResponseInputItem,
 )
 from agents.models.interface import Model
 
-from budget_guard import Budget, BudgetAuthority, BudgetError
-from budget_guard.adapter.handle import SessionHandle
+from budget_guard import Budget, BudgetAuthority
+from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.adapter.handle import SessionSettings, check_budget, check_choice
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.pricing.table import PriceLike
-from budget_guard.session.opening import open_session
-from budget_guard_openai_agents.composite import CompositeRunHooks
-from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.guarded_run import GuardedRun, current_run, enter, leave
+from budget_guard_openai_agents.errors import recast, stops
+from budget_guard_openai_agents.guarded_run import (
+    GuardedRun,
+    OnExceeded,
+    OnMidstream,
+    RunGuard,
+    ToolHolds,
+    current_run,
+    enter,
+    leave,
+)
 from budget_guard_openai_agents.hooks_only import HooksOnly
 from budget_guard_openai_agents.model import guard_model
 from budget_guard_openai_agents.runner import guarded_config, install
-from budget_guard_openai_agents.tools import ToolHolds
-
-OnExceeded: TypeAlias = Literal["raise", "finalize"]
-OnMidstream: TypeAlias = Literal["raise", "truncate"]
 
 
-class BudgetGuard(SessionHandle, RunHooks[Any]):
+class BudgetGuard(RunGuard):
     """Holds a budget for every run that it is given to.
 
     ::
@@ -87,47 +90,36 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         feature: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        if not isinstance(budget, Budget):
-            raise TypeError(f'budget={budget!r} is not a Budget: write BudgetGuard(Budget("$5.00"))')
+        check_budget(budget, "BudgetGuard")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
-        if on_exceeded not in get_args(OnExceeded):
-            raise ValueError(f"on_exceeded={on_exceeded!r} is not known: use 'raise' or 'finalize'")
-        if on_midstream not in get_args(OnMidstream):
-            raise ValueError(f"on_midstream={on_midstream!r} is not known: use 'raise' or 'truncate'")
+        check_choice("on_exceeded", on_exceeded, OnExceeded)
+        check_choice("on_midstream", on_midstream, OnMidstream)
         if on_exceeded == "finalize" and budget.finalization_reserve is None:
             raise ValueError(
                 'on_exceeded="finalize" needs money kept back for the answer: Budget(..., finalization_reserve="$0.05")'
             )
-        self.tool_costs = ToolCosts(tool_costs or {})
-        """What the tools cost."""
-        self._settings: dict[str, Any] = {
-            "pricing": pricing,
+        self._initial_budget = budget
+        self._settings = SessionSettings(
+            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing
+        )
+        self._own_settings: dict[str, Any] = {
             "tool_costs": tool_costs,
             "on_exceeded": on_exceeded,
             "on_midstream": on_midstream,
-            "authority": authority,
-            "user": user,
-            "key": key,
-            "team": team,
-            "feature": feature,
         }
-        self._initial_budget = budget
-        self.on_exceeded: OnExceeded = on_exceeded
-        self.on_midstream: OnMidstream = on_midstream
-        try:
-            session = open_session(
-                authority, budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing
-            )
-        except BudgetError as error:
-            raise recast(error) from error.__cause__
+        self.tool_costs = ToolCosts(tool_costs)
+        self.on_exceeded = on_exceeded
+        self.on_midstream = on_midstream
+        with stops.recasting():
+            session = self._settings.open(budget, run_id)
         self.session = session
         """The core's session: decisions, events and the ledger's counters."""
-        self._hooks_alone = HooksOnly(session)
+        self._hooks_only = HooksOnly(self.session)
         install()
 
     def fork(self) -> BudgetGuard:
         """A guard with the same settings and a fresh budget."""
-        return BudgetGuard(self._initial_budget, **self._settings)
+        return BudgetGuard(self._initial_budget, **vars(self._settings), **self._own_settings)
 
     def run_config(self, base: RunConfig | None = None) -> RunConfig:
         """A run config that brings the guard along, for those who would rather pass that than hooks.
@@ -150,7 +142,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
 
     def __exit__(self, *_: object) -> None:
         leave()
-        if self._settings["authority"] is not None:
+        if self._settings.authority is not None:
             self.close()
 
     async def __aenter__(self) -> BudgetGuard:
@@ -158,7 +150,7 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
 
     async def __aexit__(self, *_: object) -> None:
         leave()
-        if self._settings["authority"] is not None:
+        if self._settings.authority is not None:
             await self.aclose()
 
     # The SDK's hooks
@@ -178,62 +170,49 @@ class BudgetGuard(SessionHandle, RunHooks[Any]):
         if run is not None and self in run.guards and (not run.ambient or isinstance(agent.model, Model)):
             run.note_agent(input_items, agent.name)  # the model, which comes next, accounts for the call
         else:
-            await self._hooks_alone.reserve(context, agent, system_prompt, input_items)
+            await self._hooks_only.reserve(context, agent, system_prompt, input_items)
 
     async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
-        await self._hooks_alone.commit(context, response)
+        if self._hooks_only.calls:
+            await self._hooks_only.commit(context, response)
 
     async def on_agent_end(self, context: AgentHookContext[Any], agent: Any, output: Any) -> None:
         run = self._run()
-        stopped = run.stopped_itself() if run is not None else None
+        stop = run.stopped_itself() if run is not None else None
         # A sub-agent's stop may have become this agent's output: the SDK turns it into text. A sub-agent that was in
         # flight meanwhile may end as usual: its answer is paid for.
-        if stopped is not None and run is not None and not run.finalized(stopped[0]):
-            raise recast(stopped[1])
+        if stop is not None and run is not None and not run.finalized(stop.session):
+            raise recast(stop.error)
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
         tools = self._tools()
         if tools.has(context, tool.name):
             return
-        decision = await self.session.aauthorize(self.tool_costs.call(tool.name, agent.name), sent=True)
-        if decision.error is not None:
-            run = self._run()
+        call = GuardedCall((self.session,))
+        stop = await call.ahold(self.tool_costs.call(tool.name, agent.name))
+        run = self._run()
+        if stop is not None:
             if run is not None:
-                run.stop(self, decision.error)
-            raise recast(decision.error)
-        hold = decision.require()
-        if self._run() is not None:
-            tools.start(context, tool.name, hold)
+                run.stop(stop)
+            raise recast(stop.error)
+        if run is not None:
+            tools.start(context, tool.name, call)
         elif not self.tool_costs.depends_on_result(tool.name):
-            await hold.acommit_cost()  # nothing tells of the end of a run that another runner has started
+            await call.acommit_cost()  # nothing tells of the end of a run that another runner has started
         else:
-            await hold.acommit_estimate("only the tool's result tells, and it may never be heard of")
-            tools.start(context, tool.name, hold)
+            await call.aestimate("only the tool's result tells, and it may never be heard of")
+            tools.start(context, tool.name, call)
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
-        hold = self._tools().end(context, tool.name)
-        if hold is None:
-            return
-        try:
-            await hold.acommit_cost(self.tool_costs.of_result(tool.name, result))
-        except BaseException:  # a cost function that fails: the call is counted all the same
-            await hold.acommit_cost()
-            raise
+        call = self._tools().end(context, tool.name)
+        if call is not None:
+            await call.acommit_result(self.tool_costs, result)
 
     def _tools(self) -> ToolHolds:
         run = self._run()
-        return self._hooks_alone.tools if run is None else run.tools_of(self)
+        return self._hooks_only.tools if run is None else run.tools_of(self)
 
     def _run(self) -> GuardedRun | None:
         """The run that our own runner has prepared for this guard."""
         run = current_run()
         return run if run is not None and self in run.guards and not run.ambient else None
-
-
-def guards_in(hooks: RunHooks[Any] | None) -> tuple[BudgetGuard, ...]:
-    """The guards in *hooks*, however deep, outermost first."""
-    if isinstance(hooks, BudgetGuard):
-        return (hooks,)
-    if isinstance(hooks, CompositeRunHooks):
-        return tuple(guard for hook in hooks.hooks for guard in guards_in(hook))
-    return ()

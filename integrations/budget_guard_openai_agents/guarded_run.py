@@ -1,23 +1,70 @@
-"""Which guarded run the current task belongs to."""
+"""The guarded run that the current task belongs to: its guards, its stops, and what it holds for tools."""
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypeAlias
 
+from agents import RunHooks
 from agents.models.interface import Model, ModelProvider
 
-from budget_guard import BudgetError
-from budget_guard_openai_agents.tools import ToolHolds
+from budget_guard import Session
+from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.adapter.handle import SessionHandle
+from budget_guard.adapter.stops import Stop, StopLatch
+from budget_guard.adapter.tool_costs import ToolCosts
 
-if TYPE_CHECKING:
-    from budget_guard_openai_agents.guard import BudgetGuard
-
+OnExceeded: TypeAlias = Literal["raise", "finalize"]
+OnMidstream: TypeAlias = Literal["raise", "truncate"]
 
 _NOTED = 64
 """How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to keep."""
+
+
+class RunGuard(SessionHandle, RunHooks[Any]):
+    """What a run and its calls read of a `BudgetGuard`."""
+
+    tool_costs: ToolCosts
+    """What the tools cost."""
+    on_exceeded: OnExceeded
+    on_midstream: OnMidstream
+
+
+class ToolHolds:
+    """The tool calls that one guard holds in one run, from ``on_tool_start`` to ``on_tool_end``."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, str], list[GuardedCall]] = {}
+
+    def has(self, context: Any, tool: str) -> bool:
+        """Whether this very tool call is held: the same guard may be among the hooks twice."""
+        return hasattr(context, "tool_call_id") and _key(context, tool) in self._open
+
+    def start(self, context: Any, tool: str, call: GuardedCall) -> None:
+        """Remember a tool call until the tool ends."""
+        self._open.setdefault(_key(context, tool), []).append(call)
+
+    def end(self, context: Any, tool: str) -> GuardedCall | None:
+        """The tool call that ended; None if it is not held."""
+        calls = self._open.get(_key(context, tool), [])
+        call = calls.pop() if calls else None
+        if not calls:
+            self._open.pop(_key(context, tool), None)
+        return call
+
+    def settle(self) -> None:
+        """Book the tools whose end no hook told of: they were cancelled, or they raised."""
+        for calls in self._open.values():
+            for call in calls:
+                call.commit_cost()
+        self._open.clear()
+
+
+def _key(context: Any, tool: str) -> tuple[int, str]:
+    # its id where there is one, else the context that both hooks are given
+    return hash(getattr(context, "tool_call_id", None) or id(context)), tool
 
 
 class GuardedRun:
@@ -27,68 +74,72 @@ class GuardedRun:
     parent, and spends from the parent's guards as well as from its own.
     """
 
-    def __init__(self, guards: Sequence[BudgetGuard], parent: GuardedRun | None, *, ambient: bool = False) -> None:
-        inherited: tuple[BudgetGuard, ...] = parent.guards if parent is not None else ()
+    def __init__(self, guards: Sequence[RunGuard], parent: GuardedRun | None, *, ambient: bool = False) -> None:
+        inherited: tuple[RunGuard, ...] = parent.guards if parent is not None else ()
         self.parent = parent
-        self.guards: tuple[BudgetGuard, ...] = tuple(dict.fromkeys((*inherited, *guards)))
+        self.guards: tuple[RunGuard, ...] = tuple(dict.fromkeys((*inherited, *guards)))
         """Outermost first. A call is made only if all of them allow it."""
+        self.sessions = tuple([guard.session for guard in self.guards])
+        """The guards' sessions, in the same order."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
         self.hooks: object = None
         self.config: object = None
         """What the inner runner is given, to know the run by when it passes through two of our runners."""
-        self._stops: dict[BudgetGuard, tuple[BudgetError, int]] = {}
-        self._tools: dict[BudgetGuard, ToolHolds] = {}
-        self._final: set[BudgetGuard] = set()
+        self._latch = StopLatch()
+        self._tools: dict[RunGuard, ToolHolds] = {}
+        self._final: set[Session] = set()
         self._agents: dict[int, tuple[object, str]] = {}
         self._resolved: dict[int, tuple[Model, str, ModelProvider]] = {}
 
-    def stop(self, guard: BudgetGuard, error: BudgetError) -> None:
-        """Remember that *guard* stopped this run, and all of the run that it guards from the top.
+    def guard_of(self, session: Session) -> RunGuard:
+        """The guard whose session it is."""
+        return self.guards[self.sessions.index(session)]
+
+    def stop(self, stop: Stop) -> None:
+        """Remember that a guard stopped this run, and all of the run that it guards from the top.
 
         The SDK turns an error in a tool into text for the model, also where the tool is a sub-agent that was stopped.
         """
-        top = self._top(guard)
+        top = self._top(stop.session)
         if not top.ambient:  # other runs in the block may still have calls that fit
-            top._stops[guard] = (error, guard.times_raised)
+            top._latch.set(stop)
 
-    def stopped_itself(self) -> tuple[BudgetGuard, BudgetError] | None:
+    def stopped_itself(self) -> Stop | None:
         """The stop that was meant for this very run, not for one that it is a part of."""
-        for guard, (error, times_raised) in self._stops.items():
-            if guard.times_raised == times_raised:
-                return guard, error
-        return None
+        return self._latch.get()
 
-    def stopped(self) -> tuple[BudgetGuard, BudgetError] | None:
+    def stopped(self) -> Stop | None:
         """The stop that holds for this run, unless the guard's limits were raised since."""
         run: GuardedRun | None = self
         while run is not None:
-            stopped = run.stopped_itself()
-            if stopped is not None:
-                return stopped
+            stop = run._latch.get()
+            if stop is not None:
+                return stop
             run = run.parent
         return None
 
-    def may_finalize(self, guard: BudgetGuard) -> bool:
-        """Whether this run may still make the one final answer that *guard* keeps money for."""
-        return guard.on_exceeded == "finalize" and self._top(guard) is self and guard not in self._final
+    def may_finalize(self, session: Session) -> bool:
+        """Whether this run may still make the one final answer that the guard of *session* keeps money for."""
+        finalizes = self.guard_of(session).on_exceeded == "finalize"
+        return finalizes and self._top(session) is self and session not in self._final
 
-    def finalize(self, guard: BudgetGuard) -> None:
+    def finalize(self, session: Session) -> None:
         """Note that the final answer is being made."""
-        self._final.add(guard)
+        self._final.add(session)
 
-    def finalized(self, guard: BudgetGuard) -> bool:
-        """Whether the final answer that *guard* keeps money for was asked for in this run."""
-        return guard in self._final
+    def finalized(self, session: Session) -> bool:
+        """Whether the final answer that the guard of *session* keeps money for was asked for in this run."""
+        return session in self._final
 
-    def _top(self, guard: BudgetGuard) -> GuardedRun:
+    def _top(self, session: Session) -> GuardedRun:
         run = self
-        while run.parent is not None and guard in run.parent.guards and not run.parent.ambient:
+        while run.parent is not None and session in run.parent.sessions and not run.parent.ambient:
             run = run.parent
         return run
 
     def note_agent(self, items: object, agent: str) -> None:
-        """Remember whose call it is: the hook and the model are given the very same list of input items."""
+        """Remember the agent of a call: the hook and the model are given the very same list of input items."""
         self._agents[id(items)] = (items, agent)
         _keep_latest(self._agents)
 
@@ -107,11 +158,13 @@ class GuardedRun:
         name = getattr(model, "model", None)
         if isinstance(name, str) and name:
             return name
-        return self._resolved[id(model)][1] if id(model) in self._resolved else type(model).__name__
+        _, asked_for, _ = self._resolved.get(id(model), (model, type(model).__name__, None))
+        return asked_for
 
     def provider_of(self, model: Model) -> ModelProvider | None:
         """The provider that gave *model* out in this run; None for one that an agent brought along."""
-        return self._resolved[id(model)][2] if id(model) in self._resolved else None
+        _, _, provider = self._resolved.get(id(model), (model, "", None))
+        return provider
 
     def end(self) -> None:
         """Book what is still open, and tell the guards that a run of theirs is over."""
@@ -119,9 +172,10 @@ class GuardedRun:
             tools.settle()
         if self.parent is None or self.parent.ambient:
             for guard in self.guards:
-                guard.tool_costs.warn_of_unseen()
+                if guard.tool_costs.unseen:
+                    guard.tool_costs.warn_of_unseen()
 
-    def tools_of(self, guard: BudgetGuard) -> ToolHolds:
+    def tools_of(self, guard: RunGuard) -> ToolHolds:
         """The tool calls that *guard* holds in this run."""
         return self._tools.setdefault(guard, ToolHolds())
 
@@ -164,6 +218,11 @@ def leave() -> None:
 def guarded_already() -> bool:
     """Whether an outer model is accounting for the call: two guarded models that see one call count it once."""
     return _inside.get()
+
+
+def run_to_charge() -> GuardedRun | None:
+    """The run whose guards a model call of the current task spends from; None where it is accounted for already."""
+    return None if _inside.get() else _current.get()
 
 
 class accounting:

@@ -1,4 +1,4 @@
-"""What is left where another runner than ours has started the run: hooks, and nothing else."""
+"""The guard's fallback where another runner than ours has started the run: holds by hooks alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from agents import Agent, ModelResponse, RunContextWrapper, TResponseInputItem
 from agents.models.default_models import get_default_model
 from agents.models.interface import Model
 
-from budget_guard import Reservation, Session
+from budget_guard import Session
+from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.tools import ToolHolds
+from budget_guard_openai_agents.guarded_run import ToolHolds
 from budget_guard_openai_agents.translate import model_call, usage_of
 
 
@@ -22,7 +23,8 @@ class HooksOnly:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.tools = ToolHolds()
-        self._holds: dict[int, Reservation] = {}
+        self.calls: dict[int, GuardedCall] = {}
+        """The calls that are held, by the id of their run's context."""
         self._warned = False
 
     async def reserve(
@@ -38,9 +40,9 @@ class HooksOnly:
             BudgetError: In the SDK's terms, if it is refused.
         """
         self._warn()
-        failed = self._holds.pop(id(context), None)
+        failed = self.calls.pop(id(context), None)
         if failed is not None:
-            await failed.acommit_estimate("the call failed unseen")
+            await failed.aestimate("the call failed unseen")
         instance = agent.model if isinstance(agent.model, Model) else None
         name = agent.model if instance is None else getattr(instance, "model", None) or type(instance).__name__
         call = model_call(
@@ -55,22 +57,23 @@ class HooksOnly:
             handoffs=[],
             can_cap=False,
         )
-        decision = await self._session.aauthorize(call, sent=True)
-        if decision.error is not None:
-            raise recast(decision.error)
-        hold = self._holds[id(context)] = decision.require()
-        weakref.finalize(context, self._abandoned, id(context), hold)
+        held = GuardedCall((self._session,))
+        stop = await held.ahold(call)
+        if stop is not None:
+            raise recast(stop.error)
+        self.calls[id(context)] = held
+        weakref.finalize(context, self._abandoned, id(context), held)
 
     async def commit(self, context: RunContextWrapper[Any], response: ModelResponse) -> None:
         """Book what the call used, if it was held here."""
-        hold = self._holds.pop(id(context), None)
-        if hold is not None:
-            await hold.acommit(usage_of(response.usage, response.output))
+        call = self.calls.pop(id(context), None)
+        if call is not None:
+            await call.acommit(usage_of(response.usage, response.output))
 
-    def _abandoned(self, context_id: int, hold: Reservation) -> None:
-        if self._holds.get(context_id) is hold:
-            del self._holds[context_id]
-            hold.commit_estimate("the run ended unseen")
+    def _abandoned(self, context_id: int, call: GuardedCall) -> None:
+        if self.calls.get(context_id) is call:
+            del self.calls[context_id]
+            call.estimate("the run ended unseen")
 
     def _warn(self) -> None:
         if not self._warned:

@@ -1,4 +1,4 @@
-"""The accountant's place: around the model, once for each attempt, after the SDK has resolved it.
+"""Models that hold the budget of each of their calls, once for each attempt, after the SDK has resolved them.
 
 Hooks alone cannot hold a budget. The SDK resolves the model before ``on_llm_start``, repeats no hook for a retry, and
 calls no hooks for sub-agents and guardrail agents. A model sees every call.
@@ -8,110 +8,60 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agents import AgentOutputSchemaBase, Handoff, ModelResponse, ModelSettings, Tool, TResponseInputItem
+from agents import ModelResponse
 from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from agents.models.default_models import get_default_model
-from agents.models.interface import Model, ModelProvider, ModelTracing
+from agents.models.interface import Model, ModelProvider
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 
 from budget_guard import BudgetError
-from budget_guard_openai_agents.call import Arguments, GuardedCall
+from budget_guard_openai_agents.call import Arguments, Attempt
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.guarded_run import accounting, current_run, guarded_already
+from budget_guard_openai_agents.guarded_run import RunGuard, accounting, current_run, run_to_charge
 from budget_guard_openai_agents.stream import guarded_stream
 from budget_guard_openai_agents.translate import usage_of
-
-if TYPE_CHECKING:
-    from budget_guard_openai_agents.guard import BudgetGuard
 
 
 class _Guarded(Model):
     """Mixed into a model's own class. Passes through where no guard is active, or where one is counting already.
 
-    The SDK calls `get_response` by keyword and `stream_response` by position: names and order are its own.
+    Both methods take the SDK's own `Arguments`.
     """
 
-    async def get_response(
-        self,
-        system_instructions: str | None,
-        input: str | list[TResponseInputItem],
-        model_settings: ModelSettings,
-        tools: list[Tool],
-        output_schema: AgentOutputSchemaBase | None,
-        handoffs: list[Handoff[Any, Any]],
-        tracing: ModelTracing,
-        *,
-        previous_response_id: str | None = None,
-        conversation_id: str | None = None,
-        prompt: Any = None,
-    ) -> ModelResponse:
-        arguments = Arguments(
-            system_instructions,
-            input,
-            model_settings,
-            tools,
-            output_schema,
-            handoffs,
-            tracing,
-            previous_response_id,
-            conversation_id,
-            prompt,
-        )
-        run = current_run()
-        if run is None or guarded_already():
-            return await arguments.get_response(_below(self).get_response)
-        call = GuardedCall(run, self, arguments, stream=False)
-        await call.admit()
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        run = run_to_charge()
+        response: ModelResponse
+        if run is None:
+            response = await _below(self).get_response(*args, **kwargs)
+            return response
+        attempt = Attempt(run, self, Arguments(*args, **kwargs), stream=False)
+        await attempt.admit()
         try:
             with accounting():
-                response = await call.arguments.get_response(_below(call.model).get_response)
+                response = await _below(attempt.model).get_response(**attempt.arguments._asdict())
         except BaseException as error:
-            await call.fail(error)
-            if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(None)) is not None:
-                run.stop(*stop)
-                raise recast(stop[1]) from error
+            await attempt.afail(error)
+            if isinstance(error, ModelBehaviorError) and (stop := attempt.cut_short(None)) is not None:
+                run.stop(stop)
+                raise recast(stop.error) from error
             raise
         usage = usage_of(response.usage, response.output)
-        await call.commit(usage)
-        stop = call.cut_short(0 if usage is None else usage.output_tokens)
-        if stop is not None and stop[0].on_midstream == "raise":
-            run.stop(*stop)
-            raise recast(stop[1])
+        await attempt.acommit(usage)
+        stop = attempt.cut_short(0 if usage is None else usage.output_tokens)
+        if stop is not None and run.guard_of(stop.session).on_midstream == "raise":
+            run.stop(stop)
+            raise recast(stop.error)
         return response
 
-    def stream_response(
-        self,
-        system_instructions: str | None,
-        input: str | list[TResponseInputItem],
-        model_settings: ModelSettings,
-        tools: list[Tool],
-        output_schema: AgentOutputSchemaBase | None,
-        handoffs: list[Handoff[Any, Any]],
-        tracing: ModelTracing,
-        *,
-        previous_response_id: str | None = None,
-        conversation_id: str | None = None,
-        prompt: Any = None,
-    ) -> AsyncIterator[TResponseStreamEvent]:
-        arguments = Arguments(
-            system_instructions,
-            input,
-            model_settings,
-            tools,
-            output_schema,
-            handoffs,
-            tracing,
-            previous_response_id,
-            conversation_id,
-            prompt,
-        )
-        run = current_run()
-        if run is None or guarded_already():
-            return arguments.stream_response(_below(self).stream_response)
-        return guarded_stream(GuardedCall(run, self, arguments, stream=True), _below)
+    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
+        run = run_to_charge()
+        if run is None:
+            events: AsyncIterator[TResponseStreamEvent] = _below(self).stream_response(*args, **kwargs)
+            return events
+        return guarded_stream(Attempt(run, self, Arguments(*args, **kwargs), stream=True), _below)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Pickled and copied as what it was: the class that guards it can be found by no name.
@@ -124,7 +74,7 @@ class _Guarded(Model):
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
         if isinstance(request.error, BudgetError):
-            # Our own stop is not a failure of the provider: nobody is to try it again.
+            # Our own stop is not a failure of the provider: it is not to be tried again.
             return ModelRetryAdvice(suggested=False, normalized=ModelRetryNormalizedError(is_abort=True))
         return super().get_retry_advice(request)
 
@@ -168,10 +118,10 @@ class GuardedProvider(ModelProvider):
         guard: The guard of every run that is given this provider.
     """
 
-    def __init__(self, inner: ModelProvider, guard: BudgetGuard | None = None) -> None:
+    def __init__(self, inner: ModelProvider, guard: RunGuard | None = None) -> None:
         self._inner = inner
         outer = inner.guards if isinstance(inner, GuardedProvider) else ()
-        self.guards: tuple[BudgetGuard, ...] = outer if guard is None else (*outer, guard)
+        self.guards: tuple[RunGuard, ...] = outer if guard is None else (*outer, guard)
         """The guards of every run that is given this provider."""
 
     def get_model(self, model_name: str | None) -> Model:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from agents import RunConfig, RunHooks, RunResult, RunResultStreaming
 from agents.models.interface import Model, ModelProvider
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard_openai_agents.composite import CompositeRunHooks
-from budget_guard_openai_agents.guarded_run import GuardedRun, activate, current_run
+from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, activate, current_run
 from budget_guard_openai_agents.model import GuardedProvider, guard_model
-
-if TYPE_CHECKING:
-    from budget_guard_openai_agents.guard import BudgetGuard
 
 
 def install() -> None:
@@ -97,14 +94,12 @@ _closing: set[asyncio.Future[None]] = set()
 
 def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
     """What to run with, if a guard applies: from the hooks, from the run config, or from an outer run."""
-    from budget_guard_openai_agents.guard import guards_in
-
     hooks = cast("RunHooks[Any] | None", kwargs.get("hooks"))
     given = kwargs.get("run_config")
     fields = cast("dict[str, Any]", given or {}) if given is None or isinstance(given, dict) else None
     config = cast(RunConfig, given) if fields is None else RunConfig(**fields)
+    guards = in_hooks = guards_in(hooks)
     outer = current_run()
-    guards = guards_in(hooks)
     if isinstance(config.model_provider, GuardedProvider):
         guards = (*guards, *config.model_provider.guards)
     if not guards and outer is None:
@@ -112,7 +107,7 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
     if outer is not None and not outer.ambient and kwargs.get("hooks") is outer.hooks and given is outer.config:
         return None  # it came through another of our runners, and has everything it needs
     run = GuardedRun(guards, outer)
-    missing = [guard for guard in run.guards if guard not in guards_in(hooks)]
+    missing = [guard for guard in run.guards if guard not in in_hooks]
     if missing:
         hooks = CompositeRunHooks(*missing, *(() if hooks is None else (hooks,)))
     config = guarded_config(config, None)
@@ -121,7 +116,16 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
     return _Prepared(run, {**kwargs, "hooks": hooks, "run_config": config}, config.model_provider if owned else None)
 
 
-def guarded_config(config: RunConfig, guard: BudgetGuard | None) -> RunConfig:
+def guards_in(hooks: RunHooks[Any] | None) -> tuple[RunGuard, ...]:
+    """The guards in *hooks*, however deep, outermost first."""
+    if isinstance(hooks, RunGuard):
+        return (hooks,)
+    if isinstance(hooks, CompositeRunHooks):
+        return tuple(guard for hook in hooks.hooks for guard in guards_in(hook))
+    return ()
+
+
+def guarded_config(config: RunConfig, guard: RunGuard | None) -> RunConfig:
     """A copy of *config* whose models account for their calls."""
     if isinstance(config.model, Model):
         guard_model(config.model)

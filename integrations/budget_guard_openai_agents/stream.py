@@ -18,7 +18,7 @@ from openai.types.responses import (
     ResponseOutputText,
 )
 
-from budget_guard_openai_agents.call import GuardedCall
+from budget_guard_openai_agents.call import Attempt
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import accounting
 from budget_guard_openai_agents.translate import usage_of
@@ -26,7 +26,7 @@ from budget_guard_openai_agents.translate import usage_of
 _LAST = (ResponseCompletedEvent, ResponseIncompleteEvent, ResponseFailedEvent)
 
 
-async def guarded_stream(call: GuardedCall, below: Callable[[Model], Any]) -> AsyncIterator[TResponseStreamEvent]:
+async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncIterator[TResponseStreamEvent]:
     """Stream *call*. Whatever ends it early, the estimate is booked.
 
     Args:
@@ -49,16 +49,15 @@ async def guarded_stream(call: GuardedCall, below: Callable[[Model], Any]) -> As
             seen.event(event)
             if isinstance(event, _LAST):
                 usage = usage_of(event.response.usage, event.response.output)
-                await call.commit(usage)
+                await call.acommit(usage)
                 settled = True
                 stop = call.cut_short(None if _ran_into_its_cap(event) else 0 if usage is None else usage.output_tokens)
             else:
                 stop = call.interruption(seen.deltas)
             if stop is not None:
-                guard, error = stop
-                if guard.on_midstream == "raise" or not seen.text_only:
-                    call.run.stop(guard, error)
-                    raise recast(error)
+                if call.run.guard_of(stop.session).on_midstream == "raise" or not seen.text_only:
+                    call.run.stop(stop)
+                    raise recast(stop.error)
                 if not isinstance(event, ResponseCompletedEvent):  # which is an answer as it is
                     truncated = True
                     if not settled:
@@ -68,14 +67,14 @@ async def guarded_stream(call: GuardedCall, below: Callable[[Model], Any]) -> As
     except BaseException as error:
         if not settled:
             settled = True
-            await call.fail(error)
+            await call.afail(error)
         if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(None)) is not None:
-            call.run.stop(*stop)
-            raise recast(stop[1]) from error
+            call.run.stop(stop)
+            raise recast(stop.error) from error
         raise
     finally:
         if not settled:
-            await call.commit(None)
+            await call.acommit(None)
         aclose: Any = getattr(events, "aclose", None)
         if aclose is not None:
             with accounting():

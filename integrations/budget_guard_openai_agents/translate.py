@@ -21,7 +21,8 @@ from agents.models.default_models import get_default_model_settings
 from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
-from budget_guard import ModelCall, Prompt, Usage, weigh
+from budget_guard import ModelCall, Usage, weigh
+from budget_guard.adapter.provider_words import BILLED_ITEMS, OUTPUT_CAPS, needs_of, opaque_parts
 from budget_guard.pricing.model_names import provider_at
 from budget_guard_openai_agents.errors import as_items
 
@@ -34,18 +35,7 @@ _HOSTED_TOOLS = {
 }
 """Tools that the provider runs, by the SDK's class, as `budget_guard.Usage` names them."""
 
-_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
-"""The names of the output cap in the provider's requests."""
-
 _PLAIN = (str, int, float, dict, list)
-
-_BILLED_ITEMS = {
-    "web_search_call": "web_search",
-    "file_search_call": "file_search",
-    "code_interpreter_call": "code_interpreter",
-    "image_generation_call": "image_generation",
-}
-"""Output items that the provider bills by use. A hosted MCP call is billed in tokens alone."""
 
 
 def model_call(
@@ -66,15 +56,11 @@ def model_call(
     final: bool = False,
 ) -> ModelCall:
     """What the core needs to know of one call."""
-    opaque: list[str] = []
     kept = bool(previous_response_id or conversation_id)
-    if kept:
-        opaque.append("history kept by the provider")
-    if prompt is not None:
-        opaque.append("a prompt kept by the provider")
     hosted = tuple([kind for tool in tools if (kind := _hosted(type(tool).__mro__)) is not None])
-    if hosted:
-        opaque.append(f"what {', '.join(hosted)} may bring in")
+    opaque: Sequence[str] = ()
+    if kept or hosted or prompt is not None:
+        opaque = opaque_parts({"conversation_id": kept, "prompt": prompt is not None}, hosted)
     schema = None if output_schema is None or output_schema.is_plain_text() else output_schema.json_schema()
     weighed = weigh(
         system=system_instructions,
@@ -89,7 +75,7 @@ def model_call(
         provider_of(model),
         output_cap(settings),
         can_cap,
-        _needs(weighed, tools=bool(tools or handoffs), schema=schema is not None, kept=kept and _reasons(name)),
+        needs_of(weighed, tools=bool(tools or handoffs), schema=schema is not None, reasoning=kept and _reasons(name)),
         _setting(settings, "service_tier"),
         hosted_tools=hosted,
         agent=agent,
@@ -107,7 +93,7 @@ def output_cap(settings: ModelSettings) -> int | None:
     """The output cap that the caller set, by whichever name."""
     caps = [settings.max_tokens]
     if settings.extra_args or settings.extra_body:
-        caps += [_setting(settings, name) for name in _CAPS]
+        caps += [_setting(settings, name) for name in OUTPUT_CAPS]
     return min([cap for cap in caps if isinstance(cap, int)], default=None)
 
 
@@ -122,17 +108,6 @@ def _setting(settings: ModelSettings, name: str) -> Any:
 @functools.cache
 def _hosted(classes: tuple[type, ...]) -> str | None:
     return next((_HOSTED_TOOLS[c.__name__] for c in classes if c.__name__ in _HOSTED_TOOLS), None)
-
-
-def _needs(weighed: Prompt, *, tools: bool, schema: bool, kept: bool) -> frozenset[str]:
-    needs = weighed.needs
-    if tools:
-        needs.add("tools")
-    if kept:
-        needs.add("reasoning")  # the provider's copy of the conversation holds reasoning that cannot be taken out
-    if schema:
-        needs.add("json_schema")
-    return frozenset(needs)
 
 
 def _tool_as_sent(tool: Tool) -> Any:
@@ -155,7 +130,7 @@ def usage_of(usage: AgentsUsage | ResponseUsage | None, output: Iterable[Any]) -
     reasoning = getattr(details_out, "reasoning_tokens", 0) or 0
     uses: dict[str, int] = {}
     for item in output:
-        kind = _BILLED_ITEMS.get(getattr(item, "type", ""))
+        kind = BILLED_ITEMS.get(getattr(item, "type", ""))
         if kind is not None:
             uses[kind] = uses.get(kind, 0) + 1
     return Usage(
@@ -184,11 +159,11 @@ def settings_for(
     if called != asked:
         changes |= _without_foreign(settings, asked, called)
     if cap is not None and (cap != output_cap(settings) or called != asked):
-        extra_args = {name: value for name, value in (settings.extra_args or {}).items() if name not in _CAPS}
+        extra_args = {name: value for name, value in (settings.extra_args or {}).items() if name not in OUTPUT_CAPS}
         body: Any = settings.extra_body
         if isinstance(body, dict):
             body = cast("dict[str, Any]", body)
-            changes["extra_body"] = {name: value for name, value in body.items() if name not in _CAPS} or None
+            changes["extra_body"] = {name: value for name, value in body.items() if name not in OUTPUT_CAPS} or None
         if isinstance(model, OpenAIChatCompletionsModel) and _reasons(called):
             # These models refuse Chat Completions' older name for it, which is the one that the SDK sends.
             extra_args["max_completion_tokens"] = cap

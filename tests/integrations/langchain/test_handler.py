@@ -141,7 +141,7 @@ def test_without_that_scope_threads_share_one_budget(lab: Lab) -> None:
 
 
 def test_of_very_many_threads_the_latest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budget_guard_langchain.threads._KEPT", 3)
+    monkeypatch.setattr("budget_guard_langchain.ceilings._KEPT", 3)
     handler = BudgetCallbackHandler(Budget("$1.00"), scope="thread")
     for thread in "abcade":
         handler.for_thread(thread).charge("search", "0.10")

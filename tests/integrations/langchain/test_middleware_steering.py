@@ -20,12 +20,12 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from budget_guard import Budget, DowngradePolicy, ModelCall, weigh
+from budget_guard.adapter import FINAL_NOTE
 from budget_guard.events import ModelDowngraded
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetMiddleware, InvalidDowngradeError
 from budget_guard.testing import ProviderRequest, Reply
 from budget_guard.units.amounts import Amounts
 from budget_guard_langchain.steering import Steering
-from budget_guard_langchain.wrap_up import FINAL_NOTE
 from tests.integrations.langchain.agents import (
     BIG,
     CLAUDE,

@@ -1,0 +1,345 @@
+"""One model or tool call, held by every budget that it spends from and settled in all of them.
+
+::
+
+    call = GuardedCall([session])
+    stop = call.hold(ModelCall("gpt-4o", weigh(messages=messages)))
+    if stop is not None:
+        raise stops.recast(stop.error)
+    try:
+        answer = send(model=call.name, max_tokens=call.output_cap)
+    except BaseException as error:
+        call.fail(error)
+        raise
+    call.commit(usage_of(answer))
+
+Each verb comes twice: ``hold`` blocks, ``ahold`` is awaited. The rules are generators that yield what to perform, and
+`drive` or `adrive` performs it, so that no rule is written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
+
+from budget_guard.adapter.stops import Stop, StopLatch
+from budget_guard.adapter.tool_costs import ToolCosts
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.decision import Decision
+from budget_guard.calls.reservation import Reservation
+from budget_guard.calls.settlement import never_billed
+from budget_guard.errors import BudgetError
+from budget_guard.session.session import Session
+from budget_guard.units.money import UsdLike
+from budget_guard.units.usage import Usage
+
+T = TypeVar("T")
+
+
+class _Verb(NamedTuple):
+    """A verb to perform, by the name that it has where it blocks."""
+
+    of: Session | Reservation
+    name: str
+    arguments: tuple[object, ...] = ()
+    options: Mapping[str, object] = {}
+
+
+_Verbs: TypeAlias = Generator[_Verb, Any, T]
+
+
+class GuardedCall:
+    """One call, or one attempt of it. Every way out of it is one verb, which settles the holds of all budgets.
+
+    Whatever a budget's ledger raises while a call is settled is raised after all the others are settled, and so is a
+    cancellation.
+
+    Args:
+        sessions: The budgets that it spends from, the outermost first.
+        latch: Where the stops of the run are remembered. What it remembers stops the call before any budget is asked.
+    """
+
+    __slots__ = ("_latch", "_name", "holds", "output_cap", "sessions")
+
+    never_sent: ClassVar[tuple[type[BaseException], ...]] = ()
+    """Errors with which the framework itself refuses to send a call, so that it was not billed."""
+
+    def __init__(self, sessions: Sequence[Session], *, latch: StopLatch | None = None) -> None:
+        self.sessions = sessions
+        self.holds: list[Reservation] = []
+        """One for each session, in their order; none once they are released."""
+        self.output_cap: int | None = None
+        """The output cap to send, the smallest that any budget asks for; None to send none."""
+        self._latch = latch
+        self._name: str | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The model to call, or the tool; None before it is held."""
+        return self._name
+
+    # What an adapter may say about each budget's decision
+
+    def asked_of(self, session: Session, call: ModelCall | ToolCall) -> ModelCall | ToolCall:
+        """What *session* is asked for: *call*, on the model that the sessions before it decided on."""
+        if self._name is None or not isinstance(call, ModelCall) or self._name == call.model:
+            return call
+        return call._replace(model=self._name)
+
+    def asks_again(self, session: Session, error: BudgetError) -> bool:
+        """Whether *session*, which refuses the call with *error*, is to be asked again, say with its limits raised."""
+        return False
+
+    def admitted(self, decision: Decision) -> None:
+        """Take note of one session's *decision*. What it raises gives the call up, and all of its holds back."""
+        self._name = decision.name
+        cap = decision.output_cap
+        if cap is not None and (self.output_cap is None or cap < self.output_cap):
+            self.output_cap = cap
+
+    # Before the call
+
+    def hold(self, call: ModelCall | ToolCall, *, may_wait: bool = True) -> Stop | None:
+        """Hold the worst case of *call* in every session, or in none.
+
+        Args:
+            call: What is about to be sent.
+            may_wait: Whether it may block until there is room. False on an event loop's thread.
+
+        Returns:
+            None if it may be sent; else what stops it. Nothing is held then.
+        """
+        return drive(self._hold(call, {"sent": True, "may_wait": may_wait}), _perform)
+
+    async def ahold(self, call: ModelCall | ToolCall) -> Stop | None:
+        """As `hold`, and waits without blocking."""
+        return await _settling(self._hold(call, {"sent": True}))
+
+    def _hold(self, call: ModelCall | ToolCall, options: Mapping[str, object]) -> _Verbs[Stop | None]:
+        self._name = self.output_cap = None
+        stop = None if self._latch is None else self._latch.get()
+        if stop is not None:
+            return stop
+        try:
+            for session in self.sessions:
+                while True:
+                    decision: Decision = yield _Verb(session, "authorize", (self.asked_of(session, call),), options)
+                    error = decision.error
+                    if error is None:
+                        break
+                    if not self.asks_again(session, error):
+                        yield from self._release("another budget refused the call")
+                        stop = Stop(session, error)
+                        if self._latch is not None:
+                            self._latch.set(stop)
+                        return stop
+                self.holds.append(decision.require())
+                self.admitted(decision)
+        except BaseException:  # a cancelled wait, or what an adapter raises to give the call up
+            yield from self._release("the call could not be made")
+            raise
+        return None
+
+    # While it is made
+
+    def interruption(self, output_tokens: int) -> Stop | None:
+        """Why a stream must not go on; None while it may.
+
+        Args:
+            output_tokens: How many output tokens have come, at least. A piece of a stream is at least one.
+        """
+        for session, hold in zip(self.sessions, self.holds, strict=False):
+            error = hold.interruption(output_tokens)
+            if error is not None:
+                return Stop(session, error)
+        return None
+
+    def cut_short(self, output_tokens: int | None) -> Stop | None:
+        """The stop that an answer is when a budget's own output cap cut it off; None if none did.
+
+        Args:
+            output_tokens: What the answer took; None where it is known to be cut.
+        """
+        for session, hold in zip(self.sessions, self.holds, strict=False):
+            if output_tokens is None or output_tokens >= hold.amounts.output_tokens:
+                error = hold.cut_short()
+                if error is not None:
+                    return Stop(session, error)
+        return None
+
+    # After it
+
+    def commit(self, usage: Usage | None, *, service_tier: str | None = None) -> None:
+        """Book what the provider billed.
+
+        Args:
+            usage: What it billed; None where it did not say, which books what was held, as uncertain.
+            service_tier: The price tier that served the call, where it may not be the one asked for.
+
+        Raises:
+            Exception: What a session made of the usage. It has booked what was held, then.
+        """
+        drive(self._commit(usage, service_tier), _perform)
+
+    async def acommit(self, usage: Usage | None, *, service_tier: str | None = None) -> None:
+        """As `commit`."""
+        await _settling(self._commit(usage, service_tier))
+
+    def _commit(self, usage: Usage | None, service_tier: str | None) -> _Verbs[None]:
+        options = {"model": self.name, "service_tier": service_tier}
+        return self._settle("commit", (usage,), options, otherwise=("commit_estimate", ("its usage made no sense",)))
+
+    def commit_cost(self, cost: UsdLike | None = None) -> None:
+        """Book what a tool call cost.
+
+        Args:
+            cost: Dollars; None for what was held.
+        """
+        drive(self._commit_cost(cost), _perform)
+
+    async def acommit_cost(self, cost: UsdLike | None = None) -> None:
+        """As `commit_cost`."""
+        await _settling(self._commit_cost(cost))
+
+    def _commit_cost(self, cost: UsdLike | None) -> _Verbs[None]:
+        return self._settle("commit_cost", (cost,), otherwise=("commit_cost", ()))
+
+    def commit_result(self, costs: ToolCosts, result: object) -> None:
+        """Book what a tool call cost by its *result*.
+
+        Raises:
+            Exception: What the tool's cost function raised. What was held is booked, then.
+        """
+        drive(self._commit_result(costs, result), _perform)
+
+    async def acommit_result(self, costs: ToolCosts, result: object) -> None:
+        """As `commit_result`."""
+        await _settling(self._commit_result(costs, result))
+
+    def _commit_result(self, costs: ToolCosts, result: object) -> _Verbs[None]:
+        try:
+            cost = costs.of_result(self.name or "", result)
+        except BaseException:
+            yield from self._commit_cost(None)
+            raise
+        yield from self._commit_cost(cost)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle a call that ended in *error*: given back only if it provably was not billed, else booked as held."""
+        drive(self._fail(error), _perform)
+
+    async def afail(self, error: BaseException) -> None:
+        """As `fail`."""
+        await _settling(self._fail(error))
+
+    def _fail(self, error: BaseException) -> _Verbs[None]:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        if isinstance(error, self.never_sent) or never_billed(error):
+            return self._release(reason)
+        return self._estimate(reason)
+
+    def estimate(self, reason: str) -> None:
+        """Book what was held, because nothing tells what the call used. A later `commit` replaces it."""
+        drive(self._estimate(reason), _perform)
+
+    async def aestimate(self, reason: str) -> None:
+        """As `estimate`."""
+        await _settling(self._estimate(reason))
+
+    def _estimate(self, reason: str) -> _Verbs[None]:
+        return self._settle("commit_estimate", (reason,))
+
+    def release(self, reason: str) -> None:
+        """Give the holds back: the call provably was not billed."""
+        drive(self._release(reason), _perform)
+
+    async def arelease(self, reason: str) -> None:
+        """As `release`."""
+        await _settling(self._release(reason))
+
+    def _release(self, reason: str) -> _Verbs[None]:
+        yield from self._settle("release", (reason,))
+        self.holds.clear()
+
+    def _settle(
+        self,
+        verb: str,
+        arguments: tuple[object, ...],
+        options: Mapping[str, object] = {},
+        *,
+        otherwise: tuple[str, tuple[object, ...]] | None = None,
+    ) -> _Verbs[None]:
+        """Perform *verb* on every hold, and *otherwise* where it fails; only then raise what failed first."""
+        failed: BaseException | None = None
+        for hold in self.holds:
+            try:
+                yield _Verb(hold, verb, arguments, options)
+            except BaseException as error:
+                failed = failed or error
+                if otherwise is not None:
+                    with suppress(Exception):
+                        yield _Verb(hold, *otherwise)
+        if failed is not None:
+            raise failed
+
+
+def _perform(verb: _Verb) -> Any:
+    return getattr(verb.of, verb.name)(*verb.arguments, **verb.options)
+
+
+async def _settling(verbs: _Verbs[T]) -> T:
+    """Await *verbs*. A cancellation waits until all that settles a hold is done."""
+    cancelled: list[asyncio.CancelledError] = []
+
+    async def perform(verb: _Verb) -> Any:
+        method = getattr(verb.of, f"a{verb.name}")
+        try:
+            return await method(*verb.arguments, **verb.options)
+        except asyncio.CancelledError as error:
+            if verb.name == "authorize":  # which leaves nothing held when it is cancelled
+                raise
+            cancelled.append(error)
+        # Holds are settled once, by their ids: what was cancelled can be asked for again.
+        settling = asyncio.ensure_future(method(*verb.arguments, **verb.options))
+        while not settling.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([settling])
+        return settling.result()
+
+    try:
+        return await adrive(verbs, perform)
+    finally:
+        if cancelled:
+            raise cancelled[0]
+
+
+def drive(steps: Generator[Any, Any, T], perform: Callable[[Any], Any]) -> T:
+    """Run *steps*, and send back what *perform* makes of each step that they yield, or throw what it raises."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = perform(step)
+            except BaseException as error:  # the steps decide, a cancellation included
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as done:
+        return cast(T, done.value)
+
+
+async def adrive(steps: Generator[Any, Any, T], perform: Callable[[Any], Awaitable[Any]]) -> T:
+    """As `drive`, where *perform* is awaited."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = await perform(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as done:
+        return cast(T, done.value)

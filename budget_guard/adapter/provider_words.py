@@ -1,0 +1,87 @@
+"""The vocabulary of providers: what they call output caps, hosted tools and billed items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from budget_guard.estimate.prompt import Prompt
+
+FINAL_NOTE = "The budget of this run is used up. Answer now with what you have. No more tools can be called."
+"""What a model is told that is to give its final answer."""
+
+OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""The names of the output cap in the requests of OpenAI, Anthropic and Google, and of those who speak like them."""
+
+_HOSTED_TOOLS = (
+    ("web_search", "web_search"),
+    ("google_search", "web_search"),
+    ("web_fetch", "web_fetch"),
+    ("url_context", "url_context"),
+    ("file_search", "file_search"),
+    ("code_interpreter", "code_interpreter"),
+    ("code_execution", "code_execution"),
+    ("image_generation", "image_generation"),
+    ("mcp", "hosted_mcp"),
+)
+
+BILLED_ITEMS = {
+    "web_search_call": "web_search",
+    "file_search_call": "file_search",
+    "code_interpreter_call": "code_interpreter",
+    "image_generation_call": "image_generation",
+}
+"""Parts of an answer that OpenAI bills by use, by their type, as `budget_guard.Usage` names them.
+
+A hosted MCP call is billed in tokens alone.
+"""
+
+KEPT_BY_PROVIDER = {
+    "previous_response_id": "history kept by the provider",
+    "conversation": "history kept by the provider",
+    "conversation_id": "history kept by the provider",
+    "prompt": "a prompt kept by the provider",
+    "cached_content": "content kept by the provider",
+    "container": "files kept by the provider",
+}
+"""Parameters of a request that refer to what only the provider can weigh, and that in words."""
+
+
+def hosted_tool(kind: object) -> str | None:
+    """The tool that the provider itself runs where a tool is of type *kind*, as `Usage` names it; None for others."""
+    if not isinstance(kind, str):
+        return None
+    return next((name for start, name in _HOSTED_TOOLS if kind.startswith(start)), None)
+
+
+def opaque_parts(arguments: Mapping[str, Any], hosted: Iterable[str]) -> list[str]:
+    """What a request refers to and only the provider can weigh, in words.
+
+    Args:
+        arguments: The request's parameters.
+        hosted: The tools that the provider runs.
+    """
+    opaque = list(dict.fromkeys([what for name, what in KEPT_BY_PROVIDER.items() if arguments.get(name)]))
+    brought_in = ", ".join(hosted)
+    if brought_in:
+        opaque.append(f"what {brought_in} may bring in")
+    return opaque
+
+
+def needs_of(prompt: Prompt, *, tools: bool, schema: bool, reasoning: bool = False) -> frozenset[str]:
+    """The capabilities that a call needs.
+
+    Args:
+        prompt: What its input weighs.
+        tools: Whether it offers tools.
+        schema: Whether it asks for an answer of some schema.
+        reasoning: Whether the provider keeps reasoning for it that cannot be taken out.
+    """
+    needs = prompt.needs
+    if tools:
+        needs.add("tools")
+    if reasoning:
+        needs.add("reasoning")
+    if schema:
+        needs.add("json_schema")
+    return frozenset(needs)
