@@ -47,7 +47,10 @@ build: $(VENV)/.installed  ## Build the wheel and the source distribution
 
 .PHONY: bench
 bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
+	$(BIN)/python benchmarks/call_path.py
 	$(BIN)/python benchmarks/own_work.py
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/ledgers.py
 	$(BIN)/python benchmarks/openai_agents_turn.py
 	$(BIN)/python benchmarks/langchain_invoke.py

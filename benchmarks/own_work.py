@@ -1,34 +1,70 @@
 """The guard's own work for one model call: estimate, reserve, price, commit, events, on the ledger in memory.
 
-Prints CPU time of this thread, so that other work on the machine counts little, and ratios within one run: against the
-least that any ledger could do (two locked updates of two counters, an insert and a delete), and of the 100,000th call
-against the 1,000th. Run it on an idle machine: ``python benchmarks/own_work.py``.
+Every call is timed by itself, so that the slowest of a hundred shows. The time is CPU time of this thread, without what
+the clock itself takes, so that other programs count little. Garbage is collected meanwhile, as in any program. The ways
+are measured in turn within one run: the same prompt again, and each time a new one of 2,000 characters to weigh.
+
+Then two ratios: the 100,000th call against the first ones, and a call against the least that any ledger could do (two
+locked updates of two counters, an insert and a delete). Run it on an idle machine: ``python benchmarks/own_work.py``.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
 from collections.abc import Callable
 
-from budget_guard import Budget, ModelCall, Session, Usage, weigh
+from budget_guard import Budget, BudgetAuthority, DowngradePolicy, ModelCall, Session, Usage, weigh
 
 BATCH = 100
+ROUNDS = 100
 CALLS = 100_000
+PROMPT_CHARACTERS = 2_000
+PLENTY = "$1000000"
+WORDS = "some words " * 200
 
 CONVERSATION = [{"role": "user" if i % 2 == 0 else "assistant", "content": "some words " * 40} for i in range(6)]
 USAGE = Usage(input=700, cache_read=500, output=180, reasoning=20)
+_numbers = itertools.count()
 
 
-def guarded_call(session: Session) -> Callable[[], None]:
-    """One call as an adapter makes it, but for the provider."""
+def sessions() -> dict[str, tuple[Session, str]]:
+    """What is compared, with the goal for the median in microseconds."""
+    ceilings = {kind: Budget(PLENTY) for kind in ("user", "key", "team")}
+    authority = BudgetAuthority(ceilings=ceilings)
+    downgrade = DowngradePolicy(to="gpt-4o-mini", at=0.8)
+    return {
+        "a plain budget": (Budget(PLENTY).session(), "10"),
+        "with a downgrade policy": (Budget(PLENTY, downgrade=downgrade).session(), "10"),
+        "under three ceilings": (authority.session(Budget(PLENTY), user="u", key="k", team="t"), "14"),
+    }
+
+
+def same_prompt(session: Session) -> Callable[[], Callable[[], None]]:
+    """One call as an adapter makes it, but for the provider, with a prompt that was weighed before."""
     call = ModelCall("gpt-4o", weigh(system="You are a helpful assistant.", messages=CONVERSATION))
 
     def once() -> None:
         session.authorize(call).require().commit(USAGE)
 
-    return once
+    return lambda: once
+
+
+def new_prompt(session: Session) -> Callable[[], Callable[[], None]]:
+    """The same with a prompt that was never seen. It is made before the call is timed, and weighed in it."""
+
+    def made() -> Callable[[], None]:
+        text = (f"{next(_numbers):08} " + WORDS)[:PROMPT_CHARACTERS]
+
+        def once() -> None:
+            call = ModelCall("gpt-4o", weigh(messages=[{"role": "user", "content": text}]))
+            session.authorize(call).require().commit(USAGE)
+
+        return once
+
+    return made
 
 
 def floor() -> Callable[[], None]:
@@ -46,7 +82,27 @@ def floor() -> Callable[[], None]:
     return once
 
 
-def microseconds(once: Callable[[], None], calls: int) -> list[float]:
+def clock_ns() -> float:
+    """What the clock itself takes, between two looks at it."""
+    taken: list[int] = []
+    for _ in range(10_000):
+        start = time.thread_time_ns()
+        taken.append(time.thread_time_ns() - start)
+    return statistics.median(taken)
+
+
+def single_us(made: Callable[[], Callable[[], None]], calls: int, off_ns: float) -> list[float]:
+    """CPU microseconds of each call."""
+    taken: list[float] = []
+    for _ in range(calls):
+        once = made()
+        start = time.thread_time_ns()
+        once()
+        taken.append((time.thread_time_ns() - start - off_ns) / 1_000)
+    return taken
+
+
+def batch_us(once: Callable[[], None], calls: int) -> list[float]:
     """CPU microseconds of one call, for each batch of calls."""
     batches: list[float] = []
     for _ in range(calls // BATCH):
@@ -57,20 +113,43 @@ def microseconds(once: Callable[[], None], calls: int) -> list[float]:
     return batches
 
 
+def show_single_calls() -> None:
+    """Print the table of medians and of the slowest in a hundred."""
+    off_ns = clock_ns()
+    compared = sessions()
+    ways = {
+        (name, prompt): make(session)
+        for name, (session, _) in compared.items()
+        for prompt, make in (("the same prompt", same_prompt), ("a new prompt", new_prompt))
+    }
+    for made in ways.values():
+        single_us(made, 2_000, off_ns)  # warm up
+    taken: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, made in ways.items():  # in turn, so that a change of the machine's speed meets them all
+            taken[way] += single_us(made, BATCH, off_ns)
+    for (name, prompt), times in taken.items():
+        median, p99 = statistics.median(times), statistics.quantiles(times, n=100)[-1]
+        goal = f"goal {compared[name][1]}" if prompt == "the same prompt" else "goal 5 more"
+        print(
+            f"{name:<24} {prompt:<16} {median:6.2f} us median   {p99:6.2f} us p99   {p99 / median:4.1f} x   "
+            f"{goal}, p99 3 x"
+        )
+
+
 def main() -> None:
     """Measure and print."""
-    microseconds(guarded_call(Budget("$1000000").session()), 2_000)  # warm up
-    least = statistics.median(microseconds(floor(), 20_000))
-    whole = microseconds(guarded_call(Budget("$1000000").session()), CALLS)
+    show_single_calls()
+    batch_us(same_prompt(Budget(PLENTY).session())(), 2_000)  # warm up
+    least = statistics.median(batch_us(floor(), 20_000))
+    whole = batch_us(same_prompt(Budget(PLENTY).session())(), CALLS)
     early, late = statistics.median(whole[:10]), statistics.median(whole[-10:])
     median = statistics.median(whole)
-    message = CONVERSATION[0]
-    weighing = statistics.median(microseconds(lambda: weigh(messages=[message]) and None, 20_000))
 
-    print(f"own work per call        {median:6.2f} us median, {min(whole):.2f} us best of {len(whole)} batches")
-    print(f"  to the ledger's floor  {median / least:6.1f} x   (floor {least:.2f} us)")
-    print(f"  calls 99,001 to 100,000 against calls 1 to 1,000   {late / early:.2f} x   ({early:.2f} -> {late:.2f} us)")
-    print(f"weighing a new message   {weighing:6.2f} us for {len(message['content'])} characters")
+    print(f"calls 99,001 to 100,000 against calls 1 to 1,000   {late / early:.2f} x   ({early:.2f} -> {late:.2f} us)")
+    print(
+        f"a call in a loop against the ledger's floor        {median / least:.1f} x   ({median:.2f} to {least:.2f} us)"
+    )
 
 
 if __name__ == "__main__":

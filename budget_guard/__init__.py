@@ -1,6 +1,7 @@
 """Spending limits for AI agents that hold before the call is made, not after the bill."""
 
-from budget_guard.calls.decision import Decision, Estimate, ModelCall, ToolCall
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.decision import Decision, Estimate
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import (
     BudgetError,
@@ -20,15 +21,17 @@ from budget_guard.errors import (
 from budget_guard.estimate.prompt import Allowance, Prompt, token_bound, weigh
 from budget_guard.ledger import Ledger, MemoryLedger
 from budget_guard.ledger.url import open_ledger
-from budget_guard.policy.budget import Budget
 from budget_guard.policy.downgrade import DowngradePolicy
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.authority import BudgetAuthority
+from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import ScopeSnapshot
 from budget_guard.session.session import Session
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Allowance",

@@ -14,7 +14,7 @@
     │   └── UnknownReservation      an id that the ledger never saw
     ├── ForeignRun              a run's id is another principal's
     └── LedgerUnavailable       the counters cannot be reached
-        └── LedgerAmbiguous         they may have been reached, and nobody knows
+        └── LedgerAmbiguous         they may have been reached, and it is not known
 
 An adapter raises a subclass that derives from its framework's own base as well, made by `BudgetError.recast`, so
 ``except BudgetExceeded`` works everywhere. Errors carry fields, are picklable, and say what to do.

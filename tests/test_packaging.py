@@ -1,27 +1,48 @@
-"""What is in the wheel, and what the import paths need."""
+"""What is in the wheel, what its metadata says, and what the import paths need."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
+from email.message import Message
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+import budget_guard
 
 pytest.importorskip("hatchling")
 
 ROOT = Path(__file__).parent.parent
 
 
+REPOSITORY = "https://github.com/budget-guard/budget-guard"
+
+
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files in a wheel that is built from this checkout."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel that is built from this checkout."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return zipfile.ZipFile(wheel).namelist()
+    (built,) = folder.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: zipfile.ZipFile) -> list[str]:
+    """The names of its files."""
+    return wheel.namelist()
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    """What an index shows of it. The body is the README."""
+    (path,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(wheel.read(path).decode())
 
 
 def test_the_wheel_holds_our_packages_and_nothing_else(wheel_names: list[str]) -> None:
@@ -35,6 +56,35 @@ def test_the_wheel_holds_the_price_table_and_the_type_marks(wheel_names: list[st
     marks = {f"{name.split('/')[0]}/py.typed" for name in wheel_names if ".dist-info/" not in name}
 
     assert {"budget_guard/pricing/prices.json", *marks} <= set(wheel_names)
+
+
+def test_the_metadata_names_the_distribution_and_the_version_that_the_package_says(metadata: Message) -> None:
+    assert metadata["Name"] == "budget-guard-py"
+    assert metadata["Version"] == budget_guard.__version__
+    assert metadata["Author"] == "The budget_guard authors"
+    assert metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_the_metadata_leads_to_the_source_the_pages_the_changes_and_the_issues(metadata: Message) -> None:
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+
+    assert set(urls) == {"Homepage", "Documentation", "Changelog", "Source", "Issues"}
+    assert [url for url in urls.values() if not url.startswith(REPOSITORY)] == []
+
+
+def test_the_links_of_the_readme_work_on_an_index_page_too(metadata: Message) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", str(metadata.get_payload()))
+
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+def test_the_extras_that_take_in_others_find_them_under_the_name_of_the_distribution(metadata: Message) -> None:
+    needed = metadata.get_all("Requires-Dist", [])
+
+    assert [line for line in needed if line.startswith("budget")] == []  # hatchling has put in what they stand for
+    for framework in ("langchain-core", "openai-agents", "redis", "rich", "starlette"):
+        assert [line for line in needed if line.startswith(framework) and "extra == 'all'" in line]
 
 
 @pytest.mark.parametrize(
@@ -51,4 +101,4 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(module: str, mi
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert run.returncode == 1
-    assert f'pip install "budget-guard[{extra}]"' in run.stderr
+    assert f'pip install "budget-guard-py[{extra}]"' in run.stderr

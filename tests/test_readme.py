@@ -18,6 +18,7 @@ pytest.importorskip("uvicorn")
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+MAIN = "https://github.com/budget-guard/budget-guard/blob/main/"  # this checkout, as the README and the others name it
 
 
 def run(page: Path) -> str:
@@ -47,9 +48,12 @@ def test_every_block_runs_and_prints_what_the_page_says(page: Path) -> None:
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
-    for page in [*PAGES, ROOT / "examples" / "README.md"]:
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    for page in [*ROOT.glob("*.md"), *PAGES[1:], ROOT / "examples" / "README.md"]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for path in re.findall(rf"{MAIN}([^)#\s]+)", text):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
 def test_the_first_screen_is_short() -> None:

@@ -26,9 +26,10 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
 
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
-from budget_guard.calls.decision import Decision, ModelCall, ToolCall
-from budget_guard.calls.never_billed import never_billed
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
+from budget_guard.calls.settlement import never_billed
 from budget_guard.errors import BudgetError
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from budget_guard.events.model import Subscriber
-from budget_guard.policy.budget import Budget
 from budget_guard.pricing.table import PriceLike
 from budget_guard.reporting.report import BudgetReport
-from budget_guard.session.authority import BudgetAuthority, open_session
+from budget_guard.session.authority import BudgetAuthority
+from budget_guard.session.budget import Budget
+from budget_guard.session.opening import open_session
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 
@@ -24,7 +25,7 @@ class SessionHandle:
     @property
     def budget(self) -> Budget:
         """The budget, with its limits as they are now."""
-        return self.session.budget
+        return cast("Budget", self.session.budget)  # which a handle was given
 
     @property
     def spent_usd(self) -> Decimal:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from budget_guard.calls.decision import ToolCall
+from budget_guard.calls.call import ToolCall
 from budget_guard.units.money import UsdLike, nano_of
 
 ToolCost: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"

@@ -1,61 +1,22 @@
-"""What is asked of a session, and what it answers."""
+"""Decisions: whether and how a call may be made, and the log of the latest ones."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.plan import Terms
+from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import BudgetError
-from budget_guard.estimate.prompt import Prompt
-from budget_guard.units.amounts import NOTHING
+from budget_guard.events.model import CallAdmitted
+from budget_guard.events.timeline import KEPT
+from budget_guard.units.amounts import Amounts
 from budget_guard.units.money import to_usd
 
-if TYPE_CHECKING:
-    from budget_guard.calls.reservation import Reservation
-    from budget_guard.calls.worst_case import Plan, Terms
-    from budget_guard.policy.downgrade import DowngradePolicy
-
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
-
-
-class ModelCall(NamedTuple):
-    """One model call that an adapter is about to make, in plain values."""
-
-    model: str
-    """The model as the provider knows it."""
-    prompt: Prompt
-    """What the input weighs."""
-    provider: str | None = None
-    """The provider's name, for example ``"openai"``; None to find it by the model's name."""
-    max_output_tokens: int | None = None
-    """The output cap that the caller set; None where it set none."""
-    can_cap: bool = True
-    """Whether the adapter can send an output cap that the session asks for."""
-    needs: frozenset[str] = frozenset()
-    """Capabilities that the call needs: ``tools``, ``vision``, ``json_schema``, ``audio``."""
-    service_tier: str | None = None
-    """The provider's price tier asked for, for example ``"flex"``; None for its standard one."""
-    choices: int = 1
-    """How many answers are asked for."""
-    hosted_tools: tuple[str, ...] = ()
-    """Tools that the provider runs and bills by use, as `Usage` names them."""
-    agent: str | None = None
-    """Whom to attribute the call to."""
-    hour_cache: bool = True
-    """Whether its input may be written to a one-hour cache, which costs more than a short one."""
-    final: bool = False
-    """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
-    downgrade: DowngradePolicy | None = None
-    """How the caller would switch this call to a cheaper model; None to go by `Budget.downgrade`."""
-
-
-class ToolCall(NamedTuple):
-    """One tool call that an adapter is about to make."""
-
-    tool: str
-    cost: int = 0
-    """What it is known to cost, in nano-dollars; 0 where it is free or only the result tells."""
-    agent: str | None = None
 
 
 class Estimate(NamedTuple):
@@ -73,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 class Basis(NamedTuple):
-    """What all decisions of a session rest on."""
+    """The scopes and prices that all decisions of a session rest on."""
 
     scopes: tuple[str, ...]
     """The scopes that its calls are held in, as ``kind:id``."""
@@ -82,7 +43,7 @@ class Basis(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether and how a call may be made, with everything that it was decided on."""
+    """The decision on one call: whether and how it may be made, with everything that it was decided on."""
 
     id: str
     at_s: float
@@ -90,8 +51,14 @@ class Decision(NamedTuple):
     action: Action
     call: ModelCall | ToolCall
     """What was asked for."""
-    plan: Plan | None
-    """How it is made, and what is held for it; None where it was refused before that was worked out."""
+    requested: str
+    """The model asked for, or the tool."""
+    name: str
+    """The model to call, or the tool; what was asked for where the call is refused."""
+    terms: Terms | None
+    """How it is made; None where it was refused before that was worked out."""
+    held: Amounts
+    """What is held for it, or was to be held."""
     basis: Basis
     reason: str
     error: BudgetError | None
@@ -100,25 +67,9 @@ class Decision(NamedTuple):
     """The hold to settle; None where nothing is held."""
 
     @property
-    def terms(self) -> Terms | None:
-        """How it is made; None as `plan`."""
-        terms, _ = self.plan or (None, None)
-        return terms
-
-    @property
     def kind(self) -> Literal["model", "tool"]:
-        """What kind of call it is."""
+        """The kind of call."""
         return "model" if isinstance(self.call, ModelCall) else "tool"
-
-    @property
-    def requested(self) -> str:
-        """The model asked for, or the tool."""
-        return self.call[0]
-
-    @property
-    def name(self) -> str:
-        """The model to call, or the tool; what was asked for where the call is refused."""
-        return self.call[0] if self.terms is None or self.error is not None else self.terms.rung.model
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -133,8 +84,7 @@ class Decision(NamedTuple):
     @property
     def estimate(self) -> Estimate:
         """The most that it may take."""
-        _, held = self.plan or (None, NOTHING)
-        return Estimate(held.input_tokens, held.output_tokens, held.cost)
+        return Estimate(self.held.input_tokens, self.held.output_tokens, self.held.cost)
 
     @property
     def output_cap(self) -> int | None:
@@ -157,8 +107,35 @@ class Decision(NamedTuple):
         Raises:
             BudgetError: If the call is refused.
         """
-        if self.error is not None:
-            raise self.error
-        reservation = self.reservation
-        assert reservation is not None  # a decision that is no block holds one
-        return reservation
+        if self.reservation is None:
+            raise self.error or BudgetError(f"{self.requested} was refused")
+        return self.reservation
+
+    def event(self) -> CallAdmitted:
+        """The event of an admitted call."""
+        return CallAdmitted(self.at_s, self.id, self.kind, self.name, self.held.cost)
+
+
+class DecisionLog:
+    """The latest 1,000 decisions of one session or of many together, oldest first. Safe to use from any thread.
+
+    Args:
+        shared: A log that takes the same decisions as well.
+    """
+
+    __slots__ = ("_decisions", "_shared", "add")
+
+    def __init__(self, shared: DecisionLog | None = None) -> None:
+        self._decisions: deque[Decision] = deque(maxlen=KEPT)
+        self._shared = shared
+        self.add: Callable[[Decision], None] = self._decisions.append if shared is None else self._add_to_both
+        """Logs one decision."""
+
+    def latest(self) -> list[Decision]:
+        """The decisions, oldest first."""
+        return list(self._decisions)
+
+    def _add_to_both(self, decision: Decision) -> None:
+        self._decisions.append(decision)
+        if self._shared is not None:
+            self._shared.add(decision)

@@ -1,22 +1,19 @@
-"""What a session has booked: running totals, the timeline, and whom it warned of what."""
+"""The records of one session: running totals, the timeline, and the warnings that were given."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
 
+from budget_guard.calls.held import HeldCall
 from budget_guard.clock import Clock
 from budget_guard.events.model import BoundViolated, OverrunCharged, SoftLimitReached
 from budget_guard.events.timeline import Timeline
+from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.totals import Totals
 from budget_guard.units.amounts import DIMENSIONS, Limits, Sums
 from budget_guard.units.money import format_usd
 from budget_guard.units.scope import Scope
-
-if TYPE_CHECKING:
-    from budget_guard.calls.reservation import Reservation
-    from budget_guard.reporting.posting import Posting
 
 _log = logging.getLogger("budget_guard")
 
@@ -35,30 +32,30 @@ class Recorder:
         self.terminated_by: str | None = None
         """What stopped the run last; None while nothing did."""
 
-    def record(self, reservation: Reservation, posting: Posting, why: str | None) -> bool:
-        """Put *booked* in the place of what stood for the hold so far; return whether that changed anything.
+    def record(self, held: HeldCall, posting: Posting, why: str | None) -> bool:
+        """Record *posting* in the place of what is recorded for the call so far; return whether that changed anything.
 
         Args:
-            reservation: The hold.
-            booked: What the ledger has for it now.
+            held: The call.
+            posting: What the ledger has for it now.
             why: Why it is no exact cost, if it is none.
         """
-        agent = reservation.call.agent
+        agent = held.call.agent
         with self.lock:
-            before = reservation.posting
+            before = held.posting
             if before is not None:
                 same = before.amounts == posting.amounts and before.uncertain == posting.uncertain
                 if same or (posting.uncertain and not before.uncertain):  # an older answer, late
                     return False
                 self.totals.add(before.negative(), agent, -1)
-            reservation.posting = posting
+            held.posting = posting
             self.totals.add(posting, agent)
         emit = self.timeline.emit
         emit(posting)
         if posting.overrun:
             emit(OverrunCharged(posting.at_s, posting.id, posting.name, posting.overrun))
         if posting.violation:
-            bound, actual = reservation.amounts.total_tokens, posting.amounts.total_tokens
+            bound, actual = held.amounts.total_tokens, posting.amounts.total_tokens
             emit(BoundViolated(posting.at_s, posting.id, posting.name, bound, actual))
         if why is not None:
             cost = format_usd(posting.amounts.cost)

@@ -1,4 +1,4 @@
-"""From what a ledger answered to the error that says it."""
+"""Refusals: the errors that say what a ledger answered."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -
 
 
 def remedy_of(scope: Scope, dimension: str) -> str:
-    """What to do about a limit of *scope*."""
+    """The remedy for a limit of *scope*."""
     if scope.kind == "run":
         return f"Raise it with raise_limits({dimension}=...), or start over with a larger Budget."
     return f"All runs of {scope} share it: an operator can raise it with BudgetAuthority.set_ceiling(...)."
@@ -52,7 +52,7 @@ def revoked(outcome: Revoked) -> BudgetRevoked:
 
 
 def cause(error: BudgetError) -> str:
-    """What stopped the run, as `BudgetReport.terminated_by` says it."""
+    """The cause of a stop, as `BudgetReport.terminated_by` says it."""
     if isinstance(error, BudgetExceeded):
         return error.dimension
     causes: dict[type[BudgetError], str] = {

@@ -7,51 +7,47 @@
         └──────release────────┴────────► released ──┘  (late: what was spent is charged all the same)
 
 Every way out of a call ends in one of three verbs. It was paid for: `Reservation.commit`. It provably was not billed:
-`Reservation.release`. Nobody knows: `Reservation.commit_estimate`, and the actual usage replaces the estimate if it
-comes.
+`Reservation.release`. It may have been billed: `Reservation.commit_estimate`, and the actual usage replaces the
+estimate if it comes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from budget_guard.calls.decision import ModelCall, ToolCall
+from budget_guard.calls import settlement
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.held import HeldCall
+from budget_guard.calls.plan import Plan
+from budget_guard.calls.run import Run
+from budget_guard.calls.settlement import Bill
 from budget_guard.errors import BudgetError
-from budget_guard.reporting.posting import Posting
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
 
-if TYPE_CHECKING:
-    from budget_guard.calls.settlement import Accountant
-    from budget_guard.calls.worst_case import Plan
 
-_NO_USAGE = "the provider sent no usage"
+class Reservation(HeldCall):
+    """The hold of one call. Safe to settle from any thread; each verb is idempotent.
 
+    What to book is worked out, and recorded, by `budget_guard.calls.settlement` for both kinds of callers; the verbs
+    here perform it, blocking or awaited.
+    """
 
-class Reservation:
-    """The hold of one call. Safe to settle from any thread; each verb is idempotent."""
+    __slots__ = ("_run",)
 
-    __slots__ = ("_accountant", "amounts", "call", "id", "posting", "settled", "terms")
-
-    def __init__(self, reservation_id: str, call: ModelCall | ToolCall, plan: Plan, accountant: Accountant) -> None:
-        self.id = reservation_id
-        """The decision's id, which is the hold's idempotency key."""
+    def __init__(self, hold_id: str, call: ModelCall | ToolCall, plan: Plan, run: Run) -> None:
+        self.id = hold_id  # as HeldCall does, in one step: a reservation is made for every call
         self.call = call
         self.terms, self.amounts = plan
-        """How it is made, and what is held for it."""
         self.settled = False
-        """Whether it was committed or released."""
-        self.posting: Posting | None = None
-        """What the session's books hold for it."""
-        self._accountant = accountant
+        self.posting = None
+        self._run = run
 
     def forward(self) -> None:
         """Note that the call is being sent."""
-        self._accountant.ledger.forward(self.id)
+        self._run.ledger.forward(self.id)
 
     async def aforward(self) -> None:
         """As `forward`."""
-        await self._accountant.ledger.aio.forward(self.id)
+        await self._run.ledger.aio.forward(self.id)
 
     def commit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
         """Book what the call used, and give the rest of the hold back.
@@ -68,24 +64,14 @@ class Reservation:
             ReservationConflict: If other usage was committed before.
             TypeError: If it is a tool call's hold. Nothing is booked then.
         """
-        if usage is None:
-            return self.commit_estimate(_NO_USAGE)
-        accountant = self._accountant
-        amounts, unpriced = accountant.bill(self, usage, model, service_tier)
-        settled = accountant.ledger.commit(self.id, accountant.scopes, amounts)
-        return accountant.settled(self, settled, model, unpriced)
+        return self._book(settlement.bill(self._run, self, usage, model, service_tier))
 
     async def acommit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
         """As `commit`."""
-        if usage is None:
-            return await self.acommit_estimate(_NO_USAGE)
-        accountant = self._accountant
-        amounts, unpriced = accountant.bill(self, usage, model, service_tier)
-        settled = await accountant.ledger.aio.commit(self.id, accountant.scopes, amounts)
-        return accountant.settled(self, settled, model, unpriced)
+        return await self._abook(settlement.bill(self._run, self, usage, model, service_tier))
 
     def commit_estimate(self, reason: str) -> int:
-        """Book the estimate, because nobody knows what the call used. A later `commit` replaces it.
+        """Book the estimate, because it is not known what the call used. A later `commit` replaces it.
 
         Args:
             reason: Why it is not known.
@@ -93,13 +79,11 @@ class Reservation:
         Returns:
             The cost, in nano-dollars.
         """
-        settled = self._accountant.ledger.commit(self.id, self._accountant.scopes, self.amounts, True)
-        return self._accountant.settled(self, settled, why=reason)
+        return self._book(settlement.estimate(self, reason))
 
     async def acommit_estimate(self, reason: str) -> int:
         """As `commit_estimate`."""
-        settled = await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, self.amounts, True)
-        return self._accountant.settled(self, settled, why=reason)
+        return await self._abook(settlement.estimate(self, reason))
 
     def commit_cost(self, cost: UsdLike | None = None) -> int:
         """Book what a tool call cost, and give the rest of the hold back.
@@ -114,25 +98,21 @@ class Reservation:
             ValueError: If *cost* is no amount of money. Nothing is booked then.
             TypeError: If it is a model call's hold. Nothing is booked then.
         """
-        amounts = self._accountant.bill_tool(self, cost)
-        return self._accountant.settled(self, self._accountant.ledger.commit(self.id, self._accountant.scopes, amounts))
+        return self._book(settlement.bill_tool(self, cost))
 
     async def acommit_cost(self, cost: UsdLike | None = None) -> int:
         """As `commit_cost`."""
-        amounts = self._accountant.bill_tool(self, cost)
-        return self._accountant.settled(
-            self, await self._accountant.ledger.aio.commit(self.id, self._accountant.scopes, amounts)
-        )
+        return await self._abook(settlement.bill_tool(self, cost))
 
     def release(self, reason: str) -> None:
         """Give the hold back: the call provably was not billed. Does nothing once the call is paid for."""
-        self._accountant.released(self, reason, self._accountant.ledger.release(self.id, self._accountant.scopes))
+        run = self._run
+        settlement.released(run, self, reason, run.ledger.release(self.id, run.scopes))
 
     async def arelease(self, reason: str) -> None:
         """As `release`."""
-        self._accountant.released(
-            self, reason, await self._accountant.ledger.aio.release(self.id, self._accountant.scopes)
-        )
+        run = self._run
+        settlement.released(run, self, reason, await run.ledger.aio.release(self.id, run.scopes))
 
     def interruption(self, output_tokens: int) -> BudgetError | None:
         """Why a call that has begun must not go on; None while it may.
@@ -140,8 +120,17 @@ class Reservation:
         Args:
             output_tokens: How many output tokens have come, at least.
         """
-        return self._accountant.interruption(self, output_tokens)
+        return settlement.interruption(self._run, self, output_tokens)
 
     def cut_short(self) -> BudgetError | None:
         """The error for an answer that is of no use because the guard's own output cap cut it; None if it set none."""
-        return self._accountant.cut_short(self)
+        return settlement.cut_short(self._run, self)
+
+    def _book(self, bill: Bill) -> int:
+        run = self._run
+        return settlement.settled(run, self, bill, run.ledger.commit(self.id, run.scopes, bill.amounts, bill.uncertain))
+
+    async def _abook(self, bill: Bill) -> int:
+        run = self._run
+        settled = await run.ledger.aio.commit(self.id, run.scopes, bill.amounts, bill.uncertain)
+        return settlement.settled(run, self, bill, settled)

@@ -1,40 +1,59 @@
-"""What the parts of one session share: whose money it is, where it is counted, and by which budget."""
+"""One run: its budget, its ledger, its scopes and its records, as all parts of a session share them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from budget_guard.calls.ladder import Ladder
 from budget_guard.calls.planner import Planner
 from budget_guard.calls.recorder import Recorder
 from budget_guard.calls.refusals import remedy_of
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.events.timeline import KEPT, describe
-from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.base import Balance, Ledger, ScopeSpend
+from budget_guard.ledger.flow import Flow
 from budget_guard.ledger.hold_id import HoldIds
-from budget_guard.policy.budget import Budget
+from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport, as_plain
 from budget_guard.units.amounts import NOTHING, Sums
 from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
-if TYPE_CHECKING:
-    from budget_guard.session.keepalive import KeepAlive
-
 _EVENTS_IN_ERRORS = 20
 """An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
 
 
+class KeepAlive(Protocol):
+    """Something that a session keeps up for as long as it lives, such as a hold on its parent's money."""
+
+    def due(self) -> bool:
+        """Whether `keep` has anything to do now. Asks no ledger."""
+        ...
+
+    def keep(self) -> Flow[None]:
+        """Before each call where it is due: see to it that it is there, and prolong it where it is time to.
+
+        Raises:
+            BudgetError: If it cannot be had: the call is refused.
+        """
+        ...
+
+    def drop(self) -> Flow[None]:
+        """The session is closed: settle it."""
+        ...
+
+
 class Run:
-    """One run's ledger, scopes, books and budget."""
+    """One run's budget, ledger, scopes and records."""
 
     def __init__(
         self,
-        budget: Budget,
+        budget: BudgetPolicy,
         ledger: Ledger,
         scopes: Sequence[Scope],
         prices: PriceTable,
@@ -46,44 +65,44 @@ class Run:
         """The run's own first, then those whose ceilings hold as well."""
         self.scope = self.scopes[0]
         self.clock = clock
-        self.planner = Planner(prices, clock)
+        self.planner = Planner(Ladder(prices, clock), alone=len(self.scopes) == 1)
         self.recorder = Recorder(self.scope, clock)
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""
-        self.kept: tuple[KeepAlive, ...] = ()
+        self.keepalives: tuple[KeepAlive, ...] = ()
         """What is kept up for as long as the session lives; looked after before each call."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)
-        """Whom it is attributed to."""
+        """The principals that it is attributed to, by kind."""
         self.new_id = HoldIds(clock).new
         """An id for the next hold."""
         self.set_budget(budget)
 
-    def set_budget(self, budget: Budget) -> None:
+    def set_budget(self, budget: BudgetPolicy) -> None:
         """Decide by *budget* from now on."""
         self.budget = budget
-        self._limits = budget.limits
+        self.limits = budget.limits
+        """The limits of the budget as a ledger enforces them."""
         at = budget.soft_limit
-        limited = [(i, limit) for i, limit in enumerate(self._limits) if limit]
-        self.soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
-        """The dimensions that have a soft limit, each with it."""
+        limited = [(i, limit) for i, limit in enumerate(self.limits) if limit]
+        self._soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
 
     def balance(self) -> Balance:
         """The run's own counters."""
         return self.ledger.balances((self.scope,))[0]
 
     def report(self, most_events: int = KEPT) -> BudgetReport:
-        """What was spent so far, on what, and what stopped the run; with the latest events, at most so many."""
+        """The spend so far, by what it was for, and what stopped the run; with the latest events, at most so many."""
         recorder = self.recorder
         try:
             balance = self.balance()
         except LedgerUnavailable:  # what this session knows by itself
             with recorder.lock:
                 committed = recorder.totals.total()
-            balance = Balance(self.scope, self.budget.limits, committed, NOTHING, 0, None)
+            balance = Balance(self.scope, self.limits, committed, NOTHING, 0, None)
         budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
-        latest = [describe(event) for event in recorder.timeline.events()[-most_events:]]
+        latest = [describe(event) for event in recorder.timeline.events(most_events)]
         with recorder.lock:
             totals = recorder.totals
             return BudgetReport(
@@ -122,11 +141,23 @@ class Run:
             remedy=remedy_of(self.scope, "max_duration_s"),
         )
 
-    def warn(self, committed: Sums) -> None:
-        """Warn of the run's own soft limits."""
+    def warn(self, committed: Sums, above: Sequence[ScopeSpend] = ()) -> None:
+        """Warn of the soft limits that are reached: the run's own, and those of the ceilings above it.
+
+        Args:
+            committed: What the run has spent.
+            above: What is spent of each ceiling above it.
+        """
         at = self.budget.soft_limit
-        if at is not None:
-            self.recorder.warn(self.scope, self._limits, committed, at)
+        if at is None:
+            return
+        for i, soft_limit in self._soft_limits:
+            if committed[i] >= soft_limit:
+                self.recorder.warn(self.scope, self.limits, committed, at)
+                break
+        if above:
+            for scope, (spent, limits) in zip(self.scopes[1:], above, strict=False):
+                self.recorder.warn(scope, limits, spent, at)
 
 
 def remaining_usd(balance: Balance) -> Decimal | None:

@@ -1,202 +1,239 @@
-"""What happens to a call's hold: interrupted, billed, booked, or given back."""
+"""Settlement: the bill of a call that is over, and the records that are made once it is booked.
+
+Functions over a run and a held call. They perform no ledger verb of a call by themselves, so that blocking and awaiting
+callers share them: `Reservation` books what `bill`, `bill_tool` or `estimate` says, and hands the ledger's answer to
+`settled`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from budget_guard.calls.decision import ModelCall, ToolCall
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.held import HeldCall
+from budget_guard.calls.plan import Plan, Rung, Terms
 from budget_guard.calls.refusals import cause, exceeded, remedy_of
-from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import Run
-from budget_guard.calls.worst_case import Plan, Rung, Terms, plan_tool
-from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
+from budget_guard.calls.worst_case import plan_tool
+from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, ReservationError, UnknownPriceError
 from budget_guard.events.model import CallReleased
-from budget_guard.ledger.base import Balance, Refused, Settled
+from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
 from budget_guard.ledger.flow import Flow
 from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.pricing.rate_card import BUCKETS
+from budget_guard.pricing.table import same_tier
 from budget_guard.reporting.posting import Posting
 from budget_guard.units.amounts import DIMENSIONS, Amounts, in_unit, unchecked
 from budget_guard.units.money import UsdLike, nano_of
 from budget_guard.units.usage import Usage
 
+_NO_USAGE = "the provider sent no usage"
+_BEFORE_IT_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+"""Errors of the HTTP transports, by name, that come before any byte of the request has left."""
 
-class Accountant:
-    """Works out what to commit, and takes note of what the ledger committed."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._recorder = run.recorder
-        self._timeline = run.recorder.timeline
-        self._calibration = run.planner.calibration
-        self.ledger = run.ledger
-        """Where the counters live."""
-        self.scopes = run.scopes
-        """The scopes that every hold is made in."""
+class Bill(NamedTuple):
+    """The amounts to book for a call."""
 
-    def interruption(self, reservation: Reservation, output_tokens: int) -> BudgetError | None:
-        """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
-        if self._run.revoked is not None:
-            return self._run.revoked
-        late = self._run.too_late(self._timeline.at())
-        if late is not None:
-            return late
-        most = reservation.amounts.output_tokens
-        if reservation.terms.bounded and self._run.budget.mode == "hard_gate" and output_tokens > most > 0:
-            return BudgetExceeded(
-                dimension="call_max_output_tokens",
-                limit=most,
-                actual=output_tokens,
-                scope=str(self._run.scope),
-                decision_id=reservation.id,
-                detail="the provider does not keep to the output cap that it was sent",
-            )
-        return None
+    amounts: Amounts
+    name: str
+    """The model that was called, or the tool."""
+    uncertain: bool = False
+    """Whether the amounts are an estimate."""
+    note: str | None = None
+    """Why they are no exact price, if they are none."""
 
-    def bill(
-        self, reservation: Reservation, usage: Usage, model: str | None, service_tier: str | None
-    ) -> tuple[Amounts, str | None]:
-        """What to commit for *usage*, and why it is no exact price, if it is none.
 
-        Money that was spent is never refused here, and never booked as nothing.
-        """
-        call, rung = reservation.call, reservation.terms.rung
-        if not isinstance(call, ModelCall):
-            raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
-        planned, price = rung.model, rung.price
-        if model is not None or service_tier is not None:
-            model, tier = model or planned, service_tier or call.service_tier
-            if model != planned or tier != call.service_tier:
-                price = self._run.planner.price_called(call._replace(service_tier=tier), model, price)
-        if price is not None:
-            amounts = price.bill_text(usage)
-            if amounts is not None:
-                return amounts, None
-        cost, unpriced = self._cost(price, usage, model or planned, reservation.amounts.cost)
-        read, written = usage.input_tokens, usage.output_tokens
-        return Amounts(cost, read, written, read + written, usage.requests or 1), unpriced
+def bill(run: Run, held: HeldCall, usage: Usage | None, model: str | None, service_tier: str | None) -> Bill:
+    """The bill for *usage*. Money that was spent is never refused here, and never booked as nothing.
 
-    def _cost(self, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:
-        """What *usage* costs, by every bucket of it, and why that is no exact price, if it is none."""
-        if price is None:
-            return 0, f"no price is known for {model!r}"
-        try:
-            return price.cost(usage, self._run.clock.now() if price.varies_by_hour else None), None
-        except UnknownPriceError:
-            # It is spent, whatever it was: at least what was held, and at least the part that has a price.
-            cost, unpriced = _priced_part(price, usage)
-            return max(cost, held), unpriced
+    Args:
+        run: The run.
+        held: The call.
+        usage: What the provider billed; None where it did not say.
+        model: The model that was called, where it is not the planned one.
+        service_tier: The price tier that served the call, where it may not be the one asked for.
 
-    def bill_tool(self, reservation: Reservation, cost: UsdLike | None) -> Amounts:
-        """What to commit for a tool call that cost *cost* dollars, or what was held."""
-        if not isinstance(reservation.call, ToolCall):
-            raise TypeError(f"{reservation.call.model!r} is a model call: settle it with commit(usage)")
-        return reservation.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+    Raises:
+        TypeError: If it is a tool call.
+    """
+    if usage is None:
+        return estimate(held, _NO_USAGE)
+    call, rung = held.call, held.terms.rung
+    if not isinstance(call, ModelCall):
+        raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
+    name, price = model or rung.model, rung.price
+    if name != rung.model or not (service_tier is None or same_tier(service_tier, call.service_tier)):
+        served = call if service_tier is None else call._replace(service_tier=service_tier)
+        price = run.planner.ladder.price_called(served, name, price)
+    if price is not None:
+        amounts = price.bill_text(usage)
+        if amounts is not None:
+            return unchecked(Bill, (amounts, name, False, None))
+    cost, note = _cost(run, price, usage, name, held.amounts.cost)
+    read, written = usage.input_tokens, usage.output_tokens
+    return Bill(Amounts(cost, read, written, read + written, usage.requests or 1), name, False, note)
 
-    def settled(
-        self,
-        reservation: Reservation,
-        settled: Settled,
-        model: str | None = None,
-        unpriced: str | None = None,
-        why: str | None = None,
-    ) -> int:
-        """Take note of what the ledger has booked for a hold; return its cost in nano-dollars.
 
-        Args:
-            reservation: The hold.
-            settled: The ledger's answer.
-            model: The model that was called, where it is not the planned one.
-            unpriced: What has no known price, in words.
-            why: Why the amounts are an estimate, where they are one.
-        """
-        reservation.settled = True
-        committed, charged, uncertain = settled
-        cost, read, written = charged[:3]
-        terms, held = reservation.terms, reservation.amounts
-        name, call, violated = model or terms.rung.model, reservation.call, False
+def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
+    """The bill for a tool call that cost *cost* dollars, or what was held.
+
+    Raises:
+        ValueError: If *cost* is no amount of money.
+        TypeError: If it is a model call.
+    """
+    if not isinstance(held.call, ToolCall):
+        raise TypeError(f"{held.call.model!r} is a model call: settle it with commit(usage)")
+    amounts = held.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+    return Bill(amounts, held.call.tool)
+
+
+def estimate(held: HeldCall, reason: str) -> Bill:
+    """The bill for a call of which it is not known what it used, for *reason*: all that is held."""
+    return Bill(held.amounts, held.terms.rung.model, True, reason)
+
+
+def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
+    """Record what the ledger has booked for a call; return its cost in nano-dollars."""
+    held.settled = True
+    committed, charged, uncertain, above = settled
+    cost, read, written, total, _, _ = charged
+    terms, name, note = held.terms, bill.name, bill.note
+    most_cost, most_read, most_written, _, _, _ = held.amounts
+    call, violated, is_unpriced = held.call, False, False
+    if uncertain:  # not known what it cost: where nothing was estimated either, it has no price
+        is_unpriced = note is not None and (terms.rung.price is None or not total) and isinstance(call, ModelCall)
+    else:
+        is_unpriced = note is not None
         if isinstance(call, ModelCall):
-            if uncertain:
-                if terms.rung.price is None or not charged.total_tokens:
-                    unpriced = why  # nobody knows what it cost, and nothing was estimated
-            elif terms.bounded and (read > held[1] or written > held[2]):
+            calibration = run.planner.calibration[name]
+            if terms.bounded and (read > most_read or written > most_written):
                 violated = True
-                self._calibration[name].distrust()
+                calibration.distrust()
             else:
-                self._calibration[name].learn(call[1], read, written)
-        over = cost - held[0]
-        if over < 0:
-            over = 0
-        at_s, is_unpriced = self._timeline.at(), unpriced is not None
-        posting = unchecked(Posting, (at_s, reservation.id, name, charged, over, uncertain, is_unpriced, violated))
-        if self._recorder.record(reservation, posting, why or unpriced):
-            for i, soft_limit in self._run.soft_limits:
-                if committed[i] >= soft_limit:
-                    self._run.warn(committed)
-                    break
-        return cost
+                calibration.learn(call.prompt, read, written)
+    over = cost - most_cost if cost > most_cost else 0
+    recorder = run.recorder
+    posting = unchecked(
+        Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated)
+    )
+    if recorder.record(held, posting, note):
+        run.warn(committed, above)
+    return cost
 
-    def released(self, reservation: Reservation, reason: str, freed: bool) -> None:
-        """Take note that the ledger gave a hold back."""
-        reservation.settled = True
-        if freed:
-            at_s, model = self._timeline.at(), reservation.terms.rung.model
-            self._timeline.emit(CallReleased(at_s, reservation.id, model, reason))
 
-    def charge(self, call: ToolCall) -> Flow[None]:
-        """Book money that was spent on a tool without asking."""
-        yield from self._charge(call, plan_tool(call, self._run.budget)[0], None)
+def released(run: Run, held: HeldCall, reason: str, freed: bool) -> None:
+    """Record that the ledger gave a hold back."""
+    held.settled = True
+    if freed:
+        timeline = run.recorder.timeline
+        timeline.emit(CallReleased(timeline.at(), held.id, held.terms.rung.model, reason))
 
-    def charge_call(self, call: ModelCall, usage: Usage | None) -> Flow[None]:
-        """Book a model call that was made without asking."""
-        price = self._run.planner.price_called(call, call.model, None)
-        terms, amounts = Terms(Rung(call.model, price), None, False, False), Amounts(requests=1)
-        unpriced: str | None = "the provider sent no usage"
-        if usage is not None:
-            amounts, unpriced = self.bill(Reservation("", call, (terms, amounts), self), usage, None, None)
-        yield from self._charge(call, (terms, amounts), unpriced)
 
-    def _charge(self, call: ModelCall | ToolCall, plan: Plan, unpriced: str | None) -> Flow[None]:
-        at_s = self._timeline.start()
-        charge = Reservation(self._run.new_id(), call, plan, self)
-        passed: Refused | None = yield "charge", (charge.id, self._run.scopes, charge.amounts)
-        name, is_unpriced = charge.terms.rung.model, unpriced is not None
-        posting = Posting(at_s, charge.id, name, charge.amounts, 0, False, is_unpriced, False)
-        self._recorder.record(charge, posting, unpriced)
-        try:
-            balances: Sequence[Balance] = yield "balances", (self._run.scopes[:1],)
-            self._run.warn(balances[0].committed)
-        except LedgerUnavailable:
-            return  # it is booked, or kept to be booked
-        if passed is not None:
-            error = exceeded(passed, None)
-            error.report = self._run.report_for_error()
-            self._recorder.terminated_by = cause(error)
-            raise error
+def charge(run: Run, call: ToolCall) -> Flow[None]:
+    """Book money that was spent on a tool without asking."""
+    plan, _ = plan_tool(call, run.budget)
+    yield from _charge(run, call, plan, None)
 
-    def cut_short(self, reservation: Reservation) -> BudgetExceeded | None:
-        """The error for an answer that the guard's own output cap made useless."""
-        terms = reservation.terms
-        if not terms.clamped:
-            return None
-        try:
-            balances = self._run.ledger.balances(self._run.scopes)
-        except LedgerUnavailable:
-            return None  # nobody can say any more what cut it off: half an answer is better than none
-        i = next((i for i in (0, 2, 3) if any(balance.limits[i] is not None for balance in balances)), 0)
-        tightest = min(balances, key=lambda balance: _left(balance, i))
+
+def charge_call(run: Run, call: ModelCall, usage: Usage | None) -> Flow[None]:
+    """Book a model call that was made without asking."""
+    price = run.planner.ladder.price_called(call, call.model, None)
+    terms, amounts = Terms(Rung(call.model, price), None, False, False), Amounts(requests=1)
+    note: str | None = _NO_USAGE
+    if usage is not None:
+        amounts, _, _, note = bill(run, HeldCall("", call, (terms, amounts)), usage, None, None)
+    yield from _charge(run, call, (terms, amounts), note)
+
+
+def _charge(run: Run, call: ModelCall | ToolCall, plan: Plan, note: str | None) -> Flow[None]:
+    recorder = run.recorder
+    at_s = recorder.timeline.start()
+    held = HeldCall(run.new_id(), call, plan)
+    passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
+    posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False)
+    recorder.record(held, posting, note)
+    try:
+        balances: Sequence[Balance] = yield "balances", (run.scopes,)
+        own, *others = balances
+        run.warn(own.committed, [ScopeSpend(balance.committed, balance.limits) for balance in others])
+    except LedgerUnavailable:
+        return  # it is booked, or kept to be booked
+    if passed is not None:
+        error = exceeded(passed, None)
+        error.report = run.report_for_error()
+        recorder.terminated_by = cause(error)
+        raise error
+
+
+def interruption(run: Run, held: HeldCall, output_tokens: int) -> BudgetError | None:
+    """Why a call that has begun must not go on. Asks no ledger: it is called for every piece of a stream."""
+    if run.revoked is not None:
+        return run.revoked
+    late = run.too_late(run.recorder.timeline.at())
+    if late is not None:
+        return late
+    most = held.amounts.output_tokens
+    if held.terms.bounded and run.budget.mode == "hard_gate" and output_tokens > most > 0:
         return BudgetExceeded(
-            dimension=DIMENSIONS[i],
-            limit=in_unit(i, tightest.limits[i] or 0),
-            actual=in_unit(i, tightest.committed[i] + tightest.reserved[i]),
-            scope=str(tightest.scope),
-            decision_id=reservation.id,
-            report=self._run.report_for_error(),
-            detail=f"what was left paid for {terms.output_cap} output tokens, which cut the answer off",
-            remedy=remedy_of(tightest.scope, DIMENSIONS[i]),
+            dimension="call_max_output_tokens",
+            limit=most,
+            actual=output_tokens,
+            scope=str(run.scope),
+            decision_id=held.id,
+            detail="the provider does not keep to the output cap that it was sent",
         )
+    return None
+
+
+def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
+    """The error for an answer that the guard's own output cap made useless."""
+    terms = held.terms
+    if not terms.clamped:
+        return None
+    try:
+        balances = run.ledger.balances(run.scopes)
+    except LedgerUnavailable:
+        return None  # it cannot be told any more what cut it off: half an answer is better than none
+    i = next((i for i in (0, 2, 3) if any(balance.limits[i] is not None for balance in balances)), 0)
+    tightest = min(balances, key=lambda balance: _left(balance, i))
+    return BudgetExceeded(
+        dimension=DIMENSIONS[i],
+        limit=in_unit(i, tightest.limits[i] or 0),
+        actual=in_unit(i, tightest.committed[i] + tightest.reserved[i]),
+        scope=str(tightest.scope),
+        decision_id=held.id,
+        report=run.report_for_error(),
+        detail=f"what was left paid for {terms.output_cap} output tokens, which cut the answer off",
+        remedy=remedy_of(tightest.scope, DIMENSIONS[i]),
+    )
+
+
+def never_billed(error: BaseException) -> bool:
+    """Whether *error* proves that the provider billed nothing: it was never reached, or it refused the request."""
+    at: BaseException | None = error
+    while at is not None:  # frameworks wrap the client's error, and clients the transport's
+        status = getattr(at, "status_code", getattr(at, "code", None))
+        if isinstance(status, int):
+            return (400 <= status < 500 and status != 408) or status == 503
+        if type(at).__name__ in _BEFORE_IT_WAS_SENT or isinstance(at, (LedgerUnavailable, ReservationError)):
+            return True  # where it cannot be noted that a call is sent, or its hold is gone, it is not sent
+        at = at.__cause__
+    return False
+
+
+def _cost(run: Run, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:
+    """The cost of *usage*, by every bucket of it, and why that is no exact price, if it is none."""
+    if price is None:
+        return 0, f"no price is known for {model!r}"
+    try:
+        return price.cost(usage, run.clock.now() if price.varies_by_hour else None), None
+    except UnknownPriceError:
+        # It is spent, whatever it was: at least what was held, and at least the part that has a price.
+        cost, note = _priced_part(price, usage)
+        return max(cost, held), note
 
 
 def _left(balance: Balance, i: int) -> float:
@@ -205,7 +242,7 @@ def _left(balance: Balance, i: int) -> float:
 
 
 def _priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:
-    """What the units of *usage* that have a price cost, in nano-dollars, and which have none, in words."""
+    """The cost of the units of *usage* that have a price, in nano-dollars, and which have none, in words."""
     unpriced: str | None = None
     while True:
         try:

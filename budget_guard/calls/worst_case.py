@@ -1,20 +1,15 @@
-"""How much to hold for a call on one model: its input, its output cap, its fees, and what must be left for it."""
+"""The worst case of a call on one model: its input, its output cap and its fees, and what must be left for it."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import TypeAlias
-
-from budget_guard.calls.decision import ModelCall, ToolCall
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.plan import Plan, Rung, Terms
 from budget_guard.errors import UnboundedCallError
 from budget_guard.estimate.calibration import ModelCalibration
-from budget_guard.estimate.prompt import Prompt
 from budget_guard.ledger.checks import checked_amounts
-from budget_guard.policy.budget import Budget
+from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.model_price import ModelPrice
-from budget_guard.units.amounts import MOST, NOTHING, Amounts, Checked, Limits, Sums, unchecked
+from budget_guard.units.amounts import MOST, Amounts, Limits, unchecked
 from budget_guard.units.usage import Usage
 
 OUTPUT_FLOOR = 256
@@ -23,117 +18,14 @@ MOST_OUTPUT_FLOOR = 2_048
 """Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
-"""What must be left for a soft gate to open."""
+"""The room that must be left for a soft gate to open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """A model that may take the call."""
-
-    model: str
-    price: ModelPrice | None
-    """None for an unpriced model that the budget allows."""
-    why: str = ""
-    """Why it takes the place of the model asked for, if it does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How the call is made on one rung."""
-
-    rung: Rung
-    output_cap: int | None
-    """The output cap to send; None to send none."""
-    clamped: bool
-    """Whether the session chose a lower cap than the caller and the model would have had."""
-    bounded: bool
-    """Whether what is held is a bound."""
-
-
-Plan: TypeAlias = tuple[Terms, Amounts]
-"""How a call is made, and what to hold for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AmplePlan:
-    """All of a plan that depends neither on the size of the input nor on what is left, if ever so much is left."""
-
-    terms: Terms
-    calibration: ModelCalibration
-    """What past calls to the model were billed for."""
-    output_tokens: int
-    hour_cache: bool
-    line: tuple[int, int, int] | None
-    """The cost as `ModelPrice.worst_line`; None where it has bends."""
-    times: int
-    """How often the hold must fit for the call to need no lower output cap."""
-    kept_cost: int
-    """Nano-dollars that must be left beside it."""
-    room_requests: int
-    """Requests that must be left."""
-
-    def fill(self, prompt: Prompt) -> tuple[Plan, Sums] | None:
-        """The plan for a call with *prompt*, and the room that proves that enough is left for it.
-
-        None if the prompt has no bound, or it is more than a ledger takes.
-        """
-        input_tokens, unweighed = self.calibration.bound(prompt)
-        if unweighed is not None:
-            return None
-        output_tokens, times = self.output_tokens, self.times
-        if self.line is not None:
-            slope, start, scale = self.line
-            cost = (input_tokens * slope + start) // scale
-        else:
-            price = self.terms.rung.price
-            assert price is not None  # what has no price costs nothing, and that is a line
-            cost = price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache)
-        total = input_tokens + output_tokens
-        room_cost, room_total = cost * times + self.kept_cost, total * times
-        most = room_cost + room_total
-        if type(most) is not int or most > MOST or input_tokens < 0:
-            return None
-        amounts = unchecked(Checked, (cost, input_tokens, output_tokens, total, 1, 0))
-        room = (room_cost, input_tokens, output_tokens * times, room_total, self.room_requests, 0)
-        return (self.terms, amounts), room
-
-
-def outline(calibration: ModelCalibration, budget: Budget, call: ModelCall, rung: Rung) -> AmplePlan | None:
-    """The outline of plans for calls such as *call*; None if what is left matters to them.
+def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> Plan:
+    """The most that *call* takes on *rung*.
 
     Args:
-        anchors: What past calls to the rung's model were billed for.
-        budget: The limits and policies.
-        call: One of the calls.
-        rung: The model to plan for.
-
-    Raises:
-        UnknownPriceError: If text has no price on *rung*.
-    """
-    if budget.mode != "hard_gate" or call.hosted_tools:
-        return None
-    own, cap = _caps(budget, call, rung.price)
-    if cap is None:
-        return None
-    sent, bounded = _reach(call, cap, own)
-    if not bounded and budget.unbounded == "deny":
-        return None
-    output_tokens = cap * call.choices
-    if type(output_tokens) is not int or output_tokens < 0:
-        return None
-    line = (0, 0, 1) if rung.price is None else rung.price.worst_line(output_tokens, hour_cache=call.hour_cache)
-    # Exact: a hold is small enough if it fits so often into what is left.
-    times = math.ceil(1 / Fraction(budget.hold_share)) if _may_clamp(budget, call) and not call.final else 1
-    kept = NOTHING if call.final else budget.kept_back
-    terms = Terms(rung, sent, False, bounded)
-    return AmplePlan(terms, calibration, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests)
-
-
-def plan_model(calibration: ModelCalibration, budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> Plan:
-    """What *call* takes at most on *rung*.
-
-    Args:
-        anchors: What past calls to the rung's model were billed for.
+        calibration: What past calls to the rung's model were billed for.
         budget: The limits and policies.
         call: The call.
         rung: The model to plan for.
@@ -158,13 +50,13 @@ def plan_model(calibration: ModelCalibration, budget: Budget, call: ModelCall, r
             )
         input_tokens += budget.allowance.input_tokens
 
-    own, cap = _caps(budget, call, price)
+    own, cap = output_caps(budget, call, price)
     clamped = False
     hourly = call.hour_cache
     cost = 0
     if cap is not None and price is not None:
         cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
-    if _may_clamp(budget, call):
+    if may_clamp(budget, call):
         share = 1.0 if call.final else budget.hold_share
         if not call.final and budget.finalization_reserve is not None and left.cost is not None:
             left = left._replace(cost=left.cost - budget.kept_back.cost)
@@ -179,7 +71,7 @@ def plan_model(calibration: ModelCalibration, budget: Budget, call: ModelCall, r
                 if price is not None:
                     cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
 
-    sent, bounded = _reach(call, cap, own)
+    sent, bounded = cap_to_send(call, cap, own)
     if not bounded and (cap is None or budget.unbounded == "deny") and _is_gated(budget, left, price):
         raise UnboundedCallError(
             model=model,
@@ -201,8 +93,8 @@ def plan_model(calibration: ModelCalibration, budget: Budget, call: ModelCall, r
     return Terms(rung, sent, clamped, bounded), amounts
 
 
-def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
-    """What a tool call takes: its known cost, and one call; and what must be left for it."""
+def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
+    """The plan of a tool call, its known cost and one call; and the room that must be left for it."""
     tool, cost, _ = call
     amounts = needed = checked_amounts(unchecked(Amounts, (cost, 0, 0, 0, 0, 1)))
     if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
@@ -210,14 +102,14 @@ def plan_tool(call: ToolCall, budget: Budget) -> tuple[Plan, Amounts]:
     return (Terms(Rung(tool, None), None, False, True), amounts), needed
 
 
-def room(budget: Budget, amounts: Amounts, final: bool) -> Amounts:
-    """What must fit for the gate to open."""
+def room(budget: BudgetPolicy, amounts: Amounts, final: bool) -> Amounts:
+    """The room that must be left for the gate to open."""
     if budget.mode in ("soft_gate", "actuals_only"):
         return _SOME
     return amounts if final or budget.finalization_reserve is None else amounts.plus(budget.kept_back)
 
 
-def _caps(budget: Budget, call: ModelCall, price: ModelPrice | None) -> tuple[int | None, int | None]:
+def output_caps(budget: BudgetPolicy, call: ModelCall, price: ModelPrice | None) -> tuple[int | None, int | None]:
     """The model's own output cap, and the lowest that holds whatever is left."""
     asked = call.max_output_tokens
     own, cap = None if price is None else price.max_output, asked
@@ -229,7 +121,7 @@ def _caps(budget: Budget, call: ModelCall, price: ModelPrice | None) -> tuple[in
     return own, cap
 
 
-def _reach(call: ModelCall, cap: int | None, own: int | None) -> tuple[int | None, bool]:
+def cap_to_send(call: ModelCall, cap: int | None, own: int | None) -> tuple[int | None, bool]:
     """The output cap to send, and whether the output is sure to keep to *cap*."""
     asked = call.max_output_tokens is not None
     by_itself = cap is not None and cap == own
@@ -238,7 +130,7 @@ def _reach(call: ModelCall, cap: int | None, own: int | None) -> tuple[int | Non
     return sent, cap is not None and (call.can_cap or asked or by_itself)
 
 
-def _fees(budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> int:
+def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> int:
     uses = budget.allowance.hosted_tool_calls
     if not uses:
         if not _is_gated(budget, left, rung.price):
@@ -256,14 +148,14 @@ def _fees(budget: Budget, call: ModelCall, rung: Rung, left: Limits) -> int:
     return rung.price.cost(Usage(web_search=searches, requests=0, other=other))
 
 
-def _may_clamp(budget: Budget, call: ModelCall) -> bool:
+def may_clamp(budget: BudgetPolicy, call: ModelCall) -> bool:
     """Whether the session may choose an output cap of its own."""
     if call.max_output_tokens is None:
         return budget.clamp_output != "never"
     return call.can_cap and budget.clamp_output == "always"
 
 
-def _is_gated(budget: Budget, left: Limits, price: ModelPrice | None) -> bool:
+def _is_gated(budget: BudgetPolicy, left: Limits, price: ModelPrice | None) -> bool:
     """Whether a call needs a bound: only if something is limited that depends on its tokens."""
     since = 1 if price is None else 0  # what has no price counts nothing against a dollar limit
     return budget.mode == "hard_gate" and any(limited is not None for limited in left[since:4])

@@ -1,1 +1,1 @@
-"""How many tokens a call may take at most, before it is made."""
+"""Estimates: the most tokens that a call may take, before it is made."""

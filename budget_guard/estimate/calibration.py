@@ -1,4 +1,4 @@
-"""What past calls were billed for, which tells how many tokens the next one can take at most.
+"""Calibration: the bills of past calls, which bound the input of the next one.
 
 A conversation that grows takes at most what its last call was billed for, plus the bytes of what is new.
 """
@@ -17,7 +17,7 @@ _MOST_CONVERSATIONS = 256
 
 
 class Calibration(dict[str, "ModelCalibration"]):
-    """What past calls were billed for, by model. A model's are made when they are first asked for.
+    """The bills of past calls, by model. A model's are made when they are first asked for.
 
     Safe to use from any thread without a lock: every step is one operation on a dict, and a lost one costs tightness,
     not the bound.
@@ -40,7 +40,7 @@ class Calibration(dict[str, "ModelCalibration"]):
 
 
 class ModelCalibration:
-    """What past calls to one model were billed for, by conversation; bounds what the next call of each can take."""
+    """The bills of past calls to one model, by conversation; they bound the next call of each."""
 
     __slots__ = ("_all", "_billed", "_distrusted", "usual_output")
 

@@ -1,4 +1,4 @@
-"""How many tokens a call may take at most, before it is made.
+"""Prompts, weighed: the most tokens that the input of a call may take, before it is made.
 
 The text bound rests on one fact about every tokenizer in use: after some Unicode normalisation it works on bytes and
 makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its decomposed
@@ -56,7 +56,7 @@ def token_bound(text: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What to reserve for what cannot be weighed before the call.
+    """The reserve for content that cannot be weighed before the call.
 
     A hard gate refuses a call with an image, a file, audio, history kept by the provider or a hosted tool, unless an
     allowance says what such a call may take.
@@ -78,7 +78,7 @@ _CONTENT_NEEDS = (("an image", "vision"), ("audio", "audio"))
 
 
 class Prompt(NamedTuple):
-    """What the input of one call weighs. Made by `weigh`."""
+    """The weight of the input of one call. Made by `weigh`."""
 
     base: int
     """Most tokens of instructions, tools, output schema and template together."""

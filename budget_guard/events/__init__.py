@@ -1,4 +1,4 @@
-"""What happened in a session: immutable values, named in the past tense."""
+"""Events of a session: immutable values, named in the past tense."""
 
 from budget_guard.events.model import (
     BoundViolated,

@@ -1,4 +1,4 @@
-"""What happened in a session, in the past tense. Each is an immutable value that a subscriber may keep."""
+"""Events of a session: immutable values, named in the past tense, that a subscriber may keep."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 try:
     import langchain_core as _langchain  # itself, so that an error inside the adapter is not taken for its absence
 except ImportError as error:
-    raise ImportError('LangChain is not installed: pip install "budget-guard[langchain]"') from error
+    raise ImportError('LangChain is not installed: pip install "budget-guard-py[langchain]"') from error
 
 from budget_guard_langchain.handler import BudgetCallbackHandler
 from budget_guard_langchain.scope import budget_scope

@@ -3,7 +3,7 @@
 try:
     import agents as _agents  # the SDK itself, so that an error inside the adapter is not taken for its absence
 except ImportError as error:
-    raise ImportError('The OpenAI Agents SDK is not installed: pip install "budget-guard[openai-agents]"') from error
+    raise ImportError('The OpenAI Agents SDK is not installed: pip install "budget-guard-py[openai-agents]"') from error
 
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.errors import (

@@ -9,6 +9,7 @@ from budget_guard.ledger.base import (
     Refused,
     ReserveOutcome,
     Revoked,
+    ScopeSpend,
     Settled,
     Suspended,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Refused",
     "ReserveOutcome",
     "Revoked",
+    "ScopeSpend",
     "Settled",
     "Suspended",
 ]

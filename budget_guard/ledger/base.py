@@ -79,6 +79,13 @@ class Revoked(NamedTuple):
 ReserveOutcome: TypeAlias = Held | Refused | Revoked
 
 
+class ScopeSpend(NamedTuple):
+    """What is committed in one scope, and its ceilings."""
+
+    committed: Sums
+    limits: Limits
+
+
 class Settled(NamedTuple):
     """What a commit did."""
 
@@ -88,6 +95,8 @@ class Settled(NamedTuple):
     """What is booked for the hold now: not what was asked where that was an estimate after the actual amounts."""
     uncertain: bool
     """Whether that is an estimate."""
+    above: tuple[ScopeSpend, ...] = ()
+    """The scopes after the first, as they are now, in their order; empty where that is not known."""
 
 
 class Balance(NamedTuple):

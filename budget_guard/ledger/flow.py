@@ -1,17 +1,19 @@
-"""One engine for blocking and awaiting callers.
+"""Flows: logic written once for blocking and for awaiting callers, and the drivers that perform it.
 
-Engine logic is a generator that yields ledger verbs as ``(name, arguments)`` and gets their results back. A driver
-performs them: `drive` on a ledger that blocks, `adrive` on one to await. So no rule is written twice.
+Logic over a ledger is a generator that yields verbs as ``(name, arguments)`` and gets their results back. A driver
+performs them: `drive` on a ledger that blocks, `adrive` on one to await. `run` and `arun` do the same for steps of any
+other kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from budget_guard.ledger.base import AsyncLedger, Ledger
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 Verb: TypeAlias = Literal[
     "set_limits",
@@ -31,36 +33,58 @@ Verb: TypeAlias = Literal[
     "audit",
     "close",
 ]
+"""The name of a verb of `Ledger`."""
 Flow: TypeAlias = Generator[tuple[Verb, tuple[Any, ...]], Any, T]
+"""Logic over a ledger: yields verbs and their arguments, and returns a T."""
 
 
 def drive(flow: Flow[T], ledger: Ledger) -> T:
     """Perform *flow* on a ledger that blocks."""
+
+    def perform(step: tuple[Verb, tuple[Any, ...]]) -> Any:
+        verb, arguments = step
+        return getattr(ledger, verb)(*arguments)
+
+    return run(flow, perform)
+
+
+async def adrive(flow: Flow[T], ledger: AsyncLedger) -> T:
+    """Perform *flow* on a ledger to await."""
+
+    def perform(step: tuple[Verb, tuple[Any, ...]]) -> Any:
+        verb, arguments = step
+        return getattr(ledger, verb)(*arguments)
+
+    return await arun(flow, perform)
+
+
+def run(steps: Generator[S, Any, T], perform: Callable[[S], Any]) -> T:
+    """Perform each of *steps*, and hand what it returns or raises back to them; return what they return."""
     try:
-        verb, arguments = flow.send(None)
+        step = steps.send(None)
         while True:
             try:
-                result = getattr(ledger, verb)(*arguments)
-            except BaseException as error:  # the flow decides, a cancellation included
-                verb, arguments = flow.throw(error)
+                result = perform(step)
+            except BaseException as error:  # the steps decide, a cancellation included
+                step = steps.throw(error)
             else:
-                verb, arguments = flow.send(result)
+                step = steps.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value
 
 
-async def adrive(flow: Flow[T], ledger: AsyncLedger) -> T:
-    """Perform *flow* on a ledger to await."""
+async def arun(steps: Generator[S, Any, T], perform: Callable[[S], Awaitable[Any]]) -> T:
+    """As `run`, for steps to await."""
     try:
-        verb, arguments = flow.send(None)
+        step = steps.send(None)
         while True:
             try:
-                result = await getattr(ledger, verb)(*arguments)
-            except BaseException as error:  # the flow decides, a cancellation included
-                verb, arguments = flow.throw(error)
+                result = await perform(step)
+            except BaseException as error:  # the steps decide, a cancellation included
+                step = steps.throw(error)
             else:
-                verb, arguments = flow.send(result)
+                step = steps.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value

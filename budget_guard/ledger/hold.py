@@ -1,4 +1,4 @@
-"""The life of one hold.
+"""One hold: its states, and what each verb makes of it.
 
 ::
 
@@ -24,39 +24,29 @@ from budget_guard.ledger.counters import Counters
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.scope import Scope
 
-Verb: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
+Origin: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
+"""The verb by which a ledger first heard of an id."""
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 _OPEN = frozenset(("reserved", "forwarded", "suspended"))
 
 
-class Term:
-    """How long a hold lives, where that has an end."""
-
-    __slots__ = ("expires", "suspend", "suspended_at")
-
-    def __init__(self, suspend: bool) -> None:
-        self.expires: float | None = None
-        """When its time is up, on the clock's monotonic scale."""
-        self.suspend = suspend
-        """Whether it stays counted then if its call was sent."""
-        self.suspended_at: datetime | None = None
-
-
 class Hold:
-    """One hold as the ledger in memory remembers it."""
+    """The record of one hold, or of one charge or adjustment, which hold nothing."""
 
     __slots__ = (
         "amounts",
         "charged",
         "counters",
+        "expires",
         "id",
         "open",
+        "origin",
         "periods",
         "scopes",
         "state",
-        "term",
+        "suspend",
+        "suspended_at",
         "uncertain",
-        "verb",
     )
 
     def __init__(
@@ -65,12 +55,11 @@ class Hold:
         scopes: tuple[Scope, ...],
         counters: Sequence[Counters],
         amounts: Amounts,
-        verb: Verb,
+        origin: Origin,
         state: State = "released",
     ) -> None:
         self.id = hold_id
-        self.verb: Verb = verb
-        """What the ledger first heard of it by: a charge or an adjustment is no hold."""
+        self.origin: Origin = origin
         self.scopes = scopes
         self.counters = counters
         self.amounts = amounts
@@ -81,16 +70,22 @@ class Hold:
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
         """The window of each scope that it belongs to; empty where no scope has had another one."""
-        self.term: Term | None = None
+        self.expires: float | None = None
+        """When its time is up, on the ledger's own scale; None where that never is."""
+        self.suspend = True
+        """Whether it stays counted then if its call was sent."""
+        self.suspended_at: datetime | None = None
 
-    def must_match(self, verb: Verb, scopes: Sequence[Scope], amounts: Amounts) -> None:
-        """Check that *verb* is repeated with the same parameters.
+    def must_match(self, origin: Origin, scopes: Sequence[Scope], amounts: Amounts) -> None:
+        """Check that the verb that it came with is repeated with the same parameters.
 
         Raises:
             ReservationConflict: If it is not.
         """
-        if self.verb != verb:
-            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.verb} before: not for {verb}")
+        if self.origin != origin:
+            raise ReservationConflict(
+                reservation_id=self.id, detail=f"came with {self.origin} before: not for {origin}"
+            )
         self._must_be_in(scopes)
         if self.amounts != amounts:
             raise ReservationConflict(
@@ -103,8 +98,8 @@ class Hold:
         Raises:
             ReservationConflict: If it is not, or they are not.
         """
-        if self.verb in ("charge", "adjust"):
-            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.verb} before: it is no hold")
+        if self.origin in ("charge", "adjust"):
+            raise ReservationConflict(reservation_id=self.id, detail=f"came with {self.origin} before: it is no hold")
         if scopes is not None:
             self._must_be_in(scopes)
 

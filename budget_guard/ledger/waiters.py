@@ -1,4 +1,4 @@
-"""Waking those in this process who wait until a ledger has room again."""
+"""Waiting until a ledger has room again: for what this process gives back, and for what others do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ import itertools
 import os
 import threading
 import weakref
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 from budget_guard.clock import Clock
 
+S = TypeVar("S")
+
+
+class Pause(NamedTuple):
+    """A wait of *seconds*, which ends early once this process has given room more than *times* times."""
+
+    seconds: float
+    times: int
+
 
 class Waiters:
-    """Counts how often this process gave room, and wakes whoever waits for that. Safe to use from any thread.
+    """Counts how often this process gave room, and wakes the threads and tasks that wait for it.
 
-    Whoever gives counts first and looks then whether somebody waits; whoever waits says so first and looks then at the
-    count. So nobody misses the other, and giving takes no lock while nobody waits.
+    Safe to use from any thread. Giving counts first and then looks for waiters; waiting registers first and then looks
+    at the count. So neither misses the other, and giving takes no lock while nothing waits.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -28,10 +39,10 @@ class Waiters:
         self._changed = threading.Condition(self._lock)
         self._waiting = 0
         self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        _rooms.add(self)
+        _all_waiters.add(self)
 
     def give(self) -> None:
-        """Wake whoever waits."""
+        """Count that room was given, and wake all that wait for it."""
         self.times = self._count()
         if self._waiting or self._futures:
             self._wake_all()
@@ -41,7 +52,7 @@ class Waiters:
             self._changed.notify_all()
             futures, self._futures = self._futures, []
         for loop, future in futures:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits there any more
+            with suppress(RuntimeError):  # the loop is closed, and nothing waits there any more
                 loop.call_soon_threadsafe(_wake, future)
 
     def wait(self, times: int, timeout: float) -> bool:
@@ -67,20 +78,46 @@ class Waiters:
                 if entry in self._futures:
                     self._futures.remove(entry)
 
+    def poll(
+        self, look: Callable[[], Generator[S, Any, int]], version: int, timeout: float, first_s: float, longest_s: float
+    ) -> Generator[S | Pause, Any, bool]:
+        """Wait for room that other processes may give as well: steps for a driver, which performs each `Pause`.
+
+        Args:
+            look: The steps that return the present version of the ledger.
+            version: The version since which room is awaited.
+            timeout: Seconds to wait at most.
+            first_s: The first pause between two looks, in seconds. Each next one is twice as long.
+            longest_s: The longest pause, in seconds.
+
+        Returns:
+            Whether the version is another one now.
+        """
+        ends, pause_s = self._clock.monotonic() + timeout, first_s
+        while True:
+            times = self.times
+            if (yield from look()) != version:
+                return True
+            left = ends - self._clock.monotonic()
+            if left <= 0:
+                return False
+            yield Pause(min(pause_s, left), times)
+            pause_s = min(2 * pause_s, longest_s)
+
     def forked(self) -> None:
-        """In a forked process: another thread may have held the lock, and there is nobody to wake."""
+        """Begin anew in a forked process: another thread may have held the lock, and none of them is here."""
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting = 0
         self._futures = []
 
 
-_rooms: weakref.WeakSet[Waiters] = weakref.WeakSet()
+_all_waiters: weakref.WeakSet[Waiters] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    for room in _rooms:
-        room.forked()
+    for waiters in _all_waiters:
+        waiters.forked()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

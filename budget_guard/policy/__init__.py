@@ -1,1 +1,1 @@
-"""What the user allows: budgets and downgrades, as plain values."""
+"""Policies: the budgets and downgrades that a user allows, as plain values."""

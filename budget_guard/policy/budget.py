@@ -1,4 +1,4 @@
-"""What one unit of work may spend."""
+"""Budgets: the limits and policies of one unit of work."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from budget_guard.units.money import UsdLike, cost_nano, format_usd, limit_nano,
 from budget_guard.units.scope import Window
 
 if TYPE_CHECKING:
-    from budget_guard.session.session import Session
+    from typing_extensions import Self
 
 Mode: TypeAlias = Literal["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"]
 ClampOutput: TypeAlias = Literal["when_unset", "always", "never"]
 Unpriced: TypeAlias = Literal["deny", "allow"]
 Unbounded: TypeAlias = Literal["allow", "deny"]
 
+OnLedgerError: TypeAlias = Literal["closed", "open"]
+"""``closed`` refuses calls, ``open`` lets them pass without a hold and books them later."""
+
 _LIMITS = (*DIMENSIONS, "max_duration_s")
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Budget:
-    """An immutable set of limits and policies for one unit of work. At least one limit must be set.
-
-    ``Budget("$5.00")`` is a ceiling of five dollars. None means no limit in that dimension.
-    """
+class BudgetPolicy:
+    """The limits and policies of a `budget_guard.Budget`, which adds the way to open a session."""
 
     max_cost_usd: Decimal | None
     """Dollars for model calls and priced tools together."""
@@ -155,16 +155,16 @@ class Budget:
 
     @property
     def kept_back(self) -> Amounts:
-        """What no call but the final one may touch."""
+        """The part that no call but the final one may touch."""
         if self.finalization_reserve is None:
             return NOTHING
         return Amounts(cost=cost_nano(self.finalization_reserve), requests=1)
 
-    def replace(self, **changes: Any) -> Budget:
+    def replace(self, **changes: Any) -> Self:
         """A copy with *changes*, checked like a new one."""
-        return Budget(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
+        return type(self)(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
 
-    def with_downgrade(self, to: str | Mapping[str, str] | None, at: float) -> Budget:
+    def with_downgrade(self, to: str | Mapping[str, str] | None, at: float) -> Self:
         """A copy that switches to the cheaper model *to* at the fraction *at*; itself where *to* is None.
 
         Raises:
@@ -176,7 +176,7 @@ class Budget:
             raise ValueError(f"downgrade_to={to!r} is set, and Budget.downgrade too: set one of them")
         return self.replace(downgrade=DowngradePolicy(to=to, at=at))
 
-    def raised(self, **limits: Any) -> Budget:
+    def raised(self, **limits: Any) -> Self:
         """A copy with higher *limits*.
 
         Args:
@@ -195,13 +195,6 @@ class Budget:
                 was = format_usd(limit_nano(old)) if isinstance(old, Decimal) else old
                 raise ValueError(f"{name}={value!r} is lower than the limit of {was}: limits can only be raised")
         return raised
-
-    def session(self, *, run_id: str | None = None, user: str | None = None, key: str | None = None) -> Session:
-        """Open a session that spends from this budget alone, with its own ledger in memory."""
-        from budget_guard.session.session import Session
-
-        tags = {"user": user, "key": key}
-        return Session(self, run_id=run_id, tags={kind: tag for kind, tag in tags.items() if tag is not None})
 
 
 def _dollars(field: str, value: UsdLike) -> Decimal:
@@ -263,3 +256,16 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{field}={value!r} is not known: use one of {', '.join(map(repr, allowed))}")
     return value
+
+
+def fails_open(mode: Mode, chosen: OnLedgerError | None) -> bool:
+    """Whether calls pass while the ledger cannot be reached: as *chosen*, else where the mode promises no ceiling.
+
+    Raises:
+        ValueError: If *chosen* is not known.
+    """
+    if chosen is None:
+        return mode in ("advisory_estimate", "actuals_only")
+    if chosen not in get_args(OnLedgerError):
+        raise ValueError(f"on_ledger_error={chosen!r} is not known: use 'closed', 'open', or None to go by the mode")
+    return chosen == "open"

@@ -1,15 +1,13 @@
-"""Which cheaper model stands in for a dearer one, and from when on."""
+"""Downgrade policies: which cheaper model takes the place of a dearer one, and when."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
-from budget_guard.errors import InvalidDowngradeError, UnknownPriceError
-from budget_guard.pricing.table import ModelPrice, PriceTable
-
-_PROBE_TOKENS = 1_000
-"""Tokens of input and of output at which two models are compared."""
+from budget_guard.errors import InvalidDowngradeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,62 +53,12 @@ class DowngradePolicy:
             rung = self.to.get(rung)
         return tuple(rungs)
 
-    def check(self, prices: PriceTable) -> None:
-        """Find what can be known to be wrong before any call.
+    def threshold(self, limit: int) -> int:
+        """The least that must be spent of *limit* for the switch, in the limit's unit.
 
-        Raises:
-            InvalidDowngradeError: If a target has no known price, or is dearer than the model it replaces.
+        Exact: 0.8 is four fifths here, and not the float that is a little more than that.
         """
-        pairs = [(None, self.to)] if isinstance(self.to, str) else list(self.to.items())
-        for model, target in pairs:
-            cheaper = _price(prices, model or "*", target)
-            if model is not None:
-                refuse_dearer(_price(prices, model, model), cheaper, model, target)
+        return math.ceil(limit * Fraction(str(self.at)))
 
-
-def _price(prices: PriceTable, model: str, target: str) -> ModelPrice:
-    try:
-        return prices.find(target)
-    except UnknownPriceError as error:
-        raise unknown_target(model, target, error) from error
-
-
-def unknown_target(model: str, target: str, error: UnknownPriceError) -> InvalidDowngradeError:
-    """The error for a *target* whose price is not known."""
-    near = f" Nearest known: {', '.join(error.suggestions)}." if error.suggestions else ""
-    return InvalidDowngradeError(
-        model=model,
-        target=target,
-        reason="no price is known for it",
-        remedy=f"{near} To use it, {error.remedy}.".strip(),
-    )
-
-
-def refuse_dearer(price: ModelPrice, cheaper: ModelPrice, model: str, target: str) -> None:
-    """Refuse a *target* that costs more than *model*.
-
-    Raises:
-        InvalidDowngradeError: If it does, for a call of 1,000 tokens in and 1,000 out.
-    """
-    if cheaper.worst(_PROBE_TOKENS, _PROBE_TOKENS) > price.worst(_PROBE_TOKENS, _PROBE_TOKENS):
-        raise InvalidDowngradeError(
-            model=model,
-            target=target,
-            reason=f"{target!r} is dearer than {model!r}",
-            remedy=f"Name a cheaper model, or give a mapping that leaves {model!r} out.",
-        )
-
-
-def refuse_incapable(cheaper: ModelPrice, needs: frozenset[str], model: str, target: str) -> None:
-    """Refuse a *target* that is known to lack something that the call needs.
-
-    Raises:
-        InvalidDowngradeError: If it does. A model whose capabilities are not known is not refused.
-    """
-    if cheaper.capabilities is not None and (missing := needs - cheaper.capabilities):
-        raise InvalidDowngradeError(
-            model=model,
-            target=target,
-            reason=f"{target!r} lacks {', '.join(sorted(missing))}, which this call needs",
-            remedy="Name a model that has it.",
-        )
+    def __hash__(self) -> int:
+        return hash((self.to if isinstance(self.to, str) else frozenset(self.to.items()), self.at))

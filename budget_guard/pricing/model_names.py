@@ -1,4 +1,4 @@
-"""How people write a model's name: providers, prefixes and snapshot suffixes.
+"""Model names: the ways that providers, prefixes and snapshot suffixes are written.
 
 The rules are strict on purpose. A name that merely looks like a known one ("gpt-4o-mini-foo") is another
 model with another price, and pricing it by its looks would let it spend more than a limit allows.

@@ -1,4 +1,4 @@
-"""What one model's units cost, and the most that a call to it may cost."""
+"""The price of one model: the cost of its units, and the most that a call to it may cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budget_guard.units.amounts import MOST, Amounts, Checked, unchecked
 from budget_guard.units.usage import Usage
 
 UNLIMITED_OUTPUT = 2**62
-"""What `ModelPrice.affordable_output` answers where output is free: more tokens than any model writes."""
+"""The answer of `ModelPrice.affordable_output` where output is free: more tokens than any model writes."""
 
 _NO_TOP = 2**62
 
@@ -116,7 +116,7 @@ class ModelPrice:
         return bool(self._hours)
 
     def cost(self, usage: Usage, at: datetime | None = None) -> int:
-        """What *usage* costs, in nano-dollars, rounded up once.
+        """The cost of *usage*, in nano-dollars, rounded up once.
 
         Args:
             usage: What one call used.
@@ -134,7 +134,7 @@ class ModelPrice:
         return self._bill(tiers, usage)
 
     def bill_text(self, usage: Usage) -> Amounts | None:
-        """What to book for *usage*; None if it takes a closer look.
+        """The amounts to book for *usage*; None if it takes a closer look.
 
         As `cost`, in a third of the time, for what nearly every call is: text, at a price that does not depend on its
         size or on the hour.

@@ -1,4 +1,4 @@
-"""What is known of one model's price, as values."""
+"""Rate cards: the known prices of one model, as values."""
 
 from __future__ import annotations
 

@@ -34,6 +34,11 @@ _CACHED_PRICES = 4096
 _Names: TypeAlias = "dict[str, dict[str, Any]]"
 
 
+def same_tier(one: str | None, other: str | None) -> bool:
+    """Whether two service tiers are priced alike: they are equal, or two names of the standard one."""
+    return one == other or (one in _STANDARD and other in _STANDARD)
+
+
 class _Model(NamedTuple):
     """A model that a name was found to mean."""
 
@@ -178,7 +183,7 @@ class PriceTable:
         return None
 
     def _at(self, provider: str, name: str) -> _Model | None:
-        """What *name* means at *provider*."""
+        """The model that *name* means at *provider*."""
         names, stems = self._bundle.names(provider)
         name = base_of_fine_tune(name)
         if raw := names.get(name):

@@ -1,4 +1,4 @@
-"""What stands in a session's books for one call."""
+"""Postings: what is recorded for one call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from budget_guard.units.amounts import NOTHING, Amounts
 
 
 class Posting(NamedTuple):
-    """One call as it was booked."""
+    """The record of one booked call."""
 
     at_s: float
     """Seconds since the session started."""
@@ -27,5 +27,5 @@ class Posting(NamedTuple):
     """Whether it is more tokens than the estimate said there could be."""
 
     def negative(self) -> Posting:
-        """What takes it out of a sum again."""
+        """The posting that takes it out of a sum again."""
         return self._replace(amounts=NOTHING.minus(self.amounts), overrun=-self.overrun)

@@ -1,4 +1,4 @@
-"""What a run spent, on what, and why it ended."""
+"""Reports: the spend of a run, by model, tool and agent, and the reason why it ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Value(BaseModel):
 
 
 class ModelSpend(_Value):
-    """What one model took."""
+    """The spend of one model."""
 
     total: Decimal = Decimal(0)
     """Dollars."""
@@ -28,7 +28,7 @@ class ModelSpend(_Value):
 
 
 class LlmSpend(_Value):
-    """What model calls took together."""
+    """The spend of all model calls."""
 
     total: Decimal = Decimal(0)
     """Dollars."""
@@ -37,7 +37,7 @@ class LlmSpend(_Value):
 
 
 class ToolSpend(_Value):
-    """What one tool took."""
+    """The spend of one tool."""
 
     total: Decimal = Decimal(0)
     """Dollars."""
@@ -45,7 +45,7 @@ class ToolSpend(_Value):
 
 
 class ToolsSpend(_Value):
-    """What tool calls took together."""
+    """The spend of all tool calls."""
 
     total: Decimal = Decimal(0)
     """Dollars."""
@@ -61,7 +61,7 @@ class Breakdown(_Value):
 
 
 class AgentSpend(_Value):
-    """What one agent took: its model and tool calls together."""
+    """The spend of one agent: its model and tool calls together."""
 
     total: Decimal = Decimal(0)
     """Dollars."""
@@ -69,13 +69,13 @@ class AgentSpend(_Value):
 
 
 class BudgetReport(_Value):
-    """What a run spent, exact to the nano-dollar. ``print(report)`` gives one line."""
+    """The spend of a run, exact to the nano-dollar. ``print(report)`` gives one line."""
 
     session_id: str
     budget: dict[str, Any]
     """The limits and policies that are set."""
     tags: dict[str, str]
-    """Whom the run is attributed to."""
+    """The principals that the run is attributed to, by kind."""
     total_spent: Decimal
     """Dollars committed."""
     reserved: Decimal

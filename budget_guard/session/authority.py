@@ -7,20 +7,20 @@ import os
 from collections.abc import Mapping
 from typing import TypeVar
 
-from budget_guard.calls.decision import Action, Decision
-from budget_guard.calls.decision_log import DecisionLog
+from budget_guard.calls.decision import Action, Decision, DecisionLog
+from budget_guard.calls.run import KeepAlive
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
-from budget_guard.policy.budget import Budget
-from budget_guard.policy.outage import OnLedgerError, fails_open
+from budget_guard.policy.budget import OnLedgerError, fails_open
 from budget_guard.pricing.table import PriceLike
+from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnapshot, ceiling_of, snapshot_of
-from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening, KeepAlive
-from budget_guard.session.session import Session
+from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
+from budget_guard.session.session import Session, Wiring
 from budget_guard.units.amounts import NOTHING, Limits
 from budget_guard.units.scope import Scope
 
@@ -77,7 +77,7 @@ class BudgetAuthority:
         outbox: Outbox | str | os.PathLike[str] | None = None,
         on_ledger_error: OnLedgerError | None = None,
     ) -> None:
-        fails_open("hard_gate", on_ledger_error)
+        fails_open("hard_gate", on_ledger_error)  # refuses a value that is not known
         if isinstance(run_ttl_s, bool) or not isinstance(run_ttl_s, (int, float)) or not 0 < run_ttl_s < 1e9:
             raise ValueError(f"run_ttl_s={run_ttl_s!r} must be a number of seconds above zero, such as 3600")
         self._ceilings = {
@@ -96,7 +96,7 @@ class BudgetAuthority:
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self.outbox = outbox if isinstance(outbox, Outbox) else Outbox(outbox)
         """What was spent and is not booked yet."""
-        self._decision_log = DecisionLog()
+        self._decisions = DecisionLog()
 
     def session(
         self,
@@ -224,7 +224,7 @@ class BudgetAuthority:
         if id is not None and kind is None:
             raise ValueError(f"id={id!r} needs its kind: one of {', '.join(map(repr, _CUT_OFF))}")
         prefix = "" if kind is None else f"{_known(kind)}:"
-        latest = self._decision_log.latest()
+        latest = self._decisions.latest()
         return [
             decision
             for decision in latest
@@ -258,9 +258,9 @@ class BudgetAuthority:
             for scope, principal in zip(live, (p for p in principals if p.kind in self._live), strict=True):
                 yield from _ensure(scope, Ceiling(self._live[principal.kind]))
 
-        kept: list[KeepAlive] = [DeferredOpening(opening)]
+        keepalives: list[KeepAlive] = [DeferredOpening(opening)]
         if live:
-            kept.append(ConcurrencySlot(self._clock, self._run_ttl_s, live))
+            keepalives.append(ConcurrencySlot(self._clock, self._run_ttl_s, live))
         session = Session(
             budget,
             ledger=self.ledger,
@@ -269,17 +269,14 @@ class BudgetAuthority:
             tags=tags,
             pricing={**self._pricing, **(pricing or {})},
             clock=self._clock,
-            owner=owner,
-            kept=kept,
-            decision_log=self._decision_log,
-            outbox=self.outbox,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
+            wiring=Wiring(owner=owner, keepalives=keepalives, decisions=self._decisions, outbox=self.outbox),
         )
 
         def open_now() -> Flow[None]:
             try:
-                for each in kept:
+                for each in keepalives:
                     yield from each.keep()
             except LedgerUnavailable as error:
                 if not fails_open(budget.mode, self._on_ledger_error):
@@ -295,7 +292,7 @@ class BudgetAuthority:
             ceiling = self._ceilings.get(scope.kind, NO_CEILING) if pinned is None else pinned
             if not (yield from _ensure(scope, ceiling)):
                 return
-            # Somebody may have pinned another ceiling meanwhile, and had it overwritten just now.
+            # Another process may have pinned another ceiling meanwhile, and had it overwritten just now.
             again = yield from self._pinned(scope)
             if again == pinned:
                 return
@@ -388,27 +385,3 @@ def _places(kind: str, most: int) -> int:
     if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < 2**53:
         raise ValueError(f"max_live_runs[{kind!r}]={most!r} must be a whole number from 1 on")
     return most
-
-
-def open_session(
-    authority: BudgetAuthority | None,
-    budget: Budget,
-    run_id: str | None,
-    *,
-    user: str | None,
-    key: str | None,
-    team: str | None,
-    feature: str | None,
-    pricing: Mapping[str, PriceLike] | None,
-) -> Session:
-    """A session of *authority*; without one, a session by itself that names the principals in its report alone.
-
-    Raises:
-        BudgetError, ValueError: As `BudgetAuthority.session`.
-    """
-    if authority is not None:
-        return authority.session(budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing)
-    tags = {"user": user, "key": key, "team": team, "feature": feature}
-    return Session(
-        budget, run_id=run_id, tags={kind: tag for kind, tag in tags.items() if tag is not None}, pricing=pricing
-    )

@@ -1,4 +1,4 @@
-"""What one user, key or team may spend, as an operator sets it and looks at it."""
+"""Ceilings of users, keys and teams, and the snapshots that operators look at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from budget_guard.ledger.base import Balance
-from budget_guard.policy.budget import Budget
+from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits, in_unit
 from budget_guard.units.scope import Window
 
@@ -27,7 +27,7 @@ class Ceiling(NamedTuple):
 NO_CEILING = Ceiling()
 
 
-def ceiling_of(budget: Budget, name: str) -> Ceiling:
+def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
     """The ceiling that *budget* says.
 
     Args:
@@ -38,9 +38,9 @@ def ceiling_of(budget: Budget, name: str) -> Ceiling:
         TypeError: If it is no budget.
         ValueError: If it sets what a ceiling does not have.
     """
-    if not isinstance(budget, Budget):
+    if not isinstance(budget, BudgetPolicy):
         raise TypeError(f'{name}={budget!r} is not a Budget: write Budget("$20.00", window="day")')
-    plain = Budget(1)
+    plain = BudgetPolicy(1)
     for field in fields(budget):
         value = getattr(budget, field.name)
         if field.name not in (*DIMENSIONS, "window") and value != getattr(plain, field.name):
@@ -75,7 +75,7 @@ class ScopeSnapshot:
     revoked_reason: str | None
     revoked_at: datetime | None
     live_runs: int | None
-    """Sessions that are open; None where nothing limits them, so that nobody counts."""
+    """Sessions that are open; None where nothing limits them, so that they are not counted."""
 
     @property
     def spent_usd(self) -> Decimal:

@@ -1,4 +1,4 @@
-"""A session inside another one's budget: its parent's money is held for it while it is open."""
+"""The hold that a child session has on its parent's money while it is open."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from budget_guard.events.model import ChildClosed, ChildOpened
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.flow import Flow
-from budget_guard.policy.budget import Budget
+from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.session.keepalive import RenewedHold
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits
 
 _log = logging.getLogger("budget_guard")
 
 CLOSED = "its session is closed"
-"""Why nobody can spend from a child's budget any more."""
+"""Why nothing can be spent from a child's budget any more."""
 
 
 class ParentHold:
@@ -30,7 +30,7 @@ class ParentHold:
         ttl_s: Seconds without a call of the child after which the hold is suspended.
     """
 
-    def __init__(self, parent: Run, budget: Budget, ttl_s: float) -> None:
+    def __init__(self, parent: Run, budget: BudgetPolicy, ttl_s: float) -> None:
         if parent.budget.mode == "hard_gate" != budget.mode:
             raise ValueError(f"mode={budget.mode!r} would let the child pass its parent's hard limits: use 'hard_gate'")
         self._parent = parent
@@ -73,12 +73,15 @@ class ParentHold:
         timeline.start()
         timeline.emit(ChildOpened(timeline.at(), child.scope.id, amounts.cost))
 
+    def due(self) -> bool:
+        return True  # the parent may have been cut off, and the child's own hold does not tell
+
     def keep(self) -> Flow[None]:
         parent, scope = self._parent, str(self._child.scope)
         if not self._opened:
             raise BudgetRevoked(scope=scope, reason="it was never opened", at=parent.clock.now())
         yield from self._look_after_parent()
-        # Its calls hold nothing in these scopes, so nobody else would look whether they were cut off.
+        # Its calls hold nothing in these scopes, so no other verb would tell that they were cut off.
         balances: list[Balance] = yield "balances", (parent.scopes,)
         for balance in balances:
             if balance.revoked is not None:
@@ -92,7 +95,7 @@ class ParentHold:
         late = self._parent.too_late(self._parent.recorder.timeline.at())
         if late is not None and self._parent.budget.mode != "advisory_estimate":
             raise late
-        for each in self._parent.kept:
+        for each in self._parent.keepalives:
             yield from each.keep()
 
     def drop(self) -> Flow[None]:
@@ -123,7 +126,7 @@ class ParentHold:
                 parent.recorder.totals.merge(child.scope.id, child.recorder.totals)
 
 
-def _amounts(budget: Budget, left: Limits, parent: Run) -> Amounts:
+def _amounts(budget: BudgetPolicy, left: Limits, parent: Run) -> Amounts:
     """All that *budget* allows. What a ceiling above limits, it must limit too: else there is nothing to hold."""
     limits = budget.limits
     for i, name in enumerate(DIMENSIONS):

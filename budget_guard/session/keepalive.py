@@ -1,7 +1,7 @@
-"""Holds that live as long as a session does: its calls prolong them, closing it settles them.
+"""Keepalives of a session: holds that its calls prolong, and that closing it settles.
 
-A process that dies leaves them behind, and their time runs out: a live run's place is free again then, and the money
-of a child session is suspended, because it may be spent.
+A process that dies leaves such holds behind, and their time runs out: a place among the live runs is free again then,
+and the money of a child session is suspended, because it may be spent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from budget_guard.calls.refusals import revoked
 from budget_guard.clock import Clock
@@ -26,22 +25,6 @@ RUN_TTL_S = 3_600.0
 """Seconds without a call after which a session is taken for dead, if nothing else is said."""
 
 
-class KeepAlive(Protocol):
-    """What a session keeps up for as long as it lives."""
-
-    def keep(self) -> Flow[None]:
-        """Before each call: see to it that it is there, and prolong it where it is time to.
-
-        Raises:
-            BudgetError: If it cannot be had: the call is refused.
-        """
-        ...
-
-    def drop(self) -> Flow[None]:
-        """The session is closed: settle it."""
-        ...
-
-
 class RenewedHold:
     """One hold, prolonged as soon as a third of its time has passed. Safe to use from any thread."""
 
@@ -52,7 +35,7 @@ class RenewedHold:
         self.id = ""
         """The hold's id."""
         self.held = False
-        """Whether there is one, as far as anybody knows."""
+        """Whether there is one, as far as is known."""
 
     def take(self, what: str, scopes: Sequence[Scope], amounts: Amounts, room: Sums | None) -> Flow[ReserveOutcome]:
         """Hold *amounts* under a new id that has *what* in it."""
@@ -62,6 +45,10 @@ class RenewedHold:
         if not isinstance(outcome, (Refused, Revoked)):
             self.id, self._due, self.held = taken, due, True
         return outcome
+
+    def due(self) -> bool:
+        """Whether `prolong` has anything to ask of the ledger, or there is nothing to prolong."""
+        return not self.held or self._clock.monotonic() >= self._due
 
     def prolong(self) -> Flow[bool]:
         """Prolong it where it is time to; return whether it is still there."""
@@ -85,6 +72,9 @@ class ConcurrencySlot:
     def __init__(self, clock: Clock, ttl_s: float, scopes: Sequence[Scope]) -> None:
         self._scopes = tuple(scopes)
         self._hold = RenewedHold(clock, ttl_s)
+
+    def due(self) -> bool:
+        return self._hold.due()
 
     def keep(self) -> Flow[None]:
         if (yield from self._hold.prolong()):
@@ -120,6 +110,9 @@ class DeferredOpening:
         self._open = open
         self._done = False
 
+    def due(self) -> bool:
+        return not self._done
+
     def keep(self) -> Flow[None]:
         if not self._done:
             yield from self._open()
@@ -127,4 +120,4 @@ class DeferredOpening:
 
     def drop(self) -> Flow[None]:
         return
-        yield  # a flow, though nothing is to be done
+        yield  # makes it a flow: what is opened stays open

@@ -1,19 +1,20 @@
-"""The live handle of one run: authorises calls, holds the timeline, makes the report."""
+"""Sessions: the live handle of one run, which authorises its calls and reports on them."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
+from budget_guard.calls import settlement
 from budget_guard.calls.authorizer import Authorizer
-from budget_guard.calls.decision import Action, Decision, ModelCall, ToolCall
-from budget_guard.calls.decision_log import DecisionLog
-from budget_guard.calls.planner import spent_fraction
-from budget_guard.calls.run import Run, remaining_usd
-from budget_guard.calls.settlement import Accountant
+from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.decision import Action, Decision, DecisionLog
+from budget_guard.calls.ladder import check_policy, spent_fraction
+from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subscriber
@@ -22,18 +23,35 @@ from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.ledger import OutboxLedger
 from budget_guard.ledger.outbox.store import Outbox
-from budget_guard.policy.budget import Budget
-from budget_guard.policy.outage import OnLedgerError, fails_open
-from budget_guard.pricing.table import PriceLike, PriceTable
+from budget_guard.policy.budget import BudgetPolicy, OnLedgerError, fails_open
+from budget_guard.pricing.overlay import PriceLike
+from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.child import ParentHold
-from budget_guard.session.keepalive import RUN_TTL_S, KeepAlive
+from budget_guard.session.keepalive import RUN_TTL_S
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """The parts that a session is given by the authority or the parent session that opens it."""
+
+    owner: str = ""
+    """The principal that the run belongs to: under another one its id is refused."""
+    keepalives: Sequence[KeepAlive] = ()
+    """What to keep up while the session lives. With it, the scopes are opened by what opens the session."""
+    decisions: DecisionLog | None = None
+    """Where the decisions are logged as well."""
+    outbox: Outbox | None = None
+    """Where to keep what was spent while the ledger could not be reached; in memory by default."""
+
+
+_ALONE = Wiring()
 
 
 class Session:
@@ -46,16 +64,13 @@ class Session:
         ledger: Where the counters live; a new one in memory by default.
         run_id: The run's name; made up by default.
         scopes: Further scopes whose ceilings hold as well, opened in the ledger beforehand.
-        tags: Whom the run is attributed to, for the report alone.
+        tags: The principals that the run is attributed to, for the report alone.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         clock: Where time comes from.
-        owner: Whose the run is: under another owner its id is refused.
-        kept: What to keep up while the session lives. With it, the scopes are the caller's to open.
-        journal: Where the decisions are logged as well.
-        outbox: Where to keep what was spent while the ledger could not be reached; in memory by default.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
         run_ttl_s: Seconds without a call after which a child session's money is suspended.
+        wiring: What an authority or a parent session gives to a session that it opens.
 
     Raises:
         InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
@@ -65,7 +80,7 @@ class Session:
 
     def __init__(
         self,
-        budget: Budget,
+        budget: BudgetPolicy,
         *,
         ledger: Ledger | None = None,
         run_id: str | None = None,
@@ -73,46 +88,41 @@ class Session:
         tags: Mapping[str, str] | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        owner: str = "",
-        kept: Sequence[KeepAlive] = (),
-        decision_log: DecisionLog | None = None,
-        outbox: Outbox | None = None,
         on_ledger_error: OnLedgerError | None = None,
         run_ttl_s: float = RUN_TTL_S,
+        wiring: Wiring = _ALONE,
     ) -> None:
         prices = PriceTable.bundled()
         if pricing:
             prices = prices.overlaid(pricing)
         if budget.downgrade is not None:
-            budget.downgrade.check(prices)
+            check_policy(budget.downgrade, prices)
         self.id = run_id or _new_run_id()
         """The run's id."""
         self._scope = Scope("run", self.id)
-        self._owner = owner
+        self._wiring = wiring
         forgiving = fails_open(budget.mode, on_ledger_error)
         if ledger is None or isinstance(ledger, (MemoryLedger, OutboxLedger)):
             self._ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
         else:
-            self._ledger = OutboxLedger(ledger, outbox or Outbox(), clock=clock, forgiving=forgiving, owner=owner)
-        if not kept:
-            self._ledger.set_limits(self._scope, budget.limits, budget.window, owner)
+            self._ledger = OutboxLedger(
+                ledger, wiring.outbox or Outbox(), clock=clock, forgiving=forgiving, owner=wiring.owner
+            )
+        if not wiring.keepalives:
+            self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
-        self._run.kept = tuple(kept)
+        self._run.keepalives = tuple(wiring.keepalives)
         self._run.fails_open = forgiving
-        self._decision_log = decision_log
-        if decision_log is not None:
-            self._run.recorder.timeline.decisions = decision_log.log()
         self._pricing = pricing
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self._run_ttl_s = run_ttl_s
         self._is_child = False
-        self._accountant = Accountant(self._run)
-        self._gate = Authorizer(self._run, self._accountant)
+        self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> BudgetPolicy:
         """The budget, with its limits as they are now."""
         return self._run.budget
 
@@ -182,7 +192,7 @@ class Session:
         Args:
             action: Only those with this action.
         """
-        latest = list(self._run.recorder.timeline.decisions)
+        latest = self._authorizer.decisions.latest()
         return [decision for decision in latest if action is None or decision.action == action]
 
     def events(self) -> list[Event]:
@@ -197,13 +207,13 @@ class Session:
         return self._run.recorder.timeline.subscribe(subscriber)
 
     def report(self) -> BudgetReport:
-        """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
+        """The spend so far, by what it was for, and what stopped the run. ``print`` it for one line."""
         return self._run.report()
 
-    def child(self, budget: Budget, run_id: str | None = None) -> Session:
+    def child(self, budget: BudgetPolicy, run_id: str | None = None) -> Session:
         """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
 
-        All that *budget* allows is held here, and in every ceiling above, while the child is open: nobody else can
+        All that *budget* allows is held here, and in every ceiling above, while the child is open: nothing else can
         spend it, and the child can spend no more. Closing the child, best with ``with``, books what it spent and
         gives the rest back. Its calls stop when this session, or whom it belongs to, is revoked.
 
@@ -221,14 +231,14 @@ class Session:
         drive(opening, self._ledger)
         return child
 
-    async def achild(self, budget: Budget, run_id: str | None = None) -> Session:
+    async def achild(self, budget: BudgetPolicy, run_id: str | None = None) -> Session:
         """As `child`."""
         child, opening = self._child(budget, run_id)
         await adrive(opening, self._ledger.aio)
         return child
 
-    def _child(self, budget: Budget, run_id: str | None) -> tuple[Session, Flow[None]]:
-        if not isinstance(budget, Budget):
+    def _child(self, budget: BudgetPolicy, run_id: str | None) -> tuple[Session, Flow[None]]:
+        if not isinstance(budget, BudgetPolicy):
             raise TypeError(f'budget={budget!r} is not a Budget: write session.child(Budget("$1.00"))')
         hold = ParentHold(self._run, budget, self._run_ttl_s)
         child = Session(
@@ -238,14 +248,16 @@ class Session:
             tags=self._run.tags,
             pricing=self._pricing,
             clock=self._run.clock,
-            owner=f"child-{_new_run_id()}",  # nobody opens it again: what it spent is booked when it is closed
-            kept=(hold,),
-            decision_log=self._decision_log,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
+            wiring=Wiring(
+                owner=f"child-{_new_run_id()}",  # it is never opened again: what it spent is booked when it is closed
+                keepalives=(hold,),
+                decisions=self._wiring.decisions,
+            ),
         )
         child._is_child = True
-        return child, hold.open(child._run, child._owner)
+        return child, hold.open(child._run, child._wiring.owner)
 
     def raise_limits(self, **limits: UsdLike | None) -> None:
         """Raise limits of the running session, for example ``raise_limits(max_cost_usd="3.00")``.
@@ -262,7 +274,7 @@ class Session:
             raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
         with run.recorder.lock:
             raised = run.budget.raised(**limits)
-            self._ledger.set_limits(self._scope, raised.limits, raised.window, self._owner)
+            self._ledger.set_limits(self._scope, raised.limits, raised.window, self._wiring.owner)
             run.set_budget(raised)
             self.times_raised += 1
         run.recorder.limits_raised()
@@ -286,37 +298,37 @@ class Session:
         Args:
             call: The call.
             may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
-            sent: Whether the call is sent as soon as it is held, so that nobody need call `Reservation.forward`.
+            sent: Whether the call is sent as soon as it is held, so that `Reservation.forward` need not be called.
         """
-        gate, ledger = self._gate, self._ledger
-        ask = gate.ask(call)
-        if ask is None:
-            return drive(gate.authorize(call, may_wait, sent), ledger)
-        hold_id, at_s, (plan, room) = ask
+        authorizer, ledger = self._authorizer, self._ledger
+        offer = authorizer.offer(call)
+        if offer is None:
+            return drive(authorizer.authorize(call, may_wait, sent), ledger)
+        hold_id, at_s, plan, room = offer
         _, amounts = plan
         try:
             outcome = ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
-            return drive(gate.failed(hold_id, at_s, call, plan, error), ledger)
+            return drive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
-            return gate.admitted(hold_id, at_s, call, plan)
-        return drive(gate.authorize(call, may_wait, sent, outcome), ledger)
+            return authorizer.admitted(hold_id, at_s, call, plan)
+        return drive(authorizer.authorize(call, may_wait, sent, outcome), ledger)
 
     async def aauthorize(self, call: ModelCall | ToolCall, *, sent: bool = False) -> Decision:
         """As `authorize`, and waits without blocking."""
-        gate, ledger = self._gate, self._ledger.aio
-        ask = gate.ask(call)
-        if ask is None:
-            return await adrive(gate.authorize(call, True, sent), ledger)
-        hold_id, at_s, (plan, room) = ask
+        authorizer, ledger = self._authorizer, self._ledger.aio
+        offer = authorizer.offer(call)
+        if offer is None:
+            return await adrive(authorizer.authorize(call, True, sent), ledger)
+        hold_id, at_s, plan, room = offer
         _, amounts = plan
         try:
             outcome = await ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
-            return await adrive(gate.failed(hold_id, at_s, call, plan, error), ledger)
+            return await adrive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
-            return gate.admitted(hold_id, at_s, call, plan)
-        return await adrive(gate.authorize(call, True, sent, outcome), ledger)
+            return authorizer.admitted(hold_id, at_s, call, plan)
+        return await adrive(authorizer.authorize(call, True, sent, outcome), ledger)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.
@@ -325,11 +337,11 @@ class Session:
             BudgetExceeded: If a limit is passed now. The money is booked all the same.
             ValueError: If *cost* is no amount of money. Nothing is booked then.
         """
-        drive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger)
+        drive(settlement.charge(self._run, ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger)
 
     async def acharge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """As `charge`."""
-        await adrive(self._accountant.charge(ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
+        await adrive(settlement.charge(self._run, ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
 
     def charge_call(self, call: ModelCall, usage: Usage | None) -> None:
         """Book a model call that was made without asking. Always charged.
@@ -341,11 +353,11 @@ class Session:
         Raises:
             BudgetExceeded: If a limit is passed now. The money is booked all the same.
         """
-        drive(self._accountant.charge_call(call, usage), self._ledger)
+        drive(settlement.charge_call(self._run, call, usage), self._ledger)
 
     async def acharge_call(self, call: ModelCall, usage: Usage | None) -> None:
         """As `charge_call`."""
-        await adrive(self._accountant.charge_call(call, usage), self._ledger.aio)
+        await adrive(settlement.charge_call(self._run, call, usage), self._ledger.aio)
 
     def track(self, value: T, *, cost: UsdLike, tool: str, agent: str | None = None) -> T:
         """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""
@@ -366,8 +378,8 @@ class Session:
         await adrive(self._drop(), self._ledger.aio)
 
     def _drop(self) -> Flow[None]:
-        for kept in self._run.kept:
-            yield from kept.drop()
+        for each in self._run.keepalives:
+            yield from each.drop()
 
     def __enter__(self) -> Session:
         self._run.recorder.timeline.start()

@@ -1,7 +1,7 @@
 """Prove that a guard holds, without an API key or a network.
 
 `LocalProvider` is a model provider on this machine, with its own ledger to compare the guard's with; it needs
-``pip install "budget-guard[testing]"`` once it is started. `FakeClock` is time that moves when it is told to.
+``pip install "budget-guard-py[testing]"`` once it is started. `FakeClock` is time that moves when it is told to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the provider generates for one request, and what of it is billed."""
+"""Answers of the local provider: what it generates for one request, and what of it is billed."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class LocalProvider:
         try:
             from budget_guard.testing.server import HttpServer
         except ImportError as error:
-            raise ImportError('LocalProvider needs: pip install "budget-guard[testing]"') from error
+            raise ImportError('LocalProvider needs: pip install "budget-guard-py[testing]"') from error
         if self._server is not None:
             raise RuntimeError("the provider runs already")
         handlers = {wire.path: partial(self._service.receive, wire) for wire in _WIRES}

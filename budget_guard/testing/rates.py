@@ -1,4 +1,4 @@
-"""What the local provider charges: list prices in exact fractions.
+"""The rates of the local provider: list prices in exact fractions.
 
 This module knows nothing of `budget_guard.pricing`, on purpose: it is the other side of the comparison, and a
 bug that both sides share would stay hidden.

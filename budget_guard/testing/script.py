@@ -1,4 +1,4 @@
-"""What the local provider answers: replies, and scripts that choose among them."""
+"""Replies of the local provider, and scripts that choose among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a wire format has to do: read requests into neutral words, and write answers out of them.
+"""The duties of a wire format: read requests into neutral words, and write answers out of them.
 
 One more format is one more class with these members, and one more entry in `budget_guard.testing.provider`.
 """

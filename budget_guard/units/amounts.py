@@ -1,4 +1,7 @@
-"""What a ledger counts. Each dimension carries the name of the `Budget` field that limits it."""
+"""Amounts: quantities in every dimension that a ledger counts.
+
+Each dimension carries the name of the `Budget` field that limits it.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ NOTHING = Amounts()
 class Checked(Amounts):
     """Amounts that are known to be whole numbers from 0 to `MOST`, and so is the room that is asked for them.
 
-    No ledger looks again. `ledger.checks` makes them, and with ``make`` whoever has just looked by himself.
+    No ledger looks again. `ledger.checks` makes them, and with ``unchecked`` code that has just looked by itself.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Whose money it is."""
+"""Scopes: the holders of counters and ceilings, and the windows in which they count."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Window: TypeAlias = Literal["none", "minute", "hour", "day", "week", "month"]
 
 
 def window_start(window: Window, at: datetime) -> datetime | None:
-    """When the window that *at* is in began (UTC); None for ``none``."""
+    """The beginning of the window that *at* is in (UTC); None for ``none``."""
     if window == "none":
         return None
     minute = at.astimezone(timezone.utc).replace(second=0, microsecond=0)
@@ -41,7 +41,7 @@ def window_start(window: Window, at: datetime) -> datetime | None:
 
 
 def window_end(window: Window, start: datetime) -> datetime:
-    """When the window that began at *start* ends.
+    """The end of the window that began at *start*.
 
     Raises:
         ValueError: For ``none``, which never does.

@@ -1,4 +1,4 @@
-"""What one model call used, in disjoint buckets."""
+"""Usage: the billed units of one model call, in disjoint buckets."""
 
 from __future__ import annotations
 

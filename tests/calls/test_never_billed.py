@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.calls.never_billed import never_billed
+from budget_guard.calls.settlement import never_billed
 from budget_guard.errors import LedgerUnavailable, ReservationConflict
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from budget_guard import (
     Allowance,
     Budget,
+    BudgetAuthority,
     BudgetExceeded,
+    DowngradePolicy,
     ModelCall,
     Session,
     ToolCall,
@@ -26,10 +29,11 @@ from budget_guard import (
     Usage,
     weigh,
 )
+from budget_guard.calls.ladder import Ladder
 from budget_guard.calls.planner import Planner
 from budget_guard.pricing import PriceTable
 from budget_guard.testing import FakeClock
-from tests.builders import ZERO, Way, call, session
+from tests.builders import PRICES, ZERO, Way, call, session
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
 
@@ -207,16 +211,16 @@ def test_calls_that_differ_in_anything_but_their_input_are_planned_apart(way: Wa
 
 
 def test_a_plan_is_by_the_budget_that_it_is_asked_for() -> None:
-    planner = Planner(PriceTable.bundled(), FakeClock())
-    plans = [planner.plan_ample(Budget("$5", call_max_output_tokens=most), call("gpt-4o"), 0.0) for most in (7, 9)]
+    planner = Planner(Ladder(PriceTable.bundled(), FakeClock()), alone=True)
+    plans = [planner.ample(Budget("$5", call_max_output_tokens=most), call("gpt-4o"), 0.0) for most in (7, 9)]
     assert [None if plan is None else plan[0][1].output_tokens for plan in plans] == [7, 9]
 
 
-def test_outlines_are_kept_in_bounded_memory(way: Way) -> None:
+def test_ample_plans_are_kept_in_bounded_memory(way: Way) -> None:
     run = session(Budget("$5", unpriced="allow"))
     for number in range(1_500):
         assert way.authorize(run, call(f"made-up-{number}", cap=5)).action == "allow"
-    assert len(run._run.planner._outlines[2]) <= 1_000
+    assert len(run._run.planner._ample) <= 1_000
 
 
 def test_a_model_whose_text_has_no_price_is_refused(way: Way) -> None:
@@ -274,6 +278,7 @@ BUDGETS = st.builds(
     finalization_reserve=st.sampled_from([None, "$0.30"]),
     unbounded=st.sampled_from(["allow", "deny"]),
     call_max_output_tokens=st.sampled_from([None, 90, 2_000]),
+    downgrade=st.sampled_from([None, DowngradePolicy("tiny", at=0.3), DowngradePolicy({"large": "small"}, at=0.6)]),
 )
 CALLS = st.lists(
     st.builds(
@@ -289,22 +294,36 @@ CALLS = st.lists(
 )
 
 
+def under_a_ceiling(budget: Budget) -> Session:
+    """A session whose user has a ceiling that is nearer than some of its own limits, and partly spent."""
+    authority = BudgetAuthority(ceilings={"user": Budget("$0.80", max_total_tokens=15_000)}, pricing=PRICES)
+    other = authority.session(Budget("$1"), user="u1")
+    other.charge("search", "0.20")
+    return authority.session(budget, user="u1")
+
+
+def child_of_another(budget: Budget) -> Session:
+    """A child session."""
+    return session(Budget("$5", mode=budget.mode)).child(budget)
+
+
 @pytest.mark.filterwarnings("ignore:Nothing caps the output")
-@settings(deadline=None)
-@given(budget=BUDGETS, calls=CALLS)
+@settings(deadline=None, max_examples=300)
+@given(budget=BUDGETS, calls=CALLS, opened=st.sampled_from([session, under_a_ceiling, child_of_another]))
 def test_asking_for_ample_room_first_decides_as_asking_what_is_left_does(
-    budget: Budget, calls: list[ModelCall]
+    budget: Budget, calls: list[ModelCall], opened: Callable[[Budget], Session]
 ) -> None:
-    quick, exact = session(budget), session(budget)
+    quick, exact = opened(budget), opened(budget)
     for number, each in enumerate(calls):
         decided = quick.authorize(each)
-        with patch.object(Planner, "plan_ample", return_value=None):
+        with patch.object(Planner, "ample", return_value=None):
             expected = exact.authorize(each)
         assert (decided.action, type(decided.error)) == (expected.action, type(expected.error))
-        if decided.plan is not None and expected.plan is not None:
-            (terms, held), (expected_terms, expected_held) = decided.plan, expected.plan
-            assert replace(terms, rung=expected_terms.rung) == expected_terms  # each session has the price for itself
-            assert held == expected_held
+        assert decided.name == expected.name
+        if decided.terms is not None and expected.terms is not None:
+            # each session has the price for itself
+            assert replace(decided.terms, rung=expected.terms.rung) == expected.terms
+            assert decided.held == expected.held
         for decision in (decided, expected):
             if decision.reservation is not None and number % 2:
                 decision.reservation.commit(Usage(input=each.prompt.base, output=7))

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from budget_guard.clock import Clock
 from budget_guard.errors import ReservationConflict, StaleReservation, UnknownReservation
-from budget_guard.ledger import Held, Ledger, Refused, Settled
+from budget_guard.ledger import Held, Ledger, Refused, ScopeSpend, Settled
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
@@ -145,7 +145,10 @@ def machine(
             def naive() -> Settled:
                 record = self.naive.commit(made, scopes, amounts, uncertain)
                 assert record.charged is not None
-                return Settled(self.naive.committed(scopes[0]), record.charged, not record.certain)
+                above = tuple(
+                    ScopeSpend(self.naive.committed(scope), self.naive.ceilings[scope].limits) for scope in scopes[1:]
+                )
+                return Settled(self.naive.committed(scopes[0]), record.charged, not record.certain, above)
 
             assert outcome(lambda: self.real.commit(made, scopes, amounts, uncertain)) == outcome(naive)
 

@@ -31,9 +31,9 @@ from budget_guard import (
 from budget_guard.ledger.base import Held
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.leased.ledger import LeasedLedger
 from budget_guard.ledger.reconcile import reconcile
+from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
 from tests.builders import PRICES, Way, call

@@ -13,7 +13,7 @@ from budget_guard.errors import UnknownReservation
 from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled, memory
 from budget_guard.ledger.base import HELD
 from budget_guard.ledger.counters import Counters, first_refusal, least_left
-from budget_guard.ledger.hold import Hold, Verb
+from budget_guard.ledger.hold import Hold, Origin
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 from tests.ledger.observer import Violation
@@ -110,7 +110,7 @@ roll = Counters.roll
 
 @mutant(Hold, "commit")
 def drops_what_comes_late(self: Hold, amounts: Amounts, uncertain: bool) -> bool:
-    if self.state in ("released", "expired") and self.verb == "reserve":
+    if self.state in ("released", "expired") and self.origin == "reserve":
         return False
     return commit_hold(self, amounts, uncertain)
 
@@ -175,7 +175,7 @@ def decides_anew_when_asked_again(
     self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, *more: Any
 ) -> ReserveOutcome:
     if hold_id in self._holds:
-        return first_refusal(self._find(scopes), amounts, self._room.times) or HELD
+        return first_refusal(self._find(scopes), amounts, self._waiters.times) or HELD
     return reserve(self, hold_id, scopes, amounts, *more)
 
 
@@ -267,26 +267,24 @@ set_limits = MemoryLedger.set_limits
 @mutant(MemoryLedger, "_sweep")
 def frees_what_was_sent(self: MemoryLedger, most: int) -> int:
     for hold in self._holds.values():
-        if hold.term is not None:
-            hold.term.suspend = False
+        hold.suspend = False
     return sweep(self, most)
 
 
 @mutant(MemoryLedger, "_sweep")
 def suspends_what_was_never_sent(self: MemoryLedger, most: int) -> int:
     for hold in self._holds.values():
-        term = hold.term
-        if hold.state == "reserved" and term is not None and (term.expires or 0) <= self._clock.monotonic():
-            hold.state, term.suspend = "forwarded", True
+        if hold.state == "reserved" and hold.expires is not None and hold.expires <= self._clock.monotonic():
+            hold.state, hold.suspend = "forwarded", True
     return sweep(self, most)
 
 
 @mutant(MemoryLedger, "_sweep")
 def expires_what_was_extended(self: MemoryLedger, most: int) -> int:
     for expires, hold_id in self._expiries:
-        term = self._holds[hold_id].term if hold_id in self._holds else None
-        if term is not None:
-            term.expires = min(expires, term.expires or expires)
+        hold = self._holds.get(hold_id)
+        if hold is not None and hold.expires is not None:
+            hold.expires = min(expires, hold.expires)
     return sweep(self, most)
 
 
@@ -317,14 +315,14 @@ def forgets_what_is_open(self: MemoryLedger) -> None:
 forget = MemoryLedger._forget
 
 
-@mutant(MemoryLedger, "_lost")
+@mutant(MemoryLedger, "_settled_at_once")
 def gives_every_charge_to_the_first_scope(
-    self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, verb: Verb
+    self: MemoryLedger, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, origin: Origin, *more: Any
 ) -> Hold:
-    return lost(self, hold_id, scopes[:1] if verb == "charge" else scopes, amounts, verb)
+    return settled_at_once(self, hold_id, scopes[:1] if origin == "charge" else scopes, amounts, origin, *more)
 
 
-lost = MemoryLedger._lost
+settled_at_once = MemoryLedger._settled_at_once
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -28,10 +28,10 @@ from budget_guard import (
 )
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.layered import LedgerWrapper
 from budget_guard.ledger.outbox.ledger import areplay, replay
 from budget_guard.ledger.outbox.store import Entry, Outbox, new_entry
 from budget_guard.ledger.reconcile import areconcile, reconcile
+from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.policy.budget import Mode
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits

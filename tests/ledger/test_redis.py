@@ -26,7 +26,7 @@ from budget_guard.ledger import HELD, Ledger
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
 from budget_guard.ledger.redis.keys import Keys
-from budget_guard.ledger.redis.script import Script, script
+from budget_guard.ledger.redis.script_runner import Script, script
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, OTHER, RUN, USER, LedgerContract, cost
 from budget_guard.units.amounts import NOTHING, Limits
@@ -49,8 +49,9 @@ class TimedRedisLedger(RedisLedger):
         self.clock = clock
         self.tenant = uuid.uuid4().hex
         super().__init__(url, **{"tenant": self.tenant, "clock": clock, "timeout_s": 5, **options})
+        self._runner.now = self._clock_time
 
-    def _now(self) -> bytes:
+    def _clock_time(self) -> bytes:
         if isinstance(self.clock, SystemClock):
             return b""
         return b"%d" % ((self.clock.now() - EPOCH) // timedelta(microseconds=1))
@@ -440,7 +441,7 @@ def test_what_is_no_server_is_refused_by_name() -> None:
 
 def test_without_redis_py_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImportError, match=r'pip install "budget-guard\[redis\]"'):
+    with pytest.raises(ImportError, match=r'pip install "budget-guard-py\[redis\]"'):
         RedisLedger("redis://localhost")
 
 

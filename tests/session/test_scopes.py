@@ -53,6 +53,17 @@ def test_the_soft_limit_of_another_scope_is_warned_of_at_the_next_call(way: Way)
     ]
 
 
+def test_the_soft_limit_of_another_scope_is_warned_of_when_a_call_is_settled(way: Way) -> None:
+    run = session(Budget("$9"), ledger=shared(Limits(cost=10**9)), scopes=(USER,))
+    others = session(Budget("$9"), ledger=run.ledger, scopes=(USER,))
+    way.charge(others, "tool", "$0.80")
+    for _ in range(2):
+        way.pay(run, call("dime"))
+    assert [(e.scope, e.dimension, e.fraction) for e in run.events() if isinstance(e, SoftLimitReached)] == [
+        ("user:u1", "max_cost_usd", 0.9)
+    ]
+
+
 def test_a_revoked_user_is_refused_in_every_run_and_no_other_user(way: Way) -> None:
     ledger = shared(Limits())
     mine, others = session(ledger=ledger, scopes=(USER,)), session(ledger=ledger)

@@ -356,7 +356,7 @@ except ImportError as error:
     print(error)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert 'pip install "budget-guard[testing]"' in run.stdout
+    assert 'pip install "budget-guard-py[testing]"' in run.stdout
 
 
 def test_a_connection_that_is_made_while_it_stops_is_closed() -> None:

@@ -19,6 +19,7 @@ from budget_guard.units.money import (
     nano_of,
     parse_usd,
     to_usd,
+    usd_text,
 )
 
 AMOUNTS = st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False)
@@ -136,3 +137,8 @@ def test_an_amount_shown_is_near_the_amount_and_never_zero_for_something(nano: i
     shown = Decimal(format_usd(nano).replace("$", "").replace(",", ""))
     assert abs(shown - to_usd(nano)) <= max(Decimal("0.00005"), Decimal("0.005") if abs(nano) > 10**9 else Decimal(0))
     assert (shown == 0) == (nano == 0)
+
+
+@given(st.integers(min_value=-(2**63), max_value=2**63))
+def test_plain_text_is_the_exact_amount_without_an_exponent(nano: int) -> None:
+    assert usd_text(nano) == f"{to_usd(nano):f}"

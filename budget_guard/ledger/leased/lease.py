@@ -1,4 +1,4 @@
-"""The leases of one run, and what this process knows of the ceilings that they are taken from."""
+"""One lease, and all leases of one run with what is known of the ceilings that they are taken from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from budget_guard.clock import Clock
-from budget_guard.ledger.base import Balance
+from budget_guard.ledger.base import Balance, ScopeSpend
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
@@ -24,15 +24,15 @@ _FEW_CALLS = 8
 class Lease:
     """One hold in the shared ledger, and the counters of what is spent from it."""
 
-    def __init__(self, id: str, of: Leases, amounts: Amounts, deadline: float, clock: Clock) -> None:
+    def __init__(self, id: str, run: RunLeases, amounts: Amounts, deadline: float, clock: Clock) -> None:
         self.id = id
-        self.of = of
+        self.run = run
         self.amounts = amounts
         self.deadline = deadline
         """When nothing may be spent from it any more, unless it is prolonged."""
         self.local = MemoryLedger(clock=clock)
         self.local.set_limits(
-            LEASED, Limits._make(amount if i in of.limited else None for i, amount in enumerate(amounts))
+            LEASED, Limits._make(amount if i in run.limited else None for i, amount in enumerate(amounts))
         )
         self.closed = False
         """Whether nothing new is held in it."""
@@ -59,7 +59,7 @@ class Lease:
         )
 
 
-class Leases:
+class RunLeases:
     """The leases of one run: those in the same scopes."""
 
     def __init__(self, scopes: tuple[Scope, ...]) -> None:
@@ -82,6 +82,7 @@ class Leases:
         self.spent = NOTHING
         """What was spent from leases that are done with."""
         self.at_last_beat = NOTHING
+        """What was committed at the last heartbeat: a lease that is not used in between is given back."""
         self.seen = -math.inf
         """When the shared ledger said last whether a scope is revoked."""
 
@@ -96,6 +97,16 @@ class Leases:
         for lease in self.open:
             total = total.plus(lease.balance.committed)
         return total
+
+    def committed_in_first_scope(self) -> Amounts:
+        """All that is committed in the first of the scopes: as last seen there, with what was spent since."""
+        before = self.view[0].committed if self.view else NOTHING
+        return before.plus(self.committed())
+
+    def spent_above(self) -> tuple[ScopeSpend, ...]:
+        """What is committed in the other scopes: as last seen there, with what was spent since."""
+        since = self.committed()
+        return tuple(ScopeSpend(balance.committed.plus(since), balance.limits) for balance in self.view[1:])
 
     def reserved(self) -> Amounts:
         """What is held for calls in flight."""
@@ -113,7 +124,7 @@ class Leases:
             left = max(0, self.left[i] or 0)
             usual = spent[i] // calls if calls else amounts[i] // 4 if i < 4 else amounts[i]
             fair = max(left // self.holders, min(amounts[i] + _FEW_CALLS * usual, left // 2))
-            enough = amounts[i] + _CALLS * usual or fair // 4  # nobody knows yet how much of it will be asked for
+            enough = amounts[i] + _CALLS * usual or fair // 4  # how much of it will be asked for is not known yet
             share[i] = max(amounts[i], min(enough, fair))
         return Amounts._make(share)
 

@@ -1,4 +1,4 @@
-"""Store and forward: what was spent while a ledger could not be reached is kept, and booked when it can."""
+"""Store and forward: spend that a ledger could not be told of is kept, and booked when it can be reached again."""
 
 from budget_guard.ledger.outbox.ledger import OutboxLedger, areplay, replay
 from budget_guard.ledger.outbox.store import Outbox

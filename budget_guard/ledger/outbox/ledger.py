@@ -1,4 +1,4 @@
-"""A ledger that may be out of reach: what was spent meanwhile is kept in an outbox, and booked as soon as it can be."""
+"""The ledger with an outbox: what is spent while the inner one is out of reach is kept, and booked when it can be."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from budget_guard.errors import (
     ReservationError,
     StaleReservation,
 )
-from budget_guard.ledger.base import Held, Ledger, ReserveOutcome, Settled
-from budget_guard.ledger.flow import Flow, Verb, adrive, drive
-from budget_guard.ledger.layered import LedgerWrapper
+from budget_guard.ledger.base import Balance, Held, Ledger, Refused, ReserveOutcome, Settled
+from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.outbox.store import Claim, Entry, Outbox, new_entry
-from budget_guard.units.amounts import NOTHING, Amounts, Limits
+from budget_guard.ledger.verbs import LedgerWrapper
+from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope
 
 _log = logging.getLogger("budget_guard")
@@ -52,7 +52,7 @@ class OutboxLedger(LedgerWrapper):
         outbox: Where to keep what it did not acknowledge.
         clock: Where the ids of late charges get their time.
         forgiving: Whether a call goes on where its hold cannot be marked as sent.
-        owner: Whose the session's run is.
+        owner: The owner of the session's run, should its scope have to be opened.
     """
 
     def __init__(self, inner: Ledger, outbox: Outbox, *, clock: Clock, forgiving: bool, owner: str) -> None:
@@ -63,37 +63,39 @@ class OutboxLedger(LedgerWrapper):
         self._owner = owner
         self._held: dict[str, None] = {}
         """The holds in flight that the ledger has acknowledged."""
+        self.flows = {
+            "reserve": self._reserve,
+            "forward": self._forward,
+            "commit": self._commit,
+            "release": self._release,
+            "charge": self._charge,
+            "balances": self._balances,
+        }
 
-    def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
-        if verb == "reserve":
-            return self._reserve(arguments)
-        if verb == "forward":
-            return self._forward(arguments[0])
-        if verb == "commit":
-            return self._commit(*arguments)
-        if verb == "release":
-            return self._release(*arguments)
-        if verb == "charge":
-            return self._charge(*arguments)
-        if verb == "balances":
-            return self._balances(arguments)
-        return super().flow(verb, arguments)
-
-    def _reserve(self, arguments: tuple[Any, ...]) -> Flow[ReserveOutcome]:
+    def _reserve(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Sums | None,
+        ttl_s: float | None = None,
+        suspend: bool = True,
+        sent: bool = False,
+    ) -> Flow[ReserveOutcome]:
         yield from self._deliver()
         try:
-            outcome: ReserveOutcome = yield "reserve", arguments
+            outcome: ReserveOutcome = yield "reserve", (hold_id, scopes, amounts, room, ttl_s, suspend, sent)
         except LedgerAmbiguous:
-            self._outbox.releases.append((arguments[0], tuple(arguments[1])))
-            self._outbox.pending = True
+            self._release_later(hold_id, scopes)
             raise
-        if isinstance(outcome, Held) and len(self._held) < _MOST_HELD:  # holds that nobody settles stay in it
-            self._held[arguments[0]] = None
+        if isinstance(outcome, Held) and len(self._held) < _MOST_HELD:  # holds that are never settled stay in it
+            self._held[hold_id] = None
         return outcome
 
-    def _balances(self, arguments: tuple[Any, ...]) -> Flow[Any]:
+    def _balances(self, scopes: Sequence[Scope]) -> Flow[Sequence[Balance]]:
         yield from self._deliver()
-        return (yield "balances", arguments)
+        found: Sequence[Balance] = yield "balances", (scopes,)
+        return found
 
     def _forward(self, hold_id: str) -> Flow[None]:
         if self._forgiving and hold_id not in self._held:
@@ -113,8 +115,9 @@ class OutboxLedger(LedgerWrapper):
         settled: Settled | None = yield from self._book("commit", hold_id, scopes, amounts, uncertain, fresh)
         return Settled(NOTHING, amounts, uncertain) if settled is None else settled
 
-    def _charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Any]:
-        return (yield from self._book("charge", charge_id, scopes, amounts, False, True))
+    def _charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
+        passed: Refused | None = yield from self._book("charge", charge_id, scopes, amounts, False, True)
+        return passed
 
     def _book(
         self,
@@ -153,12 +156,15 @@ class OutboxLedger(LedgerWrapper):
             released: bool = yield "release", (hold_id, scopes)
         except LedgerUnavailable as error:
             _log.warning("budget_guard: the hold %s is given back later: %s", hold_id, error)
-            self._outbox.releases.append((hold_id, tuple(scopes)))
-            self._outbox.pending = True
+            self._release_later(hold_id, scopes)
             return True
         except KeyError:
-            return False  # nobody could open its scopes, so nothing is held in them
+            return False  # its scopes could not be opened, so nothing is held in them
         return released
+
+    def _release_later(self, hold_id: str, scopes: Sequence[Scope]) -> None:
+        self._outbox.releases.append((hold_id, tuple(scopes)))
+        self._outbox.pending = True
 
     def _deliver(self) -> Flow[None]:
         if self._outbox.pending:
@@ -220,7 +226,7 @@ def _deliver_one(claim: Claim, entry: Entry, clock: Clock) -> Flow[None]:
 def _send(entry: Entry) -> Flow[Any]:
     try:
         return (yield from _send_once(entry))
-    except KeyError:  # nobody could open its scopes yet; their ceilings come with the next call or session
+    except KeyError:  # its scopes could not be opened yet; their ceilings come with the next call or session
         for scope in entry.scopes:
             try:
                 yield "balances", ((scope,),)

@@ -1,8 +1,8 @@
-"""Spend that could not be booked, kept until it is: on the disk where a path is given, else in memory.
+"""The outbox: spend that could not be booked, kept until it is, on the disk where a path is given, else in memory.
 
 The file holds one JSON record a line and is only ever appended to, until nothing is left to deliver: then it is
 emptied. Each line is on the disk before the verb that it stands for is given up. A line that was torn by a crash is
-skipped: nobody was told that it was written. Any number of processes may use one file: whoever gets the lock beside it
+skipped: it was never acknowledged. Any number of processes may use one file: the one that gets the lock beside it
 delivers for all.
 """
 
@@ -46,11 +46,11 @@ class Entry(NamedTuple):
     amounts: Amounts
     uncertain: bool
     owner: str
-    """Whose the run is, should its scope have to be opened."""
+    """The owner of the run, should its scope have to be opened."""
     fresh: bool
     """Whether the ledger never acknowledged a hold of that id."""
     ambiguous: bool
-    """Whether it may have been booked all the same, as far as anybody knows."""
+    """Whether it may have been booked all the same."""
 
 
 def new_entry(
@@ -76,7 +76,7 @@ class _Store(Protocol):
         ...
 
     def claim(self) -> Generator[bool, None, None]:
-        """Hold the right to deliver, if nobody else has it."""
+        """Hold the right to deliver, unless another has it."""
         ...
 
 
@@ -152,7 +152,7 @@ class Outbox:
 
 
 class Claim:
-    """What the one who delivers notes about each entry."""
+    """The right to deliver what an outbox holds, and what is noted about each entry meanwhile."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox

@@ -1,105 +1,112 @@
-"""Connections to Redis to await."""
+"""Connections to Redis to await: one for each event loop and node."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from budget_guard.ledger.redis.connection import Address, Ask, Command, NoAnswer, NotSent, Place, packed
+from budget_guard.ledger.redis.connection import Address, Command, NoResponse, NotConnected, Request, Server, packed
 
 
-class AsyncRedisLink:
-    """Connections to await, one for each event loop and node. What is asked during an answer goes out together.
+class AsyncConnections:
+    """Connections to await, one for each event loop and node. Requests made during a response go out together.
 
-    A caller that is cancelled leaves its request to be carried out, and no one else gets its answer.
+    A caller that is cancelled leaves its request to be carried out, and no other gets its response.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._wires: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Address | None, _Wire]] = (
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Address | None, _Connection]] = (
             weakref.WeakKeyDictionary()
         )
 
-    async def ask(self, ask: Ask) -> list[Any]:
-        """As `RedisLink.ask`."""
-        wires = self._wires.setdefault(asyncio.get_running_loop(), {})
-        wire = wires.get(ask.address)
-        if wire is None:
-            wire = wires[ask.address] = _Wire(self._place, ask.address)
-        return await wire.ask(ask.commands)
+    async def send(self, request: Request) -> list[Any]:
+        """As `Connections.send`."""
+        connections = self._of_loop.setdefault(asyncio.get_running_loop(), {})
+        connection = connections.get(request.address)
+        if connection is None:
+            connection = connections[request.address] = _Connection(self._server, request.address)
+        return await connection.send(request.commands)
 
     async def close(self) -> None:
         """Close the connections of the running loop."""
-        for wire in self._wires.pop(asyncio.get_running_loop(), {}).values():
-            await wire.close()
+        for connection in self._of_loop.pop(asyncio.get_running_loop(), {}).values():
+            await connection.close()
 
 
-class _Wire:
+class _Waiting(NamedTuple):
+    """Commands that a task waits for."""
+
+    commands: Sequence[Command]
+    responses: asyncio.Future[list[Any]]
+
+
+class _Connection:
     """One connection of one event loop."""
 
-    def __init__(self, place: Place, address: Address | None) -> None:
-        self._place = place
+    def __init__(self, server: Server, address: Address | None) -> None:
+        self._server = server
         self._address = address
         self._connection: Any = None
         self._closing: AsyncGenerator[None, None] | None = None
-        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        self._waiting: list[_Waiting] = []
         self._sending: asyncio.Task[None] | None = None
 
-    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
-        answers: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((commands, answers))
+        responses: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append(_Waiting(commands, responses))
         if self._sending is None:
             self._sending = loop.create_task(self._send_all())
-        return await answers
+        return await responses
 
     async def close(self) -> None:
         if self._closing is not None:
             await self._closing.aclose()
 
     async def _send_all(self) -> None:
-        batch: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        batch: list[_Waiting] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 try:
                     await self._send(batch)
-                except (NotSent, NoAnswer) as error:
-                    for _, answers in batch:
-                        if not answers.done():
-                            answers.set_exception(error)
-        except BaseException:  # the loop ends, and whoever waits with it
-            for _, answers in (*batch, *self._waiting):
-                answers.cancel()
+                except (NotConnected, NoResponse) as error:
+                    for each in batch:
+                        if not each.responses.done():
+                            each.responses.set_exception(error)
+        except BaseException:  # the loop ends, and the tasks that wait with it
+            for each in (*batch, *self._waiting):
+                each.responses.cancel()
             self._waiting = []
             await self._disconnect()
             raise
         finally:
             self._sending = None
 
-    async def _send(self, batch: Sequence[tuple[Sequence[Command], asyncio.Future[list[Any]]]]) -> None:
+    async def _send(self, batch: Sequence[_Waiting]) -> None:
         connection = await self._connected()
         try:
-            everything = [command for commands, _ in batch for command in commands]
+            everything = [command for each in batch for command in each.commands]
             await connection.send_packed_command(packed(everything), check_health=False)
-            for commands, answers in batch:
+            for commands, responses in batch:
                 values = [await self._read(connection) for _ in commands]
-                if not answers.done():
-                    answers.set_result(values)
-        except (self._place.redis.RedisError, OSError) as error:
+                if not responses.done():
+                    responses.set_result(values)
+        except (self._server.redis.RedisError, OSError) as error:
             await self._disconnect()
-            raise NoAnswer(str(error)) from error
+            raise NoResponse(str(error)) from error
 
     async def _connected(self) -> Any:
         if self._connection is None:
-            self._connection = self._place.connection(self._address, "asyncio")
+            self._connection = self._server.connection(self._address, "asyncio")
             try:
                 await self._connection.connect()
-            except (self._place.redis.RedisError, OSError) as error:
+            except (self._server.redis.RedisError, OSError) as error:
                 await self._disconnect()
-                raise NotSent(str(error)) from error
+                raise NotConnected(str(error)) from error
             if self._closing is None:
                 # a loop ends its generators before it closes, and so this connection
                 self._closing = self._close_with_loop()
@@ -121,5 +128,5 @@ class _Wire:
     async def _read(self, connection: Any) -> Any:
         try:
             return await connection.read_response()
-        except (self._place.redis.ResponseError, self._place.redis.BusyLoadingError) as error:
+        except (self._server.redis.ResponseError, self._server.redis.BusyLoadingError) as error:
             return error

@@ -13,7 +13,7 @@ from budget_guard.errors import (
     StaleReservation,
     UnknownReservation,
 )
-from budget_guard.ledger.base import Balance, Refused, Revoked
+from budget_guard.ledger.base import Balance, Refused, Revoked, ScopeSpend
 from budget_guard.ledger.checks import check_ttl
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.hold_id import made_ms
@@ -134,13 +134,25 @@ def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
     available = counted(fields[18:])
     return Balance(
         scope,
-        Limits._make(limit if given == ord("1") else None for limit, given in zip(limits, limited, strict=True)),
+        _limits(limited, fields[6:12]),
         committed,
         Amounts._make(limits[i] - committed[i] - available[i] for i in range(len(limits))),
         int(holds or 0),
         None if reason is None else revoked_of(scope, reason, at),
         window.decode(),
         time_of(starts) if starts else None,
+    )
+
+
+def spend_of(fields: Sequence[Any]) -> ScopeSpend:
+    """What is committed in a scope, and its limits, as a script tells it of a scope above a run."""
+    limited, *counts = fields
+    return ScopeSpend(counted(counts[6:]), _limits(limited, counts[:6]))
+
+
+def _limits(limited: bytes, limits: Sequence[bytes | None]) -> Limits:
+    return Limits._make(
+        int(limit or 0) if given == ord("1") else None for limit, given in zip(limits, limited, strict=True)
     )
 
 

@@ -1,8 +1,9 @@
-"""Connections to Redis, and what can become of a request.
+"""Blocking connections to Redis: requests, responses, and what can fail in between.
 
-A link sends commands on one connection and reads their answers. It repeats nothing: `NotSent` and `NoAnswer` let
-`ScriptRunner` judge whether a command may have been carried out. redis-py's connections do the rest: passwords, TLS,
-sockets. Its pools and clients are left out, because they try again by themselves, ten times, and say nothing of it.
+A request is sent on one connection and its responses are read there. Nothing is repeated: `NotConnected` and
+`NoResponse` let `ScriptRunner` judge whether a command may have been carried out. redis-py's connections do the rest:
+passwords, TLS, sockets. Its pools and clients are left out, because they try again by themselves, ten times, and say
+nothing of it.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ Command: TypeAlias = Sequence[bytes]
 Address: TypeAlias = tuple[str, int]
 
 
-class NotSent(Exception):
-    """Nothing was sent: the server cannot be reached."""
+class NotConnected(Exception):
+    """The server cannot be reached: nothing was sent."""
 
 
-class NoAnswer(Exception):
-    """The commands were sent, wholly or in part, and no answer came."""
+class NoResponse(Exception):
+    """The request was sent, wholly or in part, and no response came."""
 
 
-class Ask(NamedTuple):
-    """Send *commands*, and read an answer for each: a value, or the error that the server answered with."""
+class Request(NamedTuple):
+    """Commands that are sent together. Each has a response: a value, or the error that the server answered with."""
 
     commands: Sequence[Command]
     address: Address | None = None
-    """The node of a cluster to ask; None for the one that the ledger was given."""
+    """The node of a cluster to send it to; None for the one that the ledger was given."""
 
 
 class _Connection(Protocol):
@@ -50,11 +51,11 @@ def redis_module() -> Any:
     try:
         import redis
     except ImportError as error:
-        raise ImportError('RedisLedger needs redis-py: pip install "budget-guard[redis]"') from error
+        raise ImportError('RedisLedger needs redis-py: pip install "budget-guard-py[redis]"') from error
     return redis
 
 
-class Place:
+class Server:
     """Where the server is, and how to connect to it.
 
     Args:
@@ -75,11 +76,7 @@ class Place:
         "socket_keepalive",
         "socket_keepalive_options",
     )
-    _KINDS: tuple[Literal["Connection", "SSLConnection", "UnixDomainSocketConnection"], ...] = (
-        "Connection",
-        "SSLConnection",
-        "UnixDomainSocketConnection",
-    )
+    _KINDS = ("Connection", "SSLConnection", "UnixDomainSocketConnection")
 
     def __init__(self, client_or_url: redis.Redis | str, timeout_s: float) -> None:
         self.redis = redis_module()
@@ -88,12 +85,13 @@ class Place:
             pool: Any = self.redis.ConnectionPool.from_url(client_or_url)
         else:
             pool = getattr(client_or_url, "connection_pool", None)
-        self._kind = next((kind for kind in self._KINDS if _is(pool, getattr(self.redis.connection, kind))), None)
-        if self._kind is None:
+        kind = next((kind for kind in self._KINDS if _is(pool, getattr(self.redis.connection, kind))), None)
+        if kind is None:
             raise TypeError(
                 f"client_or_url={client_or_url!r} must be a URL or a redis.Redis: for a cluster the URL of any of its "
                 "nodes, for Sentinel an address that follows the master"
             )
+        self._kind = kind
         given: dict[str, Any] = pool.connection_kwargs
         self._settings = {
             name: value for name, value in given.items() if name in self._TAKEN_OVER or name.startswith("ssl_")
@@ -108,7 +106,6 @@ class Place:
         """A new connection, not yet connected."""
         settings = self._settings if address is None else {**self._settings, "host": address[0], "port": address[1]}
         module = self.redis.connection if kind == "blocking" else self.redis.asyncio.connection
-        assert self._kind is not None
         retry = self.redis.asyncio.retry.Retry if kind == "asyncio" else self.redis.retry.Retry
         return getattr(module, self._kind)(**settings, retry=retry(self.redis.backoff.NoBackoff(), 0))
 
@@ -118,43 +115,43 @@ def _is(pool: Any, kind: type) -> bool:
 
 
 def packed(commands: Sequence[Command]) -> list[bytes]:
-    """*commands* as they go over the wire; the connection's own packing takes four times as long."""
+    """*commands* as they are sent; the connection's own packing takes four times as long."""
     return [
         b"*%d\r\n%b" % (len(command), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in command]))
         for command in commands
     ]
 
 
-class RedisLink:
-    """Connections with blocking requests, as many as there are threads that ask at the same time. Survives a fork."""
+class Connections:
+    """Blocking connections, as many as there are threads with a request at the same time. Survives a fork."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._idle: dict[Address | None, list[_Connection]] = {}
         self._pid = os.getpid()
 
-    def ask(self, ask: Ask) -> list[Any]:
-        """The answers, in order.
+    def send(self, request: Request) -> list[Any]:
+        """Send *request*; return the responses, in order.
 
         Raises:
-            NotSent, NoAnswer: If there are none.
+            NotConnected, NoResponse: If there are none.
         """
         if self._pid != os.getpid():
             self.close()  # the parent's: closing this process' copies leaves them to it
             self._pid = os.getpid()
-        connection = self._connected(ask.address)
+        connection = self._connected(request.address)
         try:
-            connection.send_packed_command(packed(ask.commands), check_health=False)
-            answers = [self._read(connection) for _ in ask.commands]
-        except (self._place.redis.RedisError, OSError) as error:
+            connection.send_packed_command(packed(request.commands), check_health=False)
+            responses = [self._read(connection) for _ in request.commands]
+        except (self._server.redis.RedisError, OSError) as error:
             connection.disconnect()
             self.close()  # the others have most likely lost the server as well
-            raise NoAnswer(str(error)) from error
-        except BaseException:  # in the middle of an answer: nobody else may read the rest of it
+            raise NoResponse(str(error)) from error
+        except BaseException:  # in the middle of a response: the next request must not read the rest of it
             connection.disconnect()
             raise
-        self._idle.setdefault(ask.address, []).append(connection)
-        return answers
+        self._idle.setdefault(request.address, []).append(connection)
+        return responses
 
     def close(self) -> None:
         """Close every connection that is not in use."""
@@ -170,16 +167,16 @@ class RedisLink:
             return self._idle[address].pop()
         except (KeyError, IndexError):
             pass
-        connection: _Connection = self._place.connection(address, "blocking")
+        connection: _Connection = self._server.connection(address, "blocking")
         try:
             connection.connect()
-        except (self._place.redis.RedisError, OSError) as error:
+        except (self._server.redis.RedisError, OSError) as error:
             connection.disconnect()
-            raise NotSent(str(error)) from error
+            raise NotConnected(str(error)) from error
         return connection
 
     def _read(self, connection: _Connection) -> Any:
         try:
             return connection.read_response()
-        except (self._place.redis.ResponseError, self._place.redis.BusyLoadingError) as error:
+        except (self._server.redis.ResponseError, self._server.redis.BusyLoadingError) as error:
             return error

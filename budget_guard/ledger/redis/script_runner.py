@@ -1,15 +1,18 @@
-"""Bringing a verb to Redis, once in effect, whatever happens on the way."""
+"""The runner of the Lua scripts, one for each verb: it repeats what got no response, and follows redirections."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Generator, Sequence
+from functools import cache
+from importlib import resources
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
-from budget_guard.ledger.redis.connection import Address, Ask, Command, NoAnswer, NotSent, Place
-from budget_guard.ledger.redis.script import script
+from budget_guard.ledger.redis.connection import Address, Command, NoResponse, NotConnected, Request, Server
+from budget_guard.ledger.waiters import Pause, Waiters
 
 T = TypeVar("T")
 
@@ -22,15 +25,27 @@ _PAUSE_S = 0.05
 _REDIRECTIONS = 5
 
 
-class Doze(NamedTuple):
-    """Wait *seconds*, or until this process gave room more than *times* times."""
+Step: TypeAlias = Request | Pause
+Steps: TypeAlias = Generator[Step, Any, T]
+"""What a verb does, written once for both kinds of connections: yields requests and pauses, and gets the responses."""
 
-    seconds: float
-    times: int
+_SETTLING = ("adjust", "charge", "commit", "release")
 
 
-Flow: TypeAlias = Generator[Ask | Doze, Any, T]
-"""A verb, written once for both kinds of links: it yields what to do, and gets the outcome."""
+class Script(NamedTuple):
+    """A Lua script, and the digest by which a server knows it once it has seen it."""
+
+    text: bytes
+    sha: bytes
+
+
+@cache
+def script(name: str) -> Script:
+    """The script *name*, with what it begins with."""
+    parts = ("common", "settle", name) if name in _SETTLING else ("common", name)
+    folder = resources.files("budget_guard.ledger.redis") / "lua"
+    text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in parts)
+    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
 class _Seen(NamedTuple):
@@ -43,34 +58,36 @@ class _Seen(NamedTuple):
         return int(self.epoch.partition(b"-")[0] or 0)
 
 
+def _its_own() -> bytes:
+    return b""
+
+
 class ScriptRunner:
-    """Sends scripts, repeats what got no answer, follows redirections, and remembers how far the store was.
+    """Runs scripts, repeats what got no response, follows redirections, and remembers how far the store was.
 
     Args:
-        place: Where the server is.
+        server: Where the server is.
         tenant: The key of the tenant's record.
         wait_replicas: How many replicas must have a change before it counts as done.
-        now: The time in microseconds for the server to use; empty for its own.
-        times: How often this process gave room.
+        waiters: What waits for room in this process.
     """
 
-    def __init__(
-        self, place: Place, tenant: bytes, wait_replicas: int, now: Callable[[], bytes], times: Callable[[], int]
-    ) -> None:
-        self._errors = place.redis
+    def __init__(self, server: Server, tenant: bytes, wait_replicas: int, waiters: Waiters) -> None:
+        self._redis = server.redis
         self._tenant = tenant
-        self._now = now
-        self._times = times
+        self._waiters = waiters
+        self.now: Callable[[], bytes] = _its_own
+        """The time for the server to use, in microseconds since 1970; empty for its own."""
         self._wait: tuple[Command, ...] = ()
         if wait_replicas:
-            self._wait = ((b"WAIT", b"%d" % wait_replicas, b"%d" % int(place.timeout_s * 500)),)
+            self._wait = ((b"WAIT", b"%d" % wait_replicas, b"%d" % int(server.timeout_s * 500)),)
         self._wait_replicas = wait_replicas
         self._nonce = secrets.token_hex(6).encode()
         self._seen = _Seen()
         self._node: Address | None = None
         self._asked_about_memory = False
 
-    def call(self, name: str, keys: Sequence[bytes], *args: bytes, changes: bool = True) -> Flow[list[Any]]:
+    def call(self, name: str, keys: Sequence[bytes], *args: bytes, changes: bool = True) -> Steps[list[Any]]:
         """Run the script *name*; return what it answered, its status first.
 
         Raises:
@@ -83,63 +100,64 @@ class ScriptRunner:
         sent, why = False, ""
         for attempt in range(TRIES):
             if attempt == TRIES - 1:
-                yield Doze(_PAUSE_S, self._times())
+                yield Pause(_PAUSE_S, self._waiters.times)
             try:
-                answers = yield from self._exchange(name, keys, args, self._wait if changes else ())
-            except NotSent as error:
+                answer, *replicas = yield from self._exchange(name, keys, args, self._wait if changes else ())
+            except NotConnected as error:
                 self._node, why = None, str(error)
-            except NoAnswer as error:
+            except NoResponse as error:
                 self._node, why, sent = None, str(error) or "the connection was lost", True
             else:
-                answer = answers[0]
                 if isinstance(answer, Exception):
                     why = str(answer)  # scripts check before they write, so nothing was changed
                     continue
-                self._remember(answer)
-                if len(answers) == 1 or answers[1] >= self._wait_replicas:
-                    return list(answer[3:])
-                why, sent = f"{answers[1]} of {self._wait_replicas} replicas have it", True
+                result: list[Any]
+                epoch, sequence, _fenced, *result = answer
+                self._remember(_Seen(epoch, int(sequence)))
+                if all(reached >= self._wait_replicas for reached in replicas):
+                    return result
+                why, sent = f"{replicas[0]} of {self._wait_replicas} replicas have it", True
         if sent and changes:
             raise LedgerAmbiguous(detail=f"Redis was asked {TRIES} times: {why}")
         raise LedgerUnavailable(detail=f"Redis was asked {TRIES} times: {why}")
 
     def _exchange(
         self, name: str, keys: Sequence[bytes], args: Sequence[bytes], wait: Sequence[Command]
-    ) -> Flow[list[Any]]:
+    ) -> Steps[list[Any]]:
+        """The response to the script, and to *wait* where that is given."""
         text, sha = script(name)
         seen = self._seen
         rest = (
             b"%d" % (len(keys) + 1),
             self._tenant,
             *keys,
-            self._now(),
+            self.now(),
             seen.epoch,
             b"%d" % seen.sequence,
             self._nonce,
             *args,
         )
-        run: Command = (b"EVALSHA", sha, *rest)
+        evaluate: Command = (b"EVALSHA", sha, *rest)
         asking: tuple[Command, ...] = ()
         node, answer = self._node, None
         for _ in range(_REDIRECTIONS):
-            answers: list[Any] = yield Ask((*asking, run, *wait), node)
-            answers = answers[len(asking) :]
-            answer = answers[0]
-            if isinstance(answer, self._errors.exceptions.NoScriptError):
-                run = (b"EVAL", text, *rest)
+            responses: list[Any] = yield Request((*asking, evaluate, *wait), node)
+            responses = responses[len(asking) :]
+            answer = responses[0]
+            if isinstance(answer, self._redis.exceptions.NoScriptError):
+                evaluate = (b"EVAL", text, *rest)
                 continue
             moved = _redirection(answer)
             if moved is None:
-                return answers
+                return responses
             permanently, node = moved
             asking = () if permanently else ((b"ASKING",),)
             if permanently:
                 self._node = node
-        raise NotSent(f"the cluster redirects for ever: {answer}")
+        raise NotConnected(f"the cluster redirects for ever: {answer}")
 
-    def _remember(self, answer: Sequence[Any]) -> None:
+    def _remember(self, seen: _Seen) -> None:
         # two threads may do this at once, and the older be kept: then a little less of a lost tail is noticed
-        seen = _Seen(answer[0], int(answer[1]))
         before = self._seen
         if seen.epoch == before.epoch:
             if seen.sequence > before.sequence:
@@ -147,12 +165,12 @@ class ScriptRunner:
         elif seen.generation() > before.generation():
             self._seen = seen
 
-    def _ask_about_memory(self) -> Flow[None]:
+    def _ask_about_memory(self) -> Steps[None]:
         try:
-            answers = yield Ask(((b"INFO", b"memory"), (b"INFO", b"persistence")))
-        except (NotSent, NoAnswer):
+            responses = yield Request(((b"INFO", b"memory"), (b"INFO", b"persistence")))
+        except (NotConnected, NoResponse):
             return  # the verb itself will tell
-        told = b"\n".join(answer for answer in answers if isinstance(answer, bytes))
+        told = b"\n".join(response for response in responses if isinstance(response, bytes))
         told_lines = dict(line.strip().split(b":", 1) for line in told.splitlines() if b":" in line)
         policy = told_lines.get(b"maxmemory_policy", b"noeviction").decode()
         if policy != "noeviction":
@@ -175,5 +193,6 @@ def _redirection(answer: Any) -> tuple[bool, Address] | None:
         name, rest = kind, str(answer)
     if name not in ("MOVED", "ASK", "MovedError", "AskError"):
         return None
-    host, _, port = rest.split(" ")[1].rpartition(":")
+    _slot, address, *_ = rest.split(" ")
+    host, _, port = address.rpartition(":")
     return name in ("MOVED", "MovedError"), (host, int(port))

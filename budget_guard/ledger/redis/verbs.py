@@ -1,8 +1,8 @@
-"""The verbs of a ledger in the words of the Lua scripts. What is decided, is decided there."""
+"""The verbs of a ledger as calls of the Lua scripts, which decide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from budget_guard.errors import (
@@ -31,11 +31,12 @@ from budget_guard.ledger.redis.codec import (
     problem,
     refused_of,
     revoked_of,
+    spend_of,
     time_of,
     ttl_of,
 )
 from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, scopes_of
-from budget_guard.ledger.redis.script_runner import Doze, Flow, ScriptRunner
+from budget_guard.ledger.redis.script_runner import ScriptRunner, Steps
 from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
@@ -46,41 +47,31 @@ _AT_ONCE = 100
 """Holds that one script expires or forgets at most: others wait for it."""
 _AUDITS = 50
 """How often an audit begins anew because a hold came in between."""
-_FIRST_POLL_S = 1 / 64
-_LONGEST_POLL_S = 1.0
+_FIRST_PAUSE_S = 1 / 64
+_LONGEST_PAUSE_S = 1.0
 _WINDOWS: tuple[Window, ...] = ("none", "minute", "hour", "day", "week", "month")
 
 
 class RedisVerbs:
-    """Every verb as a `Flow`, for a blocking and an asyncio driver.
+    """Every verb as `Steps`, for a blocking and an asyncio driver.
 
     Args:
         keys: The tenant's keys.
-        courier: Who brings a verb to the server.
-        room: Who waits for room in this process.
-        monotonic: The time for waiting.
+        runner: What runs the scripts.
+        waiters: What waits for room in this process.
         hold_ttl_s: Seconds after which a hold expires if its reserve does not say.
         retain: How many settled holds to remember.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        courier: ScriptRunner,
-        room: Waiters,
-        monotonic: Callable[[], float],
-        hold_ttl_s: float,
-        retain: int,
-    ) -> None:
+    def __init__(self, keys: Keys, runner: ScriptRunner, waiters: Waiters, hold_ttl_s: float, retain: int) -> None:
         self._keys = keys
-        self._call = courier.call
-        self._room = room
-        self._monotonic = monotonic
+        self._call = runner.call
+        self._waiters = waiters
         self._ttl_s = hold_ttl_s
         self._retain = retain
         self._gather = max(1, min(_AT_ONCE, retain // 10))
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> Flow[None]:
+    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> Steps[None]:
         check_limits(limits)
         if window not in _WINDOWS:
             raise ValueError(f"window={window!r} of {scope} must be one of {', '.join(_WINDOWS)}")
@@ -98,7 +89,7 @@ class RedisVerbs:
             raise ForeignRun(scope=str(scope))
         if status != b"set":
             raise problem(status, rest, scopes=(scope,))
-        self._room.give()
+        self._waiters.give()
 
     def reserve(
         self,
@@ -109,7 +100,7 @@ class RedisVerbs:
         ttl_s: float | None,
         suspend: bool,
         sent: bool,
-    ) -> Flow[ReserveOutcome]:
+    ) -> Steps[ReserveOutcome]:
         amounts = checked_amounts(amounts)
         if room is not None:
             room = checked_amounts(room)
@@ -155,13 +146,13 @@ class RedisVerbs:
             return HELD
         raise problem(status, rest, hold_id, scopes)
 
-    def forward(self, hold_id: str) -> Flow[None]:
+    def forward(self, hold_id: str) -> Steps[None]:
         made_ms(hold_id)
         status, *rest = yield from self._call("forward", (self._keys.hold(hold_id),), encode(hold_id))
         if status != b"forwarded":
             raise problem(status, rest, hold_id)
 
-    def extend(self, hold_id: str, ttl_s: float) -> Flow[bool]:
+    def extend(self, hold_id: str, ttl_s: float) -> Steps[bool]:
         made_ms(hold_id)
         status, *rest = yield from self._call(
             "extend",
@@ -173,46 +164,39 @@ class RedisVerbs:
             raise problem(status, rest, hold_id)
         return bool(rest[0] == 1)
 
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Flow[Settled]:
+    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Steps[Settled]:
         amounts = checked_amounts(amounts)
-        committed, charged, estimate, overdue = yield from self._settle(
+        committed, charged, estimate, above, overdue = yield from self._settle(
             "commit", b"settled", hold_id, scopes, listed(amounts), b"1" if uncertain else b"0"
         )
         yield from self._forget(overdue)
-        return Settled(counted(committed), amounts_of(charged), estimate == b"1")
+        return Settled(counted(committed), amounts_of(charged), estimate == b"1", tuple(map(spend_of, above)))
 
-    def release(self, hold_id: str, scopes: Sequence[Scope]) -> Flow[bool]:
+    def release(self, hold_id: str, scopes: Sequence[Scope]) -> Steps[bool]:
         released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"")
         yield from self._forget(overdue)
         return bool(released == 1)
 
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
+    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Steps[Refused | None]:
         amounts = checked_amounts(amounts)
         version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, listed(amounts))
         yield from self._forget(overdue)
         return refused_of(scopes, version, about, Amounts())
 
-    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:
+    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Steps[Amounts]:
         change = checked_change(change)
         committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), listed(change))
         yield from self._forget(overdue)
         return counted(committed)
 
-    def await_room(self, version: int, timeout: float) -> Flow[bool]:
-        ends = self._monotonic() + timeout
-        pause = _FIRST_POLL_S
-        while True:
-            times = self._room.times
-            _, now = yield from self._call("version", (), changes=False)
-            if int(now) != version:
-                return True
-            left = ends - self._monotonic()
-            if left <= 0:
-                return False
-            yield Doze(min(pause, left), times)
-            pause = min(2 * pause, _LONGEST_POLL_S)
+    def await_room(self, version: int, timeout: float) -> Steps[bool]:
+        return self._waiters.poll(self._version, version, timeout, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
-    def balances(self, scopes: Sequence[Scope]) -> Flow[list[Balance]]:
+    def _version(self) -> Steps[int]:
+        _, version = yield from self._call("version", (), changes=False)
+        return int(version)
+
+    def balances(self, scopes: Sequence[Scope]) -> Steps[list[Balance]]:
         if not scopes:
             return []
         status, *rest = yield from self._call("balances", self._named(scopes).keys, changes=False)
@@ -220,16 +204,16 @@ class RedisVerbs:
             raise problem(status, rest, scopes=scopes)
         return list(map(balance_of, scopes, rest[0]))
 
-    def revoke(self, scope: Scope, reason: str) -> Flow[None]:
+    def revoke(self, scope: Scope, reason: str) -> Steps[None]:
         named = self._named((scope,))
         yield from self._call("revoke", (self._keys.scopes, *named.keys), named.text, encode(reason))
-        self._room.give()
+        self._waiters.give()
 
-    def restore(self, scope: Scope) -> Flow[bool]:
+    def restore(self, scope: Scope) -> Steps[bool]:
         _, restored = yield from self._call("restore", self._named((scope,)).keys)
         return bool(restored == 1)
 
-    def sweep(self, most: int) -> Flow[int]:
+    def sweep(self, most: int) -> Steps[int]:
         swept = 0
         while swept < most:
             many = min(_AT_ONCE, most - swept)
@@ -239,7 +223,7 @@ class RedisVerbs:
             swept += yield from self._expire(due)
         return swept
 
-    def suspended(self, most: int) -> Flow[list[Suspended]]:
+    def suspended(self, most: int) -> Steps[list[Suspended]]:
         _, flat = yield from self._call("waiting", (self._keys.suspended,), b"%d" % most, changes=False)
         ids, since = flat[::2], flat[1::2]
         records = yield from self._records(ids)
@@ -249,7 +233,7 @@ class RedisVerbs:
             if record[0] == b"suspended"
         ]
 
-    def audit(self) -> Flow[list[str]]:
+    def audit(self) -> Steps[list[str]]:
         for _ in range(_AUDITS):
             _, *names = yield from self._call(
                 "names",
@@ -275,12 +259,12 @@ class RedisVerbs:
             detail=f"holds came and went {_AUDITS} times while they were listed: audit in quieter hours"
         )
 
-    def reopen(self) -> Flow[None]:
+    def reopen(self) -> Steps[None]:
         yield from self._call("reopen", ())
 
     def _settle(
         self, name: str, done: bytes, hold_id: str, scopes: Sequence[Scope], amounts: bytes, *more: bytes
-    ) -> Flow[list[Any]]:
+    ) -> Steps[list[Any]]:
         made_ms(hold_id)
         keys, named = self._keys, self._named(scopes)
         status, *rest = yield from self._call(
@@ -295,24 +279,24 @@ class RedisVerbs:
         )
         if status != done:
             raise problem(status, rest, hold_id, scopes, amounts, named.text)
-        self._room.give()
+        self._waiters.give()
         return rest
 
-    def _expire(self, ids: Sequence[bytes]) -> Flow[int]:
+    def _expire(self, ids: Sequence[bytes]) -> Steps[int]:
         """Expire the holds *ids*, whose time is up; return how many still were there to expire."""
         keys, args = yield from self._with_scopes(ids)
         _, expired = yield from self._call(
             "expire", (self._keys.open, self._keys.suspended, self._keys.settled, *keys), *args
         )
-        self._room.give()
+        self._waiters.give()
         return int(expired)
 
-    def _forget(self, ids: Sequence[bytes]) -> Flow[None]:
+    def _forget(self, ids: Sequence[bytes]) -> Steps[None]:
         for first in range(0, len(ids), _AT_ONCE):
             keys, args = yield from self._with_scopes(ids[first : first + _AT_ONCE])
             yield from self._call("forget", (self._keys.settled, *keys), *args)
 
-    def _with_scopes(self, ids: Sequence[bytes]) -> Flow[tuple[list[bytes], list[bytes]]]:
+    def _with_scopes(self, ids: Sequence[bytes]) -> Steps[tuple[list[bytes], list[bytes]]]:
         """The keys of holds and of their scopes, and for each hold its id and the number of its scopes."""
         keys: list[bytes] = []
         args: list[bytes] = []
@@ -322,7 +306,7 @@ class RedisVerbs:
             args += [id, b"%d" % len(scopes)]
         return keys, args
 
-    def _records(self, ids: Sequence[bytes]) -> Flow[list[Any]]:
+    def _records(self, ids: Sequence[bytes]) -> Steps[list[Any]]:
         _, records = yield from self._call("holds", [self._keys.hold(decode(id)) for id in ids], changes=False)
         return list(records)
 

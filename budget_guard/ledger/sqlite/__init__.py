@@ -1,4 +1,4 @@
-"""A ledger in a file: durable, and shared by the processes of one host."""
+"""A ledger in an SQLite file: durable, and shared by the processes of one host."""
 
 from budget_guard.ledger.sqlite.ledger import SqliteLedger
 

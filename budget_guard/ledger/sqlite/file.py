@@ -78,7 +78,7 @@ class LedgerFile:
                 raise LedgerUnavailable(detail=f"{self.path} is another program's database: give a file of its own")
         elif version > known:
             raise LedgerUnavailable(
-                detail=f"{self.path} has version {version} and this budget-guard knows {known}: upgrade budget-guard"
+                detail=f"{self.path} has version {version} and this budget_guard knows {known}: upgrade budget-guard-py"
             )
         return int(version)
 

@@ -1,26 +1,32 @@
-"""A ledger in a file: durable, and shared by the processes of one host."""
+"""The ledger in an SQLite file: durable, and shared by the processes of one host."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.ledger.base import AsyncLedger, Balance, Refused, ReserveOutcome, Settled, Suspended
+from budget_guard.ledger.base import AsyncLedger, Ledger
+from budget_guard.ledger.flow import arun, run
 from budget_guard.ledger.sqlite.file import LedgerFile
-from budget_guard.ledger.sqlite.verbs import SqliteVerbs
 from budget_guard.ledger.sqlite.writer import Writer
-from budget_guard.ledger.waiters import Waiters
-from budget_guard.units.amounts import Amounts, Limits, Sums
-from budget_guard.units.scope import Scope, Window
+from budget_guard.ledger.verbs import AwaitableVerbs, BlockingVerbs
+from budget_guard.ledger.waiters import Pause, Waiters
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.25
 
+_Step: TypeAlias = Pause | Literal["version"]
+"""A step of waiting for room: a pause, or a look at the version."""
 
-class SqliteLedger:
+
+class SqliteLedger(BlockingVerbs):
     """Counters in an SQLite file, for every process of this host that opens it.
 
     What a verb answers has been written: a killed process loses nothing that was acknowledged, and with *durable*
@@ -58,151 +64,52 @@ class SqliteLedger:
             raise ValueError(f"retain={retain!r} must be 0 or more holds")
         if not busy_timeout_s >= 0:
             raise ValueError(f"busy_timeout_s={busy_timeout_s!r} must be 0 seconds or more")
-        self._clock = clock
-        self._room = Waiters(clock)
-        self._writer = Writer(LedgerFile(path, durable=durable), clock, self._room, hold_ttl_s, retain, busy_timeout_s)
+        self._waiters = Waiters(clock)
+        file = LedgerFile(path, durable=durable)
+        self._writer = Writer(file, clock, self._waiters, hold_ttl_s, retain, busy_timeout_s)
         weakref.finalize(self, self._writer.stop).atexit = False  # the writers end themselves then, in good order
-        self.aio: AsyncLedger = _AsyncSqliteLedger(self, self._writer, self._room, clock)
+        self.aio: AsyncLedger = _AsyncSqliteLedger(self, self._writer, self._waiters)
         try:
-            self._version()
+            self._writer.call("version")
         except BaseException:
             self.close()
             raise
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        self._writer.call(SqliteVerbs.set_limits, scope, limits, window, owner)
-
-    def reserve(
-        self,
-        hold_id: str,
-        scopes: Sequence[Scope],
-        amounts: Amounts,
-        room: Sums | None,
-        ttl_s: float | None = None,
-        suspend: bool = True,
-        sent: bool = False,
-    ) -> ReserveOutcome:
-        return self._writer.call(SqliteVerbs.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
-
-    def forward(self, hold_id: str) -> None:
-        self._writer.call(SqliteVerbs.forward, hold_id)
-
-    def extend(self, hold_id: str, ttl_s: float) -> bool:
-        return self._writer.call(SqliteVerbs.extend, hold_id, ttl_s)
-
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return self._writer.call(SqliteVerbs.commit, hold_id, scopes, amounts, uncertain)
-
-    def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
-        return self._writer.call(SqliteVerbs.release, hold_id, scopes)
-
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return self._writer.call(SqliteVerbs.charge, charge_id, scopes, amounts)
-
-    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        return self._writer.call(SqliteVerbs.adjust, adjust_id, scope, change, reason)
+    def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
+        result: R = self._writer.call(verb.__name__, *arguments)
+        return result
 
     def await_room(self, version: int, timeout: float) -> bool:
-        for pause in pauses(self._clock, timeout):
-            times = self._room.times
-            if self._version() != version:
-                return True
-            self._room.wait(times, pause)
-        return self._version() != version
-
-    def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return self._writer.call(SqliteVerbs.balances, scopes)
-
-    def revoke(self, scope: Scope, reason: str) -> None:
-        self._writer.call(SqliteVerbs.revoke, scope, reason)
-
-    def restore(self, scope: Scope) -> bool:
-        return self._writer.call(SqliteVerbs.restore, scope)
-
-    def sweep(self, most: int = 1_000) -> int:
-        return self._writer.call(SqliteVerbs.sweep, most)
-
-    def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
-        return self._writer.call(SqliteVerbs.suspended, most)
+        return run(_poll(self._waiters, version, timeout), self._step)
 
     def audit(self) -> Sequence[str]:
         """As the contract says, and check the file as well. Reads all of it, and holds up no other verb."""
-        return self._writer.apart(SqliteVerbs.audit)
+        return self._writer.audit()
 
     def close(self) -> None:
         """Perform what was asked for, then let go of the file. The ledger is of no use afterwards."""
         self._writer.close()
 
-    def _version(self) -> int:
-        return self._writer.call(SqliteVerbs.version)
+    def _step(self, step: _Step) -> Any:
+        if isinstance(step, Pause):
+            return self._waiters.wait(step.times, step.seconds)
+        return self._writer.call(step)
 
 
-class _AsyncSqliteLedger:
-    """The same verbs, left with the same writer, to await."""
+class _AsyncSqliteLedger(AwaitableVerbs):
+    """The same verbs to await, performed by the same writer."""
 
-    __slots__ = ("_clock", "_ledger", "_room", "_writer")
-
-    def __init__(self, ledger: SqliteLedger, writer: Writer, room: Waiters, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, ledger: SqliteLedger, writer: Writer, waiters: Waiters) -> None:
         self._ledger = ledger  # kept, for without it the writer ends
         self._writer = writer
-        self._room = room
+        self._waiters = waiters
 
-    async def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        await self._writer.acall(SqliteVerbs.set_limits, scope, limits, window, owner)
-
-    async def reserve(
-        self,
-        hold_id: str,
-        scopes: Sequence[Scope],
-        amounts: Amounts,
-        room: Sums | None,
-        ttl_s: float | None = None,
-        suspend: bool = True,
-        sent: bool = False,
-    ) -> ReserveOutcome:
-        return await self._writer.acall(SqliteVerbs.reserve, hold_id, scopes, amounts, room, ttl_s, suspend, sent)
-
-    async def forward(self, hold_id: str) -> None:
-        await self._writer.acall(SqliteVerbs.forward, hold_id)
-
-    async def extend(self, hold_id: str, ttl_s: float) -> bool:
-        return await self._writer.acall(SqliteVerbs.extend, hold_id, ttl_s)
-
-    async def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return await self._writer.acall(SqliteVerbs.commit, hold_id, scopes, amounts, uncertain)
-
-    async def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
-        return await self._writer.acall(SqliteVerbs.release, hold_id, scopes)
-
-    async def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return await self._writer.acall(SqliteVerbs.charge, charge_id, scopes, amounts)
-
-    async def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        return await self._writer.acall(SqliteVerbs.adjust, adjust_id, scope, change, reason)
+    async def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
+        result: R = await self._writer.acall(verb.__name__, *arguments)
+        return result
 
     async def await_room(self, version: int, timeout: float) -> bool:
-        for pause in pauses(self._clock, timeout):
-            times = self._room.times
-            if await self._version() != version:
-                return True
-            await self._room.wait_async(times, pause)
-        return await self._version() != version
-
-    async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return await self._writer.acall(SqliteVerbs.balances, scopes)
-
-    async def revoke(self, scope: Scope, reason: str) -> None:
-        await self._writer.acall(SqliteVerbs.revoke, scope, reason)
-
-    async def restore(self, scope: Scope) -> bool:
-        return await self._writer.acall(SqliteVerbs.restore, scope)
-
-    async def sweep(self, most: int = 1_000) -> int:
-        return await self._writer.acall(SqliteVerbs.sweep, most)
-
-    async def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
-        return await self._writer.acall(SqliteVerbs.suspended, most)
+        return await arun(_poll(self._waiters, version, timeout), self._step)
 
     async def audit(self) -> Sequence[str]:
         return await asyncio.to_thread(self._ledger.audit)
@@ -210,13 +117,15 @@ class _AsyncSqliteLedger:
     async def close(self) -> None:
         await asyncio.to_thread(self._ledger.close)
 
-    async def _version(self) -> int:
-        return await self._writer.acall(SqliteVerbs.version)
+    async def _step(self, step: _Step) -> Any:
+        if isinstance(step, Pause):
+            return await self._waiters.wait_async(step.times, step.seconds)
+        return await self._writer.acall(step)
 
 
-def pauses(clock: Clock, timeout: float) -> Iterator[float]:
-    """How long to wait before each next look at what another process may have done; *timeout* seconds in all."""
-    ends, pause = clock.monotonic() + timeout, _FIRST_PAUSE_S
-    while (left := ends - clock.monotonic()) > 0:
-        yield min(pause, left)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+def _poll(waiters: Waiters, version: int, timeout: float) -> Generator[_Step, Any, bool]:
+    return waiters.poll(_version, version, timeout, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+
+
+def _version() -> Generator[Literal["version"], int, int]:
+    return (yield "version")

@@ -1,4 +1,4 @@
-"""Rows of the file, and the counters and holds that they are while a transaction lasts."""
+"""The rows of the file, and the counters and holds that they are while a transaction lasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Revoked
 from budget_guard.ledger.counters import Counters
-from budget_guard.ledger.hold import Hold, State, Verb
+from budget_guard.ledger.hold import Hold, Origin, State
 from budget_guard.units.amounts import Amounts, Limits
 from budget_guard.units.scope import Scope, window_end
 
@@ -120,7 +120,7 @@ class StoredCounters(Counters):
 
 
 class Group(NamedTuple):
-    """The scopes of a hold."""
+    """The scopes of a hold, with all that the file keeps of them in a hold's row."""
 
     scopes: tuple[Scope, ...]
     counters: Sequence[StoredCounters]
@@ -144,7 +144,7 @@ class Group(NamedTuple):
 class StoredHold(Hold):
     """One hold, and its row."""
 
-    __slots__ = ("expires", "group", "reason", "saved", "settled", "suspend", "suspended_at")
+    __slots__ = ("group", "reason", "saved", "settled")
 
     group: Group
     reason: str | None
@@ -152,32 +152,24 @@ class StoredHold(Hold):
     """What the file holds of what may change; None before it is there."""
     settled: int | None
     """Its number among the settled holds."""
-    expires: int | None
-    """When its time is up."""
-    suspend: bool
-    """Whether it stays counted then if its call was sent."""
-    suspended_at: datetime | None
 
     @classmethod
-    def new(cls, hold_id: str, group: Group, amounts: Amounts, verb: Verb, state: State = "released") -> StoredHold:
+    def new(cls, hold_id: str, group: Group, amounts: Amounts, origin: Origin, state: State = "released") -> StoredHold:
         """A hold that the file does not know."""
-        made = cls(hold_id, group.scopes, group.counters, amounts, verb, state)
+        made = cls(hold_id, group.scopes, group.counters, amounts, origin, state)
         made.group = group
         made.periods = group.periods
         made.reason = None
         made.saved = None
         made.settled = None
-        made.expires = None
-        made.suspend = True
-        made.suspended_at = None
         return made
 
     @classmethod
     def of(cls, row: Row, group: Group) -> StoredHold:
         """What *row*, of `SELECT_HOLDS`, is, in the scopes of *group*."""
-        hold_id, verb, _, periods, reason, suspend = row[:_HELD]
+        hold_id, origin, _, periods, reason, suspend = row[:_HELD]
         state, uncertain, expires_at, suspended_at, settled = row[_STATE:_CHARGED]
-        made = cls(hold_id, group.scopes, group.counters, Amounts._make(row[_HELD:_STATE]), verb, state)
+        made = cls(hold_id, group.scopes, group.counters, Amounts._make(row[_HELD:_STATE]), origin, state)
         made.group = group
         made.reason = reason
         made.saved = row[_STATE:]
@@ -196,7 +188,7 @@ class StoredHold(Hold):
         """What the file is to hold of what never changes."""
         return (
             self.id,
-            self.verb,
+            self.origin,
             self.group.keys,
             json.dumps(self.periods) if self.periods else None,
             self.reason,

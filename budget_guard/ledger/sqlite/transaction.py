@@ -1,4 +1,4 @@
-"""What one transaction has read of the file, and will write."""
+"""One transaction of the file: the rows that it has read, and what it will write."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime
 
 from budget_guard.clock import SystemClock
 from budget_guard.ledger.checks import check_text
+from budget_guard.ledger.counters import Counters
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.sqlite.rows import (
     INSERT_HOLD,
@@ -56,8 +57,8 @@ class Transaction:
 
     def __init__(self, db: sqlite3.Connection, now: datetime) -> None:
         self._db = db
-        row: Row = db.execute("SELECT version, settled, forgotten, forgotten_ms, seen_at FROM ledger").fetchone()
-        self._saved, seen_at = row[:4], row[4]
+        *saved, seen_at = db.execute("SELECT version, settled, forgotten, forgotten_ms, seen_at FROM ledger").fetchone()
+        self._saved = tuple(saved)
         self.version: int
         """Changes whenever room is given."""
         self.settled: int
@@ -202,7 +203,7 @@ class Transaction:
         """What is wrong with the file."""
         return [str(row[0]) for row in self._db.execute("PRAGMA quick_check") if row[0] != "ok"]
 
-    def must_fit(self, found: Sequence[StoredCounters], amounts: Amounts) -> None:
+    def must_fit(self, found: Sequence[Counters], amounts: Amounts) -> None:
         """Check that no sum passes what a row can keep, before the first one is changed."""
         if self._nearly_full:
             for counters in found:

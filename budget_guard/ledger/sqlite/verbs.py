@@ -1,22 +1,24 @@
 """The verbs of a ledger in a file: what they read and change within one transaction.
 
-A batch of verbs shares one `Transaction`: each row is read when the first verb needs it, the rules of `Counters` and
-`Hold` are applied to it, and what became of it is written at the end. Under the file's write lock nobody else
-changes it meanwhile. A verb checks everything before it changes anything, so one that fails leaves the rest of its
-batch alone.
+A batch of verbs shares one `Transaction`: each row is read when the first verb needs it, the rules are applied to the
+counters and holds that the rows are, and what became of them is written at the end. Under the file's write lock nothing
+else changes them meanwhile. A verb checks everything before it changes anything, so one that fails leaves the rest of
+its batch alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from datetime import datetime
 
-from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
-from budget_guard.ledger.base import HELD, Balance, Refused, ReserveOutcome, Revoked, Settled, Suspended
-from budget_guard.ledger.checks import check_limits, check_text, check_ttl, checked_amounts, checked_change
-from budget_guard.ledger.counters import first_refusal
-from budget_guard.ledger.hold import State, Verb, differences
+from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, ScopeSpend, Settled
+from budget_guard.ledger.checks import check_text, check_ttl, checked_amounts
+from budget_guard.ledger.counters import Counters, first_refusal
+from budget_guard.ledger.hold import Origin, differences
 from budget_guard.ledger.hold_id import TOLERANCE_MS, made_ms
-from budget_guard.ledger.sqlite.rows import Group, StoredHold
+from budget_guard.ledger.rules import LedgerRules, stale
+from budget_guard.ledger.sqlite.rows import StoredHold
 from budget_guard.ledger.sqlite.transaction import LARGEST, Transaction
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
@@ -27,17 +29,20 @@ _FORGOTTEN_AT_ONCE = 1_000
 """Settled holds that a batch forgets at most."""
 
 
-class SqliteVerbs:
+class SqliteVerbs(LedgerRules[StoredHold]):
     """The verbs, within one transaction.
 
     Args:
-        page: What they read and write.
+        transaction: What they read and write.
         hold_ttl_s: Seconds after which a hold expires if nothing else was asked for.
         retain: How many settled holds to remember, beside those younger than the tolerance.
     """
 
+    _lock = nullcontext()  # the file's own lock keeps others out
+
     def __init__(self, transaction: Transaction, hold_ttl_s: float, retain: int) -> None:
         self._transaction = transaction
+        self._holds = transaction.holds
         self._hold_ttl_s = hold_ttl_s
         self._retain = retain
         self._swept = False
@@ -61,15 +66,9 @@ class SqliteVerbs:
         """A number that changes whenever room is given."""
         return self._transaction.version
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> None:
-        check_limits(limits)
+    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
         check_text("owner", owner)
-        counters = self._transaction.opened(scope)
-        if counters.owner is not None and counters.owner != owner:
-            raise ForeignRun(scope=str(scope))
-        counters.owner = owner
-        counters.set_limits(limits, window)
-        self._transaction.version += 1
+        super().set_limits(scope, limits, window, owner)
 
     def reserve(
         self,
@@ -84,153 +83,91 @@ class SqliteVerbs:
         amounts = checked_amounts(amounts)
         if room is not None and room is not amounts:
             room = checked_amounts(room)
-        expires_at = self._in(self._hold_ttl_s if ttl_s is None else ttl_s)
-        known = self._transaction.holds.get(hold_id)
+        ttl_s = self._hold_ttl_s if ttl_s is None else ttl_s
+        check_ttl(ttl_s)
+        known = self._holds.get(hold_id)
         if known is not None:
             known.must_match("reserve", scopes, amounts)
             return HELD
         self._must_be_young(hold_id)
         if not self._swept:
             self._swept = True
-            self.sweep(_SWEPT_AT_ONCE)
+            self._sweep(_SWEPT_AT_ONCE)
         group = self._transaction.group(scopes)
-        found = group.counters
-        for counters in found:
+        for counters in group.counters:
             if counters.revoked is not None:
                 return counters.revoked
         if room is not None:
-            refused = first_refusal(found, room, self._transaction.version)
+            refused = first_refusal(group.counters, room, self._transaction.version)
             if refused is not None:
                 return refused
-        self._transaction.must_fit(found, amounts)
-        hold = self._transaction.holds[hold_id] = StoredHold.new(
+        self._transaction.must_fit(group.counters, amounts)
+        hold = self._holds[hold_id] = StoredHold.new(
             hold_id, group, amounts, "reserve", "forwarded" if sent else "reserved"
         )
-        for counters in found:
+        for counters in group.counters:
             counters.hold(amounts)
         hold.suspend = suspend
-        hold.expires = expires_at
+        self._expire_in(hold, ttl_s)
         return HELD
-
-    def forward(self, hold_id: str) -> None:
-        self._hold(hold_id).forward()
-
-    def extend(self, hold_id: str, ttl_s: float) -> bool:
-        expires_at = self._in(ttl_s)
-        hold = self._hold(hold_id)
-        if not hold.open:
-            return False
-        hold.expires = expires_at
-        if hold.state == "suspended":
-            hold.state = "forwarded"
-        return True
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Settled:
         amounts = checked_amounts(amounts)
-        hold = self._transaction.holds.get(hold_id)
+        hold = self._holds.get(hold_id)
         if hold is None:
-            hold = self._lost(hold_id, self._transaction.group(scopes), amounts, "commit")
+            hold = self._settled_at_once(hold_id, scopes, amounts, "commit")
         else:
             hold.must_be_hold(scopes)
-            self._transaction.must_fit(hold.group.counters, amounts)
+            self._transaction.must_fit(hold.counters, amounts)
         was_open = hold.open
         if hold.commit(amounts, uncertain):
             if was_open:
-                self._number(hold)
-            self._transaction.version += 1
-        return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
-
-    def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
-        hold = self._transaction.holds.get(hold_id)
-        if hold is None:
-            self._lost(hold_id, self._transaction.group(scopes), NOTHING, "release")
-            return False
-        hold.must_be_hold(scopes)
-        if not hold.open:
-            return False
-        self._free(hold, "released")
-        return True
-
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        amounts = checked_amounts(amounts)
-        group = self._transaction.group(scopes)
-        found = group.counters
-        known = self._transaction.holds.get(charge_id)
-        if known is None:
-            self._lost(charge_id, group, amounts, "charge").commit(amounts, uncertain=False)
-        else:
-            known.must_match("charge", scopes, amounts)
-        return first_refusal(found, NOTHING, self._transaction.version)
+                self._settle(hold)
+            self._give_room()
+        first, *others = hold.counters
+        above = tuple(ScopeSpend(each.committed, each.limits) for each in others)
+        return Settled(first.committed, hold.charged or NOTHING, hold.uncertain, above)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
-        change = checked_change(change)
         check_text("reason", reason)
-        group = self._transaction.group((scope,))
-        counters = group.counters[0]
-        known = self._transaction.holds.get(adjust_id)
-        if known is not None:
-            known.must_match("adjust", (scope,), change)
-            return Amounts._make(counters.committed)
-        then = change.plus(Amounts._make(counters.committed))
-        if min(then) < 0:
-            raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
-        self._lost(adjust_id, group, change, "adjust", reason).commit(change, uncertain=False)
-        self._transaction.version += 1
-        return then
-
-    def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
-        return [counters.balance() for counters in self._transaction.group(scopes).counters]
+        return super().adjust(adjust_id, scope, change, reason)
 
     def revoke(self, scope: Scope, reason: str) -> None:
         check_text("reason", reason)
-        counters = self._transaction.opened(scope)
-        if counters.revoked is None:
-            counters.revoked = Revoked(scope, reason, self._transaction.time.now())
-        self._transaction.version += 1  # whoever waits shall hear of it
-
-    def restore(self, scope: Scope) -> bool:
-        counters = self._transaction.counters(scope)
-        if counters is None or counters.revoked is None:
-            return False
-        counters.revoked = None
-        return True
-
-    def sweep(self, most: int) -> int:
-        due = self._transaction.due(most)
-        for hold in due:
-            if hold.state == "forwarded" and hold.suspend:
-                hold.state = "suspended"
-                hold.suspended_at = self._transaction.time.now()
-            else:
-                self._free(hold, "expired")
-        return len(due)
-
-    def suspended(self, most: int) -> Sequence[Suspended]:
-        return [
-            Suspended(hold.id, hold.scopes, hold.amounts, hold.suspended_at)
-            for hold in self._transaction.suspended(most)
-            if hold.suspended_at is not None
-        ]
+        super().revoke(scope, reason)
 
     def audit(self) -> Sequence[str]:
         wrong = self._transaction.damage()
         holds = self._transaction.everything()
         return [*wrong, *differences(self._transaction.scopes.values(), holds)]
 
-    def _hold(self, hold_id: str) -> StoredHold:
-        hold = self._transaction.holds.get(hold_id)
-        if hold is None:
-            self._must_be_young(hold_id)
-            raise UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
-        hold.must_be_hold()
+    # The store
+
+    def _now(self) -> datetime:
+        return self._transaction.time.now()
+
+    def _counters(self, scope: Scope) -> Counters | None:
+        return self._transaction.counters(scope)
+
+    def _opened(self, scope: Scope) -> Counters:
+        return self._transaction.opened(scope)
+
+    def _find(self, scopes: Sequence[Scope]) -> Sequence[Counters]:
+        return self._transaction.group(scopes).counters
+
+    def _recorded(
+        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, origin: Origin, reason: str | None
+    ) -> StoredHold:
+        group = self._transaction.group(scopes)
+        self._transaction.must_fit(group.counters, amounts)
+        hold = StoredHold.new(hold_id, group, amounts, origin)
+        hold.reason = reason
         return hold
 
     def _must_be_young(self, hold_id: str) -> None:
         made = made_ms(hold_id)
         if made <= self._transaction.forgotten_ms:
-            raise StaleReservation(
-                reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
-            )
+            raise stale(hold_id)
         ahead = made - self._transaction.now // 1_000
         if ahead > TOLERANCE_MS:
             raise ValueError(
@@ -238,24 +175,21 @@ class SqliteVerbs:
                 "clock, and give the session and the ledger the same one"
             )
 
-    def _lost(self, hold_id: str, group: Group, amounts: Amounts, verb: Verb, reason: str | None = None) -> StoredHold:
-        """A record for what the ledger hears of for the first time, and holds nothing for."""
-        self._must_be_young(hold_id)
-        self._transaction.must_fit(group.counters, amounts)
-        hold = self._transaction.holds[hold_id] = StoredHold.new(hold_id, group, amounts, verb)
-        hold.reason = reason
-        self._number(hold)
-        return hold
-
-    def _free(self, hold: StoredHold, state: State) -> None:
-        hold.free(state)
-        self._number(hold)
-        self._transaction.version += 1
-
-    def _number(self, hold: StoredHold) -> None:
+    def _settle(self, hold: StoredHold) -> None:
         self._transaction.settled += 1
         hold.settled = self._transaction.settled
 
-    def _in(self, ttl_s: float) -> int:
-        check_ttl(ttl_s)
-        return min(self._transaction.now + round(ttl_s * 1_000_000), LARGEST)
+    def _expire_in(self, hold: StoredHold, ttl_s: float) -> None:
+        hold.expires = min(self._transaction.now + round(ttl_s * 1_000_000), LARGEST)
+
+    def _due(self, most: int) -> Iterable[StoredHold]:
+        return self._transaction.due(most)
+
+    def _suspended(self, most: int) -> Iterable[StoredHold]:
+        return self._transaction.suspended(most)
+
+    def _refusal(self, found: Sequence[Counters], room: Sums) -> Refused | None:
+        return first_refusal(found, room, self._transaction.version)
+
+    def _give_room(self) -> None:
+        self._transaction.version += 1

@@ -1,10 +1,10 @@
 """The thread that performs the verbs of one ledger, as many in a transaction as are waiting.
 
-Callers from any thread or event loop leave a request and wait for its answer, which comes after the commit. So one
-write to the disk serves all who came while the last one was under way, and no event loop ever waits for the disk.
+Callers from any thread or event loop queue a verb and wait for its answer, which comes after the commit. So one write
+to the disk serves all that came while the last one was under way, and no event loop ever waits for the disk.
 
-A fork finds no transaction under way and no file open: whoever forks waits for the batch at hand to end, and parent
-and child each open the file again when they next need it. What the parent was asked for stays the parent's to do.
+A fork finds no transaction under way and no file open: it waits for the batch at hand to end, and parent and child each
+open the file again when they next need it. What the parent was asked for stays the parent's to do.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from budget_guard.clock import Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.checks import check_id
 from budget_guard.ledger.sqlite.file import LedgerFile, is_locked, unavailable
-from budget_guard.ledger.sqlite.request import Answer, Request, deliver, perform, result
 from budget_guard.ledger.sqlite.transaction import MOST_VERBS, Transaction
 from budget_guard.ledger.sqlite.verbs import SqliteVerbs
 from budget_guard.ledger.waiters import Waiters
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 _SHORTEST_PAUSE_S = 0.0001
 _LONGEST_PAUSE_S = 0.002
 """Between two looks at a file that another process has locked. SQLite's own pauses grow to 100 ms and let some wait
 for most of a second; with these the longest wait of 8 busy processes was a tenth of that."""
 
-READS = frozenset({SqliteVerbs.version, SqliteVerbs.balances})
+_READS = frozenset(("version", "balances"))
 """The verbs that change nothing, and take no lock if only such are waiting."""
-BY_ID = frozenset(
-    {
-        SqliteVerbs.reserve,
-        SqliteVerbs.forward,
-        SqliteVerbs.extend,
-        SqliteVerbs.commit,
-        SqliteVerbs.release,
-        SqliteVerbs.charge,
-        SqliteVerbs.adjust,
-    }
-)
+_BY_ID = frozenset(("reserve", "forward", "extend", "commit", "release", "charge", "adjust"))
 """The verbs whose first argument is an id."""
+
+Answer: TypeAlias = tuple[Any, Exception | None]
+"""What a verb returned, or what it raised."""
+
+
+class QueuedVerb(NamedTuple):
+    """A verb that a thread, or a task of some event loop, waits for."""
+
+    name: str
+    """The name of a method of `SqliteVerbs`."""
+    arguments: tuple[Any, ...]
+    hold_id: str | None
+    """The id that it is about, where it is about one."""
+    future: Future[Answer] | asyncio.Future[Answer]
 
 
 class Writer:
@@ -62,18 +63,18 @@ class Writer:
     Args:
         file: Where the ledger lives.
         clock: Where the time comes from.
-        room: Who waits for room in this process.
+        waiters: What waits for room in this process.
         hold_ttl_s: Seconds after which a hold expires if nothing else was asked for.
         retain: How many settled holds to remember.
         busy_timeout_s: How long to wait for a lock that another process holds: real seconds, whatever the clock.
     """
 
     def __init__(
-        self, file: LedgerFile, clock: Clock, room: Waiters, hold_ttl_s: float, retain: int, busy_timeout_s: float
+        self, file: LedgerFile, clock: Clock, waiters: Waiters, hold_ttl_s: float, retain: int, busy_timeout_s: float
     ) -> None:
         self._file = file
         self._clock = clock
-        self._room = room
+        self._waiters = waiters
         self._hold_ttl_s = hold_ttl_s
         self._retain = retain
         self._busy_timeout_s = busy_timeout_s
@@ -84,47 +85,45 @@ class Writer:
             _writers.add(self)
 
     def begin_anew(self) -> None:
-        """Share nothing with whoever was here before: the state after a fork, and at first."""
+        """Begin with nothing under way and no file open: at first, and in a forked process."""
         self._lock = threading.Lock()
         self.at_work = threading.Lock()
         """Held while the file is in use."""
-        self._requests: SimpleQueue[Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[QueuedVerb | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
 
-    def call(self, verb: Callable[Concatenate[SqliteVerbs, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Perform *verb* and wait for it."""
+    def call(self, verb: str, *arguments: Any) -> Any:
+        """Perform *verb*, a method of `SqliteVerbs`, and wait for what it returns."""
         future: Future[Answer] = Future()
-        self._leave(Request(verb, args, kwargs, future))
-        value: T = result(future.result())
-        return value
+        self._leave(verb, arguments, future)
+        return _result(future.result())
 
-    async def acall(self, verb: Callable[Concatenate[SqliteVerbs, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Perform *verb* and await it. It is performed even if whoever awaits it is cancelled."""
+    async def acall(self, verb: str, *arguments: Any) -> Any:
+        """As `call`. The verb is performed even if its caller is cancelled."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._leave(Request(verb, args, kwargs, future))
-        value: T = result(await future)
-        return value
+        self._leave(verb, arguments, future)
+        return _result(await future)
 
-    def apart(self, verb: Callable[[SqliteVerbs], T]) -> T:
-        """Perform *verb*, which only reads, in the caller's own thread, for it may take long."""
+    def audit(self) -> Sequence[str]:
+        """Recount everything in the caller's own thread, for it may take long."""
         self._must_be_open()
         try:
             db = self._file.open()
             try:
                 db.execute("BEGIN")
-                return verb(SqliteVerbs(Transaction(db, self._clock.now()), self._hold_ttl_s, self._retain))
+                return SqliteVerbs(Transaction(db, self._clock.now()), self._hold_ttl_s, self._retain).audit()
             finally:
                 db.close()
         except sqlite3.Error as error:
             raise unavailable(self._file.path, error) from error
 
     def stop(self) -> threading.Thread | None:
-        """Take no more requests, and let the thread end after those that it has."""
+        """Take no more verbs, and let the thread end after those that it has."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
-            self._requests.put(None)
+            self._queue.put(None)
         return thread
 
     def close(self) -> None:
@@ -140,39 +139,41 @@ class Writer:
             with suppress(sqlite3.Error):
                 db.close()
 
-    def _leave(self, request: Request) -> None:
-        if request.verb in BY_ID:
-            check_id(request.args[0])
+    def _leave(self, verb: str, arguments: tuple[Any, ...], future: Future[Answer] | asyncio.Future[Answer]) -> None:
+        hold_id = None
+        if verb in _BY_ID:
+            hold_id, *_ = arguments
+            check_id(hold_id)
         with self._lock:
             self._must_be_open()
             if self._thread is None:
-                thread = threading.Thread(target=self._run, args=(self._requests,), name="ledger", daemon=True)
+                thread = threading.Thread(target=self._run, args=(self._queue,), name="ledger", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._requests.put(request)
+            self._queue.put(QueuedVerb(verb, arguments, hold_id, future))
 
     def _must_be_open(self) -> None:
         if self._closed:
             raise LedgerUnavailable(detail=f"{self._file.path} was closed")
 
-    def _run(self, requests: SimpleQueue[Request | None]) -> None:
+    def _run(self, queue: SimpleQueue[QueuedVerb | None]) -> None:
         more = True
         while more:
-            batch: list[Request] = []
-            request = requests.get()
+            batch: list[QueuedVerb] = []
+            queued = queue.get()
             with suppress(Empty):
-                while request is not None:
-                    batch.append(request)
+                while queued is not None:
+                    batch.append(queued)
                     if len(batch) == MOST_VERBS:
                         break
-                    request = requests.get_nowait()
-            more = request is not None
+                    queued = queue.get_nowait()
+            more = queued is not None
             if batch:
-                deliver(batch, self._perform(batch))
+                _deliver(batch, self._perform(batch))
         with self.at_work:
             self.let_go()
 
-    def _perform(self, batch: Sequence[Request]) -> Sequence[Answer]:
+    def _perform(self, batch: Sequence[QueuedVerb]) -> Sequence[Answer]:
         ends = time.monotonic() + self._busy_timeout_s
         while True:
             try:
@@ -183,9 +184,9 @@ class Writer:
                     return [(None, unavailable(self._file.path, error, committing=self._committing)) for _ in batch]
             time.sleep(random.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
 
-    def _transact(self, batch: Sequence[Request]) -> Sequence[Answer]:
+    def _transact(self, batch: Sequence[QueuedVerb]) -> Sequence[Answer]:
         self._committing = False
-        reads = all(request.verb in READS for request in batch)
+        reads = all(queued.name in _READS for queued in batch)
         db = self._db
         try:
             if db is None:
@@ -194,12 +195,12 @@ class Writer:
                 self._file.must_be_there()
             db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
             transaction = Transaction(db, self._clock.now())
-            books = SqliteVerbs(transaction, self._hold_ttl_s, self._retain)
+            verbs = SqliteVerbs(transaction, self._hold_ttl_s, self._retain)
             version = transaction.version
             if not reads:
-                books.forget()
-            transaction.load([request.args[0] for request in batch if request.verb in BY_ID])
-            answers = [perform(request, books) for request in batch]
+                verbs.forget()
+            transaction.load([queued.hold_id for queued in batch if queued.hold_id is not None])
+            answers = [_performed(queued, verbs) for queued in batch]
             if not reads:
                 transaction.save()
             self._committing = True
@@ -209,8 +210,51 @@ class Writer:
                 self.let_go()  # which rolls back
             raise
         if transaction.version != version:
-            self._room.give()
+            self._waiters.give()
         return answers
+
+
+def _performed(queued: QueuedVerb, verbs: SqliteVerbs) -> Answer:
+    """The answer of one verb.
+
+    Raises:
+        sqlite3.Error: If the file fails, and with it all that the transaction does.
+    """
+    try:
+        return getattr(verbs, queued.name)(*queued.arguments), None
+    except (sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:  # an argument of a type that cannot be stored
+        return None, ValueError(f"{queued.name}{queued.arguments}: {error}")
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        return None, error
+
+
+def _deliver(batch: Sequence[QueuedVerb], answers: Sequence[Answer]) -> None:
+    """Hand each verb its answer, and wake each event loop once."""
+    loops: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Answer], Answer]]] = defaultdict(list)
+    for queued, answer in zip(batch, answers, strict=True):
+        if isinstance(queued.future, asyncio.Future):
+            loops[queued.future.get_loop()].append((queued.future, answer))
+        else:
+            queued.future.set_result(answer)
+    for loop, answered in loops.items():
+        with suppress(RuntimeError):  # the loop was closed: nothing waits there any more
+            loop.call_soon_threadsafe(_resolve, answered)
+
+
+def _resolve(answered: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
+    for future, answer in answered:
+        if not future.done():
+            future.set_result(answer)
+
+
+def _result(answer: Answer) -> Any:
+    """What the verb returned; what it raised is raised."""
+    value, error = answer
+    if error is not None:
+        raise error
+    return value
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""What every ledger must do, as tests to inherit.
+"""The contract of every ledger, as tests to inherit.
 
 The author of a ledger subclasses `LedgerContract` in a pytest file, and every rule runs against it::
 

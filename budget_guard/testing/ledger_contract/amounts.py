@@ -1,4 +1,4 @@
-"""What amounts, limits and names a ledger takes, exactly, and what it refuses."""
+"""Rules of amounts, limits and names: those that a ledger takes, exactly, and those that it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose ceilings there are, who may open them, and cutting off."""
+"""Rules of ceilings: setting them, opening a scope, and cutting it off."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, Ledger, Settled, Suspended
 from budget_guard.testing.clock import FakeClock
-from budget_guard.testing.ledger_contract.fixtures import BOTH, RUN, USER, Ids, LedgerFixtures, cost, figures
+from budget_guard.testing.ledger_contract.fixtures import BOTH, RUN, USER, Ids, LedgerFixtures, cost, figures, own
 
 TTL_S = 60
 
@@ -73,7 +73,7 @@ class ExpiryRules(LedgerFixtures):
         clock.advance(TTL_S)
         ledger.sweep()
         assert ledger.release(ids("h"), BOTH) is False
-        assert ledger.commit(ids("h"), BOTH, cost(80)) == Settled(cost(80), cost(80), False)
+        assert own(ledger.commit(ids("h"), BOTH, cost(80))) == Settled(cost(80), cost(80), False)
         assert figures(ledger, RUN) == figures(ledger, USER) == (80, 0, 0)
 
     @pytest.mark.parametrize("freed", ["expired", "released"])

@@ -1,4 +1,4 @@
-"""What the rules share: a ledger to try, its time, ids, and a few short words."""
+"""Fixtures of the rules: a ledger to try, its time, ids, and a few short words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from budget_guard.clock import Clock, SystemClock
-from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.base import Balance, Ledger, Settled
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing.clock import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
@@ -161,3 +161,8 @@ def race(jobs: Sequence[Callable[[], T]]) -> list[T]:
             return list(pool.map(job_at_once, jobs))
     finally:
         sys.setswitchinterval(turn_s)
+
+
+def own(settled: Settled) -> Settled:
+    """*settled* without what it tells of the scopes above the first."""
+    return settled._replace(above=())

@@ -1,4 +1,4 @@
-"""What is remembered of settled holds, and for how long."""
+"""Rules of forgetting: settled holds are remembered for a while."""
 
 from __future__ import annotations
 

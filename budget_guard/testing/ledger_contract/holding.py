@@ -1,4 +1,4 @@
-"""What may be held: the predicate, in all scopes or in none."""
+"""Rules of holding: the predicate, in all scopes or in none."""
 
 from __future__ import annotations
 

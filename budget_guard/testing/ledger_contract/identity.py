@@ -1,4 +1,4 @@
-"""What an id stands for: the same parameters get the same answer, others change nothing."""
+"""Rules of ids: the same parameters get the same answer, others change nothing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from budget_guard.testing.ledger_contract.fixtures import (
     balance_of,
     cost,
     figures,
+    own,
     spend,
 )
 from budget_guard.units.amounts import NOTHING, Amounts
@@ -69,7 +70,7 @@ class IdentityRules(LedgerFixtures):
     def test_a_commit_again_is_booked_once_and_says_so(self, ledger: Ledger, ids: Ids) -> None:
         spend(ledger, ids, "h", 60)
         spend(ledger, ids, "h2", 10)
-        assert ledger.commit(ids("h"), BOTH, cost(60)) == Settled(cost(70), cost(60), False)
+        assert own(ledger.commit(ids("h"), BOTH, cost(60))) == Settled(cost(70), cost(60), False)
         assert balance_of(ledger, RUN).committed == cost(70)
 
     def test_a_commit_of_other_amounts_is_a_conflict_that_changes_nothing(self, ledger: Ledger, ids: Ids) -> None:

@@ -21,6 +21,7 @@ from budget_guard.testing.ledger_contract.fixtures import (
     balance_of,
     cost,
     figures,
+    own,
     race,
     spend,
 )
@@ -121,8 +122,8 @@ class RaceRules(LedgerFixtures):
             assert await aio.reserve(ids("h2"), BOTH, cost(30), cost(30)) == HELD
             assert isinstance(await aio.reserve(ids("h3"), BOTH, cost(11), cost(11)), Refused)
             await aio.forward(ids("h"))
-            assert await aio.commit(ids("h"), BOTH, cost(60), True) == Settled(cost(60), cost(60), True)
-            assert await aio.commit(ids("h"), BOTH, cost(25)) == Settled(cost(25), cost(25), False)
+            assert own(await aio.commit(ids("h"), BOTH, cost(60), True)) == Settled(cost(60), cost(60), True)
+            assert own(await aio.commit(ids("h"), BOTH, cost(25))) == Settled(cost(25), cost(25), False)
             assert await aio.release(ids("h2"), BOTH) is True
             assert await aio.charge(ids("c"), BOTH, cost(5)) is None
             assert await aio.adjust(ids("a"), RUN, Amounts(cost=-10), "credit note") == cost(20)

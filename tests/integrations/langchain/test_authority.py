@@ -25,7 +25,7 @@ from budget_guard.integrations.langchain import (
     ForeignRun,
 )
 from budget_guard.ledger.flow import Flow, Verb
-from budget_guard.ledger.layered import LedgerWrapper
+from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.testing import Reply
 from tests.integrations.langchain.agents import Lab, configured
 

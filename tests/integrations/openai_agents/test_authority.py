@@ -13,7 +13,7 @@ from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, MemoryLedge
 from budget_guard.integrations import openai_agents as adapter
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
 from budget_guard.ledger.flow import Flow, Verb
-from budget_guard.ledger.layered import LedgerWrapper
+from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.testing import Reply
 from tests.builders import note_holds
 

@@ -39,4 +39,6 @@ else
   changed = true
 end
 wrote(changed)
-return answer('settled', redis.call('HMGET', scopes[1].key, unpack(COMMITTED)), charged, uncertain, overdue())
+return answer(
+  'settled', redis.call('HMGET', scopes[1].key, unpack(COMMITTED)), charged, uncertain, spent_above(scopes), overdue()
+)

@@ -18,6 +18,15 @@ local function settled(hold)
   many_settled = redis.call('RPUSH', SETTLED, id)
 end
 
+-- What is committed in the scopes after the first, each with its limits.
+local function spent_above(scopes)
+  local all = {}
+  for i = 2, #scopes do
+    all[i - 1] = redis.call('HMGET', scopes[i].key, 'limited', 'l0', 'l1', 'l2', 'l3', 'l4', 'l5', unpack(COMMITTED))
+  end
+  return all
+end
+
 -- The ids that the caller shall have forgotten now: one caller of as many as are let gather, not all of them at once.
 -- None that is within the tolerance: forgotten, it would make stale what others have just made.
 local function overdue()

@@ -1,0 +1,58 @@
+"""Calls: a model call or a tool call that an adapter is about to make, in plain values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from budget_guard.estimate.prompt import Prompt
+from budget_guard.policy.downgrade import DowngradePolicy
+
+
+class ModelCall(NamedTuple):
+    """One model call that an adapter is about to make, in plain values."""
+
+    model: str
+    """The model as the provider knows it."""
+    prompt: Prompt
+    """What the input weighs."""
+    provider: str | None = None
+    """The provider's name, for example ``"openai"``; None to find it by the model's name."""
+    max_output_tokens: int | None = None
+    """The output cap that the caller set; None where it set none."""
+    can_cap: bool = True
+    """Whether the adapter can send an output cap that the session asks for."""
+    needs: frozenset[str] = frozenset()
+    """Capabilities that the call needs: ``tools``, ``vision``, ``json_schema``, ``audio``."""
+    service_tier: str | None = None
+    """The provider's price tier asked for, for example ``"flex"``; None for its standard one."""
+    choices: int = 1
+    """How many answers are asked for."""
+    hosted_tools: tuple[str, ...] = ()
+    """Tools that the provider runs and bills by use, as `Usage` names them."""
+    agent: str | None = None
+    """The agent to attribute the call to."""
+    hour_cache: bool = True
+    """Whether its input may be written to a one-hour cache, which costs more than a short one."""
+    final: bool = False
+    """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
+    downgrade: DowngradePolicy | None = None
+    """How the caller would switch this call to a cheaper model; None to go by `Budget.downgrade`."""
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """All but the prompt: calls of one kind are planned alike."""
+        return self[0], self[2:]
+
+
+class ToolCall(NamedTuple):
+    """One tool call that an adapter is about to make."""
+
+    tool: str
+    cost: int = 0
+    """What it is known to cost, in nano-dollars; 0 where it is free or only the result tells."""
+    agent: str | None = None
+
+
+def name_of(call: ModelCall | ToolCall) -> str:
+    """The model that is asked for, or the tool."""
+    return call.model if isinstance(call, ModelCall) else call.tool

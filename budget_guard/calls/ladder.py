@@ -1,0 +1,191 @@
+"""The models that may take a call, first choice first, and their prices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from budget_guard.calls.call import ModelCall
+from budget_guard.calls.plan import Rung
+from budget_guard.clock import Clock
+from budget_guard.errors import BudgetError, InvalidDowngradeError, UnknownPriceError
+from budget_guard.ledger.base import Balance
+from budget_guard.policy.budget import BudgetPolicy
+from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.pricing.model_price import ModelPrice
+from budget_guard.pricing.table import PriceTable
+from budget_guard.units.amounts import Limits
+
+_PROBE_TOKENS = 1_000
+"""Tokens of input and of output at which two models are compared."""
+SAVED_BY_A_CHEAPER_MODEL = ("cost", "input_tokens", "output_tokens", "total_tokens")
+"""The dimensions whose limits a switch can be due to: a cheaper model saves no requests."""
+
+
+class Ladder:
+    """Finds the models for a call. Holds no counters: what is left comes in as a value.
+
+    Args:
+        prices: The price table.
+        clock: Where the day comes from whose prices count.
+    """
+
+    __slots__ = ("_checked", "_clock", "prices")
+
+    def __init__(self, prices: PriceTable, clock: Clock) -> None:
+        self.prices = prices
+        self._clock = clock
+        self._checked: dict[tuple[str, str, frozenset[str]], BudgetError | None] = {}
+
+    def asked(self, budget: BudgetPolicy, call: ModelCall, left: Limits) -> Rung:
+        """The model that *call* asks for.
+
+        Raises:
+            UnknownPriceError: If its price is not known and the budget denies that.
+        """
+        try:
+            return Rung(call.model, self._find(call.model, call))
+        except UnknownPriceError:
+            if budget.unpriced == "deny" and budget.mode != "advisory_estimate" and left.cost is not None:
+                raise
+            return Rung(call.model, None)
+
+    def cheaper(self, policy: DowngradePolicy, call: ModelCall, asked: Rung, why: str = "") -> list[Rung]:
+        """The models that *policy* has for *call* in the place of *asked*, first choice first.
+
+        Raises:
+            InvalidDowngradeError: If it has some, and none can stand in: said when the model is first seen, not at the
+                threshold.
+        """
+        targets: list[Rung] = []
+        invalid: BudgetError | None = None
+        for target in policy.ladder(call.model):
+            error = self._check(asked, target, call)
+            if error is None:
+                targets.append(Rung(target, self._find(target, call), why))
+            invalid = invalid or error
+        if not targets and invalid is not None:
+            raise invalid
+        return targets
+
+    def rungs(
+        self, budget: BudgetPolicy, policy: DowngradePolicy, call: ModelCall, asked: Rung, balances: Sequence[Balance]
+    ) -> list[Rung]:
+        """The models to try where *policy* may have cheaper ones, first choice first.
+
+        Raises:
+            InvalidDowngradeError: If no target of the policy can stand in for the model.
+        """
+        reached = is_reached(policy, balances)
+        why = (
+            f"{policy.at:.0%} of the budget is spent" if reached else f"{asked.model} no longer fits into what is left"
+        )
+        try:
+            targets = self.cheaper(policy, call, asked, why)
+        except InvalidDowngradeError:
+            if budget.mode != "advisory_estimate":
+                raise
+            targets = []
+        return targets if targets and reached else [asked, *targets]
+
+    def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None) -> ModelPrice | None:
+        """The price of the model that was called in the end; the planned one's where that is not known."""
+        try:
+            return self._find(model, call)
+        except UnknownPriceError:
+            return planned
+
+    def _find(self, model: str, call: ModelCall) -> ModelPrice:
+        at = self._clock.now()
+        try:
+            return self.prices.find(model, provider=call.provider, service_tier=call.service_tier, at=at)
+        except UnknownPriceError:
+            if model == call.model or call.provider is None:
+                raise
+            return self.prices.find(model, at=at)  # a target may be another provider's
+
+    def _check(self, asked: Rung, target: str, call: ModelCall) -> BudgetError | None:
+        key = (asked.model, target, call.needs)
+        if key not in self._checked:
+            found: BudgetError | None = None
+            try:
+                cheaper = self._find(target, call)
+                if asked.price is not None:
+                    _refuse_dearer(asked.price, cheaper, asked.model, target)
+                _refuse_incapable(cheaper, call.needs, asked.model, target)
+            except InvalidDowngradeError as error:
+                found = error
+            except UnknownPriceError as error:
+                found = _unknown_target(asked.model, target, error)
+            self._checked[key] = found
+        return self._checked[key]
+
+
+def check_policy(policy: DowngradePolicy, prices: PriceTable) -> None:
+    """Find what can be known to be wrong with *policy* before any call.
+
+    Raises:
+        InvalidDowngradeError: If a target has no known price, or is dearer than the model it replaces.
+    """
+    pairs = [(None, policy.to)] if isinstance(policy.to, str) else list(policy.to.items())
+    for model, target in pairs:
+        cheaper = _price(prices, model or "*", target)
+        if model is not None:
+            _refuse_dearer(_price(prices, model, model), cheaper, model, target)
+
+
+def is_reached(policy: DowngradePolicy, balances: Sequence[Balance]) -> bool:
+    """Whether so much of a dollar or token limit is spent that *policy* switches."""
+    return any(committed >= policy.threshold(limit) for limit, committed in _spending(balances))
+
+
+def spent_fraction(balances: Sequence[Balance]) -> float:
+    """The largest spent share of any dollar or token limit."""
+    return max((committed / limit if limit else 1.0 for limit, committed in _spending(balances)), default=0.0)
+
+
+def _spending(balances: Sequence[Balance]) -> list[tuple[int, int]]:
+    """Each limit that counts towards a switch, with what is spent of it."""
+    return [
+        (limit, getattr(balance.committed, name))
+        for balance in balances
+        for name in SAVED_BY_A_CHEAPER_MODEL
+        if (limit := getattr(balance.limits, name)) is not None
+    ]
+
+
+def _price(prices: PriceTable, model: str, target: str) -> ModelPrice:
+    try:
+        return prices.find(target)
+    except UnknownPriceError as error:
+        raise _unknown_target(model, target, error) from error
+
+
+def _unknown_target(model: str, target: str, error: UnknownPriceError) -> InvalidDowngradeError:
+    near = f" Nearest known: {', '.join(error.suggestions)}." if error.suggestions else ""
+    return InvalidDowngradeError(
+        model=model,
+        target=target,
+        reason="no price is known for it",
+        remedy=f"{near} To use it, {error.remedy}.".strip(),
+    )
+
+
+def _refuse_dearer(price: ModelPrice, cheaper: ModelPrice, model: str, target: str) -> None:
+    if cheaper.worst(_PROBE_TOKENS, _PROBE_TOKENS) > price.worst(_PROBE_TOKENS, _PROBE_TOKENS):
+        raise InvalidDowngradeError(
+            model=model,
+            target=target,
+            reason=f"{target!r} is dearer than {model!r}",
+            remedy=f"Name a cheaper model, or give a mapping that leaves {model!r} out.",
+        )
+
+
+def _refuse_incapable(cheaper: ModelPrice, needs: frozenset[str], model: str, target: str) -> None:
+    # a model whose capabilities are not known is not refused
+    if cheaper.capabilities is not None and (missing := needs - cheaper.capabilities):
+        raise InvalidDowngradeError(
+            model=model,
+            target=target,
+            reason=f"{target!r} lacks {', '.join(sorted(missing))}, which this call needs",
+            remedy="Name a model that has it.",
+        )

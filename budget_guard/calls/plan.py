@@ -1,0 +1,38 @@
+"""Plans: the model that takes a call, the terms it is made on, and what is held for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from budget_guard.pricing.model_price import ModelPrice
+from budget_guard.units.amounts import Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A model that may take the call."""
+
+    model: str
+    """The model, or the tool."""
+    price: ModelPrice | None
+    """None for an unpriced model that the budget allows, and for a tool."""
+    why: str = ""
+    """Why it takes the place of the model asked for, if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of a call on one rung."""
+
+    rung: Rung
+    output_cap: int | None
+    """The output cap to send; None to send none."""
+    clamped: bool
+    """Whether the session chose a lower cap than the caller and the model would have had."""
+    bounded: bool
+    """Whether what is held is a bound."""
+
+
+Plan: TypeAlias = tuple[Terms, Amounts]
+"""The terms of a call, and the amounts to hold for it."""

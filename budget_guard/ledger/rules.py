@@ -1,0 +1,250 @@
+"""The rules of the verbs in Python, over counters and holds that a store keeps.
+
+`MemoryLedger` keeps them in dictionaries, `SqliteVerbs` in the rows of one transaction; for Redis the same rules are
+written in Lua. `reserve` and `commit`, which every call makes, are not here: each store has its own, the one in memory
+without a step too many.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
+from budget_guard.ledger.base import Balance, Refused, Revoked, Suspended
+from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts, checked_change
+from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.hold import Hold, Origin, State
+from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
+from budget_guard.units.scope import Scope, Window
+
+H = TypeVar("H", bound=Hold)
+
+
+class LedgerRules(ABC, Generic[H]):
+    """The verbs of `Ledger` over a store. The store is the subclass: what it keeps and how is abstract here."""
+
+    _lock: AbstractContextManager[object]
+    """Keeps other verbs from the store."""
+    _holds: dict[str, H]
+    """The holds, charges and adjustments that are remembered."""
+
+    # The verbs
+
+    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+        check_limits(limits)
+        with self._lock:
+            counters = self._opened(scope)
+            if counters.owner is not None and counters.owner != owner:
+                raise ForeignRun(scope=str(scope))
+            counters.owner = owner
+            counters.roll()
+            counters.set_limits(limits, window)
+            if window != "none":
+                self._windows_begin()
+            self._give_room()
+
+    def forward(self, hold_id: str) -> None:
+        with self._lock:
+            self._hold(hold_id).forward()
+
+    def extend(self, hold_id: str, ttl_s: float) -> bool:
+        check_ttl(ttl_s)
+        with self._lock:
+            hold = self._hold(hold_id)
+            if not hold.open:
+                return False
+            self._expire_in(hold, ttl_s)
+            if hold.state == "suspended":
+                hold.state = "forwarded"
+            return True
+
+    def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
+        with self._lock:
+            hold = self._holds.get(hold_id)
+            if hold is None:
+                self._settled_at_once(hold_id, scopes, NOTHING, "release")
+                return False
+            hold.must_be_hold(scopes)
+            self._roll(hold.counters)
+            if not hold.open:
+                return False
+            self._free(hold, "released")
+            return True
+
+    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
+        amounts = checked_amounts(amounts)
+        with self._lock:
+            found = self._find(scopes)
+            known = self._holds.get(charge_id)
+            if known is None:
+                self._settled_at_once(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
+            else:
+                known.must_match("charge", scopes, amounts)
+            return self._refusal(found, NOTHING)
+
+    def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
+        change = checked_change(change)
+        with self._lock:
+            counters = self._find((scope,))[0]
+            known = self._holds.get(adjust_id)
+            if known is not None:
+                known.must_match("adjust", (scope,), change)
+                return Amounts._make(counters.committed)
+            self._must_be_young(adjust_id)
+            then = change.plus(Amounts._make(counters.committed))
+            if min(then) < 0:
+                raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
+            self._settled_at_once(adjust_id, (scope,), change, "adjust", reason).commit(change, uncertain=False)
+            self._give_room()
+            return then
+
+    def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
+        with self._lock:
+            return [counters.balance() for counters in self._find(scopes)]
+
+    def revoke(self, scope: Scope, reason: str) -> None:
+        with self._lock:
+            counters = self._opened(scope)
+            if counters.revoked is None:
+                counters.revoked = Revoked(scope, reason, self._now())
+            self._give_room()  # who waits shall hear of it
+
+    def restore(self, scope: Scope) -> bool:
+        with self._lock:
+            counters = self._counters(scope)
+            if counters is None or counters.revoked is None:
+                return False
+            counters.revoked = None
+            return True
+
+    def sweep(self, most: int = 1_000) -> int:
+        with self._lock:
+            return self._sweep(most)
+
+    def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
+        with self._lock:
+            return [
+                Suspended(hold.id, hold.scopes, hold.amounts, hold.suspended_at)
+                for hold in self._suspended(most)
+                if hold.suspended_at is not None
+            ]
+
+    # What they have in common
+
+    def _hold(self, hold_id: str) -> H:
+        """The hold of that id, which must be known."""
+        hold = self._holds.get(hold_id)
+        if hold is None:
+            self._must_be_young(hold_id)
+            raise UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
+        hold.must_be_hold()
+        return hold
+
+    def _settled_at_once(
+        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, origin: Origin, reason: str | None = None
+    ) -> H:
+        """A new record of what holds nothing: a charge, an adjustment, or a hold that was never seen or lost."""
+        self._must_be_young(hold_id)
+        hold = self._holds[hold_id] = self._recorded(hold_id, scopes, amounts, origin, reason)
+        self._settle(hold)
+        return hold
+
+    def _free(self, hold: H, state: State) -> None:
+        """Give an open hold back, unspent."""
+        hold.free(state)
+        self._settle(hold)
+        self._give_room()
+
+    def _sweep(self, most: int) -> int:
+        """Suspend or free at most *most* holds whose time is up; return how many."""
+        swept = 0
+        for hold in self._due(most):
+            swept += 1
+            if hold.state == "forwarded" and hold.suspend:
+                hold.state = "suspended"
+                hold.suspended_at = self._now()
+            else:
+                self._roll(hold.counters)
+                self._free(hold, "expired")
+        return swept
+
+    # What a store does in its own way
+
+    @abstractmethod
+    def _now(self) -> datetime:
+        """The ledger's own time."""
+
+    @abstractmethod
+    def _counters(self, scope: Scope) -> Counters | None:
+        """The counters of *scope*; None if it was never opened."""
+
+    @abstractmethod
+    def _opened(self, scope: Scope) -> Counters:
+        """The counters of *scope*, which is opened if it is new."""
+
+    @abstractmethod
+    def _find(self, scopes: Sequence[Scope]) -> Sequence[Counters]:
+        """The counters of *scopes*, in their present windows.
+
+        Raises:
+            KeyError: If one was never opened.
+        """
+
+    @abstractmethod
+    def _recorded(
+        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, origin: Origin, reason: str | None
+    ) -> H:
+        """A record that is not open.
+
+        Raises:
+            KeyError: If a scope was never opened.
+        """
+
+    @abstractmethod
+    def _must_be_young(self, hold_id: str) -> None:
+        """Check that an id which is not known may be a new one.
+
+        Raises:
+            StaleReservation: If it is older than what is remembered.
+        """
+
+    @abstractmethod
+    def _settle(self, hold: H) -> None:
+        """Note that *hold* is settled now: it may be forgotten, oldest first."""
+
+    @abstractmethod
+    def _expire_in(self, hold: H, ttl_s: float) -> None:
+        """Note that the time of *hold* is up in *ttl_s* seconds."""
+
+    @abstractmethod
+    def _due(self, most: int) -> Iterable[H]:
+        """At most *most* holds whose time is up and which are not suspended."""
+
+    @abstractmethod
+    def _suspended(self, most: int) -> Iterable[H]:
+        """At most *most* suspended holds, oldest first."""
+
+    @abstractmethod
+    def _refusal(self, found: Sequence[Counters], room: Sums) -> Refused | None:
+        """The first limit in the way of *room*, as `first_refusal`: the caller may wait for room then."""
+
+    @abstractmethod
+    def _give_room(self) -> None:
+        """Note that something was given back, or that who waits shall look again."""
+
+    def _roll(self, counters: Sequence[Counters]) -> None:
+        """Begin the next window of each of *counters* if it has begun, where the store has not done it before."""
+
+    def _windows_begin(self) -> None:
+        """Note that a scope has a window, where that matters to the store."""
+
+
+def stale(hold_id: str) -> StaleReservation:
+    """The error for an id that is older than what the ledger remembers."""
+    return StaleReservation(
+        reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
+    )
