@@ -80,7 +80,7 @@ class GuardedCall:
         """The model to call, or the tool; None before it is held."""
         return self._name
 
-    # What an adapter may say about each budget's decision
+    # For an adapter to override: what it has to say to each budget's decision
 
     def asked_of(self, session: Session, call: ModelCall | ToolCall) -> ModelCall | ToolCall:
         """What *session* is asked for: *call*, on the model that the sessions before it decided on."""
@@ -93,11 +93,7 @@ class GuardedCall:
         return False
 
     def admitted(self, decision: Decision) -> None:
-        """Take note of one session's *decision*. What it raises gives the call up, and all of its holds back."""
-        self._name = decision.name
-        cap = decision.output_cap
-        if cap is not None and (self.output_cap is None or cap < self.output_cap):
-            self.output_cap = cap
+        """Called with each session's *decision* to admit the call. Raise to give it up: all holds are given back."""
 
     # Before the call
 
@@ -135,7 +131,11 @@ class GuardedCall:
                         if self._latch is not None:
                             self._latch.set(stop)
                         return stop
-                self.holds.append(decision.require())
+                hold = decision.require()
+                self.holds.append(hold)
+                self._name, cap = decision.name, hold.terms.output_cap
+                if cap is not None and (self.output_cap is None or cap < self.output_cap):
+                    self.output_cap = cap
                 self.admitted(decision)
         except BaseException:  # a cancelled wait, or what an adapter raises to give the call up
             yield from self._release("the call could not be made")
@@ -156,18 +156,19 @@ class GuardedCall:
                 return Stop(session, error)
         return None
 
-    def cut_short(self, output_tokens: int | None) -> Stop | None:
+    def cut_short(self, usage: Usage | None = None, *, known: bool = False) -> Stop | None:
         """The stop that an answer is when a budget's own output cap cut it off; None if none did.
 
         Half a final answer is better than none: it is no stop.
 
         Args:
-            output_tokens: What the answer took; None where it is known to be cut.
+            usage: What the answer took, which tells whether it ran into its cap.
+            known: Whether the provider says that it did.
         """
         for session, hold in zip(self.sessions, self.holds, strict=False):
-            if isinstance(hold.call, ModelCall) and hold.call.final:
-                return None
-            if output_tokens is None or output_tokens >= hold.amounts.output_tokens:
+            if not hold.terms.clamped or (isinstance(hold.call, ModelCall) and hold.call.final):
+                continue
+            if known or (usage is not None and usage.output_tokens >= hold.amounts.output_tokens):
                 error = hold.cut_short()
                 if error is not None:
                     return Stop(session, error)

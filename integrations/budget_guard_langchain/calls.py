@@ -35,8 +35,8 @@ class Call(GuardedCall):
     """One model call or tool call."""
 
     __slots__ = (
-        *("_called", "_human", "_steering"),
-        *("batch", "hour_cache", "parent_run_id", "pieces", "run_id", "unwatch"),
+        *("_called", "_human"),
+        *("batch", "hour_cache", "parent_run_id", "pieces", "run_id", "steering", "unwatch"),
     )
 
     def __init__(
@@ -66,7 +66,7 @@ class Call(GuardedCall):
         self.run_id = run_id
         self.parent_run_id = parent_run_id
         self._called = called
-        self._steering = steering
+        self.steering = steering
         self._human = human
         self.batch = batch
         self.hour_cache = hour_cache
@@ -82,16 +82,16 @@ class Call(GuardedCall):
     @property
     def name(self) -> str:
         """The model that is called, where a hold may name another: each budget decides, and the cheaper one holds."""
-        return (None if self._steering is None else self._steering.model) or self._called
+        return (None if self.steering is None else self.steering.model) or self._called
 
     def asked_of(self, session: Session, call: ModelCall | ToolCall) -> ModelCall | ToolCall:
-        return self._steering.ask(call) if self._steering is not None and isinstance(call, ModelCall) else call
+        return self.steering.ask(call) if self.steering is not None and isinstance(call, ModelCall) else call
 
     def asks_again(self, session: Session, error: BudgetError) -> bool:
         return self._human and isinstance(error, BudgetExceeded) and ask_human(session, error)
 
     def admitted(self, decision: Decision) -> None:
-        name, steering = decision.name, self._steering
+        name, steering = decision.name, self.steering
         if name not in (decision.requested, self._called) and (steering is None or not steering.takes(name)):
             from budget_guard_langchain.errors import BudgetDowngrade
 
@@ -101,12 +101,11 @@ class Call(GuardedCall):
         if steering is not None:
             steering.answer(decision)
 
-    def note_if_cut(self, usage: Usage) -> None:
-        """Leave the stop for the model to raise, if a budget's own output cap has cut the answer off."""
-        if self._steering is not None:
-            stop = self.cut_short(usage.output_tokens)
-            if stop is not None:
-                self._steering.cut = stop.error
+    def note_if_cut(self, steering: Steering, usage: Usage) -> None:
+        """Leave the stop in *steering* for the model to raise, if a budget's own output cap has cut the answer off."""
+        stop = self.cut_short(usage)
+        if stop is not None:
+            steering.cut = stop.error
 
 
 class Calls:

@@ -152,6 +152,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         return self._threads.get(thread_id)
 
     def _sessions(self, metadata: Mapping[str, Any]) -> tuple[Session, ...]:
+        if self._threads is None and not extra_sessions.get():
+            return (self._session,)
         thread_id = metadata.get("thread_id")
         return (self.session_of(None if thread_id is None else str(thread_id)), *self._extra_sessions())
 
@@ -280,8 +282,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if call.batch is not None and usage is not None:
             self._calls.note_paid(call.batch)
         call.commit(usage, service_tier=tier)
-        if usage is not None:
-            call.note_if_cut(usage)
+        if usage is not None and call.steering is not None:
+            call.note_if_cut(call.steering, usage)
 
     def _charge(self, answer: Answer) -> None:
         """Book a call whose start this handler was not told of."""

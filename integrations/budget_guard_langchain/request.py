@@ -59,15 +59,16 @@ def model_call(
     if hosted or not KEPT_BY_PROVIDER.keys().isdisjoint(params):
         opaque = opaque_parts(params, hosted)
     weighed = _weigh(prompt, tools, schema, opaque)
+    needs = weighed.needs(tools=bool(tools), schema=schema is not None)
     return ModelCall(
         name,
         weighed,
         provider,
         _cap(name, metadata, params),
         False,
-        weighed.needs(tools=bool(tools), schema=schema is not None),
+        needs,
         params.get("service_tier"),
-        max(_count(params.get("n")), _count(params.get("best_of"))),
+        _choices(params),
         hosted,
         _agent(metadata),
         _caches_for_an_hour(prompt, tools, params),
@@ -114,8 +115,10 @@ def filled_in_cap(model: str) -> int | None:
     return cap if isinstance(cap, int) else None
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 1 else 1
+def _choices(params: Fields) -> int:
+    """How many answers are asked for."""
+    asked = (params.get("n"), params.get("best_of"))
+    return max(1, *(count if isinstance(count, int) else 1 for count in asked)) if any(asked) else 1
 
 
 def _agent(metadata: Fields) -> str | None:

@@ -44,13 +44,13 @@ class _Guarded(Model):
                 response = await _below(attempt.model).get_response(**attempt.arguments._asdict())
         except BaseException as error:
             await attempt.afail(error)
-            if isinstance(error, ModelBehaviorError) and (stop := attempt.cut_short(None)) is not None:
+            if isinstance(error, ModelBehaviorError) and (stop := attempt.cut_short(known=True)) is not None:
                 run.stop(stop)
                 raise recast(stop.error) from error
             raise
         usage = usage_of(response.usage, response.output)
         await attempt.acommit(usage)
-        stop = attempt.cut_short(0 if usage is None else usage.output_tokens)
+        stop = attempt.cut_short(usage)
         if stop is not None and run.guard_of(stop.session).on_midstream == "raise":
             run.stop(stop)
             raise recast(stop.error)

@@ -51,7 +51,7 @@ async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncI
                 usage = usage_of(event.response.usage, event.response.output)
                 await call.acommit(usage)
                 settled = True
-                stop = call.cut_short(None if _ran_into_its_cap(event) else 0 if usage is None else usage.output_tokens)
+                stop = call.cut_short(usage, known=_ran_into_its_cap(event))
             else:
                 stop = call.interruption(seen.deltas)
             if stop is not None:
@@ -68,7 +68,7 @@ async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncI
         if not settled:
             settled = True
             await call.afail(error)
-        if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(None)) is not None:
+        if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(known=True)) is not None:
             call.run.stop(stop)
             raise recast(stop.error) from error
         raise

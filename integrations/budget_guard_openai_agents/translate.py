@@ -69,13 +69,14 @@ def model_call(
         schema=schema,
         opaque=opaque,
     )
+    needs = weighed.needs(tools=bool(tools or handoffs), schema=schema is not None, reasoning=kept and _reasons(name))
     return ModelCall(
         name,
         weighed,
         provider_of(model),
         output_cap(settings),
         can_cap,
-        weighed.needs(tools=bool(tools or handoffs), schema=schema is not None, reasoning=kept and _reasons(name)),
+        needs,
         _setting(settings, "service_tier"),
         hosted_tools=hosted,
         agent=agent,
