@@ -19,6 +19,7 @@ from budget_guard.ledger.base import (
     Suspended,
 )
 from budget_guard.ledger.checks import check_limits, checked_amounts, checked_change
+from budget_guard.ledger.flow import Steps
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.redis.audit import differences
 from budget_guard.ledger.redis.codec import (
@@ -36,7 +37,7 @@ from budget_guard.ledger.redis.codec import (
     ttl_of,
 )
 from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, scopes_of
-from budget_guard.ledger.redis.script_runner import ScriptRunner, Steps
+from budget_guard.ledger.redis.script_runner import ScriptRunner
 from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
@@ -53,7 +54,7 @@ _WINDOWS: tuple[Window, ...] = ("none", "minute", "hour", "day", "week", "month"
 
 
 class RedisVerbs:
-    """Every verb as `Steps`, for a blocking and an asyncio driver.
+    """Every verb as `Steps` over `Connections` or `AsyncConnections`.
 
     Args:
         keys: The tenant's keys.
