@@ -8,7 +8,6 @@ from budget_guard.adapter.provider_words import (
     KEPT_BY_PROVIDER,
     OUTPUT_CAPS,
     hosted_tool,
-    needs_of,
     opaque_parts,
 )
 from budget_guard.adapter.stops import Stop, StopLatch, Stops, stops_for
@@ -32,7 +31,6 @@ __all__ = [
     "check_choice",
     "drive",
     "hosted_tool",
-    "needs_of",
     "opaque_parts",
     "stops_for",
 ]

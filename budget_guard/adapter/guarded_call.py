@@ -159,10 +159,14 @@ class GuardedCall:
     def cut_short(self, output_tokens: int | None) -> Stop | None:
         """The stop that an answer is when a budget's own output cap cut it off; None if none did.
 
+        Half a final answer is better than none: it is no stop.
+
         Args:
             output_tokens: What the answer took; None where it is known to be cut.
         """
         for session, hold in zip(self.sessions, self.holds, strict=False):
+            if isinstance(hold.call, ModelCall) and hold.call.final:
+                return None
             if output_tokens is None or output_tokens >= hold.amounts.output_tokens:
                 error = hold.cut_short()
                 if error is not None:

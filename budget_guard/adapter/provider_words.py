@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from budget_guard.estimate.prompt import Prompt
-
 FINAL_NOTE = "The budget of this run is used up. Answer now with what you have. No more tools can be called."
 """What a model is told that is to give its final answer."""
 
@@ -66,22 +64,3 @@ def opaque_parts(arguments: Mapping[str, Any], hosted: Iterable[str]) -> list[st
     if brought_in:
         opaque.append(f"what {brought_in} may bring in")
     return opaque
-
-
-def needs_of(prompt: Prompt, *, tools: bool, schema: bool, reasoning: bool = False) -> frozenset[str]:
-    """The capabilities that a call needs.
-
-    Args:
-        prompt: What its input weighs.
-        tools: Whether it offers tools.
-        schema: Whether it asks for an answer of some schema.
-        reasoning: Whether the provider keeps reasoning for it that cannot be taken out.
-    """
-    needs = prompt.needs
-    if tools:
-        needs.add("tools")
-    if reasoning:
-        needs.add("reasoning")
-    if schema:
-        needs.add("json_schema")
-    return frozenset(needs)

@@ -96,10 +96,19 @@ class Prompt(NamedTuple):
     """Equal for equal instructions, tools, schema and first message; 0 where what it is billed for tells nothing about
     the next call, because the request has no messages, or refers to more than it carries."""
 
-    @property
-    def needs(self) -> set[str]:
-        """The capabilities that a model needs to read it, as `ModelCall.needs` names them."""
-        return {need for what, need in _CONTENT_NEEDS if what in self.unweighed.values()} if self.unweighed else set()
+    def needs(self, *, tools: bool, schema: bool, reasoning: bool = False) -> frozenset[str]:
+        """The capabilities that a call with it needs, as `ModelCall.needs` names them.
+
+        Args:
+            tools: Whether the call offers tools.
+            schema: Whether it asks for an answer of some schema.
+            reasoning: Whether the provider keeps reasoning for it that cannot be taken out.
+        """
+        asked = (("tools", tools), ("json_schema", schema), ("reasoning", reasoning))
+        needs = [need for need, needed in asked if needed]
+        if self.unweighed:
+            needs += [need for what, need in _CONTENT_NEEDS if what in self.unweighed.values()]
+        return frozenset(needs)
 
 
 KEPT_REASONING = "reasoning kept by the provider"

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, cast
 
 from budget_guard import Budget, Session
 from budget_guard.adapter.handle import SessionHandle
 from budget_guard.units.amounts import Amounts
-from budget_guard_langchain.scope import extra_sessions, installing
-
-if TYPE_CHECKING:
-    from langchain_core.callbacks import BaseCallbackHandler
 
 CeilingKind = Literal["run", "thread"]
 
@@ -84,20 +79,3 @@ class AgentCeiling:
     def snapshot(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The update of *state* after a call."""
         return {self._key: Spent(id=state[self._key]["id"], amounts=list(self.session(state).committed))}
-
-
-class HasCeilings:
-    """What the parts of `BudgetMiddleware` know of it: the handler that counts, and the agent's own ceilings."""
-
-    handler: BaseCallbackHandler
-    _ceilings: Sequence[AgentCeiling]
-
-    @contextmanager
-    def _active(self, ceilings: Sequence[Session]) -> Generator[None]:
-        """Install the handler in the block, and have it hold each call in *ceilings* as well."""
-        token = extra_sessions.set((*extra_sessions.get(), *((self.handler, session) for session in ceilings)))
-        try:
-            with installing(self.handler):
-                yield
-        finally:
-            extra_sessions.reset(token)

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -215,7 +215,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             called=called.model,
             steering=steering,
             human=self._asks_human,
-            batch=params if (kwargs.get("batch_size") or 1) > 1 else None,
+            batch=cast(object, params) if (kwargs.get("batch_size") or 1) > 1 else None,
             hour_cache=asked.hour_cache,
         )
         self._begin(call, asked, in_its_task, kwargs.get("options"))

@@ -30,11 +30,11 @@ from budget_guard.adapter.guarded_call import adrive, drive
 from budget_guard.adapter.handle import SessionHandle, check_choice
 from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
-from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind, HasCeilings
+from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind
 from budget_guard_langchain.errors import BudgetDowngrade
 from budget_guard_langchain.final_answer import farewell, wrapped_up
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.middleware_parts import GuardsTools, KeepsSpent
+from budget_guard_langchain.middleware_parts import GuardsTools, HasCeilings, KeepsSpent
 from budget_guard_langchain.steered_model import How, name_of, steered
 
 ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeAlias
 
 from langchain.agents import AgentState
@@ -11,12 +12,31 @@ from langchain_core.messages import ToolMessage
 from langgraph.types import Command
 from typing_extensions import NotRequired
 
-from budget_guard import BudgetExceeded, BudgetRevoked
+from budget_guard import BudgetExceeded, BudgetRevoked, Session
 from budget_guard.adapter.guarded_call import adrive, drive
-from budget_guard_langchain.ceilings import HasCeilings, Spent
+from budget_guard_langchain.ceilings import AgentCeiling, Spent
 from budget_guard_langchain.final_answer import NO_MORE, words
+from budget_guard_langchain.handler import BudgetCallbackHandler
+from budget_guard_langchain.scope import extra_sessions, installing
 
 _Result: TypeAlias = "ToolMessage | Command[Any]"
+
+
+class HasCeilings:
+    """What the parts of `BudgetMiddleware` know of it: the handler that counts, and the agent's own ceilings."""
+
+    handler: BudgetCallbackHandler
+    _ceilings: Sequence[AgentCeiling]
+
+    @contextmanager
+    def _active(self, ceilings: Sequence[Session]) -> Generator[None]:
+        """Install the handler in the block, and have it hold each call in *ceilings* as well."""
+        token = extra_sessions.set((*extra_sessions.get(), *((self.handler, session) for session in ceilings)))
+        try:
+            with installing(self.handler):
+                yield
+        finally:
+            extra_sessions.reset(token)
 
 
 class BudgetState(AgentState[ResponseT]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from budget_guard import ModelCall, Prompt, weigh
-from budget_guard.adapter.provider_words import KEPT_BY_PROVIDER, OUTPUT_CAPS, hosted_tool, needs_of, opaque_parts
+from budget_guard.adapter.provider_words import KEPT_BY_PROVIDER, OUTPUT_CAPS, hosted_tool, opaque_parts
 from budget_guard.pricing.model_names import provider_at
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def model_call(
         provider,
         _cap(name, metadata, params),
         False,
-        needs_of(weighed, tools=bool(tools), schema=schema is not None),
+        weighed.needs(tools=bool(tools), schema=schema is not None),
         params.get("service_tier"),
         max(_count(params.get("n")), _count(params.get("best_of"))),
         hosted,

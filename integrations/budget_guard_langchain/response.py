@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from budget_guard import Usage
 from budget_guard.adapter.provider_words import BILLED_ITEMS
@@ -62,15 +62,18 @@ class Answer:
         found = self._usage
         if not found:
             return _usage_of_text(fields(self._output))
-        details_in, details_out = fields(found.get("input_token_details")), fields(found.get("output_token_details"))
-        read = _detail(details_in, "cache_read")
-        write_5m = _detail(details_in, "ephemeral_5m_input_tokens")
-        write_1h = _detail(details_in, "ephemeral_1h_input_tokens")
+        details_in, details_out = (
+            _details(found.get("input_token_details")),
+            _details(found.get("output_token_details")),
+        )
+        read = details_in.get("cache_read", 0)
+        write_5m = details_in.get("ephemeral_5m_input_tokens", 0)
+        write_1h = details_in.get("ephemeral_1h_input_tokens", 0)
         if not write_5m and not write_1h:  # how long it is kept is not said, or not told of here
-            written = _detail(details_in, "cache_creation")
+            written = details_in.get("cache_creation", 0)
             write_5m, write_1h = (0, written) if hour_cache else (written, 0)
-        audio_in, audio_out = _detail(details_in, "audio"), _detail(details_out, "audio")
-        reasoning = _detail(details_out, "reasoning")
+        audio_in, audio_out = details_in.get("audio", 0), details_out.get("audio", 0)
+        reasoning = details_out.get("reasoning", 0)
         uses = self._uses()
         return Usage(
             input=max(0, found["input_tokens"] - read - write_5m - write_1h - audio_in),
@@ -87,10 +90,10 @@ class Answer:
 
     def _uses(self) -> dict[str, int]:
         """How often the provider ran each of the tools that it bills by use."""
-        usage = fields(self._said.get("usage"))
-        searches = fields(usage.get("server_tool_use")).get("web_search_requests")  # Anthropic counts them itself
-        if searches:
-            return {"web_search": searches}
+        if "usage" in self._said:  # Anthropic's, which counts them itself
+            searches = fields(fields(self._said["usage"]).get("server_tool_use")).get("web_search_requests")
+            if searches:
+                return {"web_search": searches}
         message = self._message
         uses: dict[str, int] = {}
         content = () if isinstance(message.content, str) else message.content
@@ -104,11 +107,14 @@ class Answer:
         return uses
 
 
-def _detail(details: Fields, name: str) -> int:
-    """A count by its name, before which OpenAI's service tiers are put."""
-    if not details:
-        return 0
-    return (details.get(name) or 0) + (details.get(f"flex_{name}") or 0) + (details.get(f"priority_{name}") or 0)
+def _details(details: object) -> dict[str, int]:
+    """The counts by name, without the service tier that is put before the name at OpenAI."""
+    counts: dict[str, int] = {}
+    for name, count in cast("dict[str, object]", details).items() if isinstance(details, dict) else ():
+        if type(count) is int:
+            name = name.removeprefix("flex_").removeprefix("priority_")
+            counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def _usage_of_text(output: Fields) -> Usage | None:

@@ -77,12 +77,12 @@ class Steering:
         )
 
     def raise_if_cut(self) -> None:
-        """Stop where the answer was cut off by a budget's own cap. Half a final answer is better than none.
+        """Stop where the answer was cut off by a budget's own cap.
 
         Raises:
             BudgetExceeded: In LangChain's terms. What the answer cost is booked.
         """
-        if self.cut is not None and not self._final:
+        if self.cut is not None:
             from budget_guard_langchain.errors import recast
 
             raise recast(self.cut)

@@ -149,6 +149,3 @@ class Attempt(GuardedCall):
                 remedy="Give the agent the model by name, with RunConfig(model_provider=...).",
             ) from error
         return cheaper
-
-    def cut_short(self, output_tokens: int | None) -> Stop | None:
-        return None if self._final else super().cut_short(output_tokens)  # half a final answer is better than none

@@ -86,7 +86,7 @@ class GuardedRun:
         self.hooks: object = None
         self.config: object = None
         """What the inner runner is given, to know the run by when it passes through two of our runners."""
-        self._latch = StopLatch()
+        self._latch: StopLatch | None = None
         self._tools: dict[RunGuard, ToolHolds] = {}
         self._final: set[Session] = set()
         self._agents: dict[int, tuple[object, str]] = {}
@@ -103,18 +103,18 @@ class GuardedRun:
         """
         top = self._top(stop.session)
         if not top.ambient:  # other runs in the block may still have calls that fit
+            top._latch = top._latch or StopLatch()
             top._latch.set(stop)
 
     def stopped_itself(self) -> Stop | None:
         """The stop that was meant for this very run, not for one that it is a part of."""
-        return self._latch.get()
+        return None if self._latch is None else self._latch.get()
 
     def stopped(self) -> Stop | None:
         """The stop that holds for this run, unless the guard's limits were raised since."""
         run: GuardedRun | None = self
         while run is not None:
-            stop = run._latch.get()
-            if stop is not None:
+            if run._latch is not None and (stop := run._latch.get()) is not None:
                 return stop
             run = run.parent
         return None
@@ -141,7 +141,8 @@ class GuardedRun:
     def note_agent(self, items: object, agent: str) -> None:
         """Remember the agent of a call: the hook and the model are given the very same list of input items."""
         self._agents[id(items)] = (items, agent)
-        _keep_latest(self._agents)
+        if len(self._agents) > _NOTED:
+            del self._agents[next(iter(self._agents))]
 
     def agent_of(self, items: object) -> str | None:
         """The agent that the call with *items* is for, at every attempt of it."""
@@ -151,7 +152,8 @@ class GuardedRun:
     def note_resolved(self, model: Model, name: str, provider: ModelProvider) -> None:
         """Remember under which name a provider gave *model* out."""
         self._resolved[id(model)] = (model, name, provider)
-        _keep_latest(self._resolved)
+        if len(self._resolved) > _NOTED:
+            del self._resolved[next(iter(self._resolved))]
 
     def name_of(self, model: Model) -> str:
         """The name to price *model* by: what it sends to the provider, else what it was asked for by."""
@@ -178,11 +180,6 @@ class GuardedRun:
     def tools_of(self, guard: RunGuard) -> ToolHolds:
         """The tool calls that *guard* holds in this run."""
         return self._tools.setdefault(guard, ToolHolds())
-
-
-def _keep_latest(noted: dict[int, Any]) -> None:
-    while len(noted) > _NOTED:
-        del noted[next(iter(noted))]
 
 
 _current: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_run", default=None)

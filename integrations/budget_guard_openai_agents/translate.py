@@ -22,7 +22,7 @@ from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
 from budget_guard import ModelCall, Usage, weigh
-from budget_guard.adapter.provider_words import BILLED_ITEMS, OUTPUT_CAPS, needs_of, opaque_parts
+from budget_guard.adapter.provider_words import BILLED_ITEMS, OUTPUT_CAPS, opaque_parts
 from budget_guard.pricing.model_names import provider_at
 from budget_guard_openai_agents.errors import as_items
 
@@ -75,7 +75,7 @@ def model_call(
         provider_of(model),
         output_cap(settings),
         can_cap,
-        needs_of(weighed, tools=bool(tools or handoffs), schema=schema is not None, reasoning=kept and _reasons(name)),
+        weighed.needs(tools=bool(tools or handoffs), schema=schema is not None, reasoning=kept and _reasons(name)),
         _setting(settings, "service_tier"),
         hosted_tools=hosted,
         agent=agent,

@@ -54,7 +54,7 @@ def test_a_senseless_argument_is_refused_with_its_name(options: Any, error: Any,
 
 def test_a_scope_takes_only_a_handler() -> None:
     with pytest.raises(TypeError, match="is given no handler: write budget_scope"):
-        budget_scope(Budget("$1.00"))  # type: ignore[arg-type]  # on purpose
+        budget_scope(Budget("$1.00"))  # type: ignore[type-var]  # on purpose
 
 
 def test_downgrade_to_is_short_for_the_budgets_own_policy() -> None:
