@@ -1,4 +1,4 @@
-"""Where the counters live."""
+"""Ledgers: the counters of what is spent and held, and the verbs that move them."""
 
 from budget_guard.ledger.base import (
     HELD,

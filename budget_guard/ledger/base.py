@@ -1,4 +1,4 @@
-"""The contract of a ledger: where the counters live, and the verbs that move them.
+"""The contract of a ledger: the counters that it keeps, and the verbs that move them.
 
 A ledger keeps, for every scope, what is *committed* (spent) and what is *reserved* (held for calls in flight). It
 answers one question atomically over all scopes of a call: may this much be held? The rules, which every ledger keeps:
@@ -13,12 +13,12 @@ answers one question atomically over all scopes of a call: may this much be held
    reserve keeps that from holding anything.
 4. An estimate booked with ``uncertain=True`` is replaced, once, by the actual amounts when they come.
 5. A hold whose time is up is freed if its call was never sent. If it was, it is *suspended*: still counted, because
-   the provider may bill it, until somebody commits or releases it. A hold made with ``suspend=False`` is freed then
-   as well.
+   the provider may bill it, until it is committed or released. A hold made with ``suspend=False`` is freed then as
+   well.
 6. Settled holds are remembered for a while, and forgotten oldest first. An id that is older than the youngest
    forgotten one and not known is a `StaleReservation`: it is never taken for a new one. A ledger that clients with
    clocks of their own share forgets none whose id is younger than `hold_id.TOLERANCE_MS` by its own time: so a clock
-   that is off by no more than that makes nobody's ids stale.
+   that is off by no more than that makes no id stale.
 7. A scope with a window counts from nothing again when the next window begins, and never goes back to an earlier one,
    whatever the clock does. A hold belongs to the window in which it was made, and is settled there.
 8. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
@@ -27,7 +27,8 @@ answers one question atomically over all scopes of a call: may this much be held
 Ids come from `budget_guard.ledger.hold_id`: they begin with the time at which they were made, and so sort by it.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
-Whoever writes a ledger inherits the tests of every rule from `budget_guard.testing.ledger_contract`.
+A ledger of your own inherits the tests of every rule from `budget_guard.testing.ledger_contract`, and its verbs from
+`budget_guard.ledger.verbs`, where it says once how a verb is performed.
 """
 
 from __future__ import annotations
@@ -112,9 +113,14 @@ class Balance(NamedTuple):
     since: datetime | None = None
     """When the window began (UTC); None for a scope without one."""
 
+    @property
+    def limited(self) -> tuple[tuple[int, int], ...]:
+        """The dimensions that have a limit, by index, each with it."""
+        return tuple((i, limit) for i, limit in enumerate(self.limits) if limit is not None)
+
 
 class Suspended(NamedTuple):
-    """A hold whose time was up after its call was sent: nobody has said yet what it cost."""
+    """A hold whose time was up after its call was sent: what that cost is not known yet."""
 
     hold_id: str
     scopes: tuple[Scope, ...]
@@ -283,7 +289,7 @@ class Ledger(Protocol):
         ...
 
     def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
-        """At most *most* suspended holds, oldest first, for whoever reconciles them with `commit` or `release`."""
+        """At most *most* suspended holds, oldest first, to be reconciled with `commit` or `release`."""
         ...
 
     def audit(self) -> Sequence[str]:

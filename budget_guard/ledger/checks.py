@@ -1,4 +1,4 @@
-"""What a ledger refuses before it does anything else."""
+"""Checks of arguments: what a ledger refuses before it does anything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from budget_guard.units.amounts import MOST, Amounts, Checked, Limits, Sums, unc
 
 
 def checked_amounts(amounts: Sums) -> Checked:
-    """*amounts* as plain integers that nobody need look at again.
+    """*amounts* as plain integers, which need not be checked again.
 
     Raises:
         ValueError: If one is none, or is not from 0 to `MOST`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Balance, Refused, Revoked
@@ -35,7 +36,7 @@ class Counters:
         self._clock = clock
         self.scope = scope
         self.owner: str | None = None
-        """Who opened it; None before anybody did."""
+        """Who opened it; None before that."""
         self.limits = Limits()
         self.limited: tuple[tuple[int, int], ...] = ()
         """The dimensions that have a limit, each with it."""
@@ -120,7 +121,22 @@ class Counters:
         return fresh
 
 
-def first_refusal(found: Sequence[Counters], room: Sums, version: int) -> Refused | None:
+class Counted(Protocol):
+    """The counters of one scope to look at: `Counters`, or a `Balance` of them."""
+
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def limited(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def committed(self) -> Sums: ...
+    @property
+    def reserved(self) -> Sums: ...
+
+
+def first_refusal(found: Sequence[Counted], room: Sums, version: int) -> Refused | None:
     """What stands in the way of *room* in the first of the scopes that has no room for it; None if it fits in all."""
     for counters in found:
         committed, reserved = counters.committed, counters.reserved
@@ -132,7 +148,7 @@ def first_refusal(found: Sequence[Counters], room: Sums, version: int) -> Refuse
     return None
 
 
-def least_left(counters: Sequence[Counters] | Sequence[Balance]) -> Limits:
+def least_left(counters: Sequence[Counted]) -> Limits:
     """limit - committed - reserved in every dimension, in the scope that has least of it."""
     least: list[int | None] = [None] * len(DIMENSIONS)
     for scope in counters:

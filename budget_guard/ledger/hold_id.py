@@ -41,6 +41,16 @@ class HoldIds:
         return f"{now_ms().to_bytes(6, 'big').hex()}{self._maker}{number()}"
 
 
+def unique_part(hold_id: str) -> str:
+    """What makes an id unique: all of it but the time."""
+    return hold_id[13:]
+
+
+def right_behind(hold_id: str) -> str:
+    """What sorts right behind every id that was made in the same millisecond as *hold_id*."""
+    return f"{hold_id[:12]}."  # a dot sorts behind the hyphen in an id
+
+
 def made_ms(hold_id: str) -> int:
     """When the hold was made, in milliseconds since 1970.
 

@@ -15,6 +15,7 @@ from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome,
 from budget_guard.ledger.checks import check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.hold import Hold, Origin, differences
+from budget_guard.ledger.hold_id import right_behind
 from budget_guard.ledger.rules import LedgerRules, stale
 from budget_guard.ledger.verbs import InlineVerbs
 from budget_guard.ledger.waiters import Waiters
@@ -186,7 +187,7 @@ class MemoryLedger(LedgerRules[Hold]):
         for hold in oldest:
             del self._holds[hold.id]
         youngest = max(hold.id for hold in oldest)
-        self._forgotten = max(self._forgotten, f"{youngest[:12]}.")  # a dot sorts behind the hyphen in an id
+        self._forgotten = max(self._forgotten, right_behind(youngest))
         if self._windowed:
             for hold in oldest:
                 if hold.charged is not None:

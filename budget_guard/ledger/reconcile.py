@@ -1,4 +1,4 @@
-"""Holds whose process died after the call was sent: settled by a rule, because nobody else will."""
+"""Reconciliation: settles holds whose process died after the call was sent, by a rule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reconciled(NamedTuple):
 
     hold: Suspended
     charged: Amounts | None
-    """What was booked for it; None where it was left, or settled by somebody else meanwhile."""
+    """What was booked for it; None where it was left, or settled elsewhere meanwhile."""
 
 
 def reconcile(ledger: Ledger, rule: Rule = "estimate", *, most: int = 1_000) -> list[Reconciled]:

@@ -1,4 +1,4 @@
-"""A ledger by its URL, so that where the counters live is a setting."""
+"""`open_ledger`: a ledger by its URL, so that where the counters live is a setting."""
 
 from __future__ import annotations
 

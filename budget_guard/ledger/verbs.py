@@ -172,6 +172,26 @@ class InlineVerbs(AwaitableVerbs):
         result: R = getattr(self._ledger, verb.__name__)(*arguments, **named)
         return result
 
+    # Every call makes these three, so they take no detour.
+
+    async def reserve(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        room: Sums | None,
+        ttl_s: float | None = None,
+        suspend: bool = True,
+        sent: bool = False,
+    ) -> ReserveOutcome:
+        return self._ledger.reserve(hold_id, scopes, amounts, room, ttl_s, suspend, sent)
+
+    async def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
+        return self._ledger.commit(hold_id, scopes, amounts, uncertain)
+
+    async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
+        return self._ledger.balances(scopes)
+
     async def await_room(self, version: int, timeout: float) -> bool:
         return await self._await_room(version, timeout)
 

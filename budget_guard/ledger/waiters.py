@@ -7,20 +7,11 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
 
 from budget_guard.clock import Clock
-
-S = TypeVar("S")
-
-
-class Pause(NamedTuple):
-    """A wait of *seconds*, which ends early once this process has given room more than *times* times."""
-
-    seconds: float
-    times: int
+from budget_guard.ledger.flow import Steps
 
 
 class Waiters:
@@ -79,9 +70,11 @@ class Waiters:
                     self._futures.remove(entry)
 
     def poll(
-        self, look: Callable[[], Generator[S, Any, int]], version: int, timeout: float, first_s: float, longest_s: float
-    ) -> Generator[S | Pause, Any, bool]:
-        """Wait for room that other processes may give as well: steps for a driver, which performs each `Pause`.
+        self, look: Callable[[], Steps[int]], version: int, timeout: float, first_s: float, longest_s: float
+    ) -> Steps[bool]:
+        """Wait for room that other processes may give as well.
+
+        The steps are those of *look* and ``"pause", (times, timeout)``, which is performed by `wait` or `wait_async`.
 
         Args:
             look: The steps that return the present version of the ledger.
@@ -101,7 +94,7 @@ class Waiters:
             left = ends - self._clock.monotonic()
             if left <= 0:
                 return False
-            yield Pause(min(pause_s, left), times)
+            yield "pause", (times, min(pause_s, left))
             pause_s = min(2 * pause_s, longest_s)
 
     def forked(self) -> None:

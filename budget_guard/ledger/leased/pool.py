@@ -16,7 +16,7 @@ from budget_guard.clock import Clock
 from budget_guard.errors import LedgerUnavailable, ReservationConflict, ReservationError
 from budget_guard.ledger.base import HELD, Balance, Held, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.flow import Flow
-from budget_guard.ledger.hold_id import hold_id
+from budget_guard.ledger.hold_id import hold_id, unique_part
 from budget_guard.ledger.leased.lease import LEASED, Lease, RunLeases
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope
@@ -258,7 +258,7 @@ class LeasePool:
                 _log.error("budget_guard: what was spent from the lease %s is not booked: %s", lease.id, error)
             return
         change = balance.committed.minus(before)  # an estimate of a call was replaced after the lease was booked
-        unique = f"{lease.id[13:]}-{uuid.uuid4().hex[:8]}"
+        unique = f"{unique_part(lease.id)}-{uuid.uuid4().hex[:8]}"
         if min(change) >= 0:
             yield "charge", (hold_id(self._clock.now_ms(), unique), run.scopes, change)
             return

@@ -8,16 +8,23 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 from budget_guard.ledger.redis.connection import Address, Command, NoResponse, NotConnected, Request, Server, packed
+from budget_guard.ledger.waiters import Waiters
 
 
 class AsyncConnections:
     """Connections to await, one for each event loop and node. Requests made during a response go out together.
 
     A caller that is cancelled leaves its request to be carried out, and no other gets its response.
+
+    Args:
+        server: Where to connect to.
+        waiters: What waits for room in this process.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, waiters: Waiters) -> None:
         self._server = server
+        self.pause = waiters.wait_async
+        """As `Connections.pause`."""
         self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Address | None, _Connection]] = (
             weakref.WeakKeyDictionary()
         )

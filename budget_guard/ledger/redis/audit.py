@@ -1,10 +1,11 @@
-"""Recounting the scopes from the records of their holds."""
+"""The audit of a ledger in Redis: its scopes recounted from the records of their holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from budget_guard.ledger.redis.codec import HoldRecord, amounts_of, by_dimension
 from budget_guard.ledger.redis.keys import scopes_of
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.scope import Scope
@@ -12,35 +13,36 @@ from budget_guard.units.scope import Scope
 _OPEN = frozenset((b"reserved", b"forwarded", b"suspended"))
 
 
+class _Counts(NamedTuple):
+    reserved: Amounts
+    committed: Amounts
+    open_holds: int
+
+
 def differences(scopes: Sequence[Scope], counted: Sequence[Any], holds: Sequence[Any]) -> list[str]:
     """Every counter of *scopes* that is not what *holds* make it, in words."""
-    periods = {scope: fields[0] for scope, fields in zip(scopes, counted, strict=True)}
-    sums = {scope: (NOTHING, _numbers(fields[20:]), 0) for scope, fields in zip(scopes, counted, strict=True)}
-    for state, its_scopes, amounts, its_periods, charged in holds:
-        if state is None:  # forgotten since it was listed
+    periods: dict[Scope, bytes] = {}
+    now: dict[Scope, _Counts] = {}
+    real: dict[Scope, _Counts] = {}
+    for scope, (period, open_holds, *counts) in zip(scopes, counted, strict=True):
+        limits, committed, available, archived = by_dimension(counts)
+        periods[scope] = period
+        now[scope] = _Counts(limits.minus(committed).minus(available), committed, int(open_holds or 0))
+        real[scope] = _Counts(NOTHING, archived, 0)
+    for hold in map(HoldRecord._make, holds):
+        if hold.scopes is None or hold.periods is None or hold.amounts is None:  # forgotten since it was listed
             continue
-        for scope, period in zip(scopes_of(its_scopes), its_periods.split(b","), strict=True):
+        for scope, period in zip(scopes_of(hold.scopes), hold.periods.split(b","), strict=True):
             if periods[scope] == period:
-                reserved, committed, open_holds = sums[scope]
-                if state in _OPEN:
-                    reserved, open_holds = reserved.plus(_numbers(amounts.split(b","))), open_holds + 1
-                if charged is not None:
-                    committed = committed.plus(_numbers(charged.split(b",")))
-                sums[scope] = (reserved, committed, open_holds)
-    wrong: list[str] = []
-    for scope, fields in zip(scopes, counted, strict=True):
-        limits, committed, available = (_numbers(fields[first : first + 6]) for first in (2, 8, 14))
-        reserved = limits.minus(committed).minus(available)
-        for name, value, real in zip(
-            ("reserved", "committed", "open_holds"),
-            (reserved, committed, int(fields[1] or 0)),
-            sums[scope],
-            strict=True,
-        ):
-            if value != real:
-                wrong.append(f"{scope}: {name} is {value} and its holds make it {real}")
-    return wrong
-
-
-def _numbers(fields: Sequence[bytes | None]) -> Amounts:
-    return Amounts._make(int(field or 0) for field in fields)
+                reserved, committed, open_holds = real[scope]
+                if hold.state in _OPEN:
+                    reserved, open_holds = reserved.plus(amounts_of(hold.amounts)), open_holds + 1
+                if hold.charged is not None:
+                    committed = committed.plus(amounts_of(hold.charged))
+                real[scope] = _Counts(reserved, committed, open_holds)
+    return [
+        f"{scope}: {name} is {value} and its holds make it {recounted}"
+        for scope in scopes
+        for name, value, recounted in zip(_Counts._fields, now[scope], real[scope], strict=True)
+        if value != recounted
+    ]

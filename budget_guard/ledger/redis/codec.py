@@ -1,11 +1,11 @@
-"""What the Lua scripts are told and what they answer, in the words of the library."""
+"""The codec between the values of the library and the bytes that the Lua scripts take and answer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from budget_guard.errors import (
     LedgerUnavailable,
@@ -15,13 +15,23 @@ from budget_guard.errors import (
 )
 from budget_guard.ledger.base import Balance, Refused, Revoked, ScopeSpend
 from budget_guard.ledger.checks import check_ttl
-from budget_guard.ledger.counters import least_left
+from budget_guard.ledger.counters import first_refusal
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.redis.keys import decode, scopes_of
-from budget_guard.units.amounts import MOST, Amounts, Limits
+from budget_guard.units.amounts import DIMENSIONS, MOST, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class HoldRecord(NamedTuple):
+    """The record of a hold as scripts answer it; nothing but None where there is none any more."""
+
+    state: bytes | None
+    scopes: bytes | None
+    amounts: bytes | None
+    periods: bytes | None
+    charged: bytes | None
 
 
 def problem(
@@ -32,18 +42,19 @@ def problem(
     amounts: bytes = b"",
     named: bytes = b"",
 ) -> Exception:
-    """What *status* and the *rest* of an answer mean, as an error.
+    """The error that an answer means.
 
     Args:
-    status: Why the verb was not carried out.
-    rest: What else the script told.
-    hold_id: The id that the verb was about.
-    scopes: The scopes that it was about.
-    amounts: What was to be booked, as it was sent.
-    named: The names of *scopes*, as they were sent.
+        status: Why the verb was not carried out.
+        rest: What else the script told.
+        hold_id: The id that the verb was about.
+        scopes: The scopes that it was about.
+        amounts: What was to be booked, as it was sent.
+        named: The names of *scopes*, as they were sent.
     """
+    told, *_ = *rest, None
     if status == b"missing":
-        return KeyError(scopes[int(rest[0]) - 1])
+        return KeyError(scopes[int(told) - 1])
     if status == b"unknown":
         return UnknownReservation(reservation_id=hold_id, detail="was never made; nothing was changed")
     if status == b"stale":
@@ -51,7 +62,7 @@ def problem(
             reservation_id=hold_id, detail="is older than what the ledger remembers; nothing was changed"
         )
     if status in (b"late", b"early"):
-        ahead = made_ms(hold_id) / 1e3 - int(rest[0]) / 1e6
+        ahead = made_ms(hold_id) / 1e3 - int(told) / 1e6
         side = f"{ahead:.0f} s after" if ahead > 0 else f"{-ahead:.0f} s before"
         return StaleReservation(
             reservation_id=hold_id,
@@ -64,17 +75,17 @@ def problem(
         )
     if status == b"damaged":
         return LedgerUnavailable(
-            detail=f"the counters of {scopes[int(rest[0]) - 1]} are damaged, or beyond 64 bits; nothing was changed"
+            detail=f"the counters of {scopes[int(told) - 1]} are damaged, or beyond 64 bits; nothing was changed"
         )
     if status == b"another":
-        return another(hold_id, rest[0])
+        return another(hold_id, told)
     if status == b"over":
         return ReservationConflict(
             reservation_id=hold_id,
-            detail=f"is {rest[0].decode()}: its call must not be sent, reserve it anew",
+            detail=f"is {told.decode()}: its call must not be sent, reserve it anew",
         )
     if status == b"elsewhere":
-        return elsewhere(hold_id, rest[0], scopes)
+        return elsewhere(hold_id, told, scopes)
     if status == b"conflict":
         its_scopes, before = rest
         if its_scopes != named:
@@ -84,7 +95,7 @@ def problem(
             detail=f"is booked with {amounts_of(before)} and cannot take {amounts_of(amounts)}",
         )
     if status == b"below":
-        then = counted(rest[0]).plus(amounts_of(amounts))
+        then = counted(told).plus(amounts_of(amounts))
         return ValueError(
             f"change={amounts_of(amounts)} would leave less than nothing committed in {scopes[0]}: {then}"
         )
@@ -128,15 +139,13 @@ def revoked_of(scope: Scope, reason: bytes, at: bytes) -> Revoked:
 
 def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
     """The counters of *scope* from all that a script tells about it."""
-    limited, window, starts, holds, reason, at = fields[:6]
-    limits = [int(limit or 0) for limit in fields[6:12]]
-    committed = counted(fields[12:18])
-    available = counted(fields[18:])
+    limited, window, starts, holds, reason, at, *counts = fields
+    limits, committed, available = by_dimension(counts)
     return Balance(
         scope,
-        _limits(limited, fields[6:12]),
+        _limits(limited, limits),
         committed,
-        Amounts._make(limits[i] - committed[i] - available[i] for i in range(len(limits))),
+        limits.minus(committed).minus(available),
         int(holds or 0),
         None if reason is None else revoked_of(scope, reason, at),
         window.decode(),
@@ -147,13 +156,18 @@ def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
 def spend_of(fields: Sequence[Any]) -> ScopeSpend:
     """What is committed in a scope, and its limits, as a script tells it of a scope above a run."""
     limited, *counts = fields
-    return ScopeSpend(counted(counts[6:]), _limits(limited, counts[:6]))
+    limits, committed = by_dimension(counts)
+    return ScopeSpend(committed, _limits(limited, limits))
 
 
-def _limits(limited: bytes, limits: Sequence[bytes | None]) -> Limits:
-    return Limits._make(
-        int(limit or 0) if given == ord("1") else None for limit, given in zip(limits, limited, strict=True)
-    )
+def _limits(limited: bytes, limits: Amounts) -> Limits:
+    return Limits._make(limit if given == ord("1") else None for limit, given in zip(limits, limited, strict=True))
+
+
+def by_dimension(fields: Sequence[bytes | None]) -> list[Amounts]:
+    """Quantities in fields that follow each other, one for each dimension."""
+    each = len(DIMENSIONS)
+    return [counted(fields[first : first + each]) for first in range(0, len(fields), each)]
 
 
 def elsewhere(hold_id: str, its_scopes: bytes, scopes: Sequence[Scope]) -> ReservationConflict:
@@ -162,35 +176,13 @@ def elsewhere(hold_id: str, its_scopes: bytes, scopes: Sequence[Scope]) -> Reser
     return ReservationConflict(reservation_id=hold_id, detail=f"was made in {held}, not in {asked}")
 
 
-def another(hold_id: str, verb: bytes) -> ReservationConflict:
+def another(hold_id: str, origin: bytes) -> ReservationConflict:
     """The error for an id that came with another verb."""
-    return ReservationConflict(reservation_id=hold_id, detail=f"came with {verb.decode()} before: not for another verb")
-
-
-def refused_of(
-    scopes: Sequence[Scope], version: bytes, fields: Sequence[Sequence[Any]], room: Amounts
-) -> Refused | None:
-    """The first limit that *room* would pass; None if it fits."""
-    balances = list(map(balance_of, scopes, fields))
-    for balance in balances:
-        for i, limit in enumerate(balance.limits):
-            if limit is not None and balance.committed[i] + balance.reserved[i] + room[i] > limit:
-                return Refused(
-                    balance.scope,
-                    i,
-                    limit,
-                    balance.committed[i],
-                    balance.reserved[i],
-                    all(_fits_in_time(each, room) for each in balances),
-                    int(version),
-                    least_left(balances),
-                )
-    return None
-
-
-def _fits_in_time(balance: Balance, room: Amounts) -> bool:
-    """Whether *room* would fit if every open hold were given back."""
-    return all(
-        limit is None or committed + wanted <= limit
-        for limit, committed, wanted in zip(balance.limits, balance.committed, room, strict=True)
+    return ReservationConflict(
+        reservation_id=hold_id, detail=f"came with {origin.decode()} before: not for another verb"
     )
+
+
+def refused_of(scopes: Sequence[Scope], version: bytes, fields: Sequence[Sequence[Any]], room: Sums) -> Refused | None:
+    """The first limit that *room* would pass; None if it fits."""
+    return first_refusal(list(map(balance_of, scopes, fields)), room, int(version))

@@ -12,6 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from budget_guard.ledger.waiters import Waiters
+
 if TYPE_CHECKING:
     import redis
 
@@ -104,7 +106,10 @@ class Server:
 
     def connection(self, address: Address | None, kind: Literal["blocking", "asyncio"]) -> Any:
         """A new connection, not yet connected."""
-        settings = self._settings if address is None else {**self._settings, "host": address[0], "port": address[1]}
+        settings = self._settings
+        if address is not None:
+            host, port = address
+            settings = {**settings, "host": host, "port": port}
         module = self.redis.connection if kind == "blocking" else self.redis.asyncio.connection
         retry = self.redis.asyncio.retry.Retry if kind == "asyncio" else self.redis.retry.Retry
         return getattr(module, self._kind)(**settings, retry=retry(self.redis.backoff.NoBackoff(), 0))
@@ -123,10 +128,17 @@ def packed(commands: Sequence[Command]) -> list[bytes]:
 
 
 class Connections:
-    """Blocking connections, as many as there are threads with a request at the same time. Survives a fork."""
+    """Blocking connections, as many as there are threads with a request at the same time. Survives a fork.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: Where to connect to.
+        waiters: What waits for room in this process.
+    """
+
+    def __init__(self, server: Server, waiters: Waiters) -> None:
         self._server = server
+        self.pause = waiters.wait
+        """What happens between two requests where there is nothing to send."""
         self._idle: dict[Address | None, list[_Connection]] = {}
         self._pid = os.getpid()
 

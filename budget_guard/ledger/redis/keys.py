@@ -1,4 +1,4 @@
-"""The names of everything that a tenant has in Redis.
+"""The keys of everything that a tenant has in Redis.
 
 Every key begins with the tenant in braces, so all keys of a tenant live in one slot of a cluster. Ids are quoted, so no
 id can end a key early, reach into another tenant's slot, or look like another id.
@@ -20,7 +20,7 @@ _READABLE = 100
 
 
 class Named(NamedTuple):
-    """Scopes in the words of Redis."""
+    """The keys and the name of a tuple of scopes."""
 
     keys: tuple[bytes, ...]
     text: bytes

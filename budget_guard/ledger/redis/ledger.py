@@ -8,7 +8,7 @@ Each verb is one Lua script over all scopes. What it promises when something fai
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.base import Ledger
@@ -16,10 +16,10 @@ from budget_guard.ledger.flow import arun, run
 from budget_guard.ledger.redis.async_connection import AsyncConnections
 from budget_guard.ledger.redis.connection import Connections, Server
 from budget_guard.ledger.redis.keys import Keys
-from budget_guard.ledger.redis.script_runner import ScriptRunner, Step
+from budget_guard.ledger.redis.script_runner import ScriptRunner
 from budget_guard.ledger.redis.verbs import RedisVerbs
 from budget_guard.ledger.verbs import AwaitableVerbs, BlockingVerbs
-from budget_guard.ledger.waiters import Pause, Waiters
+from budget_guard.ledger.waiters import Waiters
 
 if TYPE_CHECKING:
     import redis
@@ -76,14 +76,14 @@ class RedisLedger(BlockingVerbs):
             if not least <= value:
                 raise ValueError(f"{name}={value!r} must be at least {least}")
         keys, server = Keys(tenant), Server(client_or_url, timeout_s)
-        self._waiters = Waiters(clock)
-        self._connections = Connections(server)
-        self._runner = ScriptRunner(server, keys.tenant, wait_replicas, self._waiters)
-        self._verbs = RedisVerbs(keys, self._runner, self._waiters, hold_ttl_s, retain)
-        self.aio = AsyncRedisLedger(self._verbs, AsyncConnections(server), self._waiters, self._connections)
+        waiters = Waiters(clock)
+        self._connections = Connections(server, waiters)
+        self._runner = ScriptRunner(server, keys.tenant, wait_replicas, waiters)
+        self._verbs = RedisVerbs(keys, self._runner, waiters, hold_ttl_s, retain)
+        self.aio = AsyncRedisLedger(self._verbs, AsyncConnections(server, waiters), self._connections)
 
     def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        result: R = run(getattr(self._verbs, verb.__name__)(*arguments), self._step)
+        result: R = run(getattr(self._verbs, verb.__name__)(*arguments), self._connections)
         return result
 
     def reopen(self) -> None:
@@ -92,41 +92,28 @@ class RedisLedger(BlockingVerbs):
         Before that, compare the balances with what was really spent (the sessions' reports, the provider's usage) and
         `adjust` them: what the store lost is not counted.
         """
-        run(self._verbs.reopen(), self._step)
+        run(self._verbs.reopen(), self._connections)
 
     def close(self) -> None:
         self._connections.close()
-
-    def _step(self, step: Step) -> Any:
-        if isinstance(step, Pause):
-            return self._waiters.wait(step.times, step.seconds)
-        return self._connections.send(step)
 
 
 class AsyncRedisLedger(AwaitableVerbs):
     """The verbs of `RedisLedger`, to await. A cancelled verb may still be carried out."""
 
-    def __init__(
-        self, verbs: RedisVerbs, connections: AsyncConnections, waiters: Waiters, blocking: Connections
-    ) -> None:
+    def __init__(self, verbs: RedisVerbs, connections: AsyncConnections, blocking: Connections) -> None:
         self._verbs = verbs
         self._connections = connections
-        self._waiters = waiters
         self._blocking = blocking
 
     async def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        result: R = await arun(getattr(self._verbs, verb.__name__)(*arguments), self._step)
+        result: R = await arun(getattr(self._verbs, verb.__name__)(*arguments), self._connections)
         return result
 
     async def reopen(self) -> None:
         """As `RedisLedger.reopen`."""
-        await arun(self._verbs.reopen(), self._step)
+        await arun(self._verbs.reopen(), self._connections)
 
     async def close(self) -> None:
         await self._connections.close()
         self._blocking.close()
-
-    async def _step(self, step: Step) -> Any:
-        if isinstance(step, Pause):
-            return await self._waiters.wait_async(step.times, step.seconds)
-        return await self._connections.send(step)

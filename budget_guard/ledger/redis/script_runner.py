@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple
 
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
+from budget_guard.ledger.flow import Steps
 from budget_guard.ledger.redis.connection import Address, Command, NoResponse, NotConnected, Request, Server
-from budget_guard.ledger.waiters import Pause, Waiters
-
-T = TypeVar("T")
+from budget_guard.ledger.waiters import Waiters
 
 _log = logging.getLogger("budget_guard")
 
@@ -24,10 +23,6 @@ _PAUSE_S = 0.05
 """Seconds before the second repetition; the first comes at once."""
 _REDIRECTIONS = 5
 
-
-Step: TypeAlias = Request | Pause
-Steps: TypeAlias = Generator[Step, Any, T]
-"""What a verb does, written once for both kinds of connections: yields requests and pauses, and gets the responses."""
 
 _SETTLING = ("adjust", "charge", "commit", "release")
 
@@ -65,6 +60,8 @@ def _its_own() -> bytes:
 class ScriptRunner:
     """Runs scripts, repeats what got no response, follows redirections, and remembers how far the store was.
 
+    Its steps are ``"send"`` and ``"pause"``, the methods of `Connections` and of `AsyncConnections`.
+
     Args:
         server: Where the server is.
         tenant: The key of the tenant's record.
@@ -100,7 +97,7 @@ class ScriptRunner:
         sent, why = False, ""
         for attempt in range(TRIES):
             if attempt == TRIES - 1:
-                yield Pause(_PAUSE_S, self._waiters.times)
+                yield "pause", (self._waiters.times, _PAUSE_S)
             try:
                 answer, *replicas = yield from self._exchange(name, keys, args, self._wait if changes else ())
             except NotConnected as error:
@@ -141,7 +138,7 @@ class ScriptRunner:
         asking: tuple[Command, ...] = ()
         node, answer = self._node, None
         for _ in range(_REDIRECTIONS):
-            responses: list[Any] = yield Request((*asking, evaluate, *wait), node)
+            responses: list[Any] = yield "send", (Request((*asking, evaluate, *wait), node),)
             responses = responses[len(asking) :]
             answer = responses[0]
             if isinstance(answer, self._redis.exceptions.NoScriptError):
@@ -167,7 +164,7 @@ class ScriptRunner:
 
     def _ask_about_memory(self) -> Steps[None]:
         try:
-            responses = yield Request(((b"INFO", b"memory"), (b"INFO", b"persistence")))
+            responses = yield "send", (Request(((b"INFO", b"memory"), (b"INFO", b"persistence"))),)
         except (NotConnected, NoResponse):
             return  # the verb itself will tell
         told = b"\n".join(response for response in responses if isinstance(response, bytes))

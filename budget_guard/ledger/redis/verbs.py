@@ -19,9 +19,11 @@ from budget_guard.ledger.base import (
     Suspended,
 )
 from budget_guard.ledger.checks import check_limits, checked_amounts, checked_change
+from budget_guard.ledger.flow import Steps
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.redis.audit import differences
 from budget_guard.ledger.redis.codec import (
+    HoldRecord,
     amounts_of,
     another,
     balance_of,
@@ -36,9 +38,9 @@ from budget_guard.ledger.redis.codec import (
     ttl_of,
 )
 from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, scopes_of
-from budget_guard.ledger.redis.script_runner import ScriptRunner, Steps
+from budget_guard.ledger.redis.script_runner import ScriptRunner
 from budget_guard.ledger.waiters import Waiters
-from budget_guard.units.amounts import Amounts, Limits, Sums
+from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 
 _SWEPT_AT_ONCE = 8
@@ -53,7 +55,7 @@ _WINDOWS: tuple[Window, ...] = ("none", "minute", "hour", "day", "week", "month"
 
 
 class RedisVerbs:
-    """Every verb as `Steps`, for a blocking and an asyncio driver.
+    """Every verb as `Steps` over `Connections` or `AsyncConnections`.
 
     Args:
         keys: The tenant's keys.
@@ -125,18 +127,20 @@ class RedisVerbs:
             if status != b"due":
                 break
             sweep = 0  # as few by itself
-            yield from self._expire(rest[0])
+            (due,) = rest
+            yield from self._expire(due)
         if status == b"refused":
-            refused = refused_of(scopes, rest[0], rest[1], room or Amounts())
-            assert refused is not None
-            return refused
+            version, about = rest
+            refused = refused_of(scopes, version, about, room or NOTHING)
+            if refused is not None:
+                return refused
         if status == b"revoked":
-            reason, at = rest[1]
-            return revoked_of(scopes[int(rest[0]) - 1], reason, at)
+            which, (reason, at) = rest
+            return revoked_of(scopes[int(which) - 1], reason, at)
         if status == b"known":
-            verb, its_scopes, held = rest
-            if verb != b"reserve":
-                raise another(hold_id, verb)
+            origin, its_scopes, held = rest
+            if origin != b"reserve":
+                raise another(hold_id, origin)
             if its_scopes != named.text:
                 raise elsewhere(hold_id, its_scopes, scopes)
             if held != listed(amounts):
@@ -162,7 +166,8 @@ class RedisVerbs:
         )
         if status != b"extended":
             raise problem(status, rest, hold_id)
-        return bool(rest[0] == 1)
+        (open,) = rest
+        return bool(open == 1)
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Steps[Settled]:
         amounts = checked_amounts(amounts)
@@ -181,7 +186,7 @@ class RedisVerbs:
         amounts = checked_amounts(amounts)
         version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, listed(amounts))
         yield from self._forget(overdue)
-        return refused_of(scopes, version, about, Amounts())
+        return refused_of(scopes, version, about, NOTHING)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Steps[Amounts]:
         change = checked_change(change)
@@ -202,7 +207,8 @@ class RedisVerbs:
         status, *rest = yield from self._call("balances", self._named(scopes).keys, changes=False)
         if status != b"balances":
             raise problem(status, rest, scopes=scopes)
-        return list(map(balance_of, scopes, rest[0]))
+        (about,) = rest
+        return list(map(balance_of, scopes, about))
 
     def revoke(self, scope: Scope, reason: str) -> Steps[None]:
         named = self._named((scope,))
@@ -228,25 +234,25 @@ class RedisVerbs:
         ids, since = flat[::2], flat[1::2]
         records = yield from self._records(ids)
         return [
-            Suspended(decode(id), scopes_of(record[1]), amounts_of(record[2]), time_of(at))
+            Suspended(decode(id), scopes_of(record.scopes), amounts_of(record.amounts), time_of(at))
             for id, at, record in zip(ids, since, records, strict=True)
-            if record[0] == b"suspended"
+            if record.state == b"suspended" and record.scopes is not None and record.amounts is not None
         ]
 
     def audit(self) -> Steps[list[str]]:
         for _ in range(_AUDITS):
-            _, *names = yield from self._call(
+            _, names, *ids_by_state = yield from self._call(
                 "names",
                 (self._keys.scopes, self._keys.open, self._keys.suspended, self._keys.settled),
                 changes=False,
             )
-            scopes = sorted(scope for each in names[0] for scope in scopes_of(each))
-            ids = [id for each in names[1:] for id in each]
+            scopes = sorted(scope for each in names for scope in scopes_of(each))
+            ids = [id for each in ids_by_state for id in each]
             status, *rest = yield from self._call(
                 "audit",
                 (
                     *(self._keys.scopes, self._keys.open, self._keys.suspended, self._keys.settled),
-                    *(self._named((scope,)).keys[0] for scope in scopes),
+                    *(self._keys.scope(scope) for scope in scopes),
                     *(self._keys.hold(decode(id)) for id in ids),
                 ),
                 b"%d" % len(scopes),
@@ -254,7 +260,8 @@ class RedisVerbs:
                 changes=False,
             )
             if status == b"audit":
-                return differences(scopes, *rest)
+                counted_now, holds = rest
+                return differences(scopes, counted_now, holds)
         raise LedgerUnavailable(
             detail=f"holds came and went {_AUDITS} times while they were listed: audit in quieter hours"
         )
@@ -301,14 +308,14 @@ class RedisVerbs:
         keys: list[bytes] = []
         args: list[bytes] = []
         for id, record in zip(ids, (yield from self._records(ids)), strict=True):
-            scopes = self._named(scopes_of(record[1]) if record[1] else ()).keys
+            scopes = self._named(scopes_of(record.scopes) if record.scopes else ()).keys
             keys += [self._keys.hold(decode(id)), *scopes]
             args += [id, b"%d" % len(scopes)]
         return keys, args
 
-    def _records(self, ids: Sequence[bytes]) -> Steps[list[Any]]:
+    def _records(self, ids: Sequence[bytes]) -> Steps[list[HoldRecord]]:
         _, records = yield from self._call("holds", [self._keys.hold(decode(id)) for id in ids], changes=False)
-        return list(records)
+        return list(map(HoldRecord._make, records))
 
     def _named(self, scopes: Sequence[Scope]) -> Named:
         return self._keys.named(tuple(scopes))

@@ -1,4 +1,4 @@
-"""The file of a ledger: opened, checked, and brought up to date."""
+"""The file of an SQLite ledger: opened, checked, and brought up to date."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scripts() -> tuple[str, ...]:
 
 
 class LedgerFile:
-    """Where the ledger lives.
+    """The file that a ledger lives in.
 
     Args:
         path: The file, made if it is not there. Its folder must be there.
@@ -103,7 +103,7 @@ class LedgerFile:
         """Check that the path still names the file that was opened.
 
         Raises:
-            LedgerUnavailable: If somebody deleted or replaced it: other processes would count in another one.
+            LedgerUnavailable: If it was deleted or replaced: other processes would count in another one.
         """
         try:
             status = os.stat(self.path)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.base import AsyncLedger, Ledger
-from budget_guard.ledger.flow import arun, run
+from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.ledger.sqlite.file import LedgerFile
 from budget_guard.ledger.sqlite.writer import Writer
 from budget_guard.ledger.verbs import AwaitableVerbs, BlockingVerbs
-from budget_guard.ledger.waiters import Pause, Waiters
+from budget_guard.ledger.waiters import Waiters
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.25
-
-_Step: TypeAlias = Pause | Literal["version"]
-"""A step of waiting for room: a pause, or a look at the version."""
 
 
 class SqliteLedger(BlockingVerbs):
@@ -80,7 +77,7 @@ class SqliteLedger(BlockingVerbs):
         return result
 
     def await_room(self, version: int, timeout: float) -> bool:
-        return run(_poll(self._waiters, version, timeout), self._step)
+        return run(_poll(self._waiters, version, timeout), _Looks(self._writer, self._waiters))
 
     def audit(self) -> Sequence[str]:
         """As the contract says, and check the file as well. Reads all of it, and holds up no other verb."""
@@ -89,11 +86,6 @@ class SqliteLedger(BlockingVerbs):
     def close(self) -> None:
         """Perform what was asked for, then let go of the file. The ledger is of no use afterwards."""
         self._writer.close()
-
-    def _step(self, step: _Step) -> Any:
-        if isinstance(step, Pause):
-            return self._waiters.wait(step.times, step.seconds)
-        return self._writer.call(step)
 
 
 class _AsyncSqliteLedger(AwaitableVerbs):
@@ -109,7 +101,7 @@ class _AsyncSqliteLedger(AwaitableVerbs):
         return result
 
     async def await_room(self, version: int, timeout: float) -> bool:
-        return await arun(_poll(self._waiters, version, timeout), self._step)
+        return await arun(_poll(self._waiters, version, timeout), _AsyncLooks(self._writer, self._waiters))
 
     async def audit(self) -> Sequence[str]:
         return await asyncio.to_thread(self._ledger.audit)
@@ -117,15 +109,33 @@ class _AsyncSqliteLedger(AwaitableVerbs):
     async def close(self) -> None:
         await asyncio.to_thread(self._ledger.close)
 
-    async def _step(self, step: _Step) -> Any:
-        if isinstance(step, Pause):
-            return await self._waiters.wait_async(step.times, step.seconds)
-        return await self._writer.acall(step)
+
+class _Looks:
+    """The steps of waiting for room: looks at the version, and pauses in between."""
+
+    def __init__(self, writer: Writer, waiters: Waiters) -> None:
+        self._writer = writer
+        self.pause = waiters.wait
+
+    def version(self) -> Any:
+        return self._writer.call("version")
 
 
-def _poll(waiters: Waiters, version: int, timeout: float) -> Generator[_Step, Any, bool]:
+class _AsyncLooks:
+    """The same, to await."""
+
+    def __init__(self, writer: Writer, waiters: Waiters) -> None:
+        self._writer = writer
+        self.pause = waiters.wait_async
+
+    async def version(self) -> Any:
+        return await self._writer.acall("version")
+
+
+def _poll(waiters: Waiters, version: int, timeout: float) -> Steps[bool]:
     return waiters.poll(_version, version, timeout, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
 
-def _version() -> Generator[Literal["version"], int, int]:
-    return (yield "version")
+def _version() -> Steps[int]:
+    version: int = yield "version", ()
+    return version
