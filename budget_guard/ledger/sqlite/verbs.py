@@ -20,7 +20,7 @@ from budget_guard.ledger.hold_id import TOLERANCE_MS, made_ms
 from budget_guard.ledger.rules import LedgerRules, stale
 from budget_guard.ledger.sqlite.rows import StoredHold
 from budget_guard.ledger.sqlite.transaction import LARGEST, Transaction
-from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
+from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums, unchecked
 from budget_guard.units.scope import Scope, Window
 
 _SWEPT_AT_ONCE = 8
@@ -124,7 +124,7 @@ class SqliteVerbs(LedgerRules[StoredHold]):
             if was_open:
                 self._settle(hold)
             self._give_room()
-        return Settled(hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain)
+        return unchecked(Settled, (hold.counters[0].committed, hold.charged or NOTHING, hold.uncertain))
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         check_text("reason", reason)
