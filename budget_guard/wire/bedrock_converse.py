@@ -58,11 +58,7 @@ _TEXTS = Texts(
     {
         "message": ("content",),
         "text": (),
-        "toolResult": ("toolResult",),
-        "toolUseId": ("content",),  # the inside of a tool result, whose first field it is
-        "content": ("content",),
-        "status": ("content",),
-        "type": ("content",),
+        "toolResult": ("toolResult.content",),
         "searchResult": (),
     },
     _measure,

@@ -90,7 +90,7 @@ _TEXTS = Texts(
     {
         "content": ("parts",),
         "text": (),
-        "functionResponse": ("functionResponse", "function_response"),
+        "functionResponse": ("functionResponse.parts", "function_response.parts"),
     },
     _measure,
     _kind,

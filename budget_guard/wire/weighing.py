@@ -7,6 +7,7 @@ media whose size is visible and whose tokens are published.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from budget_guard.estimate.prompt import KEPT_REASONING, Look
@@ -48,7 +49,8 @@ class Texts(NamedTuple):
     """Which parts of a dialect's messages are text."""
 
     kinds: Mapping[str, tuple[str, ...]]
-    """The kinds of parts that are text, and the fields of each that hold parts of their own."""
+    """The kinds of parts that are text, and the fields of each that hold parts of their own. "a.b" is field "b" of the
+    object in field "a"."""
     measure: Measure
     kind_of: Callable[[Json], object] = lambda part: part.get("type")
     """What kind a part is; None for one without a kind."""
@@ -72,12 +74,27 @@ def looker(texts: Texts, rules: MediaRules) -> Look:
 _lookers: dict[tuple[int, str], Look] = {}
 
 
+_Tree: TypeAlias = "dict[str, _Tree]"
+"""Fields that hold parts, and the fields within them that do."""
+
+
+@cache
+def _tree(paths: tuple[str, ...]) -> _Tree:
+    tree: _Tree = {}
+    for path in paths:
+        below = tree
+        for name in path.split("."):
+            below = below.setdefault(name, {})
+    return tree
+
+
 class _Looker:
-    __slots__ = ("_rules", "_texts")
+    __slots__ = ("_inner", "_rules", "_texts")
 
     def __init__(self, texts: Texts, rules: MediaRules) -> None:
         self._texts = texts
         self._rules = rules
+        self._inner = {kind: _tree(paths) for kind, paths in texts.kinds.items()}
 
     def look(self, message: Any) -> tuple[str, str | None, int]:
         """The text of a message, what in it has no bound, and the tokens of the media in it."""
@@ -94,11 +111,12 @@ class _Looker:
         given = cast(Json, part)
         texts = self._texts
         kind = texts.kind_of(given)
-        inner: tuple[str, ...] | None
+        inner: _Tree | None
         if kind is None:
-            inner = texts.parts_of_kindless if not texts.kindless or not texts.kindless.isdisjoint(given) else None
+            is_known = not texts.kindless or not texts.kindless.isdisjoint(given)
+            inner = _tree(texts.parts_of_kindless) if is_known else None
         else:
-            inner = texts.kinds.get(kind) if isinstance(kind, str) else None
+            inner = self._inner.get(kind) if isinstance(kind, str) else None
         if inner is None:
             medium = texts.measure(self._rules, kind, given) if isinstance(kind, str) else None
             if medium is not None:
@@ -108,6 +126,14 @@ class _Looker:
             if kind is None:
                 return KEPT_HISTORY if "id" in given else "a part without a type", 0
             return f"a part of type {_short(kind)}", 0
+        opaque, tokens = self._known(given, inner, found)
+        if kind == "reasoning" and not given.get("encrypted_content") and opaque is None:
+            opaque = KEPT_REASONING
+        return opaque, tokens
+
+    def _known(self, given: Json, inner: _Tree, found: list[str]) -> tuple[str | None, int]:
+        """As `_part`, of an object whose fields are text, but for parts in the fields *inner*."""
+        texts = self._texts
         opaque: str | None = None
         tokens = 0
         for name, value in given.items():
@@ -117,15 +143,17 @@ class _Looker:
                 if name in texts.kept and value:
                     opaque = texts.kept[name]
             elif name in inner:
-                what, more = self._part(value, found)
+                below = inner[name]
+                if below and isinstance(value, Mapping):
+                    what, more = self._known(cast(Json, value), below, found)
+                else:
+                    what, more = self._part(value, found)
                 opaque, tokens = what or opaque, tokens + more
             elif name in texts.kept and value:
                 opaque = texts.kept[name]
                 collect_texts(value, found)
             else:
                 collect_texts(value, found)
-        if kind == "reasoning" and not given.get("encrypted_content") and opaque is None:
-            opaque = KEPT_REASONING
         return opaque, tokens
 
     def _parts(self, parts: Sequence[Any], found: list[str]) -> tuple[str | None, int]:
@@ -190,8 +218,11 @@ def media_of(texts: Texts, rules: MediaRules, messages: Sequence[Any]) -> Media:
                 if medium.what == AUDIO:
                     sounds.append(sound_of(rules, given))
             return
-        for name in inner_names:
-            walk(given.get(name))
+        for path in inner_names:
+            held: Any = given
+            for name in path.split("."):
+                held = fields(held).get(name)
+            walk(held)
 
     walk(list(messages))
     bound = None if None in sounds else sum(sound for sound in sounds if sound is not None)
