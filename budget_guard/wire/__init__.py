@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from budget_guard.wire.added_fields import explain_refusal
 from budget_guard.wire.answer import Answer
 from budget_guard.wire.anthropic_messages import MESSAGES
 from budget_guard.wire.anthropic_messages import MODEL_IN_PATH as _MESSAGES_PATH
@@ -26,7 +27,9 @@ from budget_guard.wire.openai_completions import COMPLETIONS
 from budget_guard.wire.openai_embeddings import EMBEDDINGS
 from budget_guard.wire.openai_responses import RESPONSES
 from budget_guard.wire.outcome import Outcome, never_billed, outcome_of_error, outcome_of_status
+from budget_guard.wire.regional_price import percent_of_list_price
 from budget_guard.wire.request import Request
+from budget_guard.wire.values import fields
 
 _BASE = r"(?:.*/(?:v\d[a-z0-9]*|openai|deployments/[^/]+|compatibility/v1|chat/v1|endpoints/[^/]+|api))?"
 """What may stand before a path of OpenAI's: a version, a deployment, or a prefix of a gateway's."""
@@ -36,9 +39,9 @@ _PATHS: tuple[tuple[re.Pattern[str], Dialect], ...] = (
     (re.compile(_BASE + r"/completions"), COMPLETIONS),
     (re.compile(_BASE + r"/embeddings"), EMBEDDINGS),
     (re.compile(r"(?:.*/v1)?/messages"), MESSAGES),
-    (re.compile(r".*" + _GENERATE_PATH.pattern), GENERATE_CONTENT),
-    (re.compile(r".*" + _CONVERSE_PATH.pattern), CONVERSE),
-    (re.compile(r".*" + _MESSAGES_PATH.pattern), MESSAGES),
+    (re.compile(rf".*(?:{_GENERATE_PATH.pattern})"), GENERATE_CONTENT),
+    (re.compile(rf".*(?:{_CONVERSE_PATH.pattern})"), CONVERSE),
+    (re.compile(rf".*(?:{_MESSAGES_PATH.pattern})"), MESSAGES),
 )
 _COHERE = re.compile(r"(?:.*/v[12])?/chat")
 _ANSWERS = (
@@ -82,8 +85,6 @@ def dialect_at(where: Endpoint) -> Dialect | None:
 
 def dialect_of_answer(body: object) -> Dialect | None:
     """The dialect of a whole answer, by its own look; None where it has none that is unmistakable."""
-    from budget_guard.wire.values import fields
-
     given = fields(body)
     for name, value, dialect in _ANSWERS:
         if given.get(name) == value and "usage" in given:
@@ -120,9 +121,11 @@ __all__ = [
     "dialect_of_answer",
     "endpoint",
     "endpoint_of_url",
+    "explain_refusal",
     "never_billed",
     "outcome_of_error",
     "outcome_of_status",
+    "percent_of_list_price",
     "read_counts",
     "wrong_report",
 ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+from budget_guard.wire.claude_version import claude_version
 from budget_guard.wire.document import pdf_pages
 from budget_guard.wire.picture import picture_size
 from budget_guard.wire.sound import wav_seconds
@@ -135,10 +136,8 @@ def _openai_dearest(width: int, height: int, detail: str) -> int:
     return max(*known, _patches(246, _REJECTED_ABOVE, _REJECTED_ABOVE, _REJECTED_ABOVE)(width, height, detail))
 
 
-_CLAUDE_SMALL = re.compile(
-    r"claude-(?:2|3|instant|(?:sonnet|haiku|opus)-4(?![.\d])|.*-4(?:-20\d{6})?$|.*-4[-.][0-6](?!\d))"
-)
-"""Claude models that see pictures at the lower resolution: those before 4.7."""
+_CLAUDE_SHARP = (4, 7)
+"""The first version of Claude that sees pictures at the higher resolution."""
 
 
 def _claude(tokens_at_most: int, longest: int) -> PictureRule:
@@ -181,8 +180,8 @@ def media_rules(provider: str | None, model: str) -> MediaRules:
     """The rules for *model*; rules without a bound for what has no published ones."""
     name = model.lower().removeprefix("ft:").rsplit("/", 1)[-1]
     if "claude" in name:
-        name = name[name.index("claude") :]
-        small = _CLAUDE_SMALL.match(name) is not None
+        version = claude_version(name)
+        small = version is not None and version < _CLAUDE_SHARP
         most = 1568 if small else 4784
         # Each page is a picture and its text, 1,500 to 3,000 tokens of it:
         # https://platform.claude.com/docs/en/build-with-claude/pdf-support

@@ -45,9 +45,10 @@ _KNOWN = frozenset(
     "models route plugins "
     "top_k min_p top_a repetition_penalty thinking include_reasoning usage transforms chat_template_kwargs "
     "enable_thinking "
-    "extra_headers guided_json guided_regex guided_choice safe_prompt random_seed provider keep_alive options format "
-    "return_images return_related_questions search_mode search_domain_filter search_recency_filter extra_body "
-    "search_parameters disable_search cache_control data_sources session_id trace moderation mcp_servers".split()
+    "guided_json guided_regex guided_choice safe_prompt random_seed provider keep_alive options format "
+    "return_images return_related_questions search_mode search_domain_filter search_recency_filter "
+    "search_parameters disable_search cache_control deferred data_sources session_id trace moderation "
+    "mcp_servers".split()
 )
 _MESSAGE_PARTS = ("content",)
 _OTHER_COST = {
@@ -161,6 +162,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         media.sound_tokens,
         tuple(field for field in more if not isinstance(body[field], (dict, list))),
         tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),
+        body.get("deferred") is True,  # xAI's: https://docs.x.ai/docs/guides/deferred-chat-completions
     )
 
 
@@ -346,9 +348,8 @@ def _later(before: Json, now: Json) -> Json:
     """The later of two reports in one stream. They are cumulative, so nothing is added; the last may be an empty
     one."""
     counted = [name for name in ("prompt_tokens", "completion_tokens", "total_tokens") if type(now.get(name)) is int]
-    if before and (not counted or all(now[name] == 0 for name in counted)):
-        return before
-    return now
+    largest = sum([before[name] for name in counted if type(before.get(name)) is int])
+    return before if before and sum([now[name] for name in counted]) < max(1, largest) else now
 
 
 CHAT_COMPLETIONS = Dialect(

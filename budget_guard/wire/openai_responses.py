@@ -14,7 +14,7 @@ from budget_guard.wire.media import MediaRules, document_tokens, media_rules, pi
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.reader import EventReader
 from budget_guard.wire.request import Request
-from budget_guard.wire.tools import hosted_tools_of
+from budget_guard.wire.tools import hosted_tools_of, tool_name_of_type
 from budget_guard.wire.values import Json, fields, items, text, whole
 from budget_guard.wire.weighing import (
     A_FILE,
@@ -225,6 +225,19 @@ def billed_events(output: Any) -> dict[str, int]:
     return events
 
 
+_FREE_AT_XAI = ("mcp_calls",)
+
+
+def _events_of_xai(usage: Json) -> dict[str, int]:
+    """Billed events as xAI counts them itself: https://docs.x.ai/docs/guides/tools/overview."""
+    events: dict[str, int] = {}
+    for name, count in fields(usage.get("server_side_tool_usage_details")).items():
+        if type(count) is int and count > 0 and name not in _FREE_AT_XAI:
+            unit = tool_name_of_type(name.removesuffix("_calls"))
+            events[unit] = events.get(unit, 0) + count
+    return events
+
+
 def read_answer(body: Json, request: Request | None = None) -> Answer:
     """What an answer says was used."""
     usage = fields(body.get("usage"))
@@ -243,7 +256,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         hour_cache=request is not None and request.hour_cache,
     )
     found = reading.usage
-    if found is not None and (events := billed_events(output)):
+    if found is not None and (events := _events_of_xai(usage) or billed_events(output)):
         found = with_events(found, events)
     model, ident = text(body.get("model")), text(body.get("id"))
     asked = model if request is None else request.model

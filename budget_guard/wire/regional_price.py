@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 
+from budget_guard.wire.claude_version import claude_version
+
 _UPLIFT = 110
 
-_OPENAI_NEW = re.compile(r"gpt-(?:5\.(?:[4-9]|\d\d)|[6-9])|gpt-\d\d")
-"""Models released on or after 5 March 2026: the first is gpt-5.4."""
 _OPENAI_OLD = re.compile(
-    r"(?:ft:)?(?:gpt-(?:3\.5|4|4o|4\.1|4\.5|5|5\.[0-3])(?![.\d])|gpt-audio|gpt-realtime|chatgpt-|o1|o3|o4|text-|davinci|babbage)"
+    r"(?:ft:)?(?:gpt-(?:3\.5|4|4o|4\.1|4\.5|5|5\.[0-3])(?![.\d])|chatgpt-|o1|o3|o4|text-|davinci|babbage)"
 )
-_CLAUDE_OLD = re.compile(
-    r".*claude-(?:2|v2|instant|3|(?:[a-z]+-)?4(?:[-.][0-5])?(?:-20\d{6})?(?![-.\d])|(?:[a-z]+-)?4[-.][0-5](?!\d)|[a-z]+-3).*"
-)
-"""Claude models before 4.6, which have no regional price."""
+"""Models from before 5 March 2026, when gpt-5.4 was released."""
+_CLAUDE_SINCE = (4, 6)
+"""The first version of Claude with a regional price."""
 
 
 def percent_of_list_price(provider: str | None, model: str, region: str | None) -> int:
@@ -33,7 +32,8 @@ def percent_of_list_price(provider: str | None, model: str, region: str | None) 
         return 100
     name = model.lower().rsplit("/", 1)[-1]
     if provider == "openai":
-        return 100 if _OPENAI_OLD.match(name) and not _OPENAI_NEW.match(name.removeprefix("ft:")) else _UPLIFT
+        return 100 if _OPENAI_OLD.match(name) else _UPLIFT
     if provider == "anthropic":
-        return 100 if _CLAUDE_OLD.fullmatch(name) else _UPLIFT
+        version = claude_version(name)
+        return 100 if version is not None and version < _CLAUDE_SINCE else _UPLIFT
     return 100  # the price table knows the regional names of Bedrock and Vertex by themselves

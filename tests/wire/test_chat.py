@@ -9,7 +9,7 @@ import pytest
 
 from budget_guard.units.usage import Usage
 from budget_guard.wire import CHAT_COMPLETIONS as CHAT
-from budget_guard.wire import Answer, Endpoint, Request, endpoint, endpoint_of_url
+from budget_guard.wire import Answer, Endpoint, Request, endpoint, endpoint_of_url, explain_refusal
 
 OPENAI = endpoint("POST", "api.openai.com", "/v1/chat/completions")
 XAI = endpoint("POST", "api.x.ai", "/v1/chat/completions")
@@ -521,3 +521,36 @@ def test_an_address_can_be_a_url() -> None:
     assert (found.host, found.provider) == ("contoso.openai.azure.com", "azure")
     assert (found.deployment, found.api_version) == ("prod chat", "1")
     assert CHAT.read_request(found, {}, {"prod chat": "gpt-4o"}).model == "gpt-4o"
+
+
+def test_a_refusal_of_a_field_that_was_added_says_who_added_it() -> None:
+    put = CHAT.ask_for_usage(LOCAL, {"stream": True})
+    body = {
+        "detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options", "include_usage"], "input": "secret"}]
+    }
+    said = explain_refusal(put.added, 422, body)
+
+    assert (
+        said is not None and "stream_options" in said and "add_fields=('output_cap',)" in said and "secret" not in said
+    )
+    assert (
+        explain_refusal(put.added, 422, json.dumps(body).encode())
+        == explain_refusal(put.added, 422, json.dumps(body))
+        == said
+    )
+    cap = explain_refusal(
+        ("max_completion_tokens",), 400, {"error": {"message": "Unrecognized: max_completion_tokens"}}
+    )
+    assert cap is not None and "add_fields=('usage',)" in cap
+    assert explain_refusal(put.added, 400, {"error": "no such model"}) is None
+    assert explain_refusal(put.added, 500, body) is None
+    assert explain_refusal((), 422, body) is None
+
+
+def test_an_answer_for_later_is_no_answer_yet() -> None:
+    assert request(XAI, deferred=True).background
+    assert not request(XAI, deferred=False).background
+
+
+def test_extra_fields_that_a_proxy_may_merge_are_not_let_in() -> None:
+    assert request(extra_body={"model": "gpt-4"}).unknown_structures == ("extra_body",)

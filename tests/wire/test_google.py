@@ -59,7 +59,7 @@ def test_settings_are_read_in_either_way_of_writing_them() -> None:
 
     for name, config in (("generationConfig", camel), ("generation_config", snake)):
         found = request(**{name: config})
-        assert (found.max_output_tokens, found.choices, found.modalities) == (100, 3, {"image"})
+        assert (found.max_output_tokens, found.choices, set(found.modalities)) == (100, 3, {"image"})
         assert found.needs == {"json_schema"}
         put = GOOGLE.put_cap(FLASH, {name: config}, 7)
         assert GOOGLE.read_request(FLASH, put.body, {}).max_output_tokens == 7
@@ -122,7 +122,7 @@ def test_tools_of_the_provider_are_opaque_and_functions_are_not(tool: Any, unit:
     assert found.hosted_tools == (unit,)
     assert found.prompt.opaque == (f"what {unit} may bring in",)
     plain = request(tools=[{"function_declarations": [{"name": "f"}]}])
-    assert (plain.hosted_tools, plain.prompt.opaque, plain.needs) == ((), (), {"tools"})
+    assert (plain.hosted_tools, plain.prompt.opaque, set(plain.needs)) == ((), (), {"tools"})
 
 
 def test_content_kept_by_the_provider_has_no_bound() -> None:

@@ -25,6 +25,9 @@ VERTEX = endpoint(
 )
 
 
+FETCHED = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}}
+
+
 def request(at: Endpoint = ANTHROPIC, **body: Any) -> Request:
     given = {"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **body}
     return MESSAGES.read_request(at, given, {})
@@ -129,8 +132,8 @@ def test_tools_of_the_client_and_cleared_history_cost_their_text_alone() -> None
         ({"type": "image", "source": {"type": "file", "file_id": "f"}}, "an image"),
         ({"type": "document", "source": {"type": "url", "url": "https://x"}}, "a file"),
         ({"type": "container_upload", "file_id": "f"}, "files kept by the provider"),
-        ({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"type": "url"}}]}, "an image"),
-        ({"type": "web_fetch_tool_result", "content": {"type": "web_fetch_result", "content": {"type": "document", "source": {"type": "base64", "data": "AAAA"}}}}, "a file"),
+        ({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url"}}]}, "an image"),
+        ({"type": "web_fetch_tool_result", "content": {"type": "web_fetch_result", "content": FETCHED}}, "a file"),
         ({"type": "smell"}, "a part of type smell"),
     ],
 )  # fmt: skip
@@ -181,7 +184,7 @@ def test_blocks_that_are_text_are_weighed() -> None:
             Usage(10, output=10, reasoning=40),
         ),
         (
-            {"input_tokens": 10, "output_tokens": 5, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 3}},
+            {"input_tokens": 10, "output_tokens": 5, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}},
             Usage(10, output=5, web_search=2),
         ),
         (

@@ -98,7 +98,10 @@ def test_bedrock_names_the_model_in_the_path() -> None:
 
 
 def test_a_cap_may_hide_in_the_model_s_own_parameters() -> None:
-    body = {"inferenceConfig": {"maxTokens": 100}, "additionalModelRequestFields": {"max_tokens": 9_000, "top_k": 5}}
+    body: dict[str, Any] = {
+        "inferenceConfig": {"maxTokens": 100},
+        "additionalModelRequestFields": {"max_tokens": 9_000, "top_k": 5},
+    }
     found = converse(**body)
 
     assert found.max_output_tokens == 9_000

@@ -129,7 +129,7 @@ def test_a_cap_and_a_schema_and_functions_are_read() -> None:
         max_output_tokens=300, tools=tools, text={"format": {"type": "json_schema", "schema": {}}}, background=True
     )
 
-    assert (found.max_output_tokens, found.needs, found.hosted_tools) == (300, {"tools", "json_schema"}, ())
+    assert (found.max_output_tokens, set(found.needs), found.hosted_tools) == (300, {"tools", "json_schema"}, ())
     assert found.background
     assert RESPONSES.put_cap(OPENAI, {"max_output_tokens": 1}, 9) == ({"max_output_tokens": 9}, ())
     assert RESPONSES.put_cap(OPENAI, {}, 9).added == ("max_output_tokens",)
@@ -240,3 +240,16 @@ def test_a_stream_that_breaks_or_fails_is_of_unknown_cost() -> None:
 def test_an_error_in_the_shape_of_an_answer_is_one() -> None:
     assert RESPONSES.read_answer({"id": "r", "status": "failed", "error": {"code": "x"}}, None).failed
     assert OTHER.provider is None
+
+
+def test_xai_counts_the_uses_of_its_tools_itself() -> None:
+    used = {
+        "web_search_calls": 2,
+        "x_search_calls": 1,
+        "file_search_calls": 1,
+        "mcp_calls": 4,
+        "code_interpreter_calls": 0,
+    }
+    usage = answer({**counts(100, 20), "server_side_tool_usage_details": used}, search()).usage
+
+    assert usage == Usage(100, output=20, web_search=2, other=(("x_search", 1), ("storage_searches", 1)))
