@@ -115,6 +115,11 @@ def read_counts(
             in_parts = read + wrote + cached_heard + heard + seen
             inputs_beside = in_parts > taken
     outputs_beside = _stand_beside(output_parts, made, out_parts, adds_up)
+    if adds_up is not None and not inputs_beside and input_parts == "unsure":
+        # Where the total is exactly what it would be with the cached tokens beside the input, that is where they stand.
+        rest = adds_up - taken - made - (out_parts if outputs_beside else 0)
+        if in_parts and (rest == in_parts or rest == in_parts + out_parts) and (outputs_beside or rest != out_parts):
+            inputs_beside = True
     plain_in = taken if inputs_beside else taken - in_parts
     plain_out = made if outputs_beside else made - out_parts
     all_in, all_out = plain_in + in_parts, plain_out + out_parts

@@ -41,6 +41,16 @@ def read(*counts: Any, **more: Any) -> Usage | None:
         pytest.param(Counts(100, 10, cache_read=50), Usage(100, 50, output=10), id="no total: beside is the dearer"),
         pytest.param(Counts(100, 10, reasoning=5), Usage(100, output=10, reasoning=5), id="no total, reasoning"),
         pytest.param(Counts(100, 10, 50, cache_read=50), Usage(100, 50, output=10), id="a total below its parts"),
+        pytest.param(Counts(100, 10, 160, cache_read=50), Usage(100, 50, output=10), id="the total has them beside"),
+        pytest.param(
+            Counts(100, 10, 165, cache_read=50, reasoning=5), Usage(100, 50, output=10, reasoning=5), id="both beside"
+        ),
+        pytest.param(
+            Counts(100, 10, 160, cache_read=50, reasoning=50),
+            Usage(50, 50, output=10, reasoning=50),
+            id="what may be either is output",
+        ),
+        pytest.param(Counts(100, 10, 161, cache_read=50), Usage(50, 50, output=61), id="a rest that fits nothing"),
         pytest.param(Counts(100, None, 110), Usage(100, output=10), id="the total tells what is missing"),
         pytest.param(Counts(None, 10, 110), Usage(100, output=10), id="and of the input"),
         pytest.param(
