@@ -10,7 +10,7 @@ _SETTING_OF = {"stream_options": "usage"}
 
 
 def explain_refusal(added: Sequence[str], status: int, body: object) -> str | None:
-    """Who added the field that an endpoint complains of, and how to leave it out; None where it complains of no such one.
+    """Who added the field that an endpoint complains of, and how to leave it out; None where it complains of no other.
 
     Args:
         added: The fields that were added, as `Rewritten.added` has them.

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from budget_guard.units.amounts import MOST, unchecked
 from budget_guard.units.usage import Usage
+from budget_guard.wire.values import Json
 
 Convention: TypeAlias = Literal["inside", "beside", "unsure"]
 """Where the parts of a total stand: inside it, beside it, or either of them, as the counts themselves tell."""
@@ -77,58 +78,40 @@ def read_counts(
         and type(made) is int
         and 0 < taken
         and 0 < made
-        and (total is None or total == taken + made)
+        and (total is None or (type(total) is int and total == taken + made))
         and tuple(parts) == _PLAIN
         and taken + made <= MOST
     ):  # most answers of many servers are no more than this
         return Reading(unchecked(Usage, (taken, 0, 0, 0, 0, 0, 0, made, 0, 0, 0, 0, 1, ())))
-    known: list[int | None] = []
-    for name, value in zip(_NAMES, counts, strict=True):
-        if value is not None and (type(value) is not int or value < 0 or value > MOST):
-            kind = "negative" if type(value) is int and value < 0 else "no count of tokens"
-            return Reading(None, f"the reported {name} is {kind}")
-        known.append(value)
-    taken, made, total = known[:3]
+    problem = _first_problem(counts)
+    if problem is not None:
+        return Reading(None, problem)
+    taken, made = _both_totals(taken, made, total)
     if taken is None or made is None:
-        named = taken if made is None else made
-        if total is None or named is None or total < named:
-            return Reading(None, "no usage is reported" if named is None else "a part of the usage is not reported")
-        taken, made = (named, total - named) if made is None else (total - named, named)
-    zeros = [0 if count is None else count for count in known[3:]]
-    read, wrote, wrote_5m, wrote_1h, heard, cached_heard, seen, thought, said, drawn = zeros
-    if wrote > wrote_5m + wrote_1h:  # for how long is not said, or not of all
-        if hour_cache:
-            wrote_1h = wrote - wrote_5m
-        else:
-            wrote_5m = wrote - wrote_1h
-    cached_heard = min(cached_heard, read, heard)
-    read -= cached_heard
-    heard -= cached_heard
-    wrote = wrote_5m + wrote_1h
-    in_parts, out_parts = read + wrote + cached_heard + heard + seen, thought + said + drawn
-    adds_up = None if total is None or total < taken + made else total
-    inputs_beside = _stand_beside(input_parts, taken, in_parts, adds_up)
-    if inputs_beside and input_parts != "beside" and max(read + wrote, heard + seen + cached_heard) <= taken:
-        # Each fits, all together do not: what was read from the cache may be the sound or the pictures themselves.
-        if adds_up is not None and adds_up < taken + in_parts + made:
-            read, inputs_beside = max(0, taken - wrote - cached_heard - heard - seen), False
-            in_parts = read + wrote + cached_heard + heard + seen
-            inputs_beside = in_parts > taken
-    outputs_beside = _stand_beside(output_parts, made, out_parts, adds_up)
-    if adds_up is not None and not inputs_beside and input_parts == "unsure":
-        # Where the total is exactly what it would be with the cached tokens beside the input, that is where they stand.
-        rest = adds_up - taken - made - (out_parts if outputs_beside else 0)
-        if in_parts and (rest == in_parts or rest == in_parts + out_parts) and (outputs_beside or rest != out_parts):
-            inputs_beside = True
+        return Reading(None, "no usage is reported" if total in (None, 0) else "a part of the usage is not reported")
+    read, wrote_5m, wrote_1h, heard, cached_heard, seen = _parts_of_input(parts, hour_cache)
+    thought, said, drawn = [count or 0 for count in parts[-3:]]
+    wrote, media = wrote_5m + wrote_1h, heard + cached_heard + seen
+    in_parts, out_parts = read + wrote + media, thought + said + drawn
+    whole = total if total is not None and total >= taken + made else None  # a total below its parts tells nothing
+    if whole is not None and input_parts != "beside" and taken < in_parts and whole < taken + in_parts + made:
+        # Each part fits, all together do not: what was read from the cache is the sound or the pictures themselves.
+        if read + wrote <= taken and wrote + media <= taken:
+            read = taken - wrote - media
+            in_parts = taken
+    outputs_beside = _stand_beside(output_parts, made, out_parts, whole)
+    inputs_beside = _stand_beside(input_parts, taken, in_parts, whole)
+    if whole is not None and input_parts == "unsure" and in_parts and not inputs_beside:
+        # Where the total is just what it is with the parts beside the input, that is where they stand.
+        rest = whole - taken - made - (out_parts if outputs_beside else 0)
+        inputs_beside = rest == in_parts + out_parts or (rest == in_parts and (outputs_beside or rest != out_parts))
     plain_in = taken if inputs_beside else taken - in_parts
     plain_out = made if outputs_beside else made - out_parts
+    rest = 0 if whole is None else max(0, whole - plain_in - in_parts - plain_out - out_parts)
+    if not outputs_beside and 0 < out_parts <= rest:  # reasoning beside the answer, and the total says so
+        plain_out, rest = made, rest - out_parts
+    plain_out += rest  # nobody says what the rest is, and nothing costs more than output
     all_in, all_out = plain_in + in_parts, plain_out + out_parts
-    if adds_up is not None and adds_up > all_in + all_out:
-        rest = adds_up - all_in - all_out
-        if not outputs_beside and 0 < out_parts <= rest:  # reasoning beside the answer, and the total says so
-            plain_out, rest = made, rest - out_parts
-        plain_out += rest  # nobody says what the rest is, and nothing costs more than output
-        all_out = plain_out + out_parts
     if prompted and not all_in:
         return Reading(None, "no input is reported for a prompt that is not empty")
     if answered and not all_out:
@@ -137,6 +120,36 @@ def read_counts(
         return Reading(None, "more tokens are reported than any call takes")
     usage = (plain_in, read, wrote_5m, wrote_1h, heard, cached_heard, seen, plain_out, thought, said, drawn, 0, 1, ())
     return Reading(unchecked(Usage, usage))
+
+
+def _first_problem(counts: Counts) -> str | None:
+    """What is no count among the *counts*. None of them is repaired: who reports one wrong may report all so."""
+    for name, value in zip(_NAMES, counts, strict=True):
+        if value is not None and (type(value) is not int or value < 0 or value > MOST):
+            kind = "negative" if type(value) is int and value < 0 else "no count of tokens"
+            return f"the reported {name} is {kind}"
+    return None
+
+
+def _both_totals(taken: Any, made: Any, total: Any) -> tuple[int | None, int | None]:
+    """Input and output; the one that is missing is what is left of the total."""
+    if taken is None and made is not None and total is not None and total >= made:
+        return total - made, made
+    if made is None and taken is not None and total is not None and total >= taken:
+        return taken, total - taken
+    return taken, made
+
+
+def _parts_of_input(parts: list[Any], hour_cache: bool) -> tuple[int, int, int, int, int, int]:
+    """The parts of the input that `Usage` has buckets for, disjoint."""
+    read, wrote, wrote_5m, wrote_1h, heard, cached_heard, seen = [count or 0 for count in parts[:7]]
+    if wrote > wrote_5m + wrote_1h:  # for how long is not said, or not of all
+        if hour_cache:
+            wrote_1h = wrote - wrote_5m
+        else:
+            wrote_5m = wrote - wrote_1h
+    cached_heard = min(cached_heard, read, heard)  # it is counted in both
+    return read - cached_heard, wrote_5m, wrote_1h, heard - cached_heard, cached_heard, seen
 
 
 def _stand_beside(convention: Convention, whole: int, parts: int, total: int | None) -> bool:
@@ -177,6 +190,22 @@ def added(one: Usage, other: Usage) -> Usage:
     for name, quantity in other.other:
         units[name] = units.get(name, 0) + quantity
     return Usage._make((*sums, tuple(units.items())))._replace(requests=max(one.requests, other.requests))
+
+
+def with_long_writes(usage: Usage, details: Json) -> Usage:
+    """*usage* with what OpenAI wrote to a twelve-hour cache as a unit of its own: what that costs is not published.
+
+    Args:
+        usage: What was read of the counts.
+        details: ``cache_write_tokens_details``, which splits the tokens written by how long they are kept.
+    """
+    written = details.get("ttl_12h_tokens")
+    if type(written) is not int or written <= 0:
+        return usage
+    written = min(written, usage.cache_write_5m)
+    return usage._replace(
+        cache_write_5m=usage.cache_write_5m - written, other=(*usage.other, ("cache_write_12h", written))
+    )
 
 
 def convention_of(provider: str | None) -> Convention:

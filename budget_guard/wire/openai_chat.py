@@ -26,6 +26,7 @@ from budget_guard.wire.weighing import (
     AN_IMAGE,
     AUDIO,
     KEPT_HISTORY,
+    LONG_CACHE,
     Medium,
     Texts,
     looker,
@@ -111,6 +112,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     opaque = [words for field, words in _OTHER_COST.items() if body.get(field)]
     hosted = list(hosted_tools_of(tools))
     opaque += [f"what {tool} may bring in" for tool in hosted]
+    if fields(body.get("prompt_cache_options")).get("ttl") not in (None, "30m"):
+        opaque.append(LONG_CACHE)
     schema = body.get("response_format")
     if fields(schema).get("type") in ("text", "json_object") or schema is None:
         schema = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, convention_of, read_counts, with_events
+from budget_guard.wire.counting import Counts, convention_of, read_counts, with_events, with_long_writes
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, put_model_field, unchanged
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
@@ -23,6 +23,7 @@ from budget_guard.wire.weighing import (
     KEPT_FILES,
     KEPT_HISTORY,
     KEPT_PROMPT,
+    LONG_CACHE,
     Medium,
     Texts,
     looker,
@@ -128,6 +129,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     opaque += [f"what {tool} may bring in" for tool in hosted]
     if any(fields(fields(tool).get("container")).get("file_ids") for tool in tools):
         opaque.append(KEPT_FILES)
+    if fields(body.get("prompt_cache_options")).get("ttl") not in (None, "30m"):
+        opaque.append(LONG_CACHE)
     form = fields(body.get("text")).get("format")
     schema = form if fields(form).get("type") == "json_schema" else None
     instructions = body.get("instructions")
@@ -256,6 +259,9 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         hour_cache=request is not None and request.hour_cache,
     )
     found = reading.usage
+    if found is not None:
+        details = fields(usage.get("input_tokens_details"))
+        found = with_long_writes(found, fields(details.get("cache_write_tokens_details")))
     if found is not None and (events := _events_of_xai(usage) or billed_events(output)):
         found = with_events(found, events)
     model, ident = text(body.get("model")), text(body.get("id"))

@@ -18,6 +18,7 @@ KEPT_HISTORY = "history kept by the provider"
 KEPT_PROMPT = "a prompt kept by the provider"
 KEPT_FILES = "files kept by the provider"
 KEPT_CONTENT = "content kept by the provider"
+LONG_CACHE = "a long cache, whose price is not known"
 AN_IMAGE = "an image"
 A_FILE = "a file"
 AUDIO = "audio"
@@ -181,6 +182,7 @@ class Media(NamedTuple):
     reasoning_ids: tuple[str, ...]
 
 
+_NO_RULES = MediaRules("none")
 _TEXT_ALONE = Media(frozenset(), 0, ())
 
 
@@ -211,7 +213,7 @@ def media_of(texts: Texts, rules: MediaRules, messages: Sequence[Any]) -> Media:
             return
         inner_names = texts.kinds.get(kind)
         if inner_names is None:
-            medium = texts.measure(rules, kind, given)
+            medium = texts.measure(_NO_RULES, kind, given)  # what it is, not how large
             if medium is not None:
                 if medium.what in _NEED_OF:
                     needs.add(_NEED_OF[medium.what])

@@ -1,4 +1,4 @@
-"""Whatever a truthful provider reports in its own convention is booked at no less than it bills, at every known price."""
+"""What a truthful provider reports in its own convention is booked at no less than it bills, at every known price."""
 
 from __future__ import annotations
 
@@ -164,11 +164,13 @@ def bills(count: int, seed: int) -> Iterator[tuple[str, ModelPrice, Usage, Answe
     while count:
         price = rng.choice(prices())
         name, read, buckets = rng.choice(WAYS)
-        usage = Usage(size() + 1, output=size() + 1)._replace(**{bucket: size() for bucket in buckets})
+        sizes: dict[str, Any] = {bucket: size() for bucket in buckets}
+        usage = Usage(size() + 1, output=size() + 1)._replace(**sizes)
         try:
             cost = price.cost(usage)
         except UnknownPriceError:  # this model has no such bucket
-            usage = usage._replace(**dict.fromkeys((*_SOUND, *_ALL), 0))
+            none: dict[str, Any] = dict.fromkeys((*_SOUND, *_ALL), 0)
+            usage = usage._replace(**none)
             cost = price.cost(usage)
         count -= 1
         yield name, price, usage, read(usage), cost

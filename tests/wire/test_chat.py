@@ -148,6 +148,7 @@ def test_sound_kept_from_an_earlier_answer_has_no_bound() -> None:
     ("field", "value"),
     [
         ("plugins", [{"id": "file-parser"}]),
+        ("prompt_cache_options", {"ttl": "12h"}),
         ("data_sources", [{"type": "azure_search"}]),
         ("search_parameters", {"mode": "on"}),
         ("mcp_servers", [{"url": "https://x"}]),
@@ -267,6 +268,8 @@ def test_a_stream_that_is_asked_already_is_left_alone() -> None:
     body = {"stream": True, "stream_options": {"include_usage": True}}
 
     assert CHAT.ask_for_usage(OPENAI, body) == (body, ())
+    with_data = {"stream": True, "data_sources": [{}]}
+    assert CHAT.ask_for_usage(azure("2024-10-21"), with_data) == (with_data, ()), "azure-sdk-for-js#30751"
 
 
 def test_another_model_takes_the_place_of_the_one_asked_for() -> None:
@@ -408,6 +411,12 @@ def test_a_search_that_was_allowed_counts_where_it_is_quoted() -> None:
     usage = CHAT.read_answer(body, asked).usage
 
     assert usage is not None and usage.web_search == 1
+
+
+def test_searches_that_claude_counts_itself_are_handed_on_by_proxies() -> None:
+    usage = answer(counts(10, 5, 15, server_tool_use={"web_search_requests": 3}), LOCAL).usage
+
+    assert usage is not None and usage.web_search == 3
 
 
 def test_an_error_in_the_shape_of_an_answer_is_one() -> None:

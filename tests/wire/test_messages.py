@@ -184,7 +184,11 @@ def test_blocks_that_are_text_are_weighed() -> None:
             Usage(10, output=10, reasoning=40),
         ),
         (
-            {"input_tokens": 10, "output_tokens": 5, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}},
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1, "tool_search_requests": 1},
+            },
             Usage(10, output=5, web_search=2),
         ),
         (

@@ -61,7 +61,9 @@ def test_a_text_model_s_answer_is_read_whole_and_streamed() -> None:
     assert (whole.usage, whole.cut_off, whole.model, whole.id) == (Usage(10, output=5), True, "m", "c")
     reader = COMPLETIONS.stream(asked)
     reader.feed(
-        f"data: {json.dumps({**body, 'usage': None})}\n\ndata: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()
+        b"".join(
+            f"data: {json.dumps(e)}\n\n".encode() for e in ({**body, "usage": None}, {"choices": [], "usage": usage})
+        )
     )
     assert reader.close() == whole._replace(output_floor=1)
     assert COMPLETIONS.ask_for_usage(TEXT, {"stream": True}).added == ("stream_options.include_usage",)

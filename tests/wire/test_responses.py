@@ -53,6 +53,7 @@ def answer(usage: Any, *output: Any, **more: Any) -> Answer:
     [
         ({"previous_response_id": "resp_0"}, "history kept by the provider"),
         ({"conversation": "conv_1"}, "history kept by the provider"),
+        ({"prompt_cache_options": {"ttl": "12h"}}, "a long cache, whose price is not known"),
         ({"conversation": {"id": "conv_1"}}, "history kept by the provider"),
         ({"prompt": {"id": "pmpt_1"}}, "a prompt kept by the provider"),
         ({"context_management": [{"type": "compaction"}]}, "compaction by the provider"),
@@ -182,6 +183,12 @@ def test_only_events_that_cost_are_counted(items: Any, searches: int, other: Any
     ("usage", "expected"),
     [
         (counts(100, 20, cached=40, reasoning=5, cache_write_tokens=10), Usage(50, 40, 10, output=15, reasoning=5)),
+        (
+            counts(
+                100, 20, cache_write_tokens=50, cache_write_tokens_details={"ttl_12h_tokens": 30, "ttl_30m_tokens": 20}
+            ),
+            Usage(50, 0, 20, output=20, other=(("cache_write_12h", 30),)),
+        ),
         (counts(100, 20, 500), Usage(100, output=400)),
         (counts(100, 20, 100 + 20 + 300, reasoning=300), Usage(100, output=20, reasoning=300)),
         (counts(0, 0), None),
