@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 _BASE_TOKENS = 256
 """Template tokens of any request. Measured over open chat templates: at most 175."""
@@ -114,6 +114,9 @@ class Prompt(NamedTuple):
 KEPT_REASONING = "reasoning kept by the provider"
 """What `Prompt.unweighed` calls a part of an earlier answer that only the provider has."""
 
+Look: TypeAlias = Callable[[Any], tuple[str, str | None, int]]
+"""Looks into one message: its text, what in it has no bound, and the most tokens of what in it is not text."""
+
 
 def weigh(
     *,
@@ -122,6 +125,7 @@ def weigh(
     tools: Iterable[Any] = (),
     schema: Any = None,
     opaque: Sequence[str] = (),
+    look: Look | None = None,
 ) -> Prompt:
     """Weigh the input of a call.
 
@@ -131,6 +135,9 @@ def weigh(
         tools: Tool definitions as they are sent, JSON-like.
         schema: The output schema as it is sent, JSON-like.
         opaque: What else the call refers to that cannot be weighed, in words.
+        look: How to look into a message that is more than a role and a text. What it makes of equal messages is
+            remembered, so equal lookers must be the same object. None takes a message for text, but for parts that
+            are known to be more.
     """
     fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
     base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
@@ -139,14 +146,17 @@ def weigh(
     if system:
         fixed.append(_weighed(system, _weigh_fixed))
     base += sum([weight for _, weight, _ in fixed])
-    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages)
+    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages, look)
     base_key = hash(tuple([key for key, _, _ in fixed]))
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation)
 
 
-def _weigh_messages(messages: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
+def _weigh_messages(
+    messages: Sequence[Any], look: Look | None
+) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
     """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*."""
+    how = look or _weigh_message
     parts: list[tuple[int, int]] = []
     unweighed: dict[int, str] = {}
     total = 0
@@ -156,12 +166,16 @@ def _weigh_messages(messages: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...
                 text = "\x1f".join([*message, *message.values()])
             except TypeError:
                 text = None  # it holds more than texts
-            if text is not None and text.isascii() and message.get("type") not in _MORE_THAN_TEXT:
+            if (
+                text is not None
+                and text.isascii()
+                and (message.get("type") not in _MORE_THAN_TEXT if look is None else message.keys() == _ROLE_AND_TEXT)
+            ):
                 weight = len(text) + _MESSAGE_TOKENS
                 parts.append((hash(text), weight))
                 total += weight
                 continue
-        key, weight, found = _weighed(message, _weigh_message)
+        key, weight, found = _weighed(message, how)
         parts.append((key, weight))
         total += weight
         if found is not None:
@@ -169,12 +183,13 @@ def _weigh_messages(messages: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...
     return tuple(parts), total, unweighed
 
 
+_ROLE_AND_TEXT = {"role", "content"}
 _MOST_WEIGHED = 10_000
 """Weights that are remembered: an agent sends the same messages and tools again with every call."""
 _weights: dict[tuple[Any, int], tuple[int, int, str | None]] = {}
 
 
-def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[int, int, str | None]:
+def _weighed(value: Any, how: Look) -> tuple[int, int, str | None]:
     """A key that is equal for equal values, the most tokens that *value* takes, and what in it has no bound."""
     try:  # far quicker than to look into it; 2 writes equal values equally
         content = (how, hash(marshal.dumps(value, 2)))
@@ -182,8 +197,9 @@ def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[
         content = None
     known = None if content is None else _weights.get(content)
     if known is None:
-        text, found = how(value)
-        known = (hash(text), token_bound(text) + (_MESSAGE_TOKENS if how is _weigh_message else 0), found)
+        text, found, more = how(value)
+        weight = token_bound(text) + more + (0 if how is _weigh_fixed else _MESSAGE_TOKENS)
+        known = (hash(text), weight, found)
         if content is not None:
             if len(_weights) >= _MOST_WEIGHED:
                 _weights.clear()
@@ -191,14 +207,14 @@ def _weighed(value: Any, how: Callable[[Any], tuple[str, str | None]]) -> tuple[
     return known
 
 
-def _weigh_fixed(value: Any) -> tuple[str, str | None]:
-    return _json(value), None
+def _weigh_fixed(value: Any) -> tuple[str, str | None, int]:
+    return _json(value), None, 0
 
 
-def _weigh_message(message: Any) -> tuple[str, str | None]:
+def _weigh_message(message: Any) -> tuple[str, str | None, int]:
     texts: list[str] = []
     found = _texts(message, texts)
-    return "\x1f".join(texts), found  # the separators count as well, which only adds to the bound
+    return "\x1f".join(texts), found, 0  # the separators count as well, which only adds to the bound
 
 
 _OPAQUE_PARTS = {

@@ -1,0 +1,93 @@
+"""What there is for each dialect: functions that read requests and answers, and that put fields into requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from budget_guard.wire.answer import Answer
+from budget_guard.wire.hosts import Endpoint
+from budget_guard.wire.request import Request
+from budget_guard.wire.values import Json
+
+Aliases: TypeAlias = Mapping[str, str]
+"""Names of one's own, such as Azure deployments, and the models behind them."""
+NO_ALIASES: Aliases = {}
+
+
+class Rewritten(NamedTuple):
+    """A request's body with something put into it. The body it was made of is not changed."""
+
+    body: dict[str, Any]
+    added: tuple[str, ...] = ()
+    """The fields that were not there before, so that an endpoint's complaint about one can be explained."""
+
+
+class StreamReader(Protocol):
+    """Reads one streamed answer as its bytes come in."""
+
+    def feed(self, data: bytes, *, hide_usage: bool = False) -> bytes:
+        """Read *data*, and return what to pass on: all of it as it came.
+
+        Args:
+            data: The next bytes, split anywhere.
+            hide_usage: Whether to hold back the event that only carries usage, which the client did not ask for. Then
+                bytes are passed on event by event.
+        """
+        ...
+
+    def close(self, *, complete: bool = True) -> Answer:
+        """The answer so far. May be called more than once.
+
+        Args:
+            complete: Whether the stream came to its end. One that broke has an unknown bill unless it told it before.
+        """
+        ...
+
+    @property
+    def left(self) -> bytes:
+        """Bytes of an event that is not at its end, where bytes are passed on event by event."""
+        ...
+
+    @property
+    def output_floor(self) -> int:
+        """Tokens that the provider has made for sure by now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One provider's language over HTTP, of which others speak copies."""
+
+    name: str
+    read_request: Callable[[Endpoint, Json, Aliases], Request]
+    """What a request asks for. The aliases also tell how a picture is weighed: give the model that is called in place
+    of the one that the request names, to weigh it for another one."""
+    put_cap: Callable[[Endpoint, Json, int], Rewritten]
+    """An output cap in place of all that are there, under the name that the endpoint takes."""
+    put_model: Callable[[Endpoint, Json, str], Rewritten | None]
+    """Another model; None where it stands in the path, and the address has to change."""
+    ask_for_usage: Callable[[Endpoint, Json], Rewritten]
+    """The asking for usage where a stream has to be asked for it and the endpoint takes that; else nothing added."""
+    read_answer: Callable[[Json, Request | None], Answer]
+    """What a whole answer says was used."""
+    stream: Callable[[Request | None], StreamReader]
+    """A reader for one streamed answer."""
+
+
+def unchanged(_: Endpoint, body: Json) -> Rewritten:
+    """A body in which nothing has to be asked for."""
+    return Rewritten(dict(body))
+
+
+def put_field(body: Json, name: str, value: object, remove: tuple[str, ...] = ()) -> Rewritten:
+    """*body* with one field set, and others taken out."""
+    kept = {field: inner for field, inner in body.items() if field not in remove}
+    kept[name] = value
+    return Rewritten(kept, () if name in body else (name,))
+
+
+def put_model_field(_: Endpoint, body: Json, model: str) -> Rewritten | None:
+    """*body* with another model."""
+    return put_field(body, "model", model)

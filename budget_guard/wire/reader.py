@@ -1,0 +1,266 @@
+"""What the readers of streamed answers share: bytes go in, in whatever framing a provider uses, and an answer comes
+out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+from budget_guard.wire.answer import Answer
+from budget_guard.wire.event_stream import BrokenFrame, Frame, FrameDecoder
+from budget_guard.wire.sse import EventParser, ServerEvent
+from budget_guard.wire.values import Json, fields
+
+LONGEST_TOKEN = 128
+"""Bytes of the longest token of any tokenizer in use, as runs of spaces in o200k_base. So *n* bytes of output are at
+least ``n / 128`` tokens. Chunks tell less: they may be empty, or single characters."""
+
+_WRITTEN = frozenset({"text", "content", "arguments", "name", "function", "input", "thinking", "partial_json", "args"})
+"""Fields whose values the model writes."""
+
+
+class _Event(NamedTuple):
+    raw: bytes
+    value: Json | None
+    """Its content; None for what carries none, such as a comment."""
+    failed: bool = False
+    """Whether its framing says that the provider failed."""
+    is_end: bool = False
+
+
+class _Framing:
+    """How events are cut out of bytes."""
+
+    def feed(self, data: bytes) -> Iterator[_Event]:
+        """The events that *data* completes."""
+        raise NotImplementedError
+
+    def close(self) -> Iterator[_Event]:
+        """What is left at the end."""
+        return iter(())
+
+    @property
+    def left(self) -> bytes:
+        """Bytes of an event that is not at its end."""
+        return b""
+
+
+class _ServerSentEvents(_Framing):
+    def __init__(self) -> None:
+        self._parser = EventParser()
+
+    def feed(self, data: bytes) -> Iterator[_Event]:
+        return map(_of_server_event, self._parser.feed(data))
+
+    def close(self) -> Iterator[_Event]:
+        return map(_of_server_event, self._parser.close())
+
+    @property
+    def left(self) -> bytes:
+        return self._parser.left
+
+
+def _of_server_event(event: ServerEvent) -> _Event:
+    data = event.data
+    if not data:
+        return _Event(event.raw, None)
+    if data == b"[DONE]":
+        return _Event(event.raw, None, is_end=True)
+    value = _object(data)
+    failed = event.name == "error" and value is not None and "type" not in value
+    return _Event(event.raw, value, failed)
+
+
+class _AwsFrames(_Framing):
+    """AWS's event stream. An event of InvokeModel wraps the model's own, one of Converse is named by a header."""
+
+    def __init__(self) -> None:
+        self._decoder = FrameDecoder()
+        self._broken = False
+
+    def feed(self, data: bytes) -> Iterator[_Event]:
+        if self._broken:
+            return iter((_Event(data, None),))
+        try:
+            return iter([_of_frame(frame) for frame in self._decoder.feed(data)])
+        except BrokenFrame:
+            self._broken = True
+            return iter((_Event(data, None, failed=True),))
+
+    @property
+    def left(self) -> bytes:
+        return self._decoder.left
+
+
+def _of_frame(frame: Frame) -> _Event:
+    headers = frame.headers
+    if headers.get(":message-type", "event") != "event":
+        return _Event(frame.raw, None, failed=True)
+    value = _object(frame.payload)
+    if value is not None and isinstance(value.get("bytes"), str):
+        try:
+            value = _object(base64.b64decode(value["bytes"]))
+        except (binascii.Error, ValueError):
+            value = None
+    elif value is not None:
+        value = {headers.get(":event-type", ""): value}
+    return _Event(frame.raw, value)
+
+
+class _Lines(_Framing):
+    """One JSON object a line, as Cohere's first version streams."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> Iterator[_Event]:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return iter([_Event(line + b"\n", _object(line)) for line in lines])
+
+    def close(self) -> Iterator[_Event]:
+        left, self._buffer = self._buffer, b""
+        return iter((_Event(left, _object(left)),) if left.strip() else ())
+
+    @property
+    def left(self) -> bytes:
+        return self._buffer
+
+
+class _Array(_Framing):
+    """One JSON array, as Google streams where it is not asked for server-sent events. Read at its end."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> Iterator[_Event]:
+        self._pieces.append(data)
+        return iter((_Event(data, None),))
+
+    def close(self) -> Iterator[_Event]:
+        whole, self._pieces = b"".join(self._pieces), []
+        try:
+            values: Any = json.loads(whole)
+        except (ValueError, RecursionError):
+            return iter(())
+        return iter([_Event(b"", fields(value)) for value in cast("list[Any]", values)])
+
+
+def _object(data: bytes) -> Json | None:
+    try:
+        value: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return cast(Json, value) if isinstance(value, dict) else None
+
+
+def _framing_of(first: bytes) -> _Framing:
+    """The framing that a stream begins with. A frame of AWS begins with the high byte of its length."""
+    head = first.lstrip(b" \r\n\t")[:1]
+    if first[:1] == b"\x00":
+        return _AwsFrames()
+    if head == b"[":
+        return _Array()
+    return _Lines() if head == b"{" else _ServerSentEvents()
+
+
+class EventReader:
+    """Reads one streamed answer. What is made of its events is each dialect's own."""
+
+    def __init__(self, dialect: str) -> None:
+        self._dialect = dialect
+        self._framing: _Framing | None = None
+        self._first = b""
+        self.output_bytes = 0
+        """Bytes of output so far, tool calls and shown thoughts included."""
+        self.finished = False
+        """Whether the answer came to its end."""
+        self.failed = False
+        """Whether the provider said in the stream that it failed."""
+
+    def feed(self, data: bytes, *, hide_usage: bool = False) -> bytes:
+        """Read *data*, and return what to pass on."""
+        framing = self._framing
+        if framing is None:
+            first = self._first + data
+            if not first.strip(b" \r\n\t"):
+                self._first = first
+                return b"" if hide_usage else data
+            self._first = b""
+            framing = self._framing = _framing_of(first)
+            read = first
+        else:
+            read = data
+        if not hide_usage:
+            for event in framing.feed(read):
+                self._read(event)
+            return data
+        return b"".join([event.raw for event in framing.feed(read) if not self._read(event)])
+
+    @property
+    def left(self) -> bytes:
+        """Bytes of an event that is not at its end."""
+        return self._first if self._framing is None else self._framing.left
+
+    def close(self, *, complete: bool = True) -> Answer:
+        """The answer so far."""
+        if self._framing is not None:
+            for event in self._framing.close():
+                self._read(event)
+        answer = self.whole()
+        if self.failed or not self.is_told:
+            what = (
+                "the stream ended before it told its usage" if complete else "the stream broke before it told its usage"
+            )
+            if self.failed:
+                what = "the provider failed within the stream"
+            answer = answer._replace(usage=None, cost=None, problem=f"{self._dialect}: {what}", failed=True)
+        return answer._replace(output_floor=self.output_floor)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the final usage has come, so that nothing after it matters."""
+        return self.finished
+
+    @property
+    def output_floor(self) -> int:
+        """Tokens that the provider has made for sure by now."""
+        return -(-self.output_bytes // LONGEST_TOKEN)
+
+    def _read(self, event: _Event) -> bool:
+        """Take in an event. Returns whether it carries usage and nothing else."""
+        if event.failed:
+            self.failed = True
+        if event.is_end:
+            self.finished = True
+        value = event.value
+        if value is None:
+            return False
+        self.take(value)
+        return self.is_usage_alone(value)
+
+    def wrote(self, value: object) -> None:
+        """Count what the model wrote. Only the values of known fields are written by it, not their names."""
+        if isinstance(value, str):
+            self.output_bytes += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+        elif isinstance(value, list):
+            for inner in cast("list[object]", value):
+                self.wrote(inner)
+        elif isinstance(value, dict):
+            for name, inner in cast("dict[str, object]", value).items():
+                if name in _WRITTEN:
+                    self.wrote(inner)
+
+    def take(self, event: Json) -> None:
+        """Take in one event."""
+        raise NotImplementedError
+
+    def whole(self) -> Answer:
+        """What has been said so far, as one answer."""
+        raise NotImplementedError
+
+    def is_usage_alone(self, event: Json) -> bool:
+        """Whether *event* is one that exists only because its stream was asked for usage."""
+        return False

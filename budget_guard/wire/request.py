@@ -1,0 +1,104 @@
+"""What a request asks for, as one value for every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from budget_guard.calls.decision import ModelCall
+from budget_guard.estimate.prompt import Prompt
+
+_STANDARD_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand", "performance"})
+"""The names of a provider's standard tier, and of leaving it to the provider."""
+
+
+class Request(NamedTuple):
+    """What one request asks for, read from what is really sent."""
+
+    dialect: str
+    model: str
+    """The model as the provider knows it; empty where the request names none."""
+    prompt: Prompt
+    """What the input weighs. Text is weighed by its bytes, pictures of visible size by the provider's rule."""
+    provider: str | None = None
+    max_output_tokens: int | None = None
+    """The output cap; the largest where several names of it are set, because only the server knows which one counts."""
+    caps: tuple[str, ...] = ()
+    """The names under which an output cap is set."""
+    choices: int = 1
+    """How many answers are asked for."""
+    tier: str | None = None
+    """The price tier as it is asked for."""
+    speed: str | None = None
+    """Anthropic's ``speed``."""
+    region: str | None = None
+    """The region that is asked for, by a field or by the host."""
+    modalities: frozenset[str] = frozenset()
+    """What the answer may be besides text: ``audio``, ``image``."""
+    needs: frozenset[str] = frozenset()
+    """What the model must be capable of, as `ModelCall.needs` names it."""
+    hosted_tools: tuple[str, ...] = ()
+    """Tools that the provider runs and bills by use, as `Usage` names them."""
+    models: tuple[str, ...] = ()
+    """Other models that may answer in its place, as a list of fallbacks names them."""
+    stream: bool = False
+    asks_for_usage: bool = True
+    """Whether the answer will tell its usage without being asked for more."""
+    hour_cache: bool = False
+    """Whether it asks to keep input in a one-hour cache."""
+    reasoning_ids: tuple[str, ...] = ()
+    """Parts of earlier answers that only the provider has: bounded only where this session has seen them made."""
+    sound_tokens: int | None = None
+    """The most audio tokens of all the sound in it; None where that is not visible. 0 where there is none."""
+    unknown: tuple[str, ...] = ()
+    """Fields that the dialect does not know and that hold a plain value: they pass."""
+    unknown_structures: tuple[str, ...] = ()
+    """Fields that the dialect does not know and that hold more: each may cost anything."""
+    background: bool = False
+    """Whether it is answered later, under another address."""
+    requests: int = 1
+    """How many prompts it carries."""
+
+    @property
+    def prompted(self) -> bool:
+        """Whether there is an input at all."""
+        prompt = self.prompt
+        return bool(prompt.text or prompt.unweighed or prompt.opaque)
+
+    def call(
+        self,
+        *,
+        model: str | None = None,
+        can_cap: bool = True,
+        agent: str | None = None,
+        final: bool = False,
+        admitted: Collection[str] = (),
+    ) -> ModelCall:
+        """The call that the core has to decide on.
+
+        Args:
+            model: The model that answers, where that is another one than the request names.
+            can_cap: Whether an output cap can still be put into the request.
+            agent: Whom to attribute it to.
+            final: Whether it is the final answer.
+            admitted: Unknown fields that the budget's allowance names.
+        """
+        prompt = self.prompt
+        more = [f"the parameter {name}" for name in self.unknown_structures if name not in admitted]
+        if more:
+            prompt = prompt._replace(opaque=(*prompt.opaque, *more), conversation=0)
+        tier = None if self.tier in _STANDARD_TIERS else self.tier
+        return ModelCall(
+            self.model if model is None else model,
+            prompt,
+            self.provider,
+            self.max_output_tokens,
+            can_cap,
+            self.needs,
+            "fast" if self.speed == "fast" else tier,
+            self.choices,
+            self.hosted_tools,
+            agent,
+            self.hour_cache,
+            final,
+        )

@@ -1,0 +1,69 @@
+"""JSON values read without trust: any of them may be missing, or of another type than documented."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+Json: TypeAlias = Mapping[str, Any]
+"""A JSON object."""
+
+_NO_FIELDS: Json = {}
+_NO_ITEMS: Sequence[Any] = ()
+
+
+def fields(value: object) -> Json:
+    """*value* if it is a JSON object, else an empty one."""
+    if type(value) is dict:  # to ask for the type alone takes a tenth of the time
+        return cast(Json, value)
+    return cast(Json, value) if value is not None and isinstance(value, Mapping) else _NO_FIELDS
+
+
+def items(value: object) -> Sequence[Any]:
+    """*value* if it is a JSON array, else an empty one."""
+    return cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else _NO_ITEMS
+
+
+def text(value: object) -> str | None:
+    """*value* if it is a text that is not empty."""
+    return value if isinstance(value, str) and value else None
+
+
+def whole(value: object) -> int | None:
+    """*value* as a positive whole number, as a lenient server would read it: 8, 8.0 and "8" are eight."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value if value > 0 else None
+    if isinstance(value, float) and 0 < value < 2**53:
+        return -int(-value // 1)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value) or None
+    return None
+
+
+def collect_texts(value: object, texts: list[str]) -> None:
+    """Add every text in *value* to *texts*, names of fields and numbers included."""
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, Mapping):
+        for name, inner in cast(Json, value).items():
+            texts.append(str(name))
+            collect_texts(inner, texts)
+    elif isinstance(value, (list, tuple)):
+        for inner in cast("Sequence[Any]", value):
+            collect_texts(inner, texts)
+    else:
+        texts.append(as_json(value))
+
+
+def as_json(value: object) -> str:
+    """*value* as JSON, texts as they are. Escapes non-ASCII text, as a provider may: the longer form is the bound."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def fingerprint(value: object) -> str:
+    """A short text that is equal for equal values. It tells nothing about them."""
+    return hashlib.blake2b(as_json(value).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

@@ -1,0 +1,300 @@
+"""Pictures, pages and sound whose size is visible are weighed by the providers' published rules."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget_guard.wire import CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT, MESSAGES, RESPONSES, endpoint
+from budget_guard.wire.document import pdf_pages
+from budget_guard.wire.media import MediaRules, decode, media_rules, picture_tokens, sound_tokens, split_data_url
+from budget_guard.wire.picture import picture_size
+from budget_guard.wire.sound import wav_seconds
+
+
+def png(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + b"\x00" * 4
+
+
+def jpeg(width: int, height: int, before: int = 0) -> bytes:
+    comment = b"\xff\xfe" + struct.pack(">H", 60_002) + b"c" * 60_000
+    frame = b"\xff\xc2" + struct.pack(">HBHHB", 17, 8, height, width, 3) + b"\x00" * 9
+    return b"\xff\xd8\xff\xe0" + struct.pack(">H", 16) + b"JFIF" + b"\x00" * 10 + comment * before + b"\xff" + frame
+
+
+def gif(width: int, height: int) -> bytes:
+    return b"GIF89a" + struct.pack("<HH", width, height) + b"\x00" * 10
+
+
+def webp(width: int, height: int, kind: bytes = b"VP8X") -> bytes:
+    if kind == b"VP8X":
+        body = b"\x00" * 4 + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif kind == b"VP8L":
+        body = b"\x2f" + ((width - 1) | (height - 1) << 14).to_bytes(4, "little") + b"\x00" * 10
+    else:
+        body = b"\x00" * 3 + b"\x9d\x01\x2a" + struct.pack("<HH", width, height)
+    return b"RIFF" + b"\x00" * 4 + b"WEBP" + kind + struct.pack("<I", len(body)) + body
+
+
+def wav(seconds: float, per_second: int = 16_000) -> bytes:
+    size = int(seconds * per_second)
+    form = struct.pack("<HHIIHH", 1, 1, per_second // 2, per_second, 2, 16)
+    head = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size)
+    return b"RIFF" + struct.pack("<I", len(head) + size) + head + b"\x00" * size
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(1_024, 768),
+        jpeg(1_024, 768),
+        jpeg(1_024, 768, before=3),
+        gif(1_024, 768),
+        webp(1_024, 768),
+        webp(1_024, 768, b"VP8L"),
+        webp(1_024, 768, b"VP8 "),
+    ],
+    ids=["png", "jpeg", "jpeg with a long comment", "gif", "webp", "webp lossless", "webp lossy"],
+)
+def test_a_picture_tells_its_size(data: bytes) -> None:
+    assert picture_size(data) == (1_024, 768)
+    rules = media_rules("openai", "gpt-4o")
+    assert picture_tokens(rules, b64(data + b"\x01" * 50_000), "high") == 85 + 170 * 4
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"BM" + b"\x00" * 60, png(0, 5), png(70_000, 5), b"\xff\xd8\xff\xd9", b"\xff\xd8\x00"]
+)
+def test_what_is_no_picture_tells_nothing(data: bytes) -> None:
+    assert picture_size(data) is None
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_a_reader(data: bytes) -> None:
+    for start in (
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"RIFF0000WEBPVP8X",
+        b"%PDF-1.7 /ObjStm /FlateDecode stream\n",
+        b"GIF89a",
+    ):
+        picture_size(start + data)
+        pdf_pages(start + data)
+        wav_seconds(b"RIFF0000WAVE" + data, 10)
+        decode(b64(start + data)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("model", "detail", "size", "tokens"),
+    [
+        # the examples of developers.openai.com/api/docs/guides/images-vision
+        ("gpt-4o", "high", (1_024, 1_024), 765),
+        ("gpt-4o", "high", (2_048, 4_096), 1_105),
+        ("gpt-4o", "low", (4_096, 8_192), 85),
+        ("gpt-4o-mini", "high", (1_024, 1_024), 2_833 + 4 * 5_667),
+        ("gpt-5", "high", (1_024, 1_024), 70 + 4 * 140),
+        ("o3", "auto", (1_024, 1_024), 75 + 4 * 150),
+        ("gpt-4.1-mini", "auto", (1_024, 1_024), math.ceil(1_024 * 1.62)),
+        ("gpt-4.1-nano", "high", (4_000, 4_000), math.ceil(1_536 * 2.46)),
+        ("o4-mini-2025-04-16", "high", (1_024, 1_024), math.ceil(1_024 * 1.72)),
+        ("gpt-5.4", "high", (640, 480), 360),
+        ("gpt-5.4", "original", (6_000, 6_000), 12_000),
+        ("gpt-5.6-sol", "auto", (3_200, 960), 3_600),
+        ("gpt-6-sol", "high", (10_000, 10_000), 3_000),
+        ("gpt-6-sol", "low", (640, 480), 308),
+        # platform.claude.com/docs/en/build-with-claude/vision: 28 px squares, 1,568 or 4,784 at most
+        ("claude-sonnet-4-6", "auto", (1_000, 1_000), 1_334),
+        ("claude-sonnet-4-5-20250929", "auto", (8_000, 8_000), 1_568),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", "auto", (8_000, 8_000), 1_568),
+        ("claude-opus-4-7", "auto", (8_000, 8_000), 4_784),
+        ("claude-fable-5", "auto", (1_932, 1_932), 4_784),
+        ("claude-3-5-sonnet-20241022", "auto", (200, 200), 64),
+        # ai.google.dev/gemini-api/docs/tokens and /media-resolution
+        ("gemini-2.5-flash", "auto", (384, 384), 258),
+        ("gemini-2.5-flash", "auto", (960, 540), 258 * 6),
+        ("gemini-3.1-pro", "auto", (960, 540), 1_120),
+        ("gemini-3.1-pro", "MEDIA_RESOLUTION_LOW", (960, 540), 280),
+        ("gemini-3.1-pro", "media_resolution_ultra_high", (960, 540), 2_240),
+        ("gemini-3.1-pro", "brand_new", (960, 540), 2_240),
+    ],
+)
+def test_rules_are_those_that_providers_publish(model: str, detail: str, size: tuple[int, int], tokens: int) -> None:
+    rules = media_rules(None, model)
+
+    assert rules.picture is not None
+    assert rules.picture(*size, detail) == tokens
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from(["low", "high", "original", "auto", "x"]))
+def test_a_deployment_of_one_s_own_name_is_weighed_by_the_dearest_rule(width: int, height: int, detail: str) -> None:
+    unknown = media_rules("azure", "prod-chat").picture
+    assert unknown is not None
+
+    for model in ("gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5.2", "gpt-6-sol", "gpt-5.4-nano", "o4-mini", "gpt-4.1-nano"):
+        rule = media_rules("openai", model).picture
+        assert rule is not None and 0 < rule(width, height, detail) <= unknown(width, height, detail)
+
+
+def test_a_model_without_published_rules_has_no_bound() -> None:
+    for provider, model in (
+        (None, "my-llava"),
+        ("mistral", "pixtral-large"),
+        ("x-ai", "grok-4"),
+        ("openrouter", "qwen/qwen-vl"),
+    ):
+        assert media_rules(provider, model) == MediaRules("unknown")
+
+
+PAGES = b"%PDF-1.4\n1 0 obj << /Type /Pages /Kids [] /Count 3 >> endobj\n" + b"<< /Type /Page >>\n" * 3
+
+
+def compressed_pdf(pages: int) -> bytes:
+    inner = b"<< /Type /Pages /Count %d >>" % pages + b"<< /Type/Page /Parent 1 0 R >>" * pages
+    return (
+        b"%PDF-1.7\n5 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\n" + zlib.compress(inner) + b"\nendstream"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "pages"),
+    [
+        (PAGES, 3),
+        (PAGES.replace(b"/Count 3", b"/Count 9"), 9),
+        (compressed_pdf(12), 12),
+        (b"%PDF-1.4 nothing", None),
+        (PAGES + b"/Encrypt 5 0 R", None),
+        (compressed_pdf(2).replace(b"/FlateDecode", b"/LZWDecode"), None),
+        (b"%PDF-1.7 1 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\nno zlib", None),
+        (b"GIF89a", None),
+    ],
+)
+def test_a_pdf_tells_its_pages(data: bytes, pages: int | None) -> None:
+    assert pdf_pages(data) == pages
+
+
+def test_a_page_that_inflates_without_end_is_not_read() -> None:
+    bomb = b"%PDF-1.7\n5 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\n" + zlib.compress(b"\x00" * 70_000_000)
+
+    assert pdf_pages(bomb) is None
+
+
+def test_a_sound_tells_its_length() -> None:
+    data = wav(3)
+
+    assert wav_seconds(data, len(data)) == pytest.approx(3, abs=0.01)
+    assert sound_tokens(media_rules("google", "gemini-2.5-flash"), b64(data)) in (4 * 32, 5 * 32)
+    assert sound_tokens(media_rules("openai", "gpt-audio"), b64(data)) in (40, 50)
+    assert sound_tokens(media_rules(None, "gpt-4o-audio-preview"), b64(data)) in (40, 50)
+    assert sound_tokens(media_rules("anthropic", "claude-sonnet-4-6"), b64(data)) is None
+    assert sound_tokens(media_rules("google", "gemini-2.5-flash"), b64(b"ID3" + data)) is None
+    assert wav_seconds(b"RIFF0000WAVEfmt " + struct.pack("<I", 16) + b"\x00" * 16, 100) is None
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,AA", "DATA:image/png;charset=x;base64,AA"])
+def test_a_data_url_carries_its_picture(url: str) -> None:
+    assert split_data_url(url) == ("image/png", "AA")
+
+
+@pytest.mark.parametrize("url", ["https://x/data:image/png;base64,AA", "data:image/png,AA", "data:image/png;base64"])
+def test_other_addresses_do_not(url: str) -> None:
+    assert split_data_url(url) is None
+
+
+PICTURE = b64(png(1_024, 1_024) + b"\x01" * 500_000)
+DOCUMENT = b64(PAGES)
+OPENAI = endpoint("POST", "api.openai.com", "/v1/responses")
+
+
+def chat(part: Any, model: str) -> Any:
+    return CHAT_COMPLETIONS.read_request(
+        OPENAI, {"model": model, "messages": [{"role": "user", "content": [part]}]}, {}
+    )
+
+
+def test_a_picture_is_weighed_by_its_rule_and_not_as_text() -> None:
+    url = f"data:image/png;base64,{PICTURE}"
+    for detail, tokens in (("high", 765), ("low", 85)):
+        found = chat({"type": "image_url", "image_url": {"url": url, "detail": detail}}, "gpt-4o")
+        assert not found.prompt.unweighed
+        assert tokens <= found.prompt.text <= tokens + 100
+        assert found.needs == {"vision"}
+        items = [{"role": "user", "content": [{"type": "input_image", "image_url": url, "detail": detail}]}]
+        again = RESPONSES.read_request(OPENAI, {"model": "gpt-4o", "input": items}, {})
+        assert tokens <= again.prompt.text <= tokens + 100 and again.needs == {"vision"}
+
+
+def test_a_picture_for_another_model_is_weighed_by_the_other_s_rule() -> None:
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": [part]}]}
+
+    assert CHAT_COMPLETIONS.read_request(OPENAI, body, {}).prompt.text < 1_000
+    downgraded = CHAT_COMPLETIONS.read_request(OPENAI, body, {"gpt-4o": "gpt-4o-mini"})
+    assert downgraded.prompt.text > 25_000
+    assert downgraded.model == "gpt-4o-mini"
+
+
+def test_claude_weighs_pictures_and_pages() -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PICTURE}}
+    pages = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": DOCUMENT}}
+    at = endpoint("POST", "api.anthropic.com", "/v1/messages")
+    blocks = [image, pages, {"type": "tool_result", "content": [image]}]
+    found = MESSAGES.read_request(
+        at, {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": blocks}]}, {}
+    )
+
+    tokens = 2 * 1_399 + 3 * (1_568 + 3_000)
+    assert not found.prompt.unweighed
+    assert tokens <= found.prompt.text <= tokens + 300
+    assert found.needs == {"vision"}
+
+
+def test_gemini_weighs_pictures_and_pages_and_knows_how_long_sound_is() -> None:
+    at = endpoint("POST", "generativelanguage.googleapis.com", "/v1beta/models/gemini-3.1-pro:generateContent")
+    parts = [
+        {"inlineData": {"mimeType": "image/png", "data": PICTURE}},
+        {"inlineData": {"mimeType": "application/pdf", "data": DOCUMENT}},
+    ]
+    found = GENERATE_CONTENT.read_request(at, {"contents": [{"parts": parts}]}, {})
+
+    tokens = 1_120 + 3 * 2_240
+    assert not found.prompt.unweighed and found.sound_tokens == 0
+    assert tokens <= found.prompt.text <= tokens + 200
+    sound = {"inlineData": {"mimeType": "audio/wav", "data": b64(wav(2))}}
+    heard = GENERATE_CONTENT.read_request(at, {"contents": [{"parts": [sound, sound]}]}, {})
+    assert heard.sound_tokens in (2 * 3 * 32, 2 * 4 * 32)
+    assert list(heard.prompt.unweighed.values()) == ["audio"], "sound has a price of its own"
+    assert heard.needs == {"audio"}
+    unknown = GENERATE_CONTENT.read_request(
+        at, {"contents": [{"parts": [{**sound, "inlineData": {"mimeType": "audio/mp3"}}]}]}, {}
+    )
+    assert unknown.sound_tokens is None
+
+
+def test_bedrock_weighs_the_pictures_of_claude() -> None:
+    at = endpoint("POST", "", "/model/anthropic.claude-sonnet-4-5-20250929-v1:0/converse")
+    image = {"image": {"format": "png", "source": {"bytes": PICTURE}}}
+    found = CONVERSE.read_request(at, {"messages": [{"role": "user", "content": [image]}]}, {})
+
+    assert not found.prompt.unweighed and 1_399 <= found.prompt.text <= 1_500
+
+
+def test_equal_pictures_are_one_message_and_others_another() -> None:
+    def key(data: bytes) -> int:
+        part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64(data)}"}}
+        found: int = chat(part, "gpt-4o").prompt.parts[0][0]
+        return found
+
+    assert key(png(9, 9) + b"a") == key(png(9, 9) + b"a") != key(png(9, 9) + b"b")
