@@ -25,7 +25,7 @@ from tests.ledger.redis_server import RedisServer, needs_redis_server
 
 pytestmark = needs_redis_server
 
-AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
+AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 @pytest.fixture(scope="module")
