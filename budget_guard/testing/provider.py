@@ -9,16 +9,21 @@
         client.responses.create(model="gpt-4o", input="hi")
     assert provider.bill_usd == Decimal("0.0045")
 
-It speaks the real wire formats of OpenAI's Chat Completions and Responses and of Anthropic's Messages, JSON and
-server-sent events, and keeps its own ledger of what it served: the bill to compare a guard with. A cap on output
-tokens is obeyed, and refused where the real one refuses it: below 16 on Responses, at the thinking budget or
-below on Messages, below 1 anywhere. It bills
+It speaks the real wire formats, JSON and streams, and keeps its own ledger of what it served: the bill to compare a
+guard with. A path may have anything before these ends, such as ``/v1`` or a gateway's prefix.
+
+Served are OpenAI's ``/chat/completions`` (Azure's ``/openai/deployments/{name}/chat/completions`` too) and
+``/responses``, and Anthropic's ``/messages``.
+
+A cap on output tokens is obeyed, and refused where the real one refuses it: below 16 on Responses, at the thinking
+budget or below on Messages, below 1 anywhere. It bills
 
 - a completed call in full, whether or not the client was told its usage;
 - a call that was refused (`Reply.status`) with nothing;
-- a stream that was dropped by the provider, or aborted by the client, with its whole input and the output
-  that was generated up to then;
-- any other call that was dropped or aborted in full: the provider did the work.
+- a stream that was dropped by the provider, broken off with an error, or aborted by the client, with its whole input
+  and the output that was generated up to then;
+- any other call that was dropped or aborted in full: the provider did the work;
+- anything else that the script wants: `Reply.bill` and `Reply.generated`.
 """
 
 from __future__ import annotations
@@ -26,13 +31,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from budget_guard.testing.rates import DEFAULT_RATES, Rates
+from budget_guard.testing.reply import Reply
 from budget_guard.testing.request import ProviderRequest
-from budget_guard.testing.script import Reply, Script
+from budget_guard.testing.script import Script
 from budget_guard.testing.served import ServedCall
 from budget_guard.testing.serving import Service
 from budget_guard.testing.wire import Wire
@@ -44,11 +49,16 @@ from budget_guard.units.money import to_usd
 if TYPE_CHECKING:
     from budget_guard.testing.server import HttpServer
 
-_WIRES: tuple[Wire, ...] = (OpenAIChatWire(), OpenAIResponsesWire(), AnthropicMessagesWire())
+_WIRES: tuple[Wire, ...] = (
+    OpenAIChatWire(),
+    OpenAIResponsesWire(),
+    AnthropicMessagesWire(),
+)
+"""The first whose route matches serves a path."""
 
 
 class LocalProvider:
-    """A server on the loopback interface that speaks as OpenAI and Anthropic do, and the ledger of what it served.
+    """A server on the loopback interface that speaks as model providers do, and the ledger of what it served.
 
     Use it in a ``with`` block, in sync and async code alike, or call `start` and `stop`. It runs in a thread
     of its own; several may run at once. Everything here may be called from any thread.
@@ -70,6 +80,7 @@ class LocalProvider:
             refuse_unknown_models: Answer 404 for a model without rates, as a provider does that lacks it.
         """
         self._service = Service(
+            _WIRES,
             Reply() if script is None else script,
             {**DEFAULT_RATES, **(prices or {})},
             refuse_unknown_models=refuse_unknown_models,
@@ -90,8 +101,7 @@ class LocalProvider:
             raise ImportError('LocalProvider needs: pip install "budget-guard-py[testing]"') from error
         if self._server is not None:
             raise RuntimeError("the provider runs already")
-        handlers = {wire.path: partial(self._service.receive, wire) for wire in _WIRES}
-        self._server = HttpServer(handlers, self._signal)
+        self._server = HttpServer(self._service.receive, self._signal)
 
     def stop(self) -> None:
         """Cut every connection and end the thread. Calls under way count as dropped; the ledger stays."""
@@ -125,11 +135,20 @@ class LocalProvider:
         Raises:
             RuntimeError: If the provider does not run.
         """
-        return f"{self.anthropic_base_url}/v1"
+        return f"{self.root_url}/v1"
 
     @property
     def anthropic_base_url(self) -> str:
-        """What to give to an Anthropic client, which adds the "/v1" itself: for example "http://127.0.0.1:50123".
+        """What to give to an Anthropic client, which adds the "/v1" itself: `root_url`.
+
+        Raises:
+            RuntimeError: If the provider does not run.
+        """
+        return self.root_url
+
+    @property
+    def root_url(self) -> str:
+        """The address without any path, for all other clients: for example "http://127.0.0.1:50123".
 
         Raises:
             RuntimeError: If the provider does not run.
