@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from budget_guard.testing.reply import Reply
@@ -21,9 +21,16 @@ class BrokenOff(Exception):
 class Delivery:
     """Sends one response over its line, in the form that the reply wants."""
 
-    def __init__(self, line: Line, reply: Reply) -> None:
+    def __init__(self, line: Line, reply: Reply, on_end: Callable[[], None]) -> None:
+        """
+        Args:
+            line: The connection.
+            reply: Says in what form it is sent.
+            on_end: Called before the last bytes are sent, unless the reply is broken off before its end.
+        """
         self._line = line
         self._reply = reply
+        self._on_end = on_end
         self._left = reply.drop_bytes
         self._compressor = zlib.compressobj(wbits=_WINDOW_BITS[reply.encoding]) if reply.encoding else None
 
@@ -64,6 +71,8 @@ class Delivery:
         if self._left is not None:
             data = data[: self._left]
             self._left -= len(data)
+        if last and not broken:
+            self._on_end()
         size = self._reply.chunk_bytes or len(data) or 1
         pieces = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
         for number, piece in enumerate(pieces, start=1):

@@ -12,8 +12,21 @@
 It speaks the real wire formats, JSON and streams, and keeps its own ledger of what it served: the bill to compare a
 guard with. A path may have anything before these ends, such as ``/v1`` or a gateway's prefix.
 
-Served are OpenAI's ``/chat/completions`` (Azure's ``/openai/deployments/{name}/chat/completions`` too) and
-``/responses``, and Anthropic's ``/messages``.
+==================================================================  ================================================
+OpenAI Chat Completions, Completions, Responses, Embeddings         ``/chat/completions``, ``/completions``,
+                                                                    ``/responses``, ``/embeddings``
+Azure OpenAI                                                        ``/openai/deployments/{name}/chat/completions``,
+                                                                    ``.../completions``, ``.../embeddings``
+Anthropic Messages                                                  ``/messages``
+Anthropic on Vertex                                                 ``/models/{model}:rawPredict``,
+                                                                    ``:streamRawPredict``
+Anthropic on Bedrock                                                ``/model/{id}/invoke``,
+                                                                    ``/model/{id}/invoke-with-response-stream``
+Google Gemini, also on Vertex                                       ``/models/{model}:generateContent``,
+                                                                    ``:streamGenerateContent``
+Bedrock Converse                                                    ``/model/{id}/converse``, ``/converse-stream``
+Cohere                                                              ``/v2/chat``
+==================================================================  ================================================
 
 A cap on output tokens is obeyed, and refused where the real one refuses it: below 16 on Responses, at the thinking
 budget or below on Messages, below 1 anywhere. It bills
@@ -41,8 +54,15 @@ from budget_guard.testing.script import Script
 from budget_guard.testing.served import ServedCall
 from budget_guard.testing.serving import Service
 from budget_guard.testing.wire import Wire
+from budget_guard.testing.wire_anthropic_bedrock import AnthropicBedrockWire
 from budget_guard.testing.wire_anthropic_messages import AnthropicMessagesWire
+from budget_guard.testing.wire_anthropic_vertex import AnthropicVertexWire
+from budget_guard.testing.wire_bedrock_converse import BedrockConverseWire
+from budget_guard.testing.wire_cohere_chat import CohereChatWire
+from budget_guard.testing.wire_google_generate import GoogleGenerateWire
 from budget_guard.testing.wire_openai_chat import OpenAIChatWire
+from budget_guard.testing.wire_openai_completions import OpenAICompletionsWire
+from budget_guard.testing.wire_openai_embeddings import OpenAIEmbeddingsWire
 from budget_guard.testing.wire_openai_responses import OpenAIResponsesWire
 from budget_guard.units.money import to_usd
 
@@ -51,8 +71,15 @@ if TYPE_CHECKING:
 
 _WIRES: tuple[Wire, ...] = (
     OpenAIChatWire(),
+    OpenAICompletionsWire(),
     OpenAIResponsesWire(),
+    OpenAIEmbeddingsWire(),
     AnthropicMessagesWire(),
+    AnthropicVertexWire(),
+    AnthropicBedrockWire(),
+    GoogleGenerateWire(),
+    BedrockConverseWire(),
+    CohereChatWire(),
 )
 """The first whose route matches serves a path."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
@@ -151,16 +152,16 @@ class Service:
         await self._until(line, lambda: not self.paused)
         if reply.delay_s:
             await self._until(line, lambda: False, reply.delay_s)
-        answer, delivery = call.answer, Delivery(line, reply)
+        answer = call.answer
         if answer is None or reply.refuses:
-            await self._refuse(call, reply, wire, delivery)
+            await self._refuse(call, reply, wire, line)
             return
         try:
             streamed = call.request.stream and (reply.body is None or reply.error_after is not None)
             parts = self._parts(call, answer, wire) if streamed else None
             whole, kind = (b"", "") if parts else self._whole(call.request, answer, wire)
         except Exception as error:  # of a function of the script that makes up usage
-            await self._refuse(call, self._script_failed(call, error), wire, Delivery(line, Reply()))
+            await self._refuse(call, self._script_failed(call, error), wire, line)
             return
         headers = {**_ids(), **wire.headers(call.request, answer)}
         if parts:
@@ -171,15 +172,11 @@ class Service:
             await line.open(200, {"content-type": kind, "content-length": "1"})
             await line.cut()
         else:
-            if reply.error_after is not None:
-                self.settle(call, "failed")
-            elif reply.drop_bytes is not None:
-                self.settle(call, "dropped")
-            else:
-                self._complete(call, answer)
+            delivery = Delivery(line, reply, partial(self._complete, call, answer))
             await delivery.send_whole(200, whole, {**headers, "content-type": kind})
 
-    async def _refuse(self, call: OpenCall, reply: Reply, wire: Wire, delivery: Delivery) -> None:
+    async def _refuse(self, call: OpenCall, reply: Reply, wire: Wire, line: Line) -> None:
+        # Settled in any case, so that an error that is cut off in its body is an error all the same.
         self.settle(call, "refused", reply.status)
         message = reply.text or f"The script refuses this call with status {reply.status}."
         made_up = wire.error(reply.status, message) if reply.status >= 400 else b""
@@ -190,7 +187,7 @@ class Service:
         if reply.status in (307, 308):
             query = call.request.query
             headers["location"] = call.request.path + (f"?{query}" if query else "")
-        await delivery.send_whole(reply.status, body, headers)
+        await Delivery(line, reply, _nothing).send_whole(reply.status, body, headers)
 
     def _whole(self, request: ProviderRequest, answer: Answer, wire: Wire) -> tuple[bytes, str]:
         """The body of an answer that is not streamed, and its content type."""
@@ -217,8 +214,9 @@ class Service:
     async def _stream(
         self, call: OpenCall, reply: Reply, parts: list[_Part], headers: Mapping[str, str], line: Line
     ) -> None:
-        answer, delivery = call.answer, Delivery(line, reply)
+        answer = call.answer
         assert answer is not None
+        delivery = Delivery(line, reply, partial(self._complete, call, answer))
         last_chunk = None if reply.drop_after is None else min(reply.drop_after, len(answer.chunks))
         await delivery.open(200, headers)
         for part in parts:
@@ -227,13 +225,7 @@ class Service:
                 await line.cut()
                 return
             await self._pass_gates(call, reply, part, line)
-            if part is parts[-1] and reply.drop_bytes is None:
-                if reply.error_after is None:
-                    self._complete(call, answer)
-                else:
-                    self.settle(call, "failed")
             await delivery.send(part.data, last=part is parts[-1])
-        self._complete(call, answer)  # where the reply was to be cut off after more bytes than it has
 
     async def _pass_gates(self, call: OpenCall, reply: Reply, part: _Part, line: Line) -> None:
         if reply.gate_chunks and part.kind in ("chunk", "late"):
@@ -249,7 +241,7 @@ class Service:
         # What the model thought is not read again by the next call; what it was told and said is.
         said = answer.input_tokens + answer.output_tokens - answer.reasoning_tokens
         self._conversations[answer.wire_id("")] = said
-        self.settle(call, "completed")
+        self.settle(call, "completed" if answer.reply.error_after is None else "failed")
 
     async def _until(self, line: Line, ready: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait for *ready* or *timeout* seconds.
@@ -303,6 +295,10 @@ def _written(body: Any) -> tuple[bytes, str]:
     return json.dumps(body).encode(), "application/json"
 
 
+def _nothing() -> None:
+    pass
+
+
 def _ids() -> dict[str, str]:
     request_id = f"req_{secrets.token_hex(16)}"
     return {
@@ -313,4 +309,4 @@ def _ids() -> dict[str, str]:
 
 async def _send_json(line: Line, status: int, data: Json, headers: Mapping[str, str]) -> None:
     made = {**_ids(), **headers, "content-type": "application/json"}
-    await Delivery(line, Reply()).send_whole(status, json.dumps(data).encode(), made)
+    await Delivery(line, Reply(), _nothing).send_whole(status, json.dumps(data).encode(), made)
