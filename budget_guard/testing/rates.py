@@ -66,8 +66,7 @@ class Rates:
     reasoning: Price | None = None
     """Reasoning tokens; None for the price of output."""
     input_audio: Price | None = None
-    """Input tokens of sound, and of pictures, cached sound and so on below; None if unknown, and then a call that has
-    any has no known cost."""
+    """Input tokens of sound; None if unknown, and then a call that has any has no known cost. So with the next four."""
     cache_audio: Price | None = None
     input_image: Price | None = None
     output_audio: Price | None = None
