@@ -9,13 +9,16 @@ from __future__ import annotations
 from budget_guard.testing.clock import FakeClock
 from budget_guard.testing.provider import LocalProvider
 from budget_guard.testing.rates import DEFAULT_RATES, Rates
+from budget_guard.testing.reply import HostedCall, Reply, ToolCall
 from budget_guard.testing.request import ProviderRequest
-from budget_guard.testing.script import Reply, Script, ToolCall
+from budget_guard.testing.script import Attempts, Script
 from budget_guard.testing.served import ServedCall
 
 __all__ = [
     "DEFAULT_RATES",
+    "Attempts",
     "FakeClock",
+    "HostedCall",
     "LocalProvider",
     "ProviderRequest",
     "Rates",

@@ -9,16 +9,34 @@
         client.responses.create(model="gpt-4o", input="hi")
     assert provider.bill_usd == Decimal("0.0045")
 
-It speaks the real wire formats of OpenAI's Chat Completions and Responses and of Anthropic's Messages, JSON and
-server-sent events, and keeps its own ledger of what it served: the bill to compare a guard with. A cap on output
-tokens is obeyed, and refused where the real one refuses it: below 16 on Responses, at the thinking budget or
-below on Messages, below 1 anywhere. It bills
+It speaks the real wire formats, JSON and streams, and keeps its own ledger of what it served: the bill to compare a
+guard with. A path may have anything before these ends, such as ``/v1`` or a gateway's prefix.
+
+==================================================================  ================================================
+OpenAI Chat Completions, Completions, Responses, Embeddings         ``/chat/completions``, ``/completions``,
+                                                                    ``/responses``, ``/embeddings``
+Azure OpenAI                                                        ``/openai/deployments/{name}/chat/completions``,
+                                                                    ``.../completions``, ``.../embeddings``
+Anthropic Messages                                                  ``/messages``
+Anthropic on Vertex                                                 ``/models/{model}:rawPredict``,
+                                                                    ``:streamRawPredict``
+Anthropic on Bedrock                                                ``/model/{id}/invoke``,
+                                                                    ``/model/{id}/invoke-with-response-stream``
+Google Gemini, also on Vertex                                       ``/models/{model}:generateContent``,
+                                                                    ``:streamGenerateContent``
+Bedrock Converse                                                    ``/model/{id}/converse``, ``/converse-stream``
+Cohere                                                              ``/v2/chat``
+==================================================================  ================================================
+
+A cap on output tokens is obeyed, and refused where the real one refuses it: below 16 on Responses, at the thinking
+budget or below on Messages, below 1 anywhere. It bills
 
 - a completed call in full, whether or not the client was told its usage;
 - a call that was refused (`Reply.status`) with nothing;
-- a stream that was dropped by the provider, or aborted by the client, with its whole input and the output
-  that was generated up to then;
-- any other call that was dropped or aborted in full: the provider did the work.
+- a stream that was dropped by the provider, broken off with an error, or aborted by the client, with its whole input
+  and the output that was generated up to then;
+- any other call that was dropped or aborted in full: the provider did the work;
+- anything else that the script wants: `Reply.bill` and `Reply.generated`.
 """
 
 from __future__ import annotations
@@ -26,29 +44,48 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from budget_guard.testing.rates import DEFAULT_RATES, Rates
+from budget_guard.testing.reply import Reply
 from budget_guard.testing.request import ProviderRequest
-from budget_guard.testing.script import Reply, Script
+from budget_guard.testing.script import Script
 from budget_guard.testing.served import ServedCall
 from budget_guard.testing.serving import Service
 from budget_guard.testing.wire import Wire
+from budget_guard.testing.wire_anthropic_bedrock import AnthropicBedrockWire
 from budget_guard.testing.wire_anthropic_messages import AnthropicMessagesWire
+from budget_guard.testing.wire_anthropic_vertex import AnthropicVertexWire
+from budget_guard.testing.wire_bedrock_converse import BedrockConverseWire
+from budget_guard.testing.wire_cohere_chat import CohereChatWire
+from budget_guard.testing.wire_google_generate import GoogleGenerateWire
 from budget_guard.testing.wire_openai_chat import OpenAIChatWire
+from budget_guard.testing.wire_openai_completions import OpenAICompletionsWire
+from budget_guard.testing.wire_openai_embeddings import OpenAIEmbeddingsWire
 from budget_guard.testing.wire_openai_responses import OpenAIResponsesWire
 from budget_guard.units.money import to_usd
 
 if TYPE_CHECKING:
     from budget_guard.testing.server import HttpServer
 
-_WIRES: tuple[Wire, ...] = (OpenAIChatWire(), OpenAIResponsesWire(), AnthropicMessagesWire())
+_WIRES: tuple[Wire, ...] = (
+    OpenAIChatWire(),
+    OpenAICompletionsWire(),
+    OpenAIResponsesWire(),
+    OpenAIEmbeddingsWire(),
+    AnthropicMessagesWire(),
+    AnthropicVertexWire(),
+    AnthropicBedrockWire(),
+    GoogleGenerateWire(),
+    BedrockConverseWire(),
+    CohereChatWire(),
+)
+"""The first whose route matches serves a path."""
 
 
 class LocalProvider:
-    """A server on the loopback interface that speaks as OpenAI and Anthropic do, and the ledger of what it served.
+    """A server on the loopback interface that speaks as model providers do, and the ledger of what it served.
 
     Use it in a ``with`` block, in sync and async code alike, or call `start` and `stop`. It runs in a thread
     of its own; several may run at once. Everything here may be called from any thread.
@@ -70,6 +107,7 @@ class LocalProvider:
             refuse_unknown_models: Answer 404 for a model without rates, as a provider does that lacks it.
         """
         self._service = Service(
+            _WIRES,
             Reply() if script is None else script,
             {**DEFAULT_RATES, **(prices or {})},
             refuse_unknown_models=refuse_unknown_models,
@@ -90,8 +128,7 @@ class LocalProvider:
             raise ImportError('LocalProvider needs: pip install "budget-guard-py[testing]"') from error
         if self._server is not None:
             raise RuntimeError("the provider runs already")
-        handlers = {wire.path: partial(self._service.receive, wire) for wire in _WIRES}
-        self._server = HttpServer(handlers, self._signal)
+        self._server = HttpServer(self._service.receive, self._signal)
 
     def stop(self) -> None:
         """Cut every connection and end the thread. Calls under way count as dropped; the ledger stays."""
@@ -125,11 +162,20 @@ class LocalProvider:
         Raises:
             RuntimeError: If the provider does not run.
         """
-        return f"{self.anthropic_base_url}/v1"
+        return f"{self.root_url}/v1"
 
     @property
     def anthropic_base_url(self) -> str:
-        """What to give to an Anthropic client, which adds the "/v1" itself: for example "http://127.0.0.1:50123".
+        """What to give to an Anthropic client, which adds the "/v1" itself: `root_url`.
+
+        Raises:
+            RuntimeError: If the provider does not run.
+        """
+        return self.root_url
+
+    @property
+    def root_url(self) -> str:
+        """The address without any path, for all other clients: for example "http://127.0.0.1:50123".
 
         Raises:
             RuntimeError: If the provider does not run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 from itertools import count
@@ -12,7 +13,7 @@ from budget_guard.testing.request import ProviderRequest
 from budget_guard.testing.waiting import Signal
 from budget_guard.units.usage import Usage
 
-Outcome: TypeAlias = Literal["completed", "refused", "dropped", "aborted"]
+Outcome: TypeAlias = Literal["completed", "refused", "failed", "dropped", "aborted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +23,14 @@ class ServedCall(ProviderRequest):
     status: int
     """The HTTP status; 200 for a call that ended before any was sent."""
     outcome: Outcome
-    """``completed``; ``refused`` (error status); ``dropped`` by the provider; ``aborted`` by the client."""
+    """``completed``; ``refused`` (error status); ``failed`` (an error after status 200); ``dropped`` by the provider;
+    ``aborted`` by the client."""
     served_model: str
     """The model that answered and is billed."""
     usage: Usage
-    """What is billed, whatever the client was told. Zeros if nothing was generated."""
+    """What was used, whatever the client was told. Zeros if nothing was generated."""
     cost_nano: int | None
-    """The cost in nano-dollars, None if the provider has no rates for it."""
+    """The cost in nano-dollars: by rates, or as `Reply.bill` told it. None if the provider has no rates for it."""
     started: int
     """When it arrived: starts and ends of all calls are numbered in one row."""
     finished: int
@@ -42,7 +44,9 @@ class OpenCall:
     request: ProviderRequest
     started: int
     answer: Answer | None = None
-    """What is generated for it; None until that is known, and for a refusal."""
+    """What is generated for it; None until that is known, and where nothing is."""
+    bill_nano: int | None = None
+    """What the script says that it costs; None for the cost by rates."""
     chunks_sent: int = 0
     chunks_released: int = 0
     """How many chunks the gate has let through."""
@@ -52,8 +56,8 @@ class OpenCall:
         if self.answer is None:
             return Usage()
         # Without streaming, the whole answer exists before its first byte is sent: the work is done.
-        everything = outcome == "completed" or not self.request.stream
-        return self.answer.usage(None if everything else self.chunks_sent)
+        everything = outcome in ("completed", "refused") or not self.request.stream
+        return self.answer.billed(None if everything else self.chunks_sent)
 
 
 class CallLog:
@@ -69,6 +73,7 @@ class CallLog:
             self._open: list[OpenCall] = []
             self._served: list[ServedCall] = []
             self._arrived: Counter[str] = Counter()
+            self._bodies: Counter[bytes] = Counter()
             self._moments = count()
             self._peak = 0
 
@@ -92,11 +97,19 @@ class CallLog:
         with self._signal.reading():
             return sorted(self._served, key=lambda call: call.index)
 
-    def open(self, request: ProviderRequest) -> OpenCall:
-        """Note that *request* has arrived, and number it."""
+    def open(self, request: ProviderRequest, raw: bytes) -> OpenCall:
+        """Note that *request* has arrived with body *raw*, and number it."""
         with self._signal.changing():
-            numbered = replace(request, index=self.arrived, model_index=self._arrived[request.model])
+            digest = hashlib.sha256(raw).digest()
+            told = request.headers.get("x-stainless-retry-count", "")
+            numbered = replace(
+                request,
+                index=self.arrived,
+                model_index=self._arrived[request.model],
+                attempt=int(told) if told.isdecimal() else self._bodies[digest],
+            )
             self._arrived[request.model] += 1
+            self._bodies[digest] += 1
             call = OpenCall(numbered, started=next(self._moments))
             self._open.append(call)
             self._peak = max(self._peak, len(self._open))

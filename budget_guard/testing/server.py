@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
@@ -53,12 +53,23 @@ class Line:
             self.gone = True
 
 
-Handler: TypeAlias = Callable[[bytes, Mapping[str, str], Line], Awaitable[None]]
-"""Answers one request: its body, its headers (names in lower case), its line."""
+class Arrival(NamedTuple):
+    """One request as it came."""
+
+    path: str
+    """Escaped."""
+    query: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+Handler: TypeAlias = Callable[[Arrival, Line], Awaitable[None]]
+"""Answers one request over its line."""
 
 
 class _Endpoint:
-    """The ASGI application of one path."""
+    """The ASGI application of all paths."""
 
     def __init__(self, handler: Handler, signal: Signal) -> None:
         self._handler = handler
@@ -73,7 +84,8 @@ class _Endpoint:
         line = Line(request, send, self._signal)
         watch = asyncio.create_task(line.watch())
         try:
-            await self._handler(body, dict(request.headers), line)
+            path, query = (scope[name].decode("latin-1") for name in ("raw_path", "query_string"))
+            await self._handler(Arrival(path, query, dict(request.headers), body), line)
         finally:
             watch.cancel()
 
@@ -125,17 +137,17 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """A server on a free port of the loopback interface, in a thread of its own."""
 
-    def __init__(self, handlers: Mapping[str, Handler], signal: Signal) -> None:
+    def __init__(self, handler: Handler, signal: Signal) -> None:
         """Start it.
 
         Args:
-            handlers: What answers a POST, by path.
+            handler: What answers a POST.
             signal: Wakes those who wait for the end of a connection.
 
         Raises:
             RuntimeError: If the server does not come up.
         """
-        routes = [Route(path, _Endpoint(handler, signal), methods=["POST"]) for path, handler in handlers.items()]
+        routes = [Route("/{path:path}", _Endpoint(handler, signal), methods=["POST"])]
         self._server = _Uvicorn(
             uvicorn.Config(
                 Starlette(routes=routes),

@@ -14,19 +14,29 @@ BYTES_PER_TOKEN = 4
 
 _TEXT_KEYS = frozenset(
     {
+        "args",
         "arguments",
         "content",
         "function",
+        "functionCall",
+        "functionResponse",
         "input",
+        "json",
         "name",
         "output",
+        "parts",
         "refusal",
+        "response",
         "summary",
         "text",
+        "toolResult",
+        "toolUse",
         "tool_calls",
     }
 )
 """Where a message or an item keeps text that the model reads. Ids, roles, images and files weigh nothing."""
+_JSON_KEYS = frozenset({"args", "input", "json", "response"})
+"""Where Anthropic, Google and Bedrock keep a tool's arguments and results as JSON."""
 
 
 def count_tokens(*texts: str) -> int:
@@ -56,13 +66,19 @@ def weigh(*messages: Any, schemas: Sequence[Any] = ()) -> int:
     return max(1, count_tokens(*texts))
 
 
+def weigh_prompts(prompts: Sequence[Any]) -> int:
+    """Input tokens of prompts, at least one: of texts, and of lists of tokens, each of which is one."""
+    tokens = sum(len(cast("list[object]", prompt)) for prompt in prompts if isinstance(prompt, list))
+    return max(1, tokens + count_tokens(*(prompt for prompt in prompts if isinstance(prompt, str))))
+
+
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, part in cast("Mapping[str, object]", value).items():
-            if key == "input" and isinstance(part, Mapping):
-                yield json.dumps(part)  # a tool's arguments, as Anthropic writes them
+            if key in _JSON_KEYS and isinstance(part, Mapping):
+                yield json.dumps(part)
             elif key in _TEXT_KEYS:
                 yield from _texts(part)
     elif isinstance(value, Sequence):
