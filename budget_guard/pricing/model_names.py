@@ -52,6 +52,7 @@ _ALIASES = {
     "moonshot": "moonshotai",
     "openai-chat": "openai",
     "openai-responses": "openai",
+    "projects": "google",
     "publishers": "google",
     "together-ai": "together",
     "togetherai": "together",
@@ -62,23 +63,45 @@ _ALIASES = {
 }
 _HOSTS = {
     "api.anthropic.com": "anthropic",
+    "api.cohere.ai": "cohere",
+    "api.cohere.com": "cohere",
     "api.deepseek.com": "deepseek",
     "api.fireworks.ai": "fireworks",
     "api.groq.com": "groq",
     "api.mistral.ai": "mistral",
+    "api.moonshot.ai": "moonshotai",
+    "api.moonshot.cn": "moonshotai",
     "api.openai.com": "openai",
+    "api.perplexity.ai": "perplexity",
     "api.together.xyz": "together",
     "api.x.ai": "x-ai",
     "generativelanguage.googleapis.com": "google",
     "openrouter.ai": "openrouter",
 }
+_HOST_ENDS = {
+    ".api.openai.com": "openai",
+    ".api.x.ai": "x-ai",
+    ".openai.azure.com": "azure",
+    ".services.ai.azure.com": "azure",
+    "aiplatform.googleapis.com": "google",
+    ".rep.googleapis.com": "google",
+}
+LOCAL = frozenset(
+    "docker-model-runner gpt4all jan koboldcpp llama-cpp llama.cpp llamacpp llamafile lm-studio lmstudio local localai "
+    "localhost mlx ollama ollama-chat sglang text-generation-inference tgi vllm xinference".split()
+)
+"""What SDKs call servers that people run themselves: their models have no price unless the user gives one."""
 _ROUTERS = ("litellm",)  # they pass a call on under the name of its real provider
 
 _BEDROCK = re.compile(
     r"(?:(?:us-gov|us|eu|apac|global|jp|au|ca|in)\.)?"
-    r"(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|writer)\.[a-z].*"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshotai?|nvidia|openai|qwen|writer|zai)"
+    r"\.[a-z].*"
 )
-_VERTEX_PATH = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?publishers/[^/]+/models/")
+_ARN = re.compile(
+    r"(?:.*/)?arn:aws[a-z-]*:bedrock:(?P<region>[a-z0-9-]*):\d*:(?:foundation-model|inference-profile)/(?P<name>.+)"
+)
+_VERTEX_PATH = re.compile(r"(?:projects/[^/]+/locations/(?P<region>[^/]+)/)?publishers/[^/]+/models/")
 _SNAPSHOT = re.compile(
     r"(?P<stem>.+?)"
     r"(?:[-@](?P<ymd>20\d{6})|-(?P<iso>20\d\d-\d\d-\d\d)|-(?P<my>\d\d-20\d\d)|-(?P<ym>2[3-9]\d\d)"
@@ -110,7 +133,20 @@ def provider_id(name: str | None) -> str | None:
 def provider_at(url: str) -> str | None:
     """The provider that answers at *url*, None where that does not say."""
     host = urlsplit(url).hostname or ""
-    return "azure" if host.endswith(".openai.azure.com") else _HOSTS.get(host)
+    if host in _HOSTS:
+        return _HOSTS[host]
+    if host.startswith("bedrock") and host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+        return "aws"
+    return next((provider for end, provider in _HOST_ENDS.items() if host.endswith(end)), None)
+
+
+def region_of(model: str) -> str | None:
+    """The region that is written into *model*: an ARN's, or that of a path on Vertex; None where there is none."""
+    name = model.lower()
+    if match := _ARN.fullmatch(name):
+        return match["region"] or None
+    match = _VERTEX_PATH.search(name)
+    return match["region"] if match else None
 
 
 def readings(model: str, provider: str | None, known: Collection[str]) -> Iterator[tuple[str | None, str]]:
@@ -122,6 +158,9 @@ def readings(model: str, provider: str | None, known: Collection[str]) -> Iterat
         known: Ids of providers in the table.
     """
     name = model.lower()
+    if (provider is None or provider == "aws") and (arn := _ARN.fullmatch(name)):
+        yield "aws", arn["name"]
+        return
     head, slash, rest = name.partition("/")
     if slash and head in _ROUTERS:
         name = rest
@@ -165,6 +204,19 @@ def _day(match: re.Match[str]) -> date | None:
     if text := match["ym"]:
         return date(2000 + int(text[:2]), int(text[2:]), 1)
     return None
+
+
+def exact_names(model: str, known: Collection[str]) -> list[str]:
+    """The names that *model* is known by if it is known at all: as it is, and without a provider's prefix."""
+    name = model.lower()
+    head, slash, rest = name.partition("/")
+    return [name, rest] if slash and (head in _ROUTERS or provider_id(head) in known) else [name]
+
+
+def routed(name: str) -> tuple[str, tuple[str, ...]]:
+    """An OpenRouter name as its base and the variants behind it: ``a/b:free:online`` is ``a/b``, free and online."""
+    base, *variants = name.split(":")
+    return base, tuple(variants)
 
 
 def base_of_fine_tune(name: str) -> str:

@@ -12,6 +12,15 @@ from budget_guard.units.usage import Usage
 BUCKETS = Usage._fields[:-1]
 """The buckets of `Usage` that are counts, in its order."""
 
+UNIT_NAMES = {
+    "collections_search": "file_search",
+    "google_search": "web_search",
+    "hosted_shell": "code_interpreter",
+    "storage_searches": "file_search",
+    "web_search_requests": "web_search",
+}
+"""Other names of billed units -> the name that rate cards have them under."""
+
 RateCard: TypeAlias = "Mapping[str, Sequence[tuple[int, Fraction]]]"
 """Unit -> its steps (above, nano-dollars per unit), lowest first.
 
@@ -19,6 +28,42 @@ A step holds for the *whole* call once the call has more than `above` input toke
 
 ALWAYS = -1
 """The `above` of a step that needs no input."""
+
+FALLBACKS = {"cache_audio": "input_audio", "cache_read": "input", "reasoning": "output"}
+"""Unit -> the unit whose price it has where it has none of its own, because that is never lower.
+
+There are no others: cache writes, sound, pictures and fees have a price of their own or none."""
+
+
+def is_per_token(unit: str) -> bool:
+    """Whether *unit* counts tokens: what a region makes dearer, and what may be priced per million."""
+    return unit.endswith("_tokens") or (unit in BUCKETS and unit not in ("web_search", "requests"))
+
+
+def rate_at(card: RateCard, unit: str, size: int) -> Fraction | None:
+    """The price of *unit* in the tier of calls with more than *size* input tokens; None if it has none."""
+    steps = card.get(unit) or card.get(FALLBACKS.get(unit, ""))
+    return None if steps is None else max(step for step in steps if step[0] <= size)[1]
+
+
+def raised(card: RateCard, factor: Fraction) -> RateCard:
+    """*card* with every price of a token times *factor*."""
+    return {
+        unit: [(above, nano * factor) for above, nano in steps] if is_per_token(unit) else steps
+        for unit, steps in card.items()
+    }
+
+
+def dearest(cards: Sequence[RateCard]) -> RateCard:
+    """A card that is never below any of *cards*: the highest price of each unit at each size of a call."""
+    units = {unit: None for card in cards for unit in card}  # in their order
+    starts = sorted({ALWAYS} | {above for card in cards for steps in card.values() for above, _ in steps})
+    return {
+        unit: [
+            (above, max(rate for card in cards if (rate := rate_at(card, unit, above)) is not None)) for above in starts
+        ]
+        for unit in units
+    }
 
 
 def to_utc(at: datetime) -> datetime:
@@ -68,4 +113,7 @@ class PricedModel(NamedTuple):
     max_output: int | None = None
     context_window: int | None = None
     capabilities: frozenset[str] | None = None
-    assumed_alias: bool = False
+    per_prompt: frozenset[str] = frozenset()
+    """Units that are billed once for each request, however often they are used."""
+    own_tools: tuple[str, ...] = ()
+    """Billed units that the model uses unasked, any number of times, as deep research searches."""

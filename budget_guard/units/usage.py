@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+INPUT_UNITS = ("input_video_tokens", "cache_image_read_tokens")
+"""Units of `Usage.other` that are input tokens."""
+OUTPUT_UNITS = ("output_video_tokens",)
+"""Units of `Usage.other` that are output tokens."""
+
 
 class Usage(NamedTuple):
     """Billed units of one model call. Buckets are *disjoint*: a cached token is not also in `input`.
@@ -45,12 +50,14 @@ class Usage(NamedTuple):
     @property
     def input_tokens(self) -> int:
         """All input tokens, cached ones included: the total that users see."""
-        return sum(self[:7])  # the buckets come in this order; naming each takes three times as long
+        total = sum(self[:7])  # the buckets come in this order; naming each takes three times as long
+        return total if not self.other else total + sum(n for unit, n in self.other if unit in INPUT_UNITS)
 
     @property
     def output_tokens(self) -> int:
         """All output tokens, reasoning included: the total that users see."""
-        return sum(self[7:11])
+        total = sum(self[7:11])
+        return total if not self.other else total + sum(n for unit, n in self.other if unit in OUTPUT_UNITS)
 
     @property
     def total_tokens(self) -> int:

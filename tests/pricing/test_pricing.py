@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -51,7 +52,7 @@ KNOWN = [
         "openai",
         "o3-2025-04-16 o4-mini-2025-04-16 o3-pro gpt-5-codex gpt-realtime chatgpt-4o-latest openai/gpt-4o",
     ),
-    ("openai", "ft:gpt-4o-2024-08-06:acme::abc123"),
+    ("openai", "ft:gpt-4o-2024-08-06:acme::abc123 ft:gpt-4.1-mini-2025-04-14:acme::abc123"),
     ("anthropic", "claude-3-5-sonnet-latest claude-3-5-haiku-20241022 claude-3-7-sonnet-20250219"),
     (
         "anthropic",
@@ -88,7 +89,6 @@ KNOWN = [
 ]
 # The sources have no price for these; a refusal is the answer.
 NOT_LISTED = [
-    ("openai", "ft:gpt-4.1-mini-2025-04-14:acme::abc123"),
     ("together", "deepseek-ai/DeepSeek-V3.1"),
     (
         "fireworks",
@@ -114,7 +114,7 @@ LOOK_ALIKES = [
     ("bedrock", "us.anthropic.claude-ultra-9-v1:0 us.anthropic.claude-opus-4-9-20270101-v1:0"),
     ("azure", "my-deployment gpt-5-ultra"),
     ("openrouter", "anthropic/claude-opus-9 openai/gpt-5-ultra"),
-    ("nosuchprovider", "gpt-4o"),
+    ("nosuchprovider", "gpt-4o-foo"),
 ]
 
 
@@ -137,7 +137,7 @@ def test_a_name_that_is_not_listed_is_refused(provider: str, model: str) -> None
     with pytest.raises(UnknownPriceError) as caught:
         TABLE.find(model, provider=provider)
     assert caught.value.missing == "model"
-    assert f'pricing={{"{model}": (2.5e-6, 10e-6)}}' in str(caught.value)
+    assert f'pricing={{"{model}": (' in str(caught.value)
 
 
 REAL_ELSEWHERE = {"gpt-4o", "claude-opus-4-1"}
@@ -173,12 +173,6 @@ def test_a_name_alone_tells_its_provider(model: str, provider: str) -> None:
     assert TABLE.find(model).provider == provider
 
 
-def test_a_name_that_several_makers_use_needs_a_provider() -> None:
-    with pytest.raises(UnknownPriceError):
-        TABLE.find("llama-3.3-70b-versatile")
-    assert TABLE.find("llama-3.3-70b-versatile", provider="groq").provider == "groq"
-
-
 def test_a_prefix_of_another_provider_is_not_ignored() -> None:
     with pytest.raises(UnknownPriceError):
         TABLE.find("anthropic/claude-sonnet-4-5", provider="openai")
@@ -190,14 +184,31 @@ def test_a_version_is_a_suffix_on_bedrock_only(model: str) -> None:
         TABLE.find(model)
 
 
-def test_a_name_of_two_makers_is_not_guessed() -> None:
-    shared = {"names": ["twin"], "limits": [None, None, None], "prices": [["", {"input": [1_000_000]}]]}
-    providers = {maker: {"models": [shared] if maker in ("openai", "mistral") else []} for maker in FIRST_PARTY}
+def test_a_name_of_two_makers_has_the_dearest_price_of_each_unit_and_size() -> None:
+    def twin(read: list[Any], written: list[Any], limits: list[Any]) -> dict[str, Any]:
+        return {"names": ["twin"], "limits": limits, "prices": [["", {"input": read, "output": written}]]}
+
+    mistral = twin([1_000_000], [2_000_000, [100, 9_000_000]], [None, 50, "t"])
+    openai = twin([3_000_000], [1_000_000], [1000, 80, None])
+    mistral["prices"][0][1]["cache_read"] = [500_000]
+    nothing: dict[str, Any] = {maker: {"models": []} for maker in FIRST_PARTY}
+    providers = nothing | {
+        "mistral": {"models": [mistral]},
+        "openai": {"models": [openai]},
+    }
     data: dict[str, Any] = {"providers": providers, "units": [], "per": {}, "as_of": "2026-11-22"}
     table = PriceTable(PriceData(data, "test"), {})
     assert table.find("mistral/twin").cost(Usage(1)) == 1000
-    with pytest.raises(UnknownPriceError):
-        table.find("twin")
+    both = table.find("twin")
+    assert (both.provider, both.context_window, both.max_output, both.capabilities) == (
+        None,
+        1000,
+        80,
+        frozenset({"tools"}),
+    )
+    assert both.cost(Usage(100, output=1)) == 100 * 3000 + 2000
+    assert both.cost(Usage(101, output=1)) == 101 * 3000 + 9000
+    assert both.cost(Usage(cache_read=1)) == 3000, "at openai, which lists no other price for it"
 
 
 @pytest.mark.parametrize("model", ["claude-haiku-4-5-20990101", "claude-haiku-4-5-20251301", "gpt-6-sol-2026-11-23"])
@@ -220,19 +231,6 @@ def test_an_older_snapshot_keeps_its_own_price() -> None:
 def test_regional_names_of_other_vendors_are_refused_because_their_price_differs() -> None:
     with pytest.raises(UnknownPriceError):
         TABLE.find("eu.amazon.nova-pro-v1:0", provider="bedrock")
-
-
-@pytest.mark.parametrize(
-    ("model", "moving"),
-    [
-        ("claude-3-5-sonnet-latest", True),
-        ("mistral-large-latest", True),
-        ("gpt-4o", False),
-        ("gpt-5-2025-08-07", False),
-    ],
-)
-def test_a_moving_alias_is_flagged(model: str, moving: bool) -> None:
-    assert TABLE.find(model).assumed_alias is moving
 
 
 def test_a_refusal_suggests_real_names_of_the_provider() -> None:
@@ -396,7 +394,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         ("gpt-4o", Usage(input_audio=1), "input_audio"),
         ("gpt-4o", Usage(output_audio=1), "output_audio"),
         ("gpt-4o", Usage(output_image=1), "output_image"),
-        ("gpt-4o-audio-preview", Usage(cache_audio=1), "cache_audio"),
+        ("gpt-4o", Usage(cache_audio=1), "cache_audio"),
         ("gpt-5.1-codex-mini", Usage(web_search=5), "web_search"),
         ("gpt-5.1-codex-mini", Usage(other=(("code_executions", 3),)), "code_executions"),
         ("text-embedding-3-small", Usage(output=1), "output"),
@@ -490,6 +488,20 @@ def test_the_bundled_table_has_no_zero_that_is_not_declared_free() -> None:
             assert free or "0" not in set(numbers(listed)), (provider, model["names"])
 
 
+def test_a_tool_is_free_only_where_the_corrections_say_so() -> None:
+    listed = json.loads((Path(__file__).parents[2] / "scripts" / "price_corrections.json").read_text("utf-8"))["fees"]
+    free = {(fix["provider"], unit) for fix in listed for unit in fix.get("free", ())}
+    found = {
+        (provider, unit)
+        for provider, entry in bundled()["providers"].items()
+        for fees in entry.get("fees", ())
+        for unit, (price,) in fees.items()
+        if price == 0
+    }
+    assert found == free
+    assert all(fix["source"] and fix["reason"] for fix in listed)
+
+
 def test_every_bundled_name_resolves_to_a_price() -> None:
     for provider in bundled()["providers"]:
         for name in bundled_names(provider):
@@ -504,7 +516,7 @@ def test_the_basis_names_the_version_and_the_content() -> None:
 
 
 def test_found_prices_are_kept_and_bounded() -> None:
-    table = PriceTable.bundled().overlaid({"m": (1, 1)})
+    table = PriceTable.bundled().overlaid({"m": (1e-6, 1e-6)})
     assert table.find("gpt-4o", at=NOW) is table.find("gpt-4o", at=NOW)
     held = table.find("m", at=NOW)
     for day in range(1, 6000):
@@ -593,10 +605,10 @@ def test_the_basis_tells_overlays_apart_by_what_they_cost() -> None:
     assert basis.startswith(f"{TABLE.basis}+overlay:")
     assert TABLE.overlaid({"m": {"output": "0.00001", "input": Decimal("0.0000025")}}).basis == basis
     assert TABLE.overlaid({"m": (2.5e-6, 2e-5)}).basis != basis
-    assert TABLE.overlaid({"m": (1, 1)}).overlaid({"m": (2.5e-6, 1e-5)}).basis == basis
+    assert TABLE.overlaid({"m": (1e-6, 1e-6)}).overlaid({"m": (2.5e-6, 1e-5)}).basis == basis
 
 
-amounts = st.integers(0, 10**9).map(lambda n: Decimal(n).scaleb(-12)) | st.floats(0, 1000, allow_nan=False)
+amounts = st.integers(0, 10**9).map(lambda n: Decimal(n).scaleb(-12)) | st.floats(0, 0.01, allow_nan=False)
 
 
 @relaxed
