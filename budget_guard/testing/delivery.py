@@ -50,8 +50,13 @@ class Delivery:
         packed = self._packed(body, last=True)
         # Without a length it is sent in chunks, whose borders the client sees.
         length = {} if self._reply.chunk_bytes else {"content-length": str(len(packed))}
+        if length and self._left is not None and self._left >= len(packed):
+            self._left = None
+        broken = self._breaks_in(packed)
+        if not broken:
+            self._on_end()  # before the headers: those of an empty body are its last bytes
         await self.open(status, {**headers, **length})
-        await self._send(packed, last=True)
+        await self._send(packed, last=True, broken=broken)
 
     async def send(self, data: bytes, *, last: bool) -> None:
         """Send a part of a stream.
@@ -59,20 +64,24 @@ class Delivery:
         Raises:
             BrokenOff: If the reply is cut off in it.
         """
-        await self._send(self._packed(data, last=last), last=last)
+        packed = self._packed(data, last=last)
+        broken = self._breaks_in(packed)
+        if last and not broken:
+            self._on_end()
+        await self._send(packed, last=last, broken=broken)
 
     def _packed(self, data: bytes, *, last: bool) -> bytes:
         if self._compressor is None:
             return data
         return self._compressor.compress(data) + self._compressor.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
-    async def _send(self, data: bytes, *, last: bool) -> None:
-        broken = self._left is not None and self._left <= len(data)
+    def _breaks_in(self, data: bytes) -> bool:
+        return self._left is not None and self._left <= len(data)
+
+    async def _send(self, data: bytes, *, last: bool, broken: bool) -> None:
         if self._left is not None:
             data = data[: self._left]
             self._left -= len(data)
-        if last and not broken:
-            self._on_end()
         size = self._reply.chunk_bytes or len(data) or 1
         pieces = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
         for number, piece in enumerate(pieces, start=1):

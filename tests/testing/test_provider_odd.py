@@ -569,7 +569,14 @@ def test_a_whole_answer_cut_in_its_body_is_billed_whole(serve: Serve) -> None:
     provider, client = serve(Reply(drop_bytes=20, input_tokens=100, output_tokens=40))
     with pytest.raises(openai.APIConnectionError):
         chat(client)
+    provider.wait_until_idle()
     assert (provider.calls[0].outcome, provider.bill_nano) == ("dropped", BILL_NANO)
+
+
+def test_a_whole_answer_that_is_cut_off_after_its_end_is_whole(post: Post) -> None:
+    response = post(Reply(body="12345", drop_bytes=5))
+    assert response.text == "12345"
+    assert response.extensions["provider"].calls[0].outcome == "completed"
 
 
 @pytest.mark.parametrize(
