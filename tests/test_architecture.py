@@ -41,7 +41,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "policy": ("errors", "estimate", "units"),
     "ledger": ("errors", "events", "units", "clock"),
     "calls": _CORE[: _CORE.index("calls")],
-    "wire": ("calls", "units", "estimate"),
+    "wire": _CORE[: _CORE.index("wire")],
     "session": _CORE[: _CORE.index("session")],
     "adapter": _CORE[: _CORE.index("adapter")],
     "protocol": _CORE,

@@ -29,11 +29,11 @@ from budget_guard.adapter.tool_costs import ToolCosts
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
-from budget_guard.calls.settlement import never_billed
 from budget_guard.errors import BudgetError
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
+from budget_guard.wire.outcome import never_billed
 
 T = TypeVar("T")
 

@@ -24,7 +24,8 @@ class ModelCall(NamedTuple):
     needs: frozenset[str] = frozenset()
     """Capabilities that the call needs: ``tools``, ``vision``, ``json_schema``, ``audio``."""
     service_tier: str | None = None
-    """The provider's price tier asked for, for example ``"flex"``; None for its standard one."""
+    """The provider's price tier asked for, for example ``"flex"``, or ``"fast"`` for Anthropic's speed of that name.
+    None for its standard one."""
     choices: int = 1
     """How many answers are asked for."""
     hosted_tools: tuple[str, ...] = ()
@@ -37,6 +38,8 @@ class ModelCall(NamedTuple):
     """Whether this is the final answer that `Budget.finalization_reserve` is kept for."""
     downgrade: DowngradePolicy | None = None
     """How the caller would switch this call to a cheaper model; None to go by `Budget.downgrade`."""
+    region: str | None = None
+    """Where the answer is made, if the request or the host pins that: it may set the price."""
 
     @property
     def kind(self) -> tuple[object, ...]:

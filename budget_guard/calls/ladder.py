@@ -96,8 +96,11 @@ class Ladder:
 
     def _find(self, model: str, call: ModelCall) -> ModelPrice:
         at = self._clock.now()
+        tier, speed = (None, "fast") if call.service_tier == "fast" else (call.service_tier, None)
         try:
-            return self.prices.find(model, provider=call.provider, service_tier=call.service_tier, at=at)
+            return self.prices.find(
+                model, provider=call.provider, service_tier=tier, speed=speed, region=call.region, at=at
+            )
         except UnknownPriceError:
             if model == call.model or call.provider is None:
                 raise

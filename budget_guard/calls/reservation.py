@@ -13,6 +13,8 @@ estimate if it comes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from budget_guard.calls import settlement
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.held import HeldCall
@@ -49,13 +51,26 @@ class Reservation(HeldCall):
         """As `forward`."""
         await self._run.ledger.aio.forward(self.id)
 
-    def commit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
+    def commit(
+        self,
+        usage: Usage | None,
+        *,
+        model: str | None = None,
+        service_tier: str | None = None,
+        region: str | None = None,
+        cost: int | None = None,
+        others: Sequence[tuple[str, Usage]] = (),
+    ) -> int:
         """Book what the call used, and give the rest of the hold back.
 
         Args:
-            usage: What the provider billed; None where it did not say, which books the estimate as uncertain.
+            usage: What the provider billed; None where it did not say, which books the estimate as uncertain. So does
+                usage that makes no sense: nothing for a call that took something, or far more than it can take.
             model: The model that was called, where it is not the one that the decision named.
             service_tier: The price tier that served the call, where it may not be the one asked for.
+            region: Where the answer was made, where it may not be what was asked for.
+            cost: The provider's own figure, in nano-dollars, which wins over the price table.
+            others: What other models used for the same answer, to be billed besides.
 
         Returns:
             The cost, in nano-dollars.
@@ -63,12 +78,26 @@ class Reservation(HeldCall):
         Raises:
             ReservationConflict: If other usage was committed before.
             TypeError: If it is a tool call's hold. Nothing is booked then.
+            ValueError: If a quantity is negative, or no whole number. Nothing is booked then.
         """
-        return self._book(settlement.bill(self._run, self, usage, model, service_tier))
+        return self._book(
+            settlement.bill(self._run, self, usage, model, service_tier, region=region, cost=cost, others=others)
+        )
 
-    async def acommit(self, usage: Usage | None, *, model: str | None = None, service_tier: str | None = None) -> int:
+    async def acommit(
+        self,
+        usage: Usage | None,
+        *,
+        model: str | None = None,
+        service_tier: str | None = None,
+        region: str | None = None,
+        cost: int | None = None,
+        others: Sequence[tuple[str, Usage]] = (),
+    ) -> int:
         """As `commit`."""
-        return await self._abook(settlement.bill(self._run, self, usage, model, service_tier))
+        return await self._abook(
+            settlement.bill(self._run, self, usage, model, service_tier, region=region, cost=cost, others=others)
+        )
 
     def commit_estimate(self, reason: str) -> int:
         """Book the estimate, because it is not known what the call used. A later `commit` replaces it.

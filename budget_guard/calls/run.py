@@ -119,6 +119,7 @@ class Run:
                 terminated_by=recorder.terminated_by,
                 unpriced_calls=totals.unpriced_calls,
                 uncertain=to_usd(totals.uncertain),
+                from_provider=to_usd(totals.from_provider),
                 overrun=to_usd(totals.overrun),
                 bound_violations=totals.violations,
                 events=latest,

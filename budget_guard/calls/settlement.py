@@ -17,21 +17,28 @@ from budget_guard.calls.plan import Plan, Rung, Terms
 from budget_guard.calls.refusals import cause, exceeded, remedy_of
 from budget_guard.calls.run import Run
 from budget_guard.calls.worst_case import plan_tool
-from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, ReservationError, UnknownPriceError
+from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
 from budget_guard.events.model import CallReleased
 from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
+from budget_guard.ledger.checks import checked_amounts
 from budget_guard.ledger.flow import Flow
 from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.pricing.rate_card import BUCKETS
 from budget_guard.pricing.table import same_tier
-from budget_guard.reporting.posting import Posting
+from budget_guard.reporting.posting import Posting, Source
 from budget_guard.units.amounts import DIMENSIONS, Amounts, in_unit, unchecked
 from budget_guard.units.money import UsdLike, nano_of
 from budget_guard.units.usage import Usage
 
 _NO_USAGE = "the provider sent no usage"
-_BEFORE_IT_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
-"""Errors of the HTTP transports, by name, that come before any byte of the request has left."""
+_BY_FAR = 2
+"""A report is wrong where both of its totals are above this many times what was held for them.
+
+The bound of the input holds by proof for all that is in the request, and an output cap is kept by the provider. Either
+may be passed honestly: the input by what a hosted tool brings in or by a second pass over it (twice, for a compaction),
+the output by reasoning that the provider counts beside the cap. Both at once, and by more than twice, is a report that
+was added up from cumulative counts, or that is of another call.
+"""
 
 
 class Bill(NamedTuple):
@@ -44,9 +51,21 @@ class Bill(NamedTuple):
     """Whether the amounts are an estimate."""
     note: str | None = None
     """Why they are no exact price, if they are none."""
+    source: Source = "price"
+    """Where the cost comes from."""
 
 
-def bill(run: Run, held: HeldCall, usage: Usage | None, model: str | None, service_tier: str | None) -> Bill:
+def bill(
+    run: Run,
+    held: HeldCall,
+    usage: Usage | None,
+    model: str | None,
+    service_tier: str | None,
+    *,
+    region: str | None = None,
+    cost: int | None = None,
+    others: Sequence[tuple[str, Usage]] = (),
+) -> Bill:
     """The bill for *usage*. Money that was spent is never refused here, and never booked as nothing.
 
     Args:
@@ -55,26 +74,67 @@ def bill(run: Run, held: HeldCall, usage: Usage | None, model: str | None, servi
         usage: What the provider billed; None where it did not say.
         model: The model that was called, where it is not the planned one.
         service_tier: The price tier that served the call, where it may not be the one asked for.
+        region: Where the answer was made, where it may not be what was asked for.
+        cost: The provider's own figure for the call, in nano-dollars. It is the best there is.
+        others: What other models used for the same answer, to be billed besides.
 
     Raises:
         TypeError: If it is a tool call.
+        ValueError: If a quantity is negative, or no whole number.
     """
-    if usage is None:
-        return estimate(held, _NO_USAGE)
     call, rung = held.call, held.terms.rung
     if not isinstance(call, ModelCall):
         raise TypeError(f"{call.tool!r} is a tool call: settle it with commit_cost")
+    if usage is None:
+        unknown = estimate(held, _NO_USAGE)
+        return unknown if not cost else unknown._replace(amounts=held.amounts._replace(cost=cost))
     name, price = model or rung.model, rung.price
-    if name != rung.model or not (service_tier is None or same_tier(service_tier, call.service_tier)):
-        served = call if service_tier is None else call._replace(service_tier=service_tier)
+    tier_differs = not (service_tier is None or same_tier(service_tier, call.service_tier))
+    if name != rung.model or tier_differs or not (region is None or region == call.region):
+        served = call._replace(service_tier=service_tier or call.service_tier, region=region or call.region)
         price = run.planner.ladder.price_called(served, name, price)
-    if price is not None:
+    if price is not None and cost is None and not others:
         amounts = price.bill_text(usage)
-        if amounts is not None:
-            return unchecked(Bill, (amounts, name, False, None))
+        if amounts is not None and _makes_sense(held, amounts):
+            return unchecked(Bill, (amounts, name, False, None, "price"))
+    return _look_closer(run, held, price, usage, name, cost, others)
+
+
+def _look_closer(
+    run: Run,
+    held: HeldCall,
+    price: ModelPrice | None,
+    usage: Usage,
+    name: str,
+    provider_cost: int | None,
+    others: Sequence[tuple[str, Usage]],
+) -> Bill:
+    """The bill of a call that is more than text at a known price, or whose report makes no sense."""
+    call = held.call
     cost, note = _cost(run, price, usage, name, held.amounts.cost)
     read, written = usage.input_tokens, usage.output_tokens
-    return Bill(Amounts(cost, read, written, read + written, usage.requests or 1), name, False, note)
+    source: Source = "price"
+    amounts = checked_amounts(Amounts(cost, read, written, read + written, usage.requests or 1))
+    if not _makes_sense(held, amounts if cost else amounts._replace(cost=provider_cost or 0)):
+        return estimate(held, "the provider reports what such a call cannot take")
+    for other, used in others:
+        of_other = run.planner.ladder.price_called(call, other, None) if isinstance(call, ModelCall) else None
+        more, unpriced = _cost(run, of_other, used, other, 0)
+        cost, note = cost + more, note or unpriced
+        read, written = read + used.input_tokens, written + used.output_tokens
+    if provider_cost is not None and (provider_cost or not cost):  # a figure of nothing is no figure where text costs
+        cost, note, source = provider_cost, None, "provider"
+    amounts = Amounts(cost, read, written, read + written, usage.requests or 1)
+    return Bill(amounts, name, False, note, source)
+
+
+def _makes_sense(held: HeldCall, amounts: Amounts) -> bool:
+    """Whether a report can be that of the call: not nothing for what was answered, not far more than it can take."""
+    cost, read, written, total, _, _ = amounts
+    most_cost, most_read, most_written, most, _, _ = held.amounts
+    if not total and not cost:
+        return not most and not most_cost
+    return read <= _BY_FAR * most_read or written <= _BY_FAR * most_written or not held.terms.bounded
 
 
 def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
@@ -92,7 +152,7 @@ def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
 
 def estimate(held: HeldCall, reason: str) -> Bill:
     """The bill for a call of which it is not known what it used, for *reason*: all that is held."""
-    return Bill(held.amounts, held.terms.rung.model, True, reason)
+    return Bill(held.amounts, held.terms.rung.model, True, reason, "estimate")
 
 
 def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
@@ -116,8 +176,9 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
                 calibration.learn(call.prompt, read, written)
     over = cost - most_cost if cost > most_cost else 0
     recorder = run.recorder
+    source: Source = "estimate" if uncertain else bill.source
     posting = unchecked(
-        Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated)
+        Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated, source)
     )
     if recorder.record(held, posting, note):
         run.warn(committed, above)
@@ -144,7 +205,7 @@ def charge_call(run: Run, call: ModelCall, usage: Usage | None) -> Flow[None]:
     terms, amounts = Terms(Rung(call.model, price), None, False, False), Amounts(requests=1)
     note: str | None = _NO_USAGE
     if usage is not None:
-        amounts, _, _, note = bill(run, HeldCall("", call, (terms, amounts)), usage, None, None)
+        amounts, _, _, note, _ = bill(run, HeldCall("", call, (terms, amounts)), usage, None, None)
     yield from _charge(run, call, (terms, amounts), note)
 
 
@@ -209,19 +270,6 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
         detail=f"what was left paid for {terms.output_cap} output tokens, which cut the answer off",
         remedy=remedy_of(tightest.scope, DIMENSIONS[i]),
     )
-
-
-def never_billed(error: BaseException) -> bool:
-    """Whether *error* proves that the provider billed nothing: it was never reached, or it refused the request."""
-    at: BaseException | None = error
-    while at is not None:  # frameworks wrap the client's error, and clients the transport's
-        status = getattr(at, "status_code", getattr(at, "code", None))
-        if isinstance(status, int):
-            return (400 <= status < 500 and status != 408) or status == 503
-        if type(at).__name__ in _BEFORE_IT_WAS_SENT or isinstance(at, (LedgerUnavailable, ReservationError)):
-            return True  # where it cannot be noted that a call is sent, or its hold is gone, it is not sent
-        at = at.__cause__
-    return False
 
 
 def _cost(run: Run, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Literal, NamedTuple, TypeAlias
 
+from budget_guard.reporting.posting import Source
 from budget_guard.units.money import to_usd
 
 # Named tuples, not frozen dataclasses: two are made for every call, and a named tuple is made five times as fast.
@@ -40,6 +41,8 @@ class CallCommitted(NamedTuple):
     """Nano-dollars."""
     uncertain: bool
     """Whether the cost is the estimate, because the actual usage is not known."""
+    source: Source = "price"
+    """Where the cost comes from: usage at a known price, the provider's own figure, or an estimate."""
 
     @property
     def cost_usd(self) -> Decimal:

@@ -108,7 +108,7 @@ class Timeline:
 def _event_of(noted: Noted) -> Event:
     if isinstance(noted, Posting):
         kind = "model" if noted.amounts.requests else "tool"
-        fields = noted.at_s, noted.id, kind, noted.name, noted.amounts.cost, noted.uncertain
+        fields = noted.at_s, noted.id, kind, noted.name, noted.amounts.cost, noted.uncertain, noted.source
         return unchecked(CallCommitted, fields)
     return cast("Event", noted) if isinstance(noted, _EVENTS) else cast("MakesEvent", noted).event()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from budget_guard.units.amounts import NOTHING, Amounts
+
+Source: TypeAlias = Literal["price", "provider", "estimate"]
+"""Where a cost comes from: usage at a known price, the provider's own figure, or an estimate."""
 
 
 class Posting(NamedTuple):
@@ -25,6 +28,7 @@ class Posting(NamedTuple):
     """Whether a part of it has no known price."""
     violation: bool
     """Whether it is more tokens than the estimate said there could be."""
+    source: Source = "price"
 
     def negative(self) -> Posting:
         """The posting that takes it out of a sum again."""

@@ -95,6 +95,8 @@ class BudgetReport(_Value):
     """Calls whose price, or part of it, is not known: the total leaves that part out or estimates it."""
     uncertain: Decimal
     """Dollars in the total that are estimates, because the actual usage never came."""
+    from_provider: Decimal = Decimal(0)
+    """Dollars in the total that are the providers' own figures, and not usage at known prices."""
     overrun: Decimal
     """Dollars charged above what was held."""
     bound_violations: int

@@ -31,13 +31,24 @@ class _Sum:
 class Totals:
     """Sums by model, tool and agent. Not thread-safe: the session calls it under its own lock."""
 
-    __slots__ = ("_agents", "_children", "_models", "_tools", "overrun", "uncertain", "unpriced_calls", "violations")
+    __slots__ = (
+        "_agents",
+        "_children",
+        "_models",
+        "_tools",
+        "from_provider",
+        "overrun",
+        "uncertain",
+        "unpriced_calls",
+        "violations",
+    )
 
     def __init__(self) -> None:
         self._models: dict[str, _Sum] = {}
         self._tools: dict[str, _Sum] = {}
         self._agents: dict[str, _Sum] = {}
         self._children: dict[str, _Sum] = {}
+        self.from_provider = 0
         self.overrun = 0
         self.uncertain = 0
         self.unpriced_calls = 0
@@ -51,7 +62,7 @@ class Totals:
             agent: Whom to attribute it to.
             calls: 1 or -1.
         """
-        _, _, name, amounts, overrun, uncertain, unpriced, violation = posting
+        _, _, name, amounts, overrun, uncertain, unpriced, violation, source = posting
         cost, input_tokens, output_tokens, _, requests, _ = amounts
         sums = self._models if requests else self._tools
         of_name = sums.get(name)
@@ -65,6 +76,8 @@ class Totals:
             of_agent = self._agents.get(agent) or _new(self._agents, agent)
             of_agent.cost += cost
             of_agent.calls += calls
+        if source == "provider":
+            self.from_provider += cost
         if overrun:
             self.overrun += overrun
         if uncertain:
@@ -87,6 +100,7 @@ class Totals:
         of_child = self._children.get(child_id) or _new(self._children, child_id)
         for each in (*child._models.values(), *child._tools.values()):
             of_child.merge(each)
+        self.from_provider += child.from_provider
         self.overrun += child.overrun
         self.uncertain += child.uncertain
         self.unpriced_calls += child.unpriced_calls

@@ -17,7 +17,7 @@ from budget_guard.wire.anthropic_messages import MODEL_IN_PATH as _MESSAGES_PATH
 from budget_guard.wire.bedrock_converse import CONVERSE
 from budget_guard.wire.bedrock_converse import MODEL_IN_PATH as _CONVERSE_PATH
 from budget_guard.wire.cohere_chat import COHERE_CHAT
-from budget_guard.wire.counting import Counts, Reading, read_counts, wrong_report
+from budget_guard.wire.counting import Counts, Reading, read_counts
 from budget_guard.wire.dialect import Dialect, Rewritten, StreamReader
 from budget_guard.wire.google_generate_content import GENERATE_CONTENT
 from budget_guard.wire.google_generate_content import MODEL_IN_PATH as _GENERATE_PATH
@@ -27,7 +27,6 @@ from budget_guard.wire.openai_completions import COMPLETIONS
 from budget_guard.wire.openai_embeddings import EMBEDDINGS
 from budget_guard.wire.openai_responses import RESPONSES
 from budget_guard.wire.outcome import Outcome, never_billed, outcome_of_error, outcome_of_status
-from budget_guard.wire.regional_price import percent_of_list_price
 from budget_guard.wire.request import Request
 from budget_guard.wire.values import fields
 
@@ -125,7 +124,5 @@ __all__ = [
     "never_billed",
     "outcome_of_error",
     "outcome_of_status",
-    "percent_of_list_price",
     "read_counts",
-    "wrong_report",
 ]

@@ -160,29 +160,6 @@ def _stand_beside(convention: Convention, whole: int, parts: int, total: int | N
     return parts > whole or (parts > 0 and total is None)
 
 
-_BY_FAR = 2
-"""A report is wrong where both of its totals are above this many times their bounds.
-
-The input bound holds by proof for all that is in the request, and an output cap is kept by the provider. Either may be
-passed honestly: the input by what a hosted tool brings in or by a second pass over it (twice, for a compaction), the
-output by reasoning that the provider counts beside the cap. Both at once, and by more than twice, is a report that was
-added up from cumulative counts, or that is of another call.
-"""
-
-
-def wrong_report(usage: Usage, *, input_bound: int, output_bound: int) -> str | None:
-    """Why *usage* cannot be that of a call with these bounds; None where it can.
-
-    Args:
-        usage: What was reported.
-        input_bound: The most input tokens that were held. Give none of a call that may bring in more than it carries.
-        output_bound: The most output tokens that were held, of all choices together.
-    """
-    if usage.input_tokens > _BY_FAR * input_bound and usage.output_tokens > _BY_FAR * output_bound:
-        return "input and output are both reported at more than twice what the call could take"
-    return None
-
-
 def added(one: Usage, other: Usage) -> Usage:
     """The sum of two usages of one request."""
     sums = [a + b for a, b in zip(one[:-1], other[:-1], strict=True)]

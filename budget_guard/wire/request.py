@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from budget_guard.calls.decision import ModelCall
+from budget_guard.calls.call import ModelCall
 from budget_guard.estimate.prompt import Prompt
 
 _STANDARD_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand", "performance"})
@@ -101,4 +101,5 @@ class Request(NamedTuple):
             agent,
             self.hour_cache,
             final,
+            region=self.region,
         )

@@ -165,10 +165,16 @@ def test_an_unknown_price_is_refused_before_anything_is_held(way: Way) -> None:
     assert (run.reserved_usd, run.spent_usd, run.terminated_by) == (ZERO, ZERO, "unknown_price")
 
 
-def test_an_unknown_tier_or_provider_is_refused_too(way: Way) -> None:
+def test_an_unknown_tier_is_refused_too(way: Way) -> None:
     run = Session(Budget("$1"))
-    for stranger in (call("gpt-4o", service_tier="golden"), call("gpt-4o", provider="nobody")):
-        assert isinstance(way.authorize(run, stranger).error, UnknownPriceError)
+    assert isinstance(way.authorize(run, call("gpt-4o", service_tier="golden")).error, UnknownPriceError)
+
+
+def test_an_unknown_provider_takes_the_dearest_price_of_that_very_name(way: Way) -> None:
+    run = Session(Budget("$1"))
+    known = way.authorize(run, call("gpt-4o", provider="openai")).estimate
+    assert way.authorize(run, call("gpt-4o", provider="nobody")).estimate.cost >= known.cost > 0
+    assert isinstance(way.authorize(run, call("gpt-4o-foo", provider="nobody")).error, UnknownPriceError)
 
 
 @pytest.mark.parametrize("cap", [None, 50])

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from budget_guard.wire import dialect_for, dialect_of_answer, endpoint
-from budget_guard.wire.regional_price import percent_of_list_price
 
 
 @pytest.mark.parametrize(
@@ -79,37 +78,6 @@ def test_a_host_says_who_answers_and_where(host: str, provider: str | None, regi
     found = endpoint("post", host, "/x")
 
     assert (found.method, found.provider, found.region) == ("POST", provider, region)
-
-
-@pytest.mark.parametrize(
-    ("provider", "model", "region", "percent"),
-    [
-        ("openai", "gpt-5.4", "eu", 110),
-        ("openai", "gpt-5.4-mini-2026-03-17", "us", 110),
-        ("openai", "gpt-6-sol", "eu", 110),
-        ("openai", "brand-new", "eu", 110),
-        ("openai", "gpt-5.4", None, 100),
-        ("openai", "gpt-4o", "eu", 100),
-        ("openai", "gpt-4o-mini-2024-07-18", "eu", 100),
-        ("openai", "ft:gpt-4.1-2025-04-14:acme::x", "eu", 100),
-        ("openai", "gpt-5-mini", "eu", 100),
-        ("openai", "gpt-5.2", "eu", 100),
-        ("openai", "o3", "eu", 100),
-        ("openai", "text-embedding-3-small", "eu", 100),
-        ("anthropic", "claude-sonnet-4-6", "us", 110),
-        ("anthropic", "claude-opus-4-8", "us", 110),
-        ("anthropic", "claude-fable-5", "us", 110),
-        ("anthropic", "claude-sonnet-4-6", "global", 100),
-        ("anthropic", "claude-sonnet-4-6", "not_available", 100),
-        ("anthropic", "claude-sonnet-4-5-20250929", "us", 100),
-        ("anthropic", "claude-sonnet-4-20250514", "us", 100),
-        ("anthropic", "claude-opus-4-1", "us", 100),
-        ("anthropic", "claude-3-5-haiku-20241022", "us", 100),
-        ("aws", "us.anthropic.claude-sonnet-4-6", "us-east-1", 100),
-    ],
-)
-def test_a_region_adds_a_tenth_to_newer_models(provider: str, model: str, region: str | None, percent: int) -> None:
-    assert percent_of_list_price(provider, model, region) == percent
 
 
 @pytest.mark.parametrize(

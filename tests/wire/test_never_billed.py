@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from budget_guard.calls.settlement import never_billed
 from budget_guard.errors import LedgerUnavailable, ReservationConflict
+from budget_guard.wire import never_billed
 
 
 class ConnectError(Exception):
@@ -26,7 +26,7 @@ def wrapped(cause: BaseException) -> BaseException:
 @pytest.mark.parametrize("field", ["status_code", "code"])
 @pytest.mark.parametrize(
     ("status", "proof"),
-    [(400, True), (401, True), (404, True), (429, True), (503, True), (408, False), (500, False), (502, False)],
+    [(400, True), (401, True), (404, True), (429, True), (503, False), (408, False), (500, False), (502, False)],
 )
 def test_a_refusal_proves_it_and_a_failure_does_not(field: str, status: int, proof: bool) -> None:
     error = Refused(**{field: status})
