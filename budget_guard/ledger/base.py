@@ -27,8 +27,7 @@ answers one question atomically over all scopes of a call: may this much be held
 Ids come from `budget_guard.ledger.hold_id`: they begin with the time at which they were made, and so sort by it.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
-A ledger of your own inherits the tests of every rule from `budget_guard.testing.ledger_contract`, and its verbs from
-`budget_guard.ledger.verbs`, where it says once how a verb is performed.
+A ledger of your own inherits the tests of every rule from `budget_guard.testing.ledger_contract`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ What each verb promises is written in `budget_guard.ledger.base`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from budget_guard.ledger.base import AsyncLedger, Balance, Ledger, Refused, ReserveOutcome, Settled, Suspended
@@ -95,8 +95,10 @@ class AwaitableVerbs(ABC):
     """The verbs of `AsyncLedger`, each performed by `_perform`."""
 
     @abstractmethod
-    async def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        """As `BlockingVerbs._perform`; *verb* is the blocking one here too."""
+    def _perform(
+        self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """As `BlockingVerbs._perform`, to await; *verb* is the blocking one here too."""
 
     async def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
         return await self._perform(Ledger.set_limits, scope, limits, window, owner)
@@ -228,9 +230,10 @@ class _AwaitableWrapper(AwaitableVerbs):
     def __init__(self, wrapper: LedgerWrapper) -> None:
         self._wrapper = wrapper
 
-    async def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        result: R = await adrive(self._wrapper.flow(_name(verb), arguments), self._wrapper.inner.aio)
-        return result
+    def _perform(
+        self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        return adrive(self._wrapper.flow(_name(verb), arguments), self._wrapper.inner.aio)
 
 
 def _passed_on(verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:

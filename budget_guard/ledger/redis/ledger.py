@@ -7,8 +7,8 @@ Each verb is one Lua script over all scopes. What it promises when something fai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.base import Ledger
@@ -106,9 +106,10 @@ class AsyncRedisLedger(AwaitableVerbs):
         self._connections = connections
         self._blocking = blocking
 
-    async def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        result: R = await arun(getattr(self._verbs, verb.__name__)(*arguments), self._connections)
-        return result
+    def _perform(
+        self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        return arun(getattr(self._verbs, verb.__name__)(*arguments), self._connections)
 
     async def reopen(self) -> None:
         """As `RedisLedger.reopen`."""

@@ -111,7 +111,7 @@ class ScriptRunner:
                 result: list[Any]
                 epoch, sequence, _fenced, *result = answer
                 self._remember(_Seen(epoch, int(sequence)))
-                if all(reached >= self._wait_replicas for reached in replicas):
+                if not replicas or min(replicas) >= self._wait_replicas:
                     return result
                 why, sent = f"{replicas[0]} of {self._wait_replicas} replicas have it", True
         if sent and changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
@@ -96,9 +96,10 @@ class _AsyncSqliteLedger(AwaitableVerbs):
         self._writer = writer
         self._waiters = waiters
 
-    async def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:
-        result: R = await self._writer.acall(verb.__name__, *arguments)
-        return result
+    def _perform(
+        self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        return self._writer.acall(verb.__name__, *arguments)
 
     async def await_room(self, version: int, timeout: float) -> bool:
         return await arun(_poll(self._waiters, version, timeout), _AsyncLooks(self._writer, self._waiters))

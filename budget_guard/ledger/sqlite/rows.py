@@ -11,7 +11,7 @@ from budget_guard.clock import Clock
 from budget_guard.ledger.base import Revoked
 from budget_guard.ledger.counters import Counters
 from budget_guard.ledger.hold import Hold, Origin, State
-from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.amounts import Amounts, Limits, unchecked
 from budget_guard.units.scope import Scope, window_end
 
 Row: TypeAlias = tuple[Any, ...]
@@ -169,7 +169,7 @@ class StoredHold(Hold):
         """What *row*, of `SELECT_HOLDS`, is, in the scopes of *group*."""
         hold_id, origin, _, periods, reason, suspend = row[:_HELD]
         state, uncertain, expires_at, suspended_at, settled = row[_STATE:_CHARGED]
-        made = cls(hold_id, group.scopes, group.counters, Amounts._make(row[_HELD:_STATE]), origin, state)
+        made = cls(hold_id, group.scopes, group.counters, unchecked(Amounts, row[_HELD:_STATE]), origin, state)
         made.group = group
         made.reason = reason
         made.saved = row[_STATE:]

@@ -142,8 +142,8 @@ class Writer:
     def _leave(self, verb: str, arguments: tuple[Any, ...], future: Future[Answer] | asyncio.Future[Answer]) -> None:
         hold_id = None
         if verb in _BY_ID:
-            hold_id, *_ = arguments
-            check_id(hold_id)
+            check_id(arguments[0])
+            hold_id = arguments[0]
         with self._lock:
             self._must_be_open()
             if self._thread is None:
