@@ -1,6 +1,6 @@
 """The kit that every adapter of a framework stands on. docs/adapters.md tells how to write one."""
 
-from budget_guard.adapter.guarded_call import GuardedCall, adrive, drive
+from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.provider_words import (
     BILLED_ITEMS,
@@ -26,10 +26,8 @@ __all__ = [
     "Stops",
     "ToolCost",
     "ToolCosts",
-    "adrive",
     "check_budget",
     "check_choice",
-    "drive",
     "hosted_tool",
     "opaque_parts",
     "stops_for",

@@ -13,16 +13,16 @@
         raise
     call.commit(usage_of(answer))
 
-Each verb comes twice: ``hold`` blocks, ``ahold`` is awaited. The rules are generators that yield what to perform, and
-`drive` or `adrive` performs it, so that no rule is written twice.
+Each verb comes twice: ``hold`` blocks, ``ahold`` is awaited. The rules are flows (see `budget_guard.ledger.flow`), so
+that none is written twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
@@ -30,24 +30,13 @@ from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import BudgetError
+from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
 from budget_guard.wire.outcome import never_billed
 
 T = TypeVar("T")
-
-
-class _Verb(NamedTuple):
-    """A verb to perform, by the name that it has where it blocks."""
-
-    of: Session | Reservation
-    name: str
-    arguments: tuple[object, ...] = ()
-    options: Mapping[str, object] = {}
-
-
-_Verbs: TypeAlias = Generator[_Verb, Any, T]
 
 
 class GuardedCall:
@@ -107,13 +96,13 @@ class GuardedCall:
         Returns:
             None if it may be sent; else what stops it. Nothing is held then.
         """
-        return drive(self._hold(call, {"sent": True, "may_wait": may_wait}), _perform)
+        return run(self._hold(call, {"sent": True, "may_wait": may_wait}), _Blocking)
 
     async def ahold(self, call: ModelCall | ToolCall) -> Stop | None:
         """As `hold`, and waits without blocking."""
-        return await _settling(self._hold(call, {"sent": True}))
+        return await _Awaiting().run(self._hold(call, {"sent": True}))
 
-    def _hold(self, call: ModelCall | ToolCall, options: Mapping[str, object]) -> _Verbs[Stop | None]:
+    def _hold(self, call: ModelCall | ToolCall, options: Mapping[str, object]) -> Steps[Stop | None]:
         self._name = self.output_cap = None
         stop = None if self._latch is None else self._latch.get()
         if stop is not None:
@@ -121,7 +110,10 @@ class GuardedCall:
         try:
             for session in self.sessions:
                 while True:
-                    decision: Decision = yield _Verb(session, "authorize", (self.asked_of(session, call),), options)
+                    decision: Decision = yield (
+                        "perform",
+                        (session, "authorize", (self.asked_of(session, call),), options),
+                    )
                     error = decision.error
                     if error is None:
                         break
@@ -186,13 +178,13 @@ class GuardedCall:
         Raises:
             Exception: What a session made of the usage. It has booked what was held, then.
         """
-        drive(self._commit(usage, service_tier), _perform)
+        run(self._commit(usage, service_tier), _Blocking)
 
     async def acommit(self, usage: Usage | None, *, service_tier: str | None = None) -> None:
         """As `commit`."""
-        await _settling(self._commit(usage, service_tier))
+        await _Awaiting().run(self._commit(usage, service_tier))
 
-    def _commit(self, usage: Usage | None, service_tier: str | None) -> _Verbs[None]:
+    def _commit(self, usage: Usage | None, service_tier: str | None) -> Steps[None]:
         options = {"model": self.name, "service_tier": service_tier}
         return self._settle("commit", (usage,), options, otherwise=("commit_estimate", ("its usage made no sense",)))
 
@@ -202,13 +194,13 @@ class GuardedCall:
         Args:
             cost: Dollars; None for what was held.
         """
-        drive(self._commit_cost(cost), _perform)
+        run(self._commit_cost(cost), _Blocking)
 
     async def acommit_cost(self, cost: UsdLike | None = None) -> None:
         """As `commit_cost`."""
-        await _settling(self._commit_cost(cost))
+        await _Awaiting().run(self._commit_cost(cost))
 
-    def _commit_cost(self, cost: UsdLike | None) -> _Verbs[None]:
+    def _commit_cost(self, cost: UsdLike | None) -> Steps[None]:
         return self._settle("commit_cost", (cost,), otherwise=("commit_cost", ()))
 
     def commit_result(self, costs: ToolCosts, result: object) -> None:
@@ -217,13 +209,13 @@ class GuardedCall:
         Raises:
             Exception: What the tool's cost function raised. What was held is booked, then.
         """
-        drive(self._commit_result(costs, result), _perform)
+        run(self._commit_result(costs, result), _Blocking)
 
     async def acommit_result(self, costs: ToolCosts, result: object) -> None:
         """As `commit_result`."""
-        await _settling(self._commit_result(costs, result))
+        await _Awaiting().run(self._commit_result(costs, result))
 
-    def _commit_result(self, costs: ToolCosts, result: object) -> _Verbs[None]:
+    def _commit_result(self, costs: ToolCosts, result: object) -> Steps[None]:
         try:
             cost = costs.of_result(self.name or "", result)
         except BaseException:
@@ -233,13 +225,13 @@ class GuardedCall:
 
     def fail(self, error: BaseException) -> None:
         """Settle a call that ended in *error*: given back only if it provably was not billed, else booked as held."""
-        drive(self._fail(error), _perform)
+        run(self._fail(error), _Blocking)
 
     async def afail(self, error: BaseException) -> None:
         """As `fail`."""
-        await _settling(self._fail(error))
+        await _Awaiting().run(self._fail(error))
 
-    def _fail(self, error: BaseException) -> _Verbs[None]:
+    def _fail(self, error: BaseException) -> Steps[None]:
         reason = f"{type(error).__name__}: {error}"[:200]
         if isinstance(error, self.never_sent) or never_billed(error):
             return self._release(reason)
@@ -247,24 +239,24 @@ class GuardedCall:
 
     def estimate(self, reason: str) -> None:
         """Book what was held, because nothing tells what the call used. A later `commit` replaces it."""
-        drive(self._estimate(reason), _perform)
+        run(self._estimate(reason), _Blocking)
 
     async def aestimate(self, reason: str) -> None:
         """As `estimate`."""
-        await _settling(self._estimate(reason))
+        await _Awaiting().run(self._estimate(reason))
 
-    def _estimate(self, reason: str) -> _Verbs[None]:
+    def _estimate(self, reason: str) -> Steps[None]:
         return self._settle("commit_estimate", (reason,))
 
     def release(self, reason: str) -> None:
         """Give the holds back: the call provably was not billed."""
-        drive(self._release(reason), _perform)
+        run(self._release(reason), _Blocking)
 
     async def arelease(self, reason: str) -> None:
         """As `release`."""
-        await _settling(self._release(reason))
+        await _Awaiting().run(self._release(reason))
 
-    def _release(self, reason: str) -> _Verbs[None]:
+    def _release(self, reason: str) -> Steps[None]:
         yield from self._settle("release", (reason,))
         self.holds.clear()
 
@@ -275,76 +267,53 @@ class GuardedCall:
         options: Mapping[str, object] = {},
         *,
         otherwise: tuple[str, tuple[object, ...]] | None = None,
-    ) -> _Verbs[None]:
+    ) -> Steps[None]:
         """Perform *verb* on every hold, and *otherwise* where it fails; only then raise what failed first."""
         failed: BaseException | None = None
         for hold in self.holds:
             try:
-                yield _Verb(hold, verb, arguments, options)
+                yield "perform", (hold, verb, arguments, options)
             except BaseException as error:
                 failed = failed or error
                 if otherwise is not None:
                     with suppress(Exception):
-                        yield _Verb(hold, *otherwise)
+                        yield "perform", (hold, *otherwise, {})
         if failed is not None:
             raise failed
 
 
-def _perform(verb: _Verb) -> Any:
-    return getattr(verb.of, verb.name)(*verb.arguments, **verb.options)
+class _Blocking:
+    """Performs a verb of a session or a hold where that blocks."""
+
+    @staticmethod
+    def perform(of: object, verb: str, arguments: Sequence[object], options: Mapping[str, object]) -> Any:
+        return getattr(of, verb)(*arguments, **options)
 
 
-async def _settling(verbs: _Verbs[T]) -> T:
-    """Await *verbs*. A cancellation waits until all that settles a hold is done."""
-    cancelled: list[asyncio.CancelledError] = []
+class _Awaiting:
+    """Awaits a verb of a session or a hold. A cancellation is kept back until all that settles a hold is done."""
 
-    async def perform(verb: _Verb) -> Any:
-        method = getattr(verb.of, f"a{verb.name}")
+    def __init__(self) -> None:
+        self._cancelled: asyncio.CancelledError | None = None
+
+    async def perform(self, of: object, verb: str, arguments: Sequence[object], options: Mapping[str, object]) -> Any:
+        method = getattr(of, f"a{verb}")
         try:
-            return await method(*verb.arguments, **verb.options)
+            return await method(*arguments, **options)
         except asyncio.CancelledError as error:
-            if verb.name == "authorize":  # which leaves nothing held when it is cancelled
+            if verb == "authorize":  # which leaves nothing held when it is cancelled
                 raise
-            cancelled.append(error)
+            self._cancelled = self._cancelled or error
         # Holds are settled once, by their ids: what was cancelled can be asked for again.
-        settling = asyncio.ensure_future(method(*verb.arguments, **verb.options))
+        settling = asyncio.ensure_future(method(*arguments, **options))
         while not settling.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([settling])
         return settling.result()
 
-    try:
-        return await adrive(verbs, perform)
-    finally:
-        if cancelled:
-            raise cancelled[0]
-
-
-def drive(steps: Generator[Any, Any, T], perform: Callable[[Any], Any]) -> T:
-    """Run *steps*, and send back what *perform* makes of each step that they yield, or throw what it raises."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                result = perform(step)
-            except BaseException as error:  # the steps decide, a cancellation included
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as done:
-        return cast(T, done.value)
-
-
-async def adrive(steps: Generator[Any, Any, T], perform: Callable[[Any], Awaitable[Any]]) -> T:
-    """As `drive`, where *perform* is awaited."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                result = await perform(step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as done:
-        return cast(T, done.value)
+    async def run(self, steps: Steps[T]) -> T:
+        try:
+            return await arun(steps, self)
+        finally:
+            if self._cancelled is not None:
+                raise self._cancelled

@@ -1,4 +1,4 @@
-"""What guards, handlers and middleware have in common: the view of a session, and how they open one."""
+"""The base of guards, handlers and middleware: the view of a session, and the settings that they open one with."""
 
 from __future__ import annotations
 

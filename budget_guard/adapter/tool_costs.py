@@ -1,4 +1,4 @@
-"""What tools cost, and whether the names of those with a cost are right."""
+"""The costs of tools by name, and a warning of names that no tool has."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -26,23 +26,19 @@ from langgraph.types import Command
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
-from budget_guard.adapter.guarded_call import adrive, drive
 from budget_guard.adapter.handle import SessionHandle, check_choice
+from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind
 from budget_guard_langchain.errors import BudgetDowngrade
 from budget_guard_langchain.final_answer import farewell, wrapped_up
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.middleware_parts import GuardsTools, HasCeilings, KeepsSpent
+from budget_guard_langchain.middleware_parts import Caller, GuardsTools, HasCeilings, KeepsSpent
 from budget_guard_langchain.steered_model import How, name_of, steered
 
 ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
 """What to do with an agent whose budget is used up."""
-
-_T = TypeVar("_T")
-_Steps: TypeAlias = "Generator[ModelRequest[Any], ModelResponse[Any], _T]"
-"""Yields the requests to make, and is sent the responses."""
 
 
 class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[ResponseT], ContextT, ResponseT]):
@@ -141,16 +137,16 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
     ) -> ModelCallResult[ResponseT]:
-        return drive(self._call(request), handler)
+        return run(self._call(request), Caller(handler))
 
     async def awrap_model_call(
         self,
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
     ) -> ModelCallResult[ResponseT]:
-        return await adrive(self._call(request), handler)
+        return await arun(self._call(request), Caller(handler))
 
-    def _call(self, request: ModelRequest[Any]) -> _Steps[ModelCallResult[Any]]:
+    def _call(self, request: ModelRequest[Any]) -> Steps[ModelCallResult[Any]]:
         ceilings = [ceiling.session(request.state) for ceiling in self._ceilings]
         own = self.handler.session_of(_thread_of(request.runtime))
         with self._active(ceilings):
@@ -165,7 +161,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
                 if self._exit_behavior == "end" or not self._asked((own, *ceilings), stop):
                     return self._noted(request.state, ModelResponse([farewell(stop)]), {"jump_to": "end"})
 
-    def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> _Steps[ModelResponse[Any]]:
+    def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> Steps[ModelResponse[Any]]:
         """Make the call on the model and in the form that the budget leaves room for."""
         target: str | None = None
         final = False
@@ -178,7 +174,8 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         tried = {target}
         while True:
             try:
-                return (yield self._steered(request, target, final))
+                response: ModelResponse[Any] = yield "call", (self._steered(request, target, final),)
+                return response
             except BudgetDowngrade as signal:  # the handler knows better: it decides with the hold
                 target = signal.target
                 if target in tried:

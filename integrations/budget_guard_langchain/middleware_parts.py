@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from langchain.agents import AgentState
 from langchain.agents.middleware.types import PrivateStateAttr, ResponseT, ToolCallRequest
@@ -13,13 +13,19 @@ from langgraph.types import Command
 from typing_extensions import NotRequired
 
 from budget_guard import BudgetExceeded, BudgetRevoked, Session
-from budget_guard.adapter.guarded_call import adrive, drive
+from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard_langchain.ceilings import AgentCeiling, Spent
 from budget_guard_langchain.final_answer import NO_MORE, words
 from budget_guard_langchain.handler import BudgetCallbackHandler
 from budget_guard_langchain.scope import extra_sessions, installing
 
 _Result: TypeAlias = "ToolMessage | Command[Any]"
+
+
+class Caller(NamedTuple):
+    """Makes the calls that a flow of the middleware yields."""
+
+    call: Callable[[Any], Any]
 
 
 class HasCeilings:
@@ -66,17 +72,18 @@ class GuardsTools(HasCeilings):
     """Holds what tools spend: a node for tools in any agent, which takes those that it was not made with."""
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Result]) -> _Result:
-        return drive(self._tool_call(request), handler)
+        return run(self._tool_call(request), Caller(handler))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_Result]]
     ) -> _Result:
-        return await adrive(self._tool_call(request), handler)
+        return await arun(self._tool_call(request), Caller(handler))
 
-    def _tool_call(self, request: ToolCallRequest) -> Generator[ToolCallRequest, _Result, _Result]:
+    def _tool_call(self, request: ToolCallRequest) -> Steps[_Result]:
         with self._active([ceiling.session(request.state) for ceiling in self._ceilings]):
             try:
-                return (yield request)
+                result: _Result = yield "call", (request,)
+                return result
             except (BudgetExceeded, BudgetRevoked) as stop:
                 call = request.tool_call
                 refused = f"{words(stop)} {NO_MORE}"

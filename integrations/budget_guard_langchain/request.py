@@ -1,4 +1,4 @@
-"""From LangChain's values to the core's. No policy, and no arithmetic but sums of what LangChain says."""
+"""LangChain's requests in the core's terms. No policy, and no arithmetic but sums of what LangChain says."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class Answer:
         self._output = result.llm_output
         self._message: Any = getattr(choices[0], "message", None) if choices else None
         """None of a text model."""
-        self._usage = fields(getattr(self._message, "usage_metadata", None))
-        self._said = fields(getattr(self._message, "response_metadata", None))
+        self._usage: Fields = getattr(self._message, "usage_metadata", None) or {}
+        self._said: Fields = getattr(self._message, "response_metadata", None) or {}
 
     @property
     def was_cached(self) -> bool:

@@ -119,7 +119,8 @@ class _Seen:
 
     def truncated(self) -> list[TResponseStreamEvent]:
         """The events that end the stream with what came so far as the answer."""
-        assert self._response is not None
+        if self._response is None:  # it has not begun
+            return []
         message = ResponseOutputMessage(
             id=self._item_id,
             type="message",

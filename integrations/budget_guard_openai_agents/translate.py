@@ -1,4 +1,4 @@
-"""From the SDK's values to the core's, and back. No policy and no arithmetic but sums of what the SDK says."""
+"""The SDK's values in the core's terms, and the core's decisions in the SDK's. No policy, no arithmetic but sums."""
 
 from __future__ import annotations
 

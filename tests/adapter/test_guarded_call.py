@@ -90,33 +90,55 @@ def test_the_smallest_output_cap_is_sent(perform: Both) -> None:
     assert held(session(), perform=perform, cap=7).output_cap == 7
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_where_one_commit_raises_the_others_are_committed_and_it_is_estimated(
-    perform: Both, monkeypatch: pytest.MonkeyPatch, failing: int
-) -> None:
-    sessions = [session(), session()]
-    guarded = held(*sessions, perform=perform, model="large", cap=100)
-    broken = guarded.holds[failing]
+def broken(hold: Reservation, *verbs: str) -> None:
+    """Make *verbs* of a hold fail, blocking and awaited."""
 
-    def fail(_: Any, usage: object, **options: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ArithmeticError("senseless")
 
-    async def afail(_: Any, usage: object, **options: Any) -> None:
-        fail(_, usage)
+    async def afail(*_: Any, **__: Any) -> None:
+        fail()
 
-    class Broken(Reservation):
-        __slots__ = ()
-        commit = fail  # type: ignore[assignment]
-        acommit = afail  # type: ignore[assignment]
+    methods: dict[str, Any] = {"__slots__": ()}
+    for verb in verbs:
+        methods |= {verb: fail, f"a{verb}": afail}
+    hold.__class__ = type("Broken", (Reservation,), methods)
 
-    broken.__class__ = Broken
-    bound = broken.amounts.cost
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_commit_raises_the_others_are_committed_and_it_is_estimated(perform: Both, failing: int) -> None:
+    sessions = [session(), session()]
+    guarded = held(*sessions, perform=perform, model="large", cap=100)
+    bound = guarded.holds[failing].amounts.cost
+    broken(guarded.holds[failing], "commit")
     with pytest.raises(ArithmeticError, match="senseless"):
         perform(guarded, "commit", USAGE)
     assert [session.reserved_usd for session in sessions] == [ZERO, ZERO]
     assert int(sessions[failing].spent_usd * 10**9) == bound
     assert sessions[failing].report().uncertain == sessions[failing].spent_usd
     assert sessions[1 - failing].spent_usd == Decimal("0.00011")
+
+
+def test_where_nothing_can_be_booked_for_one_session_the_others_are_settled(perform: Both) -> None:
+    outer, inner = session(), session()
+    guarded = held(outer, inner, perform=perform)
+    broken(guarded.holds[0], "commit", "commit_estimate")
+    with pytest.raises(ArithmeticError):
+        perform(guarded, "commit", USAGE)
+    assert figures(outer, inner) == [(ZERO, DIME), (DIME, ZERO)]
+
+
+def test_a_call_costs_what_the_model_costs_that_the_adapter_called(perform: Both) -> None:
+    class Switched(GuardedCall):
+        @property
+        def name(self) -> str:
+            return "penny"
+
+    guard = session()
+    guarded = Switched([guard])
+    assert perform(guarded, "hold", call()) is None
+    perform(guarded, "commit", USAGE)
+    assert figures(guard) == [(Decimal("0.01"), ZERO)]
 
 
 class RateLimited(Exception):

@@ -84,6 +84,12 @@ def test_the_cause_stays() -> None:
     assert caught.value.__cause__ is cause
 
 
+def test_without_a_cause_the_cores_error_is_not_shown_as_one() -> None:
+    with pytest.raises(Fatal) as caught, stops_for(Fatal).recasting():
+        raise budget_guard.ForeignRun(scope="run:r")
+    assert caught.value.__suppress_context__
+
+
 def test_a_latch_remembers_the_first_stop_that_still_holds() -> None:
     latch, outer, inner = StopLatch(), session(), session()
     assert latch.get() is None
