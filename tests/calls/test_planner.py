@@ -167,7 +167,7 @@ def test_an_unknown_price_is_refused_before_anything_is_held(way: Way) -> None:
 
 def test_an_unknown_tier_or_provider_is_refused_too(way: Way) -> None:
     run = Session(Budget("$1"))
-    for stranger in (call("gpt-4o", service_tier="golden"), call("gpt-4o", provider="nobody")):
+    for stranger in (call("gpt-4o", service_tier="golden"), call("gpt-4o-foo", provider="nobody")):
         assert isinstance(way.authorize(run, stranger).error, UnknownPriceError)
 
 
