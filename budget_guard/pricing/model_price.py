@@ -48,11 +48,11 @@ class _Tier(NamedTuple):
 
     above: int
     rates: tuple[int | None, ...]  # aligned to BUCKETS
-    other: dict[str, int]  # of every priced unit, the buckets included
+    priced: dict[str, int]  # every unit that has a price, the buckets included
 
     def rate(self, unit: str) -> int | None:
         """The price of a unit by any of its names."""
-        return self.other.get(UNIT_NAMES.get(unit, unit))
+        return self.priced.get(UNIT_NAMES.get(unit, unit))
 
 
 class _Row(NamedTuple):
@@ -375,15 +375,15 @@ def _tiers(card: RateCard, denominator: int, sees: bool) -> tuple[_Tier, ...]:
             return rate("input_image", start)  # a cached picture never costs more than one that is not
         if nano is None and unit == "input_image" and sees:
             return rate("input", start)
-        if nano is None:
-            return 0 if unit == "requests" else None  # most providers charge nothing for the request itself
-        return int(nano * denominator)
+        return None if nano is None else int(nano * denominator)
 
     every = dict.fromkeys((*BUCKETS, "cache_image_read_tokens", *card))
     tiers: list[_Tier] = []
     for start in starts:
         priced = {unit: nano for unit in every if (nano := rate(unit, start)) is not None}
-        tiers.append(_Tier(start, tuple(priced.get(bucket) for bucket in BUCKETS), priced))
+        # most providers charge nothing for the request itself
+        rates = tuple(priced.get(bucket, 0 if bucket == "requests" else None) for bucket in BUCKETS)
+        tiers.append(_Tier(start, rates, priced))
     return tuple(tiers)
 
 
