@@ -114,8 +114,8 @@ def _look_closer(
     cost, note = _cost(run, price, usage, name, held.amounts.cost)
     read, written = usage.input_tokens, usage.output_tokens
     source: Source = "price"
-    amounts = checked_amounts(Amounts(cost, read, written, read + written, usage.requests or 1))
-    if not _makes_sense(held, amounts if cost else amounts._replace(cost=provider_cost or 0)):
+    reported = checked_amounts(Amounts(cost, read, written, read + written, usage.requests or 1))
+    if not _makes_sense(held, reported if cost else reported._replace(cost=provider_cost or 0)):
         return estimate(held, "the provider reports what such a call cannot take")
     for other, used in others:
         of_other = run.planner.ladder.price_called(call, other, None) if isinstance(call, ModelCall) else None
