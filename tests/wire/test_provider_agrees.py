@@ -2,93 +2,175 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budget_guard.testing.answer import compose
-from budget_guard.testing.script import Reply, ToolCall
-from budget_guard.testing.wire import Wire
+from budget_guard.testing.answer import Answer, compose
+from budget_guard.testing.reply import Reply, ToolCall
+from budget_guard.testing.request import ProviderRequest
+from budget_guard.testing.wire import Incoming, Wire
 from budget_guard.testing.wire_anthropic_messages import AnthropicMessagesWire
+from budget_guard.testing.wire_bedrock_converse import BedrockConverseWire
+from budget_guard.testing.wire_cohere_chat import CohereChatWire
+from budget_guard.testing.wire_google_generate import GoogleGenerateWire
 from budget_guard.testing.wire_openai_chat import OpenAIChatWire
+from budget_guard.testing.wire_openai_completions import OpenAICompletionsWire
 from budget_guard.testing.wire_openai_responses import OpenAIResponsesWire
-from budget_guard.wire import CHAT_COMPLETIONS, MESSAGES, RESPONSES, Dialect, endpoint
+from budget_guard.wire import Dialect, Endpoint, dialect_for, endpoint
 
-HOSTS = {"/v1/messages": "api.anthropic.com"}
 TALK = [{"role": "user", "content": "What is the answer?"}]
-CASES: list[Any] = [
-    pytest.param(CHAT_COMPLETIONS, OpenAIChatWire(), {"messages": TALK}, "max_completion_tokens", id="chat"),
-    pytest.param(RESPONSES, OpenAIResponsesWire(), {"input": TALK}, "max_output_tokens", id="responses"),
+PARTS = [{"role": "user", "parts": [{"text": "What is the answer?"}]}]
+BLOCKS = [{"role": "user", "content": [{"text": "What is the answer?"}]}]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One endpoint, as it is called and as it is served."""
+
+    wire: Wire
+    host: str
+    path: str
+    body: dict[str, Any]
+    streamed: str | None = None
+    """The path of a stream, where it is another one."""
+    tools: bool = True
+    cached: bool = True
+    """Whether it tells what was read from a cache, and thought."""
+
+    def read(self, *, stream: bool, **more: Any) -> tuple[Dialect, Endpoint, dict[str, Any], ProviderRequest]:
+        """A request, as both sides read it."""
+        path = self.streamed if stream and self.streamed else self.path
+        dialect, at = dialect_for("POST", self.host, path), endpoint("POST", self.host, path)
+        assert dialect is not None
+        asked = {**self.body, **more, **({"stream": stream} if self.streamed is None else {})}
+        if (
+            "model" not in asked
+            and "{" not in path
+            and not self.wire.route.search(path.partition("?")[0]).groupdict().get("model")
+        ):  # type: ignore[union-attr]
+            asked["model"] = "gpt-4.1"
+        asked = dialect.ask_for_usage(at, asked).body
+        return dialect, at, asked, self.provided(asked, path)
+
+    def provided(self, asked: dict[str, Any], path: str | None = None) -> ProviderRequest:
+        """What the provider makes of a body."""
+        bare, _, query = (path or self.path).partition("?")
+        found = self.wire.route.search(bare)
+        assert found is not None
+        named = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
+        return self.wire.read(Incoming(asked, {}, bare, query, named))
+
+
+LINES = [
+    pytest.param(Line(OpenAIChatWire(), "api.openai.com", "/v1/chat/completions", {"messages": TALK}), id="chat"),
     pytest.param(
-        MESSAGES, AnthropicMessagesWire(), {"messages": TALK, "max_tokens": 4_000}, "max_tokens", id="messages"
+        Line(
+            OpenAIChatWire(),
+            "acme.openai.azure.com",
+            "/openai/deployments/gpt-4.1/chat/completions?api-version=2025-04-01-preview",
+            {"messages": TALK},
+        ),
+        id="azure",
+    ),
+    pytest.param(Line(OpenAIResponsesWire(), "api.openai.com", "/v1/responses", {"input": TALK}), id="responses"),
+    pytest.param(
+        Line(AnthropicMessagesWire(), "api.anthropic.com", "/v1/messages", {"messages": TALK, "max_tokens": 4_000}),
+        id="messages",
+    ),
+    pytest.param(
+        Line(
+            GoogleGenerateWire(),
+            "generativelanguage.googleapis.com",
+            "/v1beta/models/gemini-2.5-flash:generateContent",
+            {"contents": PARTS},
+            "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
+        ),
+        id="google",
+    ),
+    pytest.param(
+        Line(
+            BedrockConverseWire(),
+            "bedrock-runtime.us-east-1.amazonaws.com",
+            "/model/amazon.nova-lite-v1%3A0/converse",
+            {"messages": BLOCKS},
+            "/model/amazon.nova-lite-v1%3A0/converse-stream",
+        ),
+        id="converse",
+    ),
+    pytest.param(
+        Line(CohereChatWire(), "api.cohere.com", "/v2/chat", {"messages": TALK}, tools=False, cached=False), id="cohere"
+    ),
+    pytest.param(
+        Line(OpenAICompletionsWire(), "api.openai.com", "/v1/completions", {"prompt": "So"}, tools=False, cached=False),
+        id="completions",
     ),
 ]
 
 replies = st.builds(
     Reply,
-    text=st.text(max_size=40),
+    text=st.text(min_size=1, max_size=40),
     input_tokens=st.integers(300, 10**6),
     cached_tokens=st.integers(0, 100),
-    cache_write_tokens=st.integers(0, 100),
     output_tokens=st.integers(60, 3_000),
     reasoning_tokens=st.integers(0, 50),
     chunks=st.integers(1, 6),
-    web_searches=st.integers(0, 3),
     tool_calls=st.lists(st.just(ToolCall("look", '{"at": "it"}')), max_size=2),
 )
 
 
-@pytest.mark.parametrize(("dialect", "wire", "body", "cap"), CASES)
-@given(reply=replies, stream=st.booleans(), limit=st.none() | st.integers(61, 500))
-@settings(deadline=None, max_examples=60)
-def test_what_it_bills_is_what_is_read(
-    dialect: Dialect, wire: Wire, body: Any, cap: str, reply: Reply, stream: bool, limit: int | None
-) -> None:
-    at = endpoint("POST", HOSTS.get(wire.path, "api.openai.com"), wire.path)
-    asked = {"model": "gpt-4.1", **body, "stream": stream, **({} if limit is None else {cap: limit})}
-    asked = dialect.ask_for_usage(at, asked).body
-    provided = wire.read(asked, {})
+def streamed(wire: Wire, request: ProviderRequest, answer: Answer) -> bytes:
+    """All bytes of a stream."""
+    steps = [b"".join(wire.event(request, event) for event in step.events) for step in wire.stream(request, answer)]
+    return b"".join(wire.joined(request, steps))
+
+
+@pytest.mark.parametrize("line", LINES)
+@given(reply=replies, stream=st.booleans(), cut=st.integers(1, 97))
+@settings(deadline=None, max_examples=40)
+def test_what_it_bills_is_what_is_read(line: Line, reply: Reply, stream: bool, cut: int) -> None:
+    dialect, at, asked, provided = line.read(stream=stream)
     request = dialect.read_request(at, asked, {})
+    if not line.tools or not line.cached:
+        reply = Reply(text=reply.text, input_tokens=reply.input_tokens, output_tokens=reply.output_tokens)
     answer = compose(provided, reply)
-    bill = answer.usage()
 
     assert request.max_output_tokens == provided.max_output_tokens
     assert (request.stream, request.choices, request.model) == (stream, 1, provided.model)
     if stream:
-        reader = dialect.stream(request)
-        for frame in wire.stream(provided, answer):
-            assert reader.feed(frame.data) == frame.data
+        reader, data = dialect.stream(request), streamed(line.wire, provided, answer)
+        assert b"".join(reader.feed(data[i : i + cut]) for i in range(0, len(data), cut)) == data
         found = reader.close()
     else:
-        found = dialect.read_answer(wire.whole(provided, answer), request)
-    searches = 0 if dialect is CHAT_COMPLETIONS else bill.web_search  # which does not tell of them
-    assert found.usage == bill._replace(web_search=searches)
-    assert found.model == "gpt-4.1"
+        found = dialect.read_answer(json.loads(json.dumps(line.wire.whole(provided, answer))), request)
+    bill = answer.usage()
+    assert found.usage is not None, found.problem
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (bill.input_tokens, bill.output_tokens)
+    assert found.usage.cache_read == bill.cache_read
     assert found.cut_off == (answer.finish_reason == "length")
-    assert found.tier == "default"
 
 
-@pytest.mark.parametrize(("dialect", "wire", "body", "cap"), CASES)
+@pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("mode", ["off", "missing"])
-def test_usage_that_it_leaves_out_is_not_made_up(dialect: Dialect, wire: Wire, body: Any, cap: str, mode: Any) -> None:
-    at = endpoint("POST", HOSTS.get(wire.path, "api.openai.com"), wire.path)
-    for stream in (True, False):
-        asked = dialect.ask_for_usage(at, {"model": "m", **body, "stream": stream}).body
-        provided = wire.read(asked, {})
-        answer = compose(provided, Reply(text="Hello there", usage=mode))
-        reader = dialect.stream(dialect.read_request(at, asked, {}))
-        for frame in wire.stream(provided, answer):
-            reader.feed(frame.data)
-        found = reader.close() if stream else dialect.read_answer(wire.whole(provided, answer), None)
-        assert found.usage is None and found.problem
+@pytest.mark.parametrize("stream", [True, False])
+def test_usage_that_it_leaves_out_is_not_made_up(line: Line, mode: Any, stream: bool) -> None:
+    dialect, at, asked, provided = line.read(stream=stream)
+    answer = compose(provided, Reply(text="Hello there", usage=mode))
+    reader = dialect.stream(dialect.read_request(at, asked, {}))
+    if stream:
+        reader.feed(streamed(line.wire, provided, answer))
+    found = reader.close() if stream else dialect.read_answer(line.wire.whole(provided, answer), None)
+    assert found.usage is None and found.problem
 
 
-@pytest.mark.parametrize(("dialect", "wire", "body", "cap"), CASES)
-def test_a_cap_that_is_put_in_is_one_that_it_takes(dialect: Dialect, wire: Wire, body: Any, cap: str) -> None:
-    at = endpoint("POST", HOSTS.get(wire.path, "api.openai.com"), wire.path)
-    put = dialect.put_cap(at, {"model": "m", **body}, 777)
+@pytest.mark.parametrize("line", LINES)
+def test_a_cap_that_is_put_in_is_one_that_it_takes(line: Line) -> None:
+    dialect, at, asked, _ = line.read(stream=False)
+    put = dialect.put_cap(at, asked, 777)
 
-    assert wire.read(put.body, {}).max_output_tokens == 777
-    assert dialect.read_answer(wire.error(500, "secret"), None).failed
+    assert line.provided(put.body).max_output_tokens == 777
