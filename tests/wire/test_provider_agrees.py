@@ -42,18 +42,16 @@ class Line:
     tools: bool = True
     cached: bool = True
     """Whether it tells what was read from a cache, and thought."""
+    names_model: bool = True
+    """Whether the body names the model, and not the path."""
 
-    def read(self, *, stream: bool, **more: Any) -> tuple[Dialect, Endpoint, dict[str, Any], ProviderRequest]:
+    def read(self, *, stream: bool) -> tuple[Dialect, Endpoint, dict[str, Any], ProviderRequest]:
         """A request, as both sides read it."""
         path = self.streamed if stream and self.streamed else self.path
         dialect, at = dialect_for("POST", self.host, path), endpoint("POST", self.host, path)
         assert dialect is not None
-        asked = {**self.body, **more, **({"stream": stream} if self.streamed is None else {})}
-        if (
-            "model" not in asked
-            and "{" not in path
-            and not self.wire.route.search(path.partition("?")[0]).groupdict().get("model")
-        ):  # type: ignore[union-attr]
+        asked = {**self.body, **({"stream": stream} if self.streamed is None else {})}
+        if self.names_model:
             asked["model"] = "gpt-4.1"
         asked = dialect.ask_for_usage(at, asked).body
         return dialect, at, asked, self.provided(asked, path)
@@ -75,6 +73,7 @@ LINES = [
             "acme.openai.azure.com",
             "/openai/deployments/gpt-4.1/chat/completions?api-version=2025-04-01-preview",
             {"messages": TALK},
+            names_model=False,
         ),
         id="azure",
     ),
@@ -90,6 +89,7 @@ LINES = [
             "/v1beta/models/gemini-2.5-flash:generateContent",
             {"contents": PARTS},
             "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
+            names_model=False,
         ),
         id="google",
     ),
@@ -100,6 +100,7 @@ LINES = [
             "/model/amazon.nova-lite-v1%3A0/converse",
             {"messages": BLOCKS},
             "/model/amazon.nova-lite-v1%3A0/converse-stream",
+            names_model=False,
         ),
         id="converse",
     ),
@@ -107,7 +108,14 @@ LINES = [
         Line(CohereChatWire(), "api.cohere.com", "/v2/chat", {"messages": TALK}, tools=False, cached=False), id="cohere"
     ),
     pytest.param(
-        Line(OpenAICompletionsWire(), "api.openai.com", "/v1/completions", {"prompt": "So"}, tools=False, cached=False),
+        Line(
+            OpenAICompletionsWire(),
+            "api.openai.com",
+            "/v1/completions",
+            {"prompt": "So", "max_tokens": 4_000},
+            tools=False,
+            cached=False,
+        ),
         id="completions",
     ),
 ]
