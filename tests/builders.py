@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextvars import Context
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
@@ -62,7 +62,7 @@ def note_holds(patch: pytest.MonkeyPatch, served: Callable[[], int]) -> list[tup
 
 def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call *function* as another task would: nothing here runs inside of what it holds."""
-    return copy_context().run(function, *args, **kwargs)
+    return Context().run(function, *args, **kwargs)
 
 
 class Way:

@@ -288,11 +288,11 @@ class Authorizer:
             if isinstance(call, ToolCall) or isinstance(each, ToolCall):
                 plan, needed = plan_tool(call, budget)
             else:
-                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait))
+                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
                 if fit is None:
                     balances = yield "balances", (run.scopes,)
                     left, later = least_left(balances), place.later(balances)
-                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait))
+                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
                     assert fit is not None
                 plan, helps = fit
                 needed = room(budget, plan[1], call.final)
@@ -417,7 +417,7 @@ class _Place:
         run = self._run
         if self._is_inside or not run.line.tickets:
             return False
-        awaited = run.line.is_behind(run.scopes)
+        awaited = run.line.awaited(run.scopes)
         if awaited:
             self.take(tuple(awaited))
         return bool(awaited)
@@ -430,6 +430,11 @@ class _Place:
             run.line.join(self.ticket)
         else:
             run.line.wait_for(self.ticket, scopes)
+
+    def is_crowded(self) -> bool:
+        """Whether others wait for a scope of this call."""
+        run = self._run
+        return bool(run.line.tickets and run.line.awaited(run.scopes, self.ticket))
 
     def later(self, balances: Sequence[Balance]) -> Limits:
         """What will be left once the holds are given back that this call can wait for."""

@@ -60,10 +60,11 @@ class Line:
         self._lock = threading.Lock()
         _all_lines.add(self)
 
-    def is_behind(self, scopes: Sequence[Scope]) -> frozenset[Scope]:
-        """Those of *scopes* that somebody in the line waits for already."""
+    def awaited(self, scopes: Sequence[Scope], but: Ticket | None = None) -> frozenset[Scope]:
+        """Those of *scopes* that somebody stands in line for, *but* for one."""
         with self._lock:
-            awaited = {scope for ticket in self.tickets if not ticket.passes for scope in ticket.scopes}
+            standing = [ticket for ticket in self.tickets if not ticket.passes and ticket is not but]
+            awaited = {scope for ticket in standing for scope in ticket.scopes}
         return awaited.intersection(scopes) if awaited else frozenset()
 
     def join(self, ticket: Ticket) -> None:

@@ -48,6 +48,8 @@ class Space(NamedTuple):
     call runs inside of: they are not over before it is. None where nobody has looked."""
     may_wait: bool
     """Whether the call can wait for them."""
+    crowded: bool = False
+    """Whether others wait for room as well."""
 
 
 class Fit(NamedTuple):

@@ -1,9 +1,9 @@
 """The worst case of a call on one model: its input, its output cap and its fees, and what must be left for it.
 
 **The output cap.** A cap that the client sets is kept: it fits, waits, or is refused. Where it sets none, the guard
-*wants* room for an answer that is about four times as long as recent ones of the model, for at least 4,096 tokens,
-and for more where much is left: `hold_share` of that before any answer is known, a quarter of `hold_share` later.
-Never more than the model's own maximum, which holds without being sent.
+*wants* room for an answer that is about four times as long as recent ones of the model, or twice as long while others
+wait, for at least 4,096 tokens, and for more where much is left: `hold_share` of that before any answer is known, a
+quarter of `hold_share` later. Never more than the model's own maximum, which holds without being sent.
 
 If that is not left, the call takes what is left where it is alone; else it waits until its want fits or it is alone;
 where it cannot wait, it takes what is left if recent answers would fit into it, and is refused if not.
@@ -25,6 +25,8 @@ from budget_guard.units.usage import Usage
 
 USUAL_TIMES = 4
 """How many times as long as recent answers of the model an answer may become."""
+CROWDED_TIMES = 2
+"""The same while others wait: so that more of them are served before their patience ends."""
 WANTED_TOKENS = 4_096
 """The least that a call wants for its answer, however short recent ones were."""
 LATER_SHARE = 4
@@ -171,7 +173,8 @@ def _chosen_cap(
         want = min(most, max(now, least))
     else:
         share = budget.hold_share / LATER_SHARE if usual else budget.hold_share
-        want = min(most, max(usual * USUAL_TIMES, WANTED_TOKENS, payable.tokens(space.left, share) or 0))
+        times = CROWDED_TIMES if space.crowded else USUAL_TIMES
+        want = min(most, max(usual * times, WANTED_TOKENS, payable.tokens(space.left, share) or 0))
     if want <= now:
         return want, False
     if budget.mode != "hard_gate":
