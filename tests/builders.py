@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,6 +13,7 @@ import pytest
 
 from budget_guard import Budget, Decision, MemoryLedger, ModelCall, Prompt, Reservation, Session, ToolCall, Usage
 from budget_guard.ledger import ReserveOutcome
+from budget_guard.testing import FakeClock
 from budget_guard.units.money import UsdLike
 
 P = ParamSpec("P")
@@ -34,7 +37,8 @@ PRICES: dict[str, dict[str, Any]] = {
 
 
 def session(budget: Budget | UsdLike = "$1.00", **options: Any) -> Session:
-    """A session in which `PRICES` are known."""
+    """A session in which `PRICES` are known, and in which waiting takes no time."""
+    options.setdefault("clock", FakeClock(datetime.now(timezone.utc)))
     return Session(budget if isinstance(budget, Budget) else Budget(budget), pricing=PRICES, **options)
 
 
@@ -56,8 +60,13 @@ def note_holds(patch: pytest.MonkeyPatch, served: Callable[[], int]) -> list[tup
     return held
 
 
+def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call *function* as another task would: nothing here runs inside of what it holds."""
+    return Context().run(function, *args, **kwargs)
+
+
 class Way:
-    """The verbs of a session, performed by one of its two drivers."""
+    """The verbs of a session, performed by one of its two drivers, each as by a task of its own."""
 
     def __init__(self, awaits: bool) -> None:
         self._awaits = awaits
@@ -103,4 +112,4 @@ class Way:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        return asyncio.run(awaiting(*args, **kwargs)) if self._awaits else blocking(*args, **kwargs)
+        return asyncio.run(awaiting(*args, **kwargs)) if self._awaits else apart(blocking, *args, **kwargs)

@@ -1,9 +1,10 @@
 """The authorizer of one session: decides whether a call may be made, and holds its worst case.
 
-One way through, for every call: keep up what the session keeps up, offer the ample plan to the ledger, and only where
-that is refused look at what is left and fit the call into it. `Authorizer.authorize` is that rule, written once as a
-flow. `Authorizer.offer` is its first step for a call that needs no other: with it, `Session` asks the ledger by itself
-and saves the flow, which costs as much as the decision.
+One way through, for every call: keep up what the session keeps up, wait behind those who came first, offer the ample
+plan to the ledger, and only where that is refused look at what is left and fit the call into it. What does not fit for
+the time being waits, and is tried again whenever something was given back. `Authorizer.authorize` is that rule, written
+once as a flow. `Authorizer.offer` is its first step for a call that needs no other: with it, `Session` asks the ledger
+by itself and saves the flow, which costs as much as the decision.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
-from budget_guard.calls.plan import Plan
+from budget_guard.calls.inside import OpenHold, enter, holds_around, total_in
+from budget_guard.calls.line import Steps, Ticket
+from budget_guard.calls.plan import Plan, Rung, Space, Terms
 from budget_guard.calls.refusals import cause, exceeded, revoked
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import Run
-from budget_guard.calls.worst_case import plan_tool, room
+from budget_guard.calls.worst_case import UNKNOWN_MOST, plan_tool, room
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -33,8 +36,8 @@ from budget_guard.errors import (
 from budget_guard.events.model import CallBlocked, ModelDowngraded
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.counters import least_left
-from budget_guard.ledger.flow import Flow
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums, unchecked
+from budget_guard.units.scope import Scope
 
 _log = logging.getLogger("budget_guard")
 
@@ -46,6 +49,23 @@ _REFUSALS = (
     InvalidDowngradeError,
     ForeignRun,
 )
+
+
+_MOST_CHANGES = 8
+"""How often a plan is made anew at once because what is left has changed since it was looked at."""
+
+
+class _Attempt(NamedTuple):
+    """One try to hold a call."""
+
+    outcome: ReserveOutcome
+    plan: Plan
+    waits: bool = False
+    """Whether it may fit once other calls in flight are over."""
+    in_the_way: Sequence[Scope] = ()
+    """The scopes that it does not fit into now."""
+    changed: bool = False
+    """Whether it was refused though it should have fitted: what is left has changed meanwhile."""
 
 
 Offer: TypeAlias = tuple[str, float, Plan, Sums]
@@ -66,10 +86,13 @@ class Authorizer:
         self._timeline = run.recorder.timeline
         self._basis = Basis(tuple(map(str, run.scopes)), run.planner.ladder.prices.basis)
         self._warned_unbounded = False
+        self._told_unknown_most = False
 
     def offer(self, call: ModelCall | ToolCall) -> Offer | None:
         """The first request to the ledger for *call*, where that may be all there is to do; None where it is not."""
         run = self._run
+        if run.line.tickets:
+            return None
         for each in run.keepalives:
             if each.due():
                 return None
@@ -91,7 +114,7 @@ class Authorizer:
 
     def authorize(
         self, call: ModelCall | ToolCall, may_wait: bool, sent: bool, refused: ReserveOutcome | None = None
-    ) -> Flow[Decision]:
+    ) -> Steps[Decision]:
         """Decide on *call* and hold its worst case.
 
         Args:
@@ -103,32 +126,37 @@ class Authorizer:
         run, timeline = self._run, self._timeline
         at_s = timeline.start()
         hold_id = run.new_id()
-        plan: Plan | None = None
-        outcome = refused
+        attempt: _Attempt | None = None
+        place: _Place | None = None
+        ignored: BudgetError | None = None
         try:
             for each in run.keepalives:
                 yield from each.keep()
-            ignored: BudgetError | None = self._late(at_s)
-            if outcome is None and (ample := self._ample(call, at_s)) is not None:
-                plan, needed = ample
-                _, amounts = plan
-                outcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
-            if plan is None or isinstance(outcome, Refused):
-                outcome, plan = yield from self._reserve_best_fit(hold_id, call, sent, outcome)
+            ignored = self._late(at_s)
+            patient = may_wait and run.budget.max_wait_s > 0 and run.budget.mode != "advisory_estimate"
             deadline = run.clock.monotonic() + run.budget.max_wait_s
-            while may_wait and isinstance(outcome, Refused) and outcome.waiting_helps:
-                patience = deadline - run.clock.monotonic()
-                if patience <= 0:
+            around = holds_around(run.around)
+            place = _Place(run, around)
+            while True:
+                waited = False
+                if patient and (place.ticket is not None or (refused is None and place.is_behind())):
+                    version = None if attempt is None else _version(attempt.outcome)
+                    waited = yield from place.wait(version, deadline)
+                    if waited:
+                        at_s = timeline.at()
+                        ignored = self._late(at_s)
+                        hold_id = run.new_id()  # a ledger may by now remember nothing as old as the last one
+                    patient = run.clock.monotonic() < deadline
+                attempt = yield from self._attempt(hold_id, call, sent, refused, place, patient)
+                refused = None
+                if not isinstance(attempt.outcome, Refused) or not attempt.waits or not patient:
                     break
-                yield "await_room", (outcome.version, patience)
-                at_s = timeline.at()
-                ignored = self._late(at_s)
-                hold_id = run.new_id()  # a ledger may by now remember nothing as old as the last one
-                outcome, plan = yield from self._reserve_best_fit(hold_id, call, sent, None)
+                place.take(attempt.in_the_way)
+            outcome, plan, waits, _, _ = attempt
             if isinstance(outcome, Refused):
                 _, amounts = plan
                 final = isinstance(call, ModelCall) and call.final
-                ignored = exceeded(outcome, amounts, NOTHING if final else run.budget.kept_back)
+                ignored = exceeded(outcome, amounts, NOTHING if final else run.budget.kept_back, waiting_helps=waits)
                 if run.budget.mode != "advisory_estimate":
                     raise ignored
                 outcome = yield "reserve", (hold_id, run.scopes, amounts, None, None, True, sent)
@@ -136,7 +164,10 @@ class Authorizer:
                 raise revoked(outcome)
             return self.admitted(hold_id, at_s, call, plan, ignored)
         except BaseException as error:
-            return (yield from self.failed(hold_id, at_s, call, plan, error))
+            return (yield from self.failed(hold_id, at_s, call, None if attempt is None else attempt.plan, error))
+        finally:
+            if place is not None:
+                place.leave()
 
     def _late(self, at_s: float) -> BudgetExceeded | None:
         """Refuse a call that comes too late; the error that advisory mode ignores."""
@@ -147,7 +178,7 @@ class Authorizer:
 
     def failed(
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: BaseException
-    ) -> Flow[Decision]:
+    ) -> Steps[Decision]:
         """Decide where *error* came in the way: refuse the call, or leave nothing held and raise it."""
         if isinstance(error, LedgerUnavailable):  # what may be held is the outbox's to give back
             return self._without_ledger(hold_id, at_s, call, plan, error)
@@ -177,7 +208,7 @@ class Authorizer:
                 plan, _ = plan_tool(call, run.budget)
             elif plan is None:
                 left, planner = run.limits, run.planner
-                plan = planner.plan(run.budget, call, planner.ladder.asked(run.budget, call, left), left)
+                plan = planner.alone(run.budget, call, planner.ladder.asked(run.budget, call, left), left)
             terms, _ = plan
             _log.error("budget_guard %s: %s is made without a hold: %s", run.scope, terms.rung.model, error)
             return self.admitted(hold_id, at_s, call, plan, error)
@@ -193,47 +224,104 @@ class Authorizer:
             if limit is not None and spent[i] >= limit:
                 raise exceeded(Refused(self._run.scope, i, limit, spent[i], 0, False, 0, Limits()), None)
 
-    def _reserve_best_fit(
-        self, hold_id: str, call: ModelCall | ToolCall, sent: bool, refused: ReserveOutcome | None
-    ) -> Flow[tuple[ReserveOutcome, Plan]]:
-        """Try to hold *call* in what is left: on its own model, or on the first cheaper one that fits.
-
-        The answer to the first plan that does not fit is the one that is told.
+    def _attempt(
+        self,
+        hold_id: str,
+        call: ModelCall | ToolCall,
+        sent: bool,
+        refused: ReserveOutcome | None,
+        place: _Place,
+        may_wait: bool,
+    ) -> Steps[_Attempt]:
+        """Try to hold *call*: by the ample plan, or in what is left.
 
         Args:
             hold_id: The hold's id.
             call: The call.
             sent: Whether the call is sent as soon as it is held.
             refused: What the ledger answered to the ample plan just now.
+            place: Its place among those that wait.
+            may_wait: Whether it can wait for room.
+        """
+        outcome, scopes = refused, self._run.scopes
+        if outcome is None and (ample := self._ample(call, self._timeline.at())) is not None:
+            plan, needed = ample
+            outcome = yield "reserve", (hold_id, scopes, plan[1], needed, None, True, sent)
+            if not isinstance(outcome, Refused):
+                return _Attempt(outcome, plan)
+        changes = 0
+        while True:
+            attempt = yield from self._fit(hold_id, call, sent, outcome, place, may_wait)
+            if not attempt.changed or changes == _MOST_CHANGES:
+                return attempt
+            changes += 1
+            outcome = None
+
+    def _fit(
+        self,
+        hold_id: str,
+        call: ModelCall | ToolCall,
+        sent: bool,
+        refused: ReserveOutcome | None,
+        place: _Place,
+        may_wait: bool,
+    ) -> Steps[_Attempt]:
+        """Try to hold *call* in what is left: on its own model, or on the first cheaper one that fits.
+
+        The answer to the first plan that does not fit is the one that is told.
         """
         run, budget = self._run, self._run.budget
-        if isinstance(call, ToolCall):
-            plan, needed = plan_tool(call, budget)
-            if refused is not None:
-                return refused, plan
-            _, amounts = plan
-            outcome: ReserveOutcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
-            return outcome, plan
-        policy = call.downgrade or budget.downgrade
-        balances: Sequence[Balance] = ()
-        if isinstance(refused, Refused) and policy is None:
-            left = refused.left
-        else:
+        left: Limits | None = refused.left if isinstance(refused, Refused) else None
+        balances: Sequence[Balance] | None = None
+        policy = (call.downgrade or budget.downgrade) if isinstance(call, ModelCall) else None
+        if left is None or policy is not None:
             balances = yield "balances", (run.scopes,)
             left = least_left(balances)
-        ladder = run.planner.ladder
-        rungs = [ladder.asked(budget, call, left)]
-        if policy is not None:
-            rungs = ladder.rungs(budget, policy, call, rungs[0], balances)
-        tried: list[tuple[ReserveOutcome, Plan]] = []
-        for rung in rungs:
-            _, amounts = plan = run.planner.plan(budget, call, rung, left)
-            needed = room(budget, amounts, call.final)
-            outcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
+        later = None if balances is None else place.later(balances)
+        plans: Sequence[Rung | ToolCall] = (call,) if isinstance(call, ToolCall) else self._rungs(call, left, balances)
+        first: _Attempt | None = None
+        needs: list[Amounts] = []
+        waits = changed = False
+        outcome: ReserveOutcome
+        for each in plans:
+            helps = False
+            if isinstance(call, ToolCall) or isinstance(each, ToolCall):
+                plan, needed = plan_tool(call, budget)
+            else:
+                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
+                if fit is None:
+                    balances = yield "balances", (run.scopes,)
+                    left, later = least_left(balances), place.later(balances)
+                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
+                    assert fit is not None
+                plan, helps = fit
+                needed = room(budget, plan[1], call.final)
+            if refused is not None and isinstance(call, ToolCall):
+                outcome = refused  # to the same plan
+            else:
+                outcome = yield "reserve", (hold_id, run.scopes, plan[1], needed, None, True, sent)
             if not isinstance(outcome, Refused):
-                return outcome, plan
-            tried.append((outcome, plan))
-        return tried[0]
+                return _Attempt(outcome, plan)
+            first = first or _Attempt(outcome, plan)
+            needs.append(needed)
+            waits = waits or helps
+            changed = changed or fits(needed, left)
+        assert first is not None
+        if changed:
+            return first._replace(changed=True, waits=True)
+        if balances is None:
+            balances = yield "balances", (run.scopes,)
+            later = place.later(balances)
+        waits = waits or any(fits(needed, later or left) for needed in needs)
+        in_the_way = [each.scope for each in balances if not fits(needs[0], least_left((each,)))]
+        return first._replace(waits=waits, in_the_way=in_the_way)
+
+    def _rungs(self, call: ModelCall, left: Limits, balances: Sequence[Balance] | None) -> Sequence[Rung]:
+        """The models to try, first choice first. The *balances* are known where there is more than one."""
+        budget, ladder = self._run.budget, self._run.planner.ladder
+        policy = call.downgrade or budget.downgrade
+        asked = ladder.asked(budget, call, left)
+        return [asked] if policy is None or balances is None else ladder.rungs(budget, policy, call, asked, balances)
 
     def admitted(
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan, ignored: BudgetError | None = None
@@ -248,6 +336,7 @@ class Authorizer:
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._run)
+        enter(reservation)
         decision = unchecked(
             Decision,
             (hold_id, at_s, action, call, requested, name, terms, amounts, self._basis, reason, None, reservation),
@@ -259,6 +348,8 @@ class Authorizer:
             emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
         if not terms.bounded and not self._warned_unbounded:
             self._warn_unbounded(plan)
+        if terms.clamped and not self._told_unknown_most:
+            self._tell_unknown_most(terms)
         return decision
 
     def _blocked(self, decision_id: str, call: ModelCall | ToolCall, plan: Plan | None, error: BudgetError) -> Decision:
@@ -290,3 +381,99 @@ class Authorizer:
             RuntimeWarning,
             stacklevel=2,
         )
+
+    def _tell_unknown_most(self, terms: Terms) -> None:
+        price = terms.rung.price
+        if terms.output_cap != UNKNOWN_MOST or (price is not None and price.max_output is not None):
+            return
+        self._told_unknown_most = True
+        _log.warning(
+            "budget_guard %s: how much %r may write is not known, so its answers are capped at %s tokens. Set the "
+            "model's own maximum output tokens, max_output in its pricing=, or Budget(call_max_output_tokens=...)",
+            *(self._run.scope, terms.rung.model, UNKNOWN_MOST),
+        )
+
+
+class _Place:
+    """The place of one call among those that wait for room.
+
+    Args:
+        run: Its run.
+        around: The open holds that the call is inside of.
+    """
+
+    __slots__ = ("_around", "_is_inside", "_run", "ticket")
+
+    def __init__(self, run: Run, around: Sequence[OpenHold]) -> None:
+        self._run = run
+        self._around = around
+        own = set(run.scopes)
+        self._is_inside = any(hold.is_call or not own.isdisjoint(hold.scopes) for hold in around)
+        """Whether somebody in the line may wait for a hold that this call is inside of."""
+        self.ticket: Ticket | None = None
+
+    def is_behind(self) -> bool:
+        """Whether somebody waits already for a scope of this call: then it stands behind him."""
+        run = self._run
+        if self._is_inside or not run.line.tickets:
+            return False
+        awaited = run.line.awaited(run.scopes)
+        if awaited:
+            self.take(tuple(awaited))
+        return bool(awaited)
+
+    def take(self, scopes: Sequence[Scope]) -> None:
+        """Wait for *scopes* from now on."""
+        run = self._run
+        if self.ticket is None:
+            self.ticket = Ticket(run.clock, scopes, self._around, self._is_inside)
+            run.line.join(self.ticket)
+        else:
+            run.line.wait_for(self.ticket, scopes)
+
+    def is_crowded(self) -> bool:
+        """Whether others wait for a scope of this call."""
+        run = self._run
+        return bool(run.line.tickets and run.line.awaited(run.scopes, self.ticket))
+
+    def later(self, balances: Sequence[Balance]) -> Limits:
+        """What will be left once the holds are given back that this call can wait for."""
+        stay = self._around
+        if self._is_inside:  # nor is one given back that another waiting call is inside of: it may wait for ours
+            if self.ticket is None:
+                self.take(())  # first, so that of two that look at once at least one sees the other
+            seen = {id(hold) for hold in stay}
+            stay = [*stay, *(hold for hold in self._run.line.around_others(self.ticket) if id(hold) not in seen)]
+        return least_left(
+            [each._replace(reserved=total_in(each.scope, stay)) if each.open_holds else each for each in balances]
+        )
+
+    def wait(self, version: int | None, deadline: float) -> Steps[bool]:
+        """Wait until it is this call's turn, or something was given back since *version*; return whether it waited."""
+        run, ticket = self._run, self.ticket
+        patience = deadline - run.clock.monotonic()
+        if ticket is None or patience <= 0:
+            return False
+        times = run.line.turn(ticket)
+        if times is not None:
+            yield "await_turn", (ticket, times, patience)
+        elif version is not None:
+            yield "await_room", (version, patience)
+        else:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        if self.ticket is not None:
+            self._run.line.leave(self.ticket)
+            self.ticket = None
+
+
+def fits(needed: Amounts, left: Limits) -> bool:
+    """Whether *needed* is left in every dimension."""
+    return all(limit is None or amount <= limit for amount, limit in zip(needed, left, strict=True))
+
+
+def _version(outcome: ReserveOutcome) -> int | None:
+    return outcome.version if isinstance(outcome, Refused) else None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.inside import OpenHold
 from budget_guard.calls.plan import Plan
 from budget_guard.reporting.posting import Posting
 
 
-class HeldCall:
+class HeldCall(OpenHold):
     """A call with a hold in the ledger, or with a charge."""
 
-    __slots__ = ("amounts", "call", "id", "posting", "settled", "terms")
+    __slots__ = ("call", "id", "posting", "terms")
 
     def __init__(self, hold_id: str, call: ModelCall | ToolCall, plan: Plan) -> None:
         self.id = hold_id

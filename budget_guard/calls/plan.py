@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from budget_guard.pricing.model_price import ModelPrice
-from budget_guard.units.amounts import Amounts
+from budget_guard.units.amounts import Amounts, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +36,26 @@ class Terms:
 
 Plan: TypeAlias = tuple[Terms, Amounts]
 """The terms of a call, and the amounts to hold for it."""
+
+
+class Space(NamedTuple):
+    """The room that there is for a call."""
+
+    left: Limits
+    """What is left now in every dimension."""
+    later: Limits | None
+    """What will be left when the other calls in flight are over, if they turn out to cost nothing. Not those that this
+    call runs inside of: they are not over before it is. None where nobody has looked."""
+    may_wait: bool
+    """Whether the call can wait for them."""
+    crowded: bool = False
+    """Whether others wait for room as well."""
+
+
+class Fit(NamedTuple):
+    """How a call fits into a `Space`."""
+
+    plan: Plan
+    """What to ask the ledger for."""
+    waits: bool
+    """Whether the plan is what the call wants once others are over, and is not to be had now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from budget_guard.calls.ample import AmplePlan, ample_plan
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.ladder import Ladder
-from budget_guard.calls.plan import Plan, Rung
+from budget_guard.calls.plan import Fit, Plan, Rung, Space
 from budget_guard.calls.worst_case import plan_model
 from budget_guard.errors import InvalidDowngradeError, UnknownPriceError
 from budget_guard.estimate.calibration import Calibration
@@ -79,6 +79,12 @@ class Planner:
         except (UnknownPriceError, InvalidDowngradeError):
             return None
 
-    def plan(self, budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> Plan:
-        """The most that *call* takes on *rung*. As `plan_model`."""
-        return plan_model(self.calibration[rung.model], budget, call, rung, left)
+    def fit(self, budget: BudgetPolicy, call: ModelCall, rung: Rung, space: Space) -> Fit | None:
+        """The most that *call* takes on *rung*, as much of it as it should have in *space*. As `plan_model`."""
+        return plan_model(self.calibration[rung.model], budget, call, rung, space)
+
+    def alone(self, budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> Plan:
+        """The most that *call* takes on *rung* where *left* is left and nothing else is in flight."""
+        fit = self.fit(budget, call, rung, Space(left, left, False))
+        assert fit is not None
+        return fit.plan

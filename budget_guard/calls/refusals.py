@@ -17,14 +17,22 @@ from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, in_unit
 from budget_guard.units.money import format_usd
 from budget_guard.units.scope import Scope
 
+_WAITING_HELPS = (
+    "Other calls in flight hold a part of it and may give some back: try again when they are over, or wait longer with "
+    "Budget(max_wait_s=...). "
+)
 
-def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -> BudgetExceeded:
+
+def exceeded(
+    refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING, *, waiting_helps: bool = False
+) -> BudgetExceeded:
     """The error for a limit that stands in the way.
 
     Args:
         refused: The ledger's answer.
         asked: What it was asked to hold; None for money that is booked already.
         kept: What is kept back for the final answer.
+        waiting_helps: Whether it may fit once the other calls in flight are over.
     """
     i = refused.dimension
     words = format_usd(kept.cost) if i == 0 else kept[i]
@@ -35,7 +43,7 @@ def exceeded(refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING) -
         actual=in_unit(i, refused.committed + refused.reserved),
         scope=str(refused.scope),
         estimate=None if asked is None else in_unit(i, asked[i]),
-        remedy=kept_back + remedy_of(refused.scope, DIMENSIONS[i]),
+        remedy=kept_back + (_WAITING_HELPS if waiting_helps else "") + remedy_of(refused.scope, DIMENSIONS[i]),
     )
 
 

@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from budget_guard.calls import settlement
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.held import HeldCall
+from budget_guard.calls.inside import OpenHold
 from budget_guard.calls.plan import Plan
 from budget_guard.calls.run import Run
 from budget_guard.calls.settlement import Bill
 from budget_guard.errors import BudgetError
 from budget_guard.units.money import UsdLike
+from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
 
@@ -42,6 +44,14 @@ class Reservation(HeldCall):
         self.settled = False
         self.posting = None
         self._run = run
+
+    @property
+    def scopes(self) -> Sequence[Scope]:
+        return self._run.scopes
+
+    @property
+    def outer(self) -> Sequence[OpenHold]:
+        return self._run.around
 
     def forward(self) -> None:
         """Note that the call is being sent."""

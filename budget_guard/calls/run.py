@@ -7,7 +7,9 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Protocol
 
+from budget_guard.calls.inside import OpenHold
 from budget_guard.calls.ladder import Ladder
+from budget_guard.calls.line import line_of
 from budget_guard.calls.planner import Planner
 from budget_guard.calls.recorder import Recorder
 from budget_guard.calls.refusals import remedy_of
@@ -71,6 +73,10 @@ class Run:
         """Set where the run was cut off by this very session."""
         self.keepalives: tuple[KeepAlive, ...] = ()
         """What is kept up for as long as the session lives; looked after before each call."""
+        self.line = line_of(ledger)
+        """The calls that wait for room in the ledger."""
+        self.around: tuple[OpenHold, ...] = ()
+        """The holds that it is inside of: a child session's on the money of its parent, and so on."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)

@@ -1,9 +1,20 @@
-"""The worst case of a call on one model: its input, its output cap and its fees, and what must be left for it."""
+"""The worst case of a call on one model: its input, its output cap and its fees, and what must be left for it.
+
+**The output cap.** A cap that the client sets is kept: it fits, waits, or is refused. Where it sets none, the guard
+*wants* room for an answer that is about four times as long as recent ones of the model, or twice as long while others
+wait, for at least 4,096 tokens, and for more where much is left: `hold_share` of that before any answer is known, a
+quarter of `hold_share` later. Never more than the model's own maximum, which holds without being sent.
+
+If that is not left, the call takes what is left where it is alone; else it waits until its want fits or it is alone;
+where it cannot wait, it takes what is left if recent answers would fit into it, and is refused if not.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from budget_guard.calls.call import ModelCall, ToolCall
-from budget_guard.calls.plan import Plan, Rung, Terms
+from budget_guard.calls.plan import Fit, Plan, Rung, Space, Terms
 from budget_guard.errors import UnboundedCallError
 from budget_guard.estimate.calibration import ModelCalibration
 from budget_guard.ledger.checks import checked_amounts
@@ -12,24 +23,37 @@ from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.units.amounts import MOST, Amounts, Limits, unchecked
 from budget_guard.units.usage import Usage
 
+USUAL_TIMES = 4
+"""How many times as long as recent answers of the model an answer may become."""
+CROWDED_TIMES = 2
+"""The same while others wait: so that more of them are served before their patience ends."""
+WANTED_TOKENS = 4_096
+"""The least that a call wants for its answer, however short recent ones were."""
+LATER_SHARE = 4
+"""Once a model's answers are known, a call may have this part of `Budget.hold_share` beyond what they tell."""
+UNKNOWN_MOST = 8_192
+"""The longest answer of a model of which no source has the most that it writes: many APIs refuse a higher cap."""
 OUTPUT_FLOOR = 256
 """The guard never sends a lower output cap of its own: an answer cut shorter is worth less than a clear refusal."""
-MOST_OUTPUT_FLOOR = 2_048
-"""Nor one that is lower than this model's latest answers, up to this many tokens, for the same reason."""
 
 _SOME = Amounts(cost=1, input_tokens=1, output_tokens=1, total_tokens=1, requests=1)
 """The room that must be left for a soft gate to open."""
 
 
-def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> Plan:
-    """The most that *call* takes on *rung*.
+def plan_model(
+    calibration: ModelCalibration, budget: BudgetPolicy, call: ModelCall, rung: Rung, space: Space
+) -> Fit | None:
+    """The most that *call* takes on *rung*, as much of it as it should have in *space*.
 
     Args:
         calibration: What past calls to the rung's model were billed for.
         budget: The limits and policies.
         call: The call.
         rung: The model to plan for.
-        left: What is left in every dimension.
+        space: The room that there is.
+
+    Returns:
+        None where that takes a look at what will be left later.
 
     Raises:
         UnboundedCallError: If a hard gate can find no bound.
@@ -37,8 +61,9 @@ def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelC
     """
     asked, choices = call.max_output_tokens, call.choices
     if budget.mode == "actuals_only":
-        return Terms(rung, asked, False, False), Amounts(requests=1)
+        return Fit((Terms(rung, asked, False, False), Amounts(requests=1)), False)
     model, price = rung.model, rung.price
+    left = space.left
     input_tokens, unweighed = calibration.bound(call.prompt)
     fees = _fees(budget, call, rung, left) if call.hosted_tools else 0
     if unweighed is not None:
@@ -51,25 +76,18 @@ def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelC
         input_tokens += budget.allowance.input_tokens
 
     own, cap = output_caps(budget, call, price)
-    clamped = False
+    clamped = waits = False
     hourly = call.hour_cache
+    if may_clamp(budget, call):
+        payable = _Payable(price, input_tokens, fees, choices, hourly, 0 if call.final else budget.kept_back.cost)
+        chosen = _chosen_cap(calibration, budget, call, cap, payable, space)
+        if chosen is None:
+            return None
+        chosen_cap, waits = chosen
+        clamped, cap = chosen_cap != cap, chosen_cap
     cost = 0
     if cap is not None and price is not None:
         cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
-    if may_clamp(budget, call):
-        share = 1.0 if call.final else budget.hold_share
-        if not call.final and budget.finalization_reserve is not None and left.cost is not None:
-            left = left._replace(cost=left.cost - budget.kept_back.cost)
-        if cap is None or not _is_small(left, cost, input_tokens, cap * choices, share):
-            worth = _affordable_output(left, price, input_tokens, fees, share, hourly)
-            if worth is not None and (cap is None or worth // choices < cap):
-                usual = calibration.usual_output * 5 // 4  # so that the next one like it is not cut
-                floor = max(OUTPUT_FLOOR, min(usual, MOST_OUTPUT_FLOOR))
-                clamped = True
-                cap = max(worth // choices, floor if cap is None else min(cap, floor))
-                cost = 0
-                if price is not None:
-                    cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
 
     sent, bounded = cap_to_send(call, cap, own)
     if not bounded and (cap is None or budget.unbounded == "deny") and _is_gated(budget, left, price):
@@ -89,8 +107,88 @@ def plan_model(calibration: ModelCalibration, budget: BudgetPolicy, call: ModelC
         )
     if clamped and budget.mode != "hard_gate":
         # What a hard gate would have held; but only a hard gate makes the provider keep to it.
-        return Terms(rung, asked, False, False), amounts
-    return Terms(rung, sent, clamped, bounded), amounts
+        return Fit((Terms(rung, asked, False, False), amounts), False)
+    return Fit((Terms(rung, sent, clamped, bounded), amounts), waits)
+
+
+class _Payable(NamedTuple):
+    """How long an answer limits can pay for."""
+
+    price: ModelPrice | None
+    input_tokens: int
+    fees: int
+    choices: int
+    hourly: bool
+    kept_cost: int
+
+    def tokens(self, left: Limits, share: float = 1.0) -> int | None:
+        """The longest answer that is worth at most *share* of *left*, and fits; None if nothing limits it."""
+        cost = left.cost
+        most: list[int] = []
+        if cost is not None and self.price is not None:
+            cost -= self.kept_cost + self.fees
+            worth = cost
+            if share < 1:
+                worth = self.price.worst(self.input_tokens, 0, hour_cache=self.hourly) + int(cost * share)
+            most.append(self.price.affordable_output(min(worth, cost), self.input_tokens, hour_cache=self.hourly))
+        if left.output_tokens is not None:
+            most.append(int(left.output_tokens * share))
+        if left.total_tokens is not None:
+            most.append(min(int(left.total_tokens * share), left.total_tokens - self.input_tokens))
+        return min(most) // self.choices if most else None
+
+
+def _chosen_cap(
+    calibration: ModelCalibration,
+    budget: BudgetPolicy,
+    call: ModelCall,
+    most: int | None,
+    payable: _Payable,
+    space: Space,
+) -> tuple[int | None, bool] | None:
+    """The output cap of a call that may have one of the guard's own, and whether it should wait for it.
+
+    Args:
+        calibration: What past calls to the model were billed for.
+        budget: The limits and policies.
+        call: The call.
+        most: The highest cap that there can be, if any is known.
+        payable: How long an answer limits can pay for.
+        space: The room that there is.
+
+    Returns:
+        None where that takes a look at what will be left later.
+    """
+    now = payable.tokens(space.left)
+    if now is None:  # nothing limits it
+        return most, False
+    if most is None:
+        most = UNKNOWN_MOST
+    usual = calibration.usual_output
+    likely = min(most, usual or WANTED_TOKENS)
+    least = min(most, max(OUTPUT_FLOOR, min(usual, WANTED_TOKENS)))
+    if not call.can_cap and call.max_output_tokens is None:
+        want = likely = most  # nothing keeps it shorter
+    elif call.final:
+        want = min(most, max(now, least))
+    else:
+        share = budget.hold_share / LATER_SHARE if usual else budget.hold_share
+        times = CROWDED_TIMES if space.crowded else USUAL_TIMES
+        want = min(most, max(usual * times, WANTED_TOKENS, payable.tokens(space.left, share) or 0))
+    if want <= now:
+        return want, False
+    if budget.mode != "hard_gate":
+        return max(now, least), False
+    if space.later is None:
+        return None
+    later = payable.tokens(space.later)
+    if later is None or later <= now:  # it is alone
+        return max(now, least), False
+    if later < least:  # it will never be had
+        return least, False
+    if space.may_wait:
+        return want, True
+    return max(now, likely, least), True
 
 
 def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
@@ -159,28 +257,3 @@ def _is_gated(budget: BudgetPolicy, left: Limits, price: ModelPrice | None) -> b
     """Whether a call needs a bound: only if something is limited that depends on its tokens."""
     since = 1 if price is None else 0  # what has no price counts nothing against a dollar limit
     return budget.mode == "hard_gate" and any(limited is not None for limited in left[since:4])
-
-
-def _is_small(left: Limits, cost: int, input_tokens: int, output_tokens: int, share: float) -> bool:
-    """Whether a hold is within *share* of what remains, its input included: then no cap is needed."""
-    left_cost, _, left_output, left_total, _, _ = left
-    return (
-        (left_cost is None or cost <= left_cost * share)
-        and (left_output is None or output_tokens <= left_output * share)
-        and (left_total is None or input_tokens + output_tokens <= left_total * share)
-    )
-
-
-def _affordable_output(
-    left: Limits, price: ModelPrice | None, input_tokens: int, fees: int, share: float, hourly: bool
-) -> int | None:
-    """The most output tokens that are worth at most *share* of what is left, and fit; None if nothing limits them."""
-    most: list[int] = []
-    if left.cost is not None and price is not None:
-        worth = price.worst(input_tokens, 0, hour_cache=hourly) + int((left.cost - fees) * share)
-        most.append(price.affordable_output(min(worth, left.cost - fees), input_tokens, hour_cache=hourly))
-    if left.output_tokens is not None:
-        most.append(int(left.output_tokens * share))
-    if left.total_tokens is not None:
-        most.append(min(int(left.total_tokens * share), left.total_tokens - input_tokens))
-    return min(most, default=None)

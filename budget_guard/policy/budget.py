@@ -63,9 +63,10 @@ class BudgetPolicy:
     """Whether the guard sends an output cap of its own: ``when_unset`` where the caller sets none, ``always``, or
     ``never``."""
     hold_share: float
-    """The fraction of what remains that such a cap may be worth."""
+    """The fraction of what is left that such a cap may be worth before any answer of the model is known; a quarter of
+    it, or about four times what recent answers took, whichever is more, from then on."""
     max_wait_s: float
-    """Seconds that a call may wait for room that other calls in flight are holding."""
+    """Seconds that a call may wait for room that other calls in flight are holding; 0 never waits."""
     finalization_reserve: Decimal | None
     """Dollars kept back for one final answer once everything else is spent."""
     allowance: Allowance
@@ -89,8 +90,8 @@ class BudgetPolicy:
         unbounded: Unbounded = "allow",
         call_max_output_tokens: int | None = None,
         clamp_output: ClampOutput = "when_unset",
-        hold_share: float = 0.25,
-        max_wait_s: float = 0,
+        hold_share: float = 0.5,
+        max_wait_s: float = 30,
         finalization_reserve: UsdLike | None = None,
         allowance: Allowance | None = None,
     ) -> None:

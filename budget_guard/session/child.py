@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+from budget_guard.calls.inside import OpenHold, enter
 from budget_guard.calls.refusals import exceeded, revoked
 from budget_guard.calls.run import Run
 from budget_guard.errors import BudgetRevoked, ReservationConflict, StaleReservation
@@ -14,11 +16,35 @@ from budget_guard.ledger.flow import Flow
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.session.keepalive import RenewedHold
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits
+from budget_guard.units.scope import Scope
 
 _log = logging.getLogger("budget_guard")
 
 CLOSED = "its session is closed"
 """Why nothing can be spent from a child's budget any more."""
+
+
+class _ChildsHold(OpenHold):
+    """What a child session holds of its parent's money."""
+
+    __slots__ = ("_parent",)
+
+    def __init__(self, parent: Run, amounts: Amounts) -> None:
+        self.amounts = amounts
+        self.settled = False
+        self._parent = parent
+
+    @property
+    def scopes(self) -> Sequence[Scope]:
+        return self._parent.scopes
+
+    @property
+    def outer(self) -> Sequence[OpenHold]:
+        return self._parent.around
+
+    @property
+    def is_call(self) -> bool:
+        return False
 
 
 class ParentHold:
@@ -37,6 +63,7 @@ class ParentHold:
         self._budget = budget
         self._hold = RenewedHold(parent.clock, ttl_s)
         self._child: Run
+        self._open: _ChildsHold
         self._opened = False
         self._settled = False
 
@@ -69,6 +96,9 @@ class ParentHold:
             yield "release", (self._hold.id, parent.scopes)
             raise
         self._opened = True
+        self._open = _ChildsHold(parent, amounts)
+        child.around = (self._open, *parent.around)
+        enter(self._open)
         timeline = parent.recorder.timeline
         timeline.start()
         timeline.emit(ChildOpened(timeline.at(), child.scope.id, amounts.cost))
@@ -111,6 +141,7 @@ class ParentHold:
             yield "commit", (self._hold.id, parent.scopes, spent, in_flight)
         except (ReservationConflict, StaleReservation) as error:
             _log.error("budget_guard %s: what it spent is not booked in %s: %s", child.scope, parent.scope, error)
+        self._open.settled = True
         timeline = parent.recorder.timeline
         timeline.emit(ChildClosed(timeline.at(), child.scope.id, spent.cost, in_flight))
         if in_flight:

@@ -78,11 +78,11 @@ def test_an_advisory_budget_counts_what_it_has_no_price_for(way: Way) -> None:
     assert run.report().unpriced_calls == 1
 
 
-@pytest.mark.parametrize(("mode", "cap"), [("hard_gate", 1_002), ("soft_gate", None), ("advisory_estimate", None)])
+@pytest.mark.parametrize(("mode", "cap"), [("hard_gate", 4_000), ("soft_gate", None), ("advisory_estimate", None)])
 def test_only_a_hard_gate_caps_answers_of_its_own_accord(way: Way, mode: Any, cap: int | None) -> None:
     decision = way.authorize(session(Budget("$0.0401", mode=mode)), call("large"))
     assert (decision.output_cap, decision.output_clamped, decision.bounded) == (cap, cap is not None, cap is not None)
-    assert decision.estimate.output_tokens == 1_002
+    assert decision.estimate.output_tokens == 4_000
 
 
 def test_actuals_only_holds_nothing_and_refuses_once_a_limit_is_reached(way: Way) -> None:

@@ -1,9 +1,10 @@
-"""The output cap: the client's is kept, the guard's own is worth a share of what is left, and none is a risk."""
+"""The output cap: the client's is kept, the guard's own has room for a whole answer, and none is a risk."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -39,18 +40,18 @@ def test_a_cap_that_the_model_has_of_itself_is_held_and_not_sent(way: Way) -> No
 @pytest.mark.parametrize(
     ("clamp", "asked", "cap", "clamped"),
     [
-        # $0.0401 less 100 input tokens leaves a share of a quarter, $0.01, for output at 10,000 nano-dollars
-        ("when_unset", None, 1_002, True),
-        ("when_unset", 4_000, 4_000, False),
-        ("always", 4_000, 1_002, True),
+        # half of $0.1601 less 100 input tokens is worth 8,005 tokens of output at 10,000 nano-dollars
+        ("when_unset", None, 8_005, True),
+        ("when_unset", 9_000, 9_000, False),
+        ("always", 9_000, 8_005, True),
         ("always", 500, 500, False),
-        ("always", None, 1_002, True),
+        ("always", None, 8_005, True),
     ],
 )
-def test_the_guard_sends_a_cap_worth_a_share_of_what_remains(
+def test_before_any_answer_is_known_the_guard_sends_a_cap_worth_a_share_of_what_remains(
     way: Way, clamp: Any, asked: int | None, cap: int, clamped: bool
 ) -> None:
-    run = session(Budget("$0.0401", clamp_output=clamp))
+    run = session(Budget("$0.1601", clamp_output=clamp))
     decision = way.authorize(run, call("large", cap=asked))
     assert (decision.action, decision.output_cap, decision.output_clamped) == ("allow", cap, clamped)
 
@@ -65,29 +66,118 @@ def test_a_client_with_a_cap_that_does_not_fit_is_refused_not_clamped(way: Way) 
     assert way.authorize(session("$0.01"), call("large", cap=2_000)).action == "block"
 
 
-@pytest.mark.parametrize(("share", "cap"), [(0.5, 2_005), (1.0, 4_000), (0.25, 1_002)])
-def test_the_share_is_the_budgets(way: Way, share: float, cap: int) -> None:
-    run = session(Budget("$0.0401", hold_share=share))
+@pytest.mark.parametrize(("share", "cap"), [(0.4, 6_404), (0.5, 8_005), (0.25, 4_096), (0.1, 4_096)])
+def test_the_share_is_the_budgets_and_never_worth_less_than_an_ordinary_answer(
+    way: Way, share: float, cap: int
+) -> None:
+    run = session(Budget("$0.1601", hold_share=share))
     assert way.authorize(run, call("large")).output_cap == cap
 
 
+@pytest.mark.parametrize(
+    ("answers", "cap"),
+    [
+        ([300], 4_096),  # short ones may be followed by an ordinary one
+        ([1_500], 6_000),
+        ([1_500, 10, 10], 1_215 * 4),  # what was long is forgotten by and by
+        ([9_000], None),  # the model's own maximum holds without being sent
+    ],
+)
+def test_the_guard_wants_four_times_what_recent_answers_took(way: Way, answers: list[int], cap: int | None) -> None:
+    run = session("$0.30")
+    for tokens in answers:
+        way.pay(run, call("large", cap=tokens), Usage(output=tokens))
+    decision = way.authorize(run, call("large"))
+    assert (decision.output_cap, decision.estimate.output_tokens) == (cap, cap or 10_000)
+
+
+def test_where_much_is_left_the_guard_wants_more_than_recent_answers_tell(way: Way) -> None:
+    for dollars, cap in [("$10", None), ("$0.40003", 5_000)]:  # an eighth of it
+        run = session(dollars)
+        way.pay(run, call("large", cap=3), Usage(output=3))
+        assert way.authorize(run, call("large", tokens=0)).output_cap == cap
+
+
+def test_a_call_that_is_alone_gets_all_that_is_left(way: Way) -> None:
+    run = session("$0.0301")
+    assert way.authorize(run, call("large")).output_cap == 3_000
+
+
+def test_a_call_waits_until_its_want_fits(way: Way) -> None:
+    run = session(Budget("$0.10"))
+    held = [way.reserve(run, call("large", tokens=0, cap=cap)) for cap in (4_000, 3_000)]
+    ledger, waited = run.ledger, list[str]()
+    await_room = ledger.await_room
+
+    def others_end(version: int, timeout: float) -> bool:
+        waited.append(str(run.remaining_usd))
+        way.commit(held.pop(), Usage(output=1_000))
+        return await_room(version, timeout)
+
+    with patch.object(ledger, "await_room", others_end):
+        decision = run.authorize(call("large", tokens=0))
+    assert waited == ["0.03"]
+    assert decision.output_cap == 5_000 - 904  # four times 1,000 is less than an ordinary answer
+
+
+def test_a_call_that_waits_takes_what_is_left_once_it_is_alone(way: Way) -> None:
+    run = session(Budget("$0.05"))
+    held = [way.reserve(run, call("large", tokens=0, cap=1_500)) for _ in range(2)]
+    ledger = run.ledger
+    await_room = ledger.await_room
+
+    def others_end(version: int, timeout: float) -> bool:
+        way.commit(held.pop(), Usage(output=1_500))
+        return await_room(version, timeout)
+
+    with patch.object(ledger, "await_room", others_end):
+        assert run.authorize(call("large", tokens=0)).output_cap == 2_000
+    assert not held
+
+
+@pytest.mark.parametrize(
+    ("written", "action"),
+    [(1_999, "allow"), (2_001, "block"), (None, "block")],  # nobody knows: an ordinary answer would not fit
+)
+def test_a_call_that_cannot_wait_takes_what_is_left_if_that_is_likely_to_be_enough(
+    way: Way, written: int | None, action: str
+) -> None:
+    run = session("$0.05")
+    if written is not None:
+        way.pay(run, call("large", tokens=0, cap=written), Usage(output=written))
+    way.reserve(run, call("large", tokens=0, cap=3_000 - (written or 0)))
+    decision = run.authorize(call("large", tokens=0), may_wait=False)
+    assert decision.action == action
+    if action == "allow":
+        assert decision.output_cap == 2_000
+    else:
+        assert "try again when they are over" in str(decision.error)
+
+
+def test_a_refusal_that_waiting_cannot_help_does_not_say_so(way: Way) -> None:
+    run = session("$0.05")
+    way.pay(run, call("large", tokens=0, cap=4_900), Usage(output=4_900))
+    error = run.authorize(call("large", tokens=0), may_wait=False).error
+    assert error is not None and "try again" not in str(error)
+
+
 def test_the_guards_cap_never_falls_below_a_floor_and_then_it_refuses(way: Way) -> None:
-    run = session("$0.004")
+    run = session("$0.0026")
+    assert way.authorize(run, call("large")).action == "block"
+    run.raise_limits(max_cost_usd="$0.00266")
     decision = way.authorize(run, call("large"))
     assert (decision.output_cap, decision.output_clamped) == (256, True)
-    assert way.authorize(run, call("large")).action == "block"
 
 
-def test_the_floor_rises_to_a_quarter_more_than_the_model_lately_wrote(way: Way) -> None:
-    run = session("$0.025")
-    way.pay(run, call("large", cap=900), Usage(input=10, output=900))
-    assert way.authorize(run, call("large")).output_cap == 1_125
-
-
-def test_the_floor_rises_no_further_than_is_reasonable(way: Way) -> None:
-    run = session("$0.15")
-    way.pay(run, call("large", cap=9_000), Usage(input=10, output=9_000))
-    assert way.authorize(run, call("large")).output_cap == 2_048
+@pytest.mark.parametrize(("written", "floor"), [(900, 900), (4_096, 4_096), (9_000, 4_096)])
+def test_the_floor_rises_to_what_the_model_lately_wrote_but_not_above_an_ordinary_answer(
+    way: Way, written: int, floor: int
+) -> None:
+    for missing, action in [(1, "block"), (0, "allow")]:
+        tokens = written + floor - missing
+        run = session(Budget(f"${tokens * 10_000 / 10**9:.5f}"))
+        way.pay(run, call("large", tokens=0, cap=written), Usage(output=written))
+        assert way.authorize(run, call("large", tokens=0)).action == action
 
 
 def test_a_floor_never_lifts_a_lower_cap(way: Way) -> None:
@@ -98,17 +188,17 @@ def test_a_floor_never_lifts_a_lower_cap(way: Way) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "cap"),
-    [({"max_output_tokens": 4_000}, 1_000), ({"max_total_tokens": 4_000}, 1_000), ({"max_requests": 3}, None)],
+    [({"max_output_tokens": 12_000}, 6_000), ({"max_total_tokens": 12_000}, 6_000), ({"max_requests": 3}, None)],
 )
 def test_token_limits_clamp_too(way: Way, limits: dict[str, Any], cap: int | None) -> None:
     assert way.authorize(session(Budget(**limits)), call("large", tokens=100)).output_cap == cap
 
 
 def test_several_answers_share_the_cap_and_are_all_held(way: Way) -> None:
-    run = session("$0.0401")
+    run = session("$0.3201")
     decision = way.authorize(run, call("large", choices=2))
-    assert decision.output_cap == 501
-    assert decision.estimate.output_tokens == 1_002
+    assert decision.output_cap == 8_002
+    assert decision.estimate.output_tokens == 16_004
 
 
 def test_the_guards_cap_leaves_room_for_the_fees_of_hosted_tools(way: Way) -> None:
@@ -120,7 +210,7 @@ def test_the_guards_cap_leaves_room_for_the_fees_of_hosted_tools(way: Way) -> No
 def test_the_final_call_is_capped_at_all_that_is_left(way: Way) -> None:
     run = session(Budget("$0.0201", finalization_reserve="$0.0101"))
     normal = way.authorize(run, call("large"))
-    assert (normal.output_cap, normal.output_clamped) == (256, True)
+    assert (normal.output_cap, normal.output_clamped) == (990, True)
     way.release(normal.require())
     final = way.authorize(run, call("large", final=True))
     assert (final.output_cap, final.estimate.cost) == (2_000, 20_100_000)
@@ -129,14 +219,24 @@ def test_the_final_call_is_capped_at_all_that_is_left(way: Way) -> None:
 # --- callers that cannot send a cap
 
 
-def test_a_call_that_cannot_be_capped_is_held_like_one_that_can_and_warned_of_once(way: Way) -> None:
+def test_a_call_that_cannot_be_capped_holds_the_models_own_maximum(way: Way) -> None:
+    run = session("$0.15")
+    decision = way.authorize(run, call("large", can_cap=False))
+    assert (decision.bounded, decision.output_cap, decision.estimate.output_tokens) == (True, None, 10_000)
+    second = run.authorize(call("large", can_cap=False), may_wait=False)
+    assert "try again when they are over" in str(second.error)
+
+
+def test_where_that_does_not_fit_it_goes_alone_with_all_that_is_left_and_is_warned_of_once(way: Way) -> None:
     run = session("$0.0401")
     with pytest.warns(RuntimeWarning, match=r'maximum output.*can send a cap.*unbounded="deny"') as caught:
         decision = way.authorize(run, call("large", can_cap=False))
+        assert way.authorize(run, call("large", can_cap=False)).action == "block"
+        way.commit(decision.require(), Usage(output=1_000))
         way.authorize(run, call("large", can_cap=False))
     assert len(caught) == 1
     assert (decision.action, decision.bounded, decision.output_cap) == ("allow", False, None)
-    assert decision.estimate.output_tokens == 1_002
+    assert decision.estimate.output_tokens == 4_000
 
 
 def test_a_budget_may_deny_calls_that_cannot_be_capped(way: Way) -> None:
@@ -172,8 +272,16 @@ def test_a_model_without_any_cap_is_refused_unless_the_budget_gives_one(way: Way
     assert "output has no cap" in str(refused.error)
     for cap in (700, None):
         decision = way.authorize(session(Budget("$1", call_max_output_tokens=cap)), call("endless"))
-        assert decision.output_cap is not None and decision.bounded
+        assert decision.output_cap == (cap or 8_192) and decision.bounded
     assert way.authorize(session(Budget(max_requests=3, clamp_output="never")), call("endless")).action == "allow"
+
+
+def test_where_no_maximum_is_known_that_is_told_once(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+    run = session("$1")
+    for _ in range(2):
+        way.pay(run, call("endless"), Usage(output=7_000))
+    told = [record.getMessage() for record in caplog.records if "capped at 8192 tokens" in record.getMessage()]
+    assert len(told) == 1 and "'endless'" in told[0] and "max_output" in told[0]
 
 
 # --- answers that pass the cap, or are cut off by it
@@ -228,5 +336,5 @@ def test_an_hour_in_a_cache_is_held_only_where_it_may_be_asked_for(
     decision = way.authorize(run, call("claude", tokens=100, cap=cap, hour_cache=hourly))
     output = decision.estimate.output_tokens
     assert decision.estimate.cost == 100 * per_token + output * 10_000
-    if cap is None:  # a share of what is left beside the input
-        assert output == (10**9 // 4) // 10_000
+    if cap is None:  # nobody knows how much it may write
+        assert output == 8_192

@@ -146,6 +146,6 @@ def test_a_thousand_tracked_dimes_are_a_hundred_dollars() -> None:
 
 def test_the_ledger_is_asked_once_about_each_tool_call(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     held = note_holds(monkeypatch, lambda: 0)
-    run = session(Budget(max_tool_calls=1))
+    run = session(Budget(max_tool_calls=1, max_wait_s=0))
     actions = [way.authorize(run, ToolCall("search")).action for _ in range(3)]
     assert (actions, len(held)) == (["allow", "block", "block"], 3)

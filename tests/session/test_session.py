@@ -11,6 +11,7 @@ import pytest
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, MemoryLedger, Session, ToolCall, Usage
 from budget_guard.adapter.handle import SessionHandle
+from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
@@ -96,7 +97,7 @@ def test_threads_that_hammer_one_session_never_see_it_above_its_limit_and_lose_n
 
 
 async def test_refused_calls_wait_for_refunds_and_all_pass() -> None:
-    run = session(Budget("$0.20", max_wait_s=60, soft_limit=None))
+    run = session(Budget("$0.20", max_wait_s=60, soft_limit=None), clock=SYSTEM_CLOCK)
 
     async def one_call() -> str:
         decision = await run.aauthorize(call())
@@ -109,7 +110,7 @@ async def test_refused_calls_wait_for_refunds_and_all_pass() -> None:
 
 
 def test_threads_wait_for_refunds_too() -> None:
-    run = session(Budget("$0.20", max_wait_s=60))
+    run = session(Budget("$0.20", max_wait_s=60), clock=SYSTEM_CLOCK)
 
     def one_call() -> str:
         decision = run.authorize(call())
@@ -147,8 +148,8 @@ def test_a_call_that_no_refund_can_help_does_not_wait(way: Way, wait: float) -> 
 
 
 async def test_a_cancelled_wait_holds_nothing() -> None:
-    run = session(Budget("$0.15", max_wait_s=60))
-    held = (await run.aauthorize(call())).require()
+    run = session(Budget("$0.15", max_wait_s=60), clock=SYSTEM_CLOCK)
+    held = (await asyncio.create_task(run.aauthorize(call()))).require()
     waiting = asyncio.create_task(run.aauthorize(call()))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -159,8 +160,8 @@ async def test_a_cancelled_wait_holds_nothing() -> None:
 
 
 async def test_a_revocation_ends_the_wait() -> None:
-    run = session(Budget("$0.15", max_wait_s=60))
-    await run.aauthorize(call())
+    run = session(Budget("$0.15", max_wait_s=60), clock=SYSTEM_CLOCK)
+    await asyncio.create_task(run.aauthorize(call()))
     waiting = asyncio.create_task(run.aauthorize(call()))
     await asyncio.sleep(0)
     run.revoke("stop")
@@ -168,8 +169,8 @@ async def test_a_revocation_ends_the_wait() -> None:
 
 
 async def test_raised_limits_end_the_wait() -> None:
-    run = session(Budget("$0.15", max_wait_s=60))
-    await run.aauthorize(call())
+    run = session(Budget("$0.15", max_wait_s=60), clock=SYSTEM_CLOCK)
+    await asyncio.create_task(run.aauthorize(call()))
     waiting = asyncio.create_task(run.aauthorize(call()))
     await asyncio.sleep(0)
     run.raise_limits(max_cost_usd="$0.20")
