@@ -30,8 +30,9 @@ def open_ledger(url: str) -> Ledger:
     ============================================== ==================================================================
 
     Options follow a question mark: ``sqlite:///budget.db?durable=false`` is faster and may lose the last moments when
-    the power fails, and ``mode=0660`` lets a group use the file, which is its owner's alone by default. ``redis://host?tenant=acme&wait_replicas=1`` keeps tenants apart, and waits until replicas have
-    what was written; what else is there, such as ``socket_timeout=1``, is the client's own.
+    the power fails, and ``mode=0660`` lets a group use the file, which is its owner's alone by default.
+    ``redis://host?tenant=acme&wait_replicas=1`` keeps tenants apart, and waits until replicas have what was written;
+    what else is there, such as ``socket_timeout=1``, is the client's own.
 
     Raises:
         ValueError: If *url* is no such URL, or an option makes no sense. It is named without its password.

@@ -4,35 +4,54 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 8
 
 
-def paid_by_8_processes(url: str, take_away: Callable[[], None], sessions: int = 60) -> tuple[int, int]:
-    """Let 8 processes spend from *url*, and *take_away* after the first 20 calls; how many were paid for, and refused.
+def paid_by_8_processes(ledgers: Mapping[str, Callable[[], None]]) -> dict[str, int]:
+    """Let 8 processes spend from each of *ledgers*, and take something away after their first calls.
 
-    The ceiling is 100 calls.
+    Args:
+        ledgers: URLs, each with what takes something away. The ceiling in each is 100 calls.
+
+    Returns:
+        How many calls were paid for from each.
     """
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.ledger.taken_worker", url, str(number), str(sessions)],
+            [sys.executable, "-m", "tests.ledger.taken_worker", str(number), *ledgers],
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
         )
         for number in range(PROCESSES)
     ]
-    first = workers[0]
-    assert first.stdout is not None
-    before = [first.stdout.readline() for _ in range(5)]
-    take_away()
-    lines = before
-    for worker in workers:
-        out, err = worker.communicate(timeout=120)
-        assert (worker.returncode, err) == (0, ""), err
-        lines += out.splitlines(keepends=True)
-    return lines.count("paid\n"), lines.count("refused\n")
+    paid: dict[str, int] = {}
+    try:
+        for url, take_away in ledgers.items():
+            before = sum(_paid_until("ready", worker) for worker in workers)
+            for worker in workers:
+                assert worker.stdin is not None
+                worker.stdin.write("go on\n")
+                worker.stdin.flush()
+            take_away()
+            paid[url] = before + sum(_paid_until("done", worker) for worker in workers)
+        assert [worker.wait(60) for worker in workers] == [0] * PROCESSES
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    return paid
+
+
+def _paid_until(word: str, worker: subprocess.Popen[str]) -> int:
+    assert worker.stdout is not None
+    paid = 0
+    while (line := worker.stdout.readline()) != f"{word}\n":
+        assert line == "paid\n", "it died"
+        paid += 1
+    return paid

@@ -29,6 +29,8 @@ def differences(scopes: Sequence[Scope], counted: Sequence[Any], holds: Sequence
                 sums[scope] = (reserved, committed, open_holds)
     wrong: list[str] = []
     for scope, fields in zip(scopes, counted, strict=True):
+        if fields[0] is None:
+            wrong.append(f"{scope}: its counters are gone")
         limits, committed, available = (_numbers(fields[first : first + 6]) for first in (2, 8, 14))
         reserved = limits.minus(committed).minus(available)
         for name, value, real in zip(

@@ -89,7 +89,7 @@ class LedgerFile:
         return db
 
     def _make(self) -> None:
-        """Make the file if it is not there, for nobody else to read: SQLite gives the other two the same permissions."""
+        """Make the file if it is not there, with its permissions: SQLite gives the other two the same ones."""
         with suppress(FileExistsError, FileNotFoundError):  # SQLite says what is wrong with the folder
             file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, self._mode)
             os.close(file)
