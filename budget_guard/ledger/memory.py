@@ -7,10 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
+from typing import NamedTuple
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
 from budget_guard.ledger.checks import check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, first_refusal
@@ -52,6 +54,7 @@ class MemoryLedger(LedgerRules[Hold]):
         self._holds: dict[str, Hold] = {}
         self._settled: deque[Hold] = deque()
         self._expiries: list[tuple[float, str]] = []
+        self._forgetting: _Forgetting | None = None
         self._forgotten = ""
         """What sorts right behind every id that was made in the same millisecond as the youngest forgotten one."""
         self.aio: AsyncLedger = InlineVerbs(self, self._waiters.wait_async)
@@ -72,6 +75,8 @@ class MemoryLedger(LedgerRules[Hold]):
         if ttl_s is not None:
             check_ttl(ttl_s)
         with self._lock:
+            if self._torn:
+                self._mend()
             holds = self._holds
             if hold_id in holds:
                 holds[hold_id].must_match("reserve", scopes, amounts)
@@ -93,21 +98,26 @@ class MemoryLedger(LedgerRules[Hold]):
                 if refused is not None:
                     self._refused = True
                     return refused
-            hold = holds[hold_id] = Hold(hold_id, asked, found, amounts, "reserve", "forwarded" if sent else "reserved")
-            for counters in found:
-                counters.hold(amounts)
+            hold = Hold(hold_id, asked, found, amounts, "reserve", "forwarded" if sent else "reserved")
             if self._windowed:
                 hold.periods = tuple([counters.period for counters in found])
             if not suspend:
                 hold.suspend = False
+            self._torn = True
+            for counters in found:
+                counters.hold(amounts)
+            holds[hold_id] = hold
             if ttl_s is not None:
                 self._expire_in(hold, ttl_s)
+            self._torn = False
             return HELD
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
         if type(amounts) is not Checked:
             amounts = checked_amounts(amounts)
         with self._lock:
+            if self._torn:
+                self._mend()
             hold = self._holds.get(hold_id)
             if hold is None:
                 hold = self._settled_at_once(hold_id, scopes, amounts, "commit")
@@ -116,11 +126,18 @@ class MemoryLedger(LedgerRules[Hold]):
             if self._windowed:
                 self._roll(hold.counters)
             was_open = hold.open
-            if hold.commit(amounts, uncertain):
+            self._torn = True
+            try:
+                changed = hold.commit(amounts, uncertain)
+            except ReservationConflict:
+                self._torn = False  # it changes nothing
+                raise
+            if changed:
                 if was_open:
                     self._settle(hold)
                 if self._refused:
                     self._give_room()
+            self._torn = False
             first, *others = hold.counters
             above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in others]) if others else ()
             return unchecked(Settled, (first.committed, hold.charged or NOTHING, hold.uncertain, above))
@@ -134,6 +151,7 @@ class MemoryLedger(LedgerRules[Hold]):
 
     def audit(self) -> Sequence[str]:
         with self._lock:
+            self._put_right()
             self._roll(list(self._scopes.values()))
             return differences(self._scopes.values(), self._holds.values())
 
@@ -182,30 +200,56 @@ class MemoryLedger(LedgerRules[Hold]):
 
     def _forget(self) -> None:
         """Forget the oldest settled holds, many at once: one by one would take twice as long."""
-        oldest = [self._settled.popleft() for _ in range(len(self._settled) - self._retain)]
-        for hold in oldest:
-            del self._holds[hold.id]
+        oldest = list(islice(self._settled, len(self._settled) - self._retain))
         youngest = max(hold.id for hold in oldest)
         self._forgotten = max(self._forgotten, f"{youngest[:12]}.")  # a dot sorts behind the hyphen in an id
-        if self._windowed:
-            for hold in oldest:
-                if hold.charged is not None:
-                    for counters in hold.counted_in():
-                        counters.archive([hold.charged])
+        self._forgetting = _Forgetting.of(oldest, self._windowed)
+        self._finish_forgetting()
+
+    def _finish_forgetting(self) -> None:
+        forgetting = self._forgetting
+        if forgetting is None:
             return
-        for found, holds in groupby(oldest, attrgetter("counters")):
-            charges = [hold.charged for hold in holds if hold.charged is not None]
-            for counters in found:
-                counters.archive(charges)
+        for counters, archived in forgetting.archived:
+            counters.archived = archived
+        for hold_id in forgetting.ids:
+            self._holds.pop(hold_id, None)
+        while self._settled and self._settled[0].id in forgetting.ids:
+            self._settled.popleft()
+        self._forgetting = None
+
+    def _mend(self) -> None:
+        """Put right what a verb that was torn has left: recount everything from the records, which say it all."""
+        self._finish_forgetting()
+        if any(counters.window != "none" for counters in self._scopes.values()):
+            self._windows_begin()
+        for counters in self._scopes.values():
+            counters.committed, counters.reserved, counters.open_holds = counters.archived, NOTHING, 0
+        for hold in self._holds.values():
+            hold.mend()
+            for counters in hold.counted_in():
+                if hold.open:
+                    counters.hold(hold.amounts)
+                elif hold.charged is not None:
+                    counters.book(hold.charged)
+        listed = {hold.id for hold in self._settled}
+        lost = [hold for hold in self._holds.values() if not hold.open and hold.id not in listed]
+        self._settled.extendleft(reversed(lost))
+        self._expiries = self._expiries_anew()
+        self._give_room()
+        self._torn = False
 
     def _expire_in(self, hold: Hold, ttl_s: float) -> None:
         hold.expires = self._clock.monotonic() + ttl_s
         heapq.heappush(self._expiries, (hold.expires, hold.id))
         if len(self._expiries) > 2 * len(self._holds) + 1_000:  # settled holds leave their entry behind
-            self._expiries = [
-                (each.expires, each.id) for each in self._holds.values() if each.open and each.expires is not None
-            ]
-            heapq.heapify(self._expiries)
+            self._expiries = self._expiries_anew()
+
+    def _expiries_anew(self) -> list[tuple[float, str]]:
+        """The times at which open holds expire, as a heap."""
+        expiries = [(each.expires, each.id) for each in self._holds.values() if each.open and each.expires is not None]
+        heapq.heapify(expiries)
+        return expiries
 
     def _due(self, most: int) -> Iterable[Hold]:
         now = self._clock.monotonic()
@@ -225,8 +269,8 @@ class MemoryLedger(LedgerRules[Hold]):
         return first_refusal(found, room, self._waiters.times)
 
     def _give_room(self) -> None:
-        self._refused = False
         self._waiters.give()
+        self._refused = False
 
     def _roll(self, counters: Sequence[Counters]) -> None:
         if self._windowed:
@@ -235,6 +279,32 @@ class MemoryLedger(LedgerRules[Hold]):
 
     def _windows_begin(self) -> None:
         if not self._windowed:
-            self._windowed = True
             for hold in self._holds.values():
                 hold.periods = (0,) * len(hold.counters)
+            self._windowed = True
+
+
+class _Forgetting(NamedTuple):
+    """Settled holds that are being forgotten. Once it is noted it can be finished, however often it is torn."""
+
+    ids: frozenset[str]
+    archived: Sequence[tuple[Counters, Sums]]
+    """What is archived in each scope then."""
+
+    @classmethod
+    def of(cls, holds: Sequence[Hold], windowed: bool) -> _Forgetting:
+        charges: dict[Counters, list[Amounts]] = {}
+        if windowed:
+            for hold in holds:
+                if hold.charged is not None:
+                    for counters in hold.counted_in():
+                        charges.setdefault(counters, []).append(hold.charged)
+        else:
+            for found, group in groupby(holds, attrgetter("counters")):
+                charged = [hold.charged for hold in group if hold.charged is not None]
+                for counters in found:
+                    charges.setdefault(counters, []).extend(charged)
+        return cls(
+            frozenset(hold.id for hold in holds),
+            [(counters, counters.archived_with(each)) for counters, each in charges.items()],
+        )

@@ -64,8 +64,8 @@ def problem(
         )
     if status == b"lost":
         return LedgerUnavailable(
-            detail=f"fenced: Redis lost the counters of {scopes[int(rest[0]) - 1]}, or the list that they are in (a key "
-            "was dropped or deleted). Find out what was spent, adjust the balances, and call reopen()"
+            detail=f"fenced: Redis lost the counters of {scopes[int(rest[0]) - 1]}, or the list that it is in: a key "
+            "is gone. Find out what was spent, adjust the balances, and call reopen()"
         )
     if status == b"damaged":
         return LedgerUnavailable(
