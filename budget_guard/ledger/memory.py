@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from itertools import groupby, islice
 from operator import attrgetter
@@ -23,6 +25,8 @@ from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import NOTHING, Amounts, Checked, Sums, unchecked
 from budget_guard.units.scope import Scope
 
+RETAINED_RUNS = 4_000
+"""How many ended runs are remembered, if nothing else is said."""
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
 
@@ -34,9 +38,11 @@ class MemoryLedger(LedgerRules[Hold]):
         clock: Where `await_room` waits, windows begin, holds expire, and revocations get their time.
         retain: How many settled holds to remember, so that a repeated verb gets the same answer. Up to a hundredth
             more are remembered.
+        retain_runs: How many runs to remember whose sessions are gone, the latest ones, for a session that goes on
+            with one. Up to an eighth more are remembered, and all that were revoked. See `keep_while`.
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000, retain_runs: int = RETAINED_RUNS) -> None:
         self._clock = clock
         self._retain = retain
         self._most_settled = retain + retain // 100 + 1
@@ -54,6 +60,15 @@ class MemoryLedger(LedgerRules[Hold]):
         self._holds: dict[str, Hold] = {}
         self._settled: deque[Hold] = deque()
         self._expiries: list[tuple[float, str]] = []
+        self._retain_runs = retain_runs
+        self._most_ended = retain_runs + retain_runs // 8 + 1
+        self._users: dict[Scope, int] = {}
+        """How many sessions each run has."""
+        self._ended: dict[Scope, None] = {}
+        """The runs that have none any more, the one that ended first at the front."""
+        self._gone: deque[Scope] = deque()
+        """Runs that have lost a session, noted wherever the garbage is collected: there no lock can be taken."""
+        self._single_use: set[Scope] = set()
         self._forgetting: _Forgetting | None = None
         self._forgotten = ""
         """What sorts right behind every id that was made in the same millisecond as the youngest forgotten one."""
@@ -142,6 +157,35 @@ class MemoryLedger(LedgerRules[Hold]):
             above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in others]) if others else ()
             return unchecked(Settled, (first.committed, hold.charged or NOTHING, hold.uncertain, above))
 
+    def keep_while(self, scope: Scope, user: object, *, single_use: bool = False) -> None:
+        """Remember *scope* for as long as *user* lives, and then until `retain_runs` others have ended since.
+
+        A run that is forgotten is a new one when it is opened again. What it spent stays counted in the scopes above
+        it. A scope that was never given here is never forgotten, nor one that has a hold, or was revoked.
+
+        Args:
+            scope: The scope of a run.
+            user: What spends from it.
+            single_use: Whether it is never opened again, so that its revocation can be forgotten as well.
+        """
+        with self._lock:
+            self._put_right()
+            self._users[scope] = self._users.get(scope, 0) + 1
+            self._ended.pop(scope, None)
+            if single_use:
+                self._single_use.add(scope)
+            while self._gone:
+                gone = self._gone.popleft()
+                left = self._users.get(gone, 1) - 1
+                if left:
+                    self._users[gone] = left
+                else:
+                    self._users.pop(gone, None)
+                    self._ended[gone] = None
+            if len(self._ended) > self._most_ended:
+                self._forget_runs()
+        weakref.finalize(user, self._gone.append, scope).atexit = False
+
     def revoke(self, scope: Scope, reason: str) -> None:
         self._revoked = True
         super().revoke(scope, reason)
@@ -206,10 +250,36 @@ class MemoryLedger(LedgerRules[Hold]):
         self._forgetting = _Forgetting.of(oldest, self._windowed)
         self._finish_forgetting()
 
+    def _forget_runs(self) -> None:
+        """Forget the runs that ended first, with their holds: one by one would take a search for each."""
+        forgotten: set[Scope] = set()
+        for scope in list(islice(self._ended, len(self._ended) - self._retain_runs)):
+            counters = self._scopes.get(scope)
+            if counters is None or (
+                (counters.revoked is None or scope in self._single_use) and not counters.open_holds
+            ):
+                forgotten.add(scope)
+                continue
+            del self._ended[scope]  # revoked: it stays
+            if counters.open_holds:
+                self._ended[scope] = None  # its turn comes again
+        holds = [hold for hold in self._settled if not forgotten.isdisjoint(hold.scopes)]
+        self._torn = True
+        self._forgetting = _Forgetting.of(holds, self._windowed, forgotten)
+        self._finish_forgetting()
+        self._torn = False
+
     def _finish_forgetting(self) -> None:
         forgetting = self._forgetting
         if forgetting is None:
             return
+        for scope in forgetting.runs:
+            self._scopes.pop(scope, None)
+            self._single_use.discard(scope)
+            self._ended.pop(scope, None)
+        if forgetting.runs:
+            self._groups = {asked: found for asked, found in self._groups.items() if forgetting.runs.isdisjoint(asked)}
+            self._settled = deque(hold for hold in self._settled if hold.id not in forgetting.ids)
         for counters, archived in forgetting.archived:
             counters.archived = archived
         for hold_id in forgetting.ids:
@@ -290,9 +360,11 @@ class _Forgetting(NamedTuple):
     ids: frozenset[str]
     archived: Sequence[tuple[Counters, Sums]]
     """What is archived in each scope then."""
+    runs: AbstractSet[Scope]
+    """The runs that are forgotten with them."""
 
     @classmethod
-    def of(cls, holds: Sequence[Hold], windowed: bool) -> _Forgetting:
+    def of(cls, holds: Sequence[Hold], windowed: bool, runs: AbstractSet[Scope] = frozenset()) -> _Forgetting:
         charges: dict[Counters, list[Amounts]] = {}
         if windowed:
             for hold in holds:
@@ -307,4 +379,5 @@ class _Forgetting(NamedTuple):
         return cls(
             frozenset(hold.id for hold in holds),
             [(counters, counters.archived_with(each)) for counters, each in charges.items()],
+            runs,
         )

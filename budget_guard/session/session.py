@@ -49,6 +49,8 @@ class Wiring:
     """Where the decisions are logged as well."""
     outbox: Outbox | None = None
     """Where to keep what was spent while the ledger could not be reached; in memory by default."""
+    single_use: bool = False
+    """Whether the run is never opened again."""
 
 
 _ALONE = Wiring()
@@ -108,11 +110,13 @@ class Session:
             self._ledger = OutboxLedger(
                 ledger, wiring.outbox or Outbox(), clock=clock, forgiving=forgiving, owner=wiring.owner
             )
-        if not wiring.keepalives:
-            self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
+        if ledger is not None and isinstance(self._ledger, MemoryLedger):
+            self._ledger.keep_while(self._scope, self._run, single_use=wiring.single_use)
+        if not wiring.keepalives:
+            self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self._run.keepalives = tuple(wiring.keepalives)
         self._run.fails_open = forgiving
         self._pricing = pricing
@@ -254,6 +258,7 @@ class Session:
                 owner=f"child-{_new_run_id()}",  # it is never opened again: what it spent is booked when it is closed
                 keepalives=(hold,),
                 decisions=self._wiring.decisions,
+                single_use=True,
             ),
         )
         child._is_child = True
