@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any, cast, get_args
 
 from budget_guard.events.model import Subscriber
+from budget_guard.ledger.base import Ledger
+from budget_guard.ledger.url import open_ledger
 from budget_guard.pricing.table import PriceLike
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.authority import BudgetAuthority
@@ -32,6 +34,10 @@ class SessionHandle:
         """Dollars committed, exact to the nano-dollar."""
         return self.session.spent_usd
 
+    async def aspent_usd(self) -> Decimal:
+        """As `spent_usd`, without blocking an event loop where the ledger lives elsewhere."""
+        return await self.session.aspent_usd()
+
     @property
     def reserved_usd(self) -> Decimal:
         """Dollars held for calls in flight."""
@@ -51,13 +57,25 @@ class SessionHandle:
         """What was spent so far, on what, and what stopped the run. ``print`` it for one line."""
         return self.session.report()
 
+    async def areport(self) -> BudgetReport:
+        """As `report`."""
+        return await self.session.areport()
+
     def raise_limits(self, **limits: UsdLike | None) -> None:
         """Raise limits of the running session. As `Session.raise_limits`."""
         self.session.raise_limits(**limits)
 
+    async def araise_limits(self, **limits: UsdLike | None) -> None:
+        """As `raise_limits`."""
+        await self.session.araise_limits(**limits)
+
     def revoke(self, reason: str) -> None:
         """Refuse every further call. Calls in flight settle as usual."""
         self.session.revoke(reason)
+
+    async def arevoke(self, reason: str) -> None:
+        """As `revoke`."""
+        await self.session.arevoke(reason)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. As `Session.charge`."""
@@ -88,6 +106,12 @@ class SessionSettings:
     feature: str | None
     pricing: Mapping[str, PriceLike] | None
     """Prices that win over the bundled ones, dollars per token."""
+    ledger: Ledger | str | None = None
+    """Where the counters live, or its URL, where there is no authority; each session in memory by default."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ledger, str):  # one for all sessions
+            object.__setattr__(self, "ledger", open_ledger(self.ledger))
 
     def open(self, budget: Budget, run_id: str | None = None, *, shared: bool = True) -> Session:
         """A new session.
@@ -109,6 +133,7 @@ class SessionSettings:
             team=self.team,
             feature=self.feature,
             pricing=self.pricing,
+            ledger=self.ledger if shared else None,
         )
 
 

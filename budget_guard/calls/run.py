@@ -17,7 +17,7 @@ from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.events.timeline import KEPT, describe
 from budget_guard.ledger.base import Balance, Ledger, ScopeSpend
-from budget_guard.ledger.flow import Flow
+from budget_guard.ledger.flow import Flow, drive
 from budget_guard.ledger.hold_id import HoldIds
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.table import PriceTable
@@ -100,9 +100,14 @@ class Run:
 
     def report(self, most_events: int = KEPT) -> BudgetReport:
         """The spend so far, by what it was for, and what stopped the run; with the latest events, at most so many."""
+        return drive(self.reporting(most_events), self.ledger)
+
+    def reporting(self, most_events: int = KEPT) -> Flow[BudgetReport]:
+        """As `report`, for a blocking or an awaiting caller."""
         recorder = self.recorder
         try:
-            balance = self.balance()
+            balances: Sequence[Balance] = yield "balances", ((self.scope,),)
+            balance = balances[0]
         except LedgerUnavailable:  # what this session knows by itself
             with recorder.lock:
                 committed = recorder.totals.total()

@@ -55,23 +55,23 @@ class Counters:
 
     def set_limits(self, limits: Limits, window: Window) -> None:
         """Replace the ceilings. What is counted so far stays counted, in a new kind of window too."""
-        self.limits = limits
         self.limited = tuple((i, limit) for i, limit in enumerate(limits) if limit is not None)
+        self.limits = limits  # last: where it does not say so, the limits are set again
         if window != self.window:
+            self._begin(window)
             self.window = window
-            self._begin()
 
     def roll(self) -> None:
         """Count from nothing again if the next window has begun. Never back, whatever the clock does."""
         if self._ends is not None and self._clock.now() >= self._ends:
+            self.period += 1  # first: what belongs to another period is counted in none
             self.committed = self.reserved = self.archived = NOTHING
             self.open_holds = 0
-            self.period += 1
-            self._begin()
+            self._begin(self.window)  # last: a roll that is torn before is done once more
 
-    def _begin(self) -> None:
-        self.start = window_start(self.window, self._clock.now())
-        self._ends = None if self.start is None else window_end(self.window, self.start)
+    def _begin(self, window: Window) -> None:
+        self.start = window_start(window, self._clock.now())
+        self._ends = None if self.start is None else window_end(window, self.start)
 
     def balance(self) -> Balance:
         """The counters as they are."""
@@ -112,7 +112,11 @@ class Counters:
 
     def archive(self, charges: Sequence[Amounts]) -> None:
         """Note that the holds for which *charges* are committed are forgotten."""
-        self.archived = Amounts._make(map(sum, zip(self.archived, *charges, strict=True)))
+        self.archived = self.archived_with(charges)
+
+    def archived_with(self, charges: Sequence[Amounts]) -> Sums:
+        """What `archive` would make of what is archived."""
+        return Amounts._make(map(sum, zip(self.archived, *charges, strict=True)))
 
     def recount(self) -> Counters:
         """Counters of the same scope that know of the forgotten holds alone."""

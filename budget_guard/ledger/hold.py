@@ -9,6 +9,9 @@
                           ▼   └─time is up─► suspended ┤  (still counted: it may be billed)
                        expired ────────────────────────┘
 
+Each verb changes the record in one step, by which the rest can be put right should a signal tear the verb: ``charged``
+for a commit, ``state`` for all else.
+
 A committed hold stays committed. An uncertain one takes the actual amounts once, when they come. A suspended one that
 is extended is forwarded again; the call of one that is released or expired must not be sent.
 """
@@ -116,6 +119,8 @@ class Hold:
         """
         replaced = self.charged
         if self.open:
+            self.uncertain = uncertain
+            self.charged = amounts
             for counters in self.counters if not self.periods else self.counted_in():
                 counters.settle(self.amounts, amounts)
             self.open = False
@@ -128,11 +133,11 @@ class Hold:
                 )
             return False
         else:
+            self.charged = amounts
+            self.uncertain = uncertain
             for counters in self.counted_in():
                 counters.book(amounts, replaced or NOTHING)
         self.state = "committed"
-        self.charged = amounts
-        self.uncertain = uncertain
         return True
 
     def forward(self) -> None:
@@ -156,10 +161,20 @@ class Hold:
 
     def free(self, state: State) -> None:
         """Give an open hold back, unspent."""
+        self.state = state
         for counters in self.counted_in():
             counters.settle(self.amounts, NOTHING)
-        self.state = state
         self.open = False
+
+    def mend(self) -> None:
+        """Finish what a verb that was torn has begun, so that no money is lost by it."""
+        if self.charged is None and self.origin in ("commit", "charge", "adjust"):
+            self.charged, self.uncertain = self.amounts, self.origin == "commit"  # by the verb that it was made for
+        if self.charged is not None:
+            self.state = "committed"
+        else:
+            self.uncertain = False
+        self.open = self.state in _OPEN
 
 
 def differences(counted: Collection[Counters], holds: Iterable[Hold]) -> list[str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import heapq
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
+from typing import NamedTuple
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
 from budget_guard.ledger.checks import check_ttl, checked_amounts
 from budget_guard.ledger.counters import Counters, first_refusal
@@ -22,6 +26,8 @@ from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import NOTHING, Amounts, Checked, Sums, unchecked
 from budget_guard.units.scope import Scope
 
+RETAINED_RUNS = 4_000
+"""How many ended runs are remembered, if nothing else is said."""
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
 
@@ -33,9 +39,11 @@ class MemoryLedger(LedgerRules[Hold]):
         clock: Where `await_room` waits, windows begin, holds expire, and revocations get their time.
         retain: How many settled holds to remember, so that a repeated verb gets the same answer. Up to a hundredth
             more are remembered.
+        retain_runs: How many runs to remember whose sessions are gone, the latest ones, for a session that goes on
+            with one. Up to an eighth more are remembered, and all that were revoked. See `keep_while`.
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000, retain_runs: int = RETAINED_RUNS) -> None:
         self._clock = clock
         self._retain = retain
         self._most_settled = retain + retain // 100 + 1
@@ -53,6 +61,16 @@ class MemoryLedger(LedgerRules[Hold]):
         self._holds: dict[str, Hold] = {}
         self._settled: deque[Hold] = deque()
         self._expiries: list[tuple[float, str]] = []
+        self._retain_runs = retain_runs
+        self._most_ended = retain_runs + retain_runs // 8 + 1
+        self._users: dict[Scope, int] = {}
+        """How many sessions each run has."""
+        self._ended: dict[Scope, None] = {}
+        """The runs that have none any more, the one that ended first at the front."""
+        self._gone: deque[Scope] = deque()
+        """Runs that have lost a session, noted wherever the garbage is collected: there no lock can be taken."""
+        self._single_use: set[Scope] = set()
+        self._forgetting: _Forgetting | None = None
         self._forgotten = ""
         """What sorts right behind every id that was made in the same millisecond as the youngest forgotten one."""
         self.aio: AsyncLedger = InlineVerbs(self, self._waiters.wait_async)
@@ -73,6 +91,8 @@ class MemoryLedger(LedgerRules[Hold]):
         if ttl_s is not None:
             check_ttl(ttl_s)
         with self._lock:
+            if self._torn:
+                self._mend()
             holds = self._holds
             if hold_id in holds:
                 holds[hold_id].must_match("reserve", scopes, amounts)
@@ -94,21 +114,26 @@ class MemoryLedger(LedgerRules[Hold]):
                 if refused is not None:
                     self._refused = True
                     return refused
-            hold = holds[hold_id] = Hold(hold_id, asked, found, amounts, "reserve", "forwarded" if sent else "reserved")
-            for counters in found:
-                counters.hold(amounts)
+            hold = Hold(hold_id, asked, found, amounts, "reserve", "forwarded" if sent else "reserved")
             if self._windowed:
                 hold.periods = tuple([counters.period for counters in found])
             if not suspend:
                 hold.suspend = False
+            self._torn = True
+            for counters in found:
+                counters.hold(amounts)
+            holds[hold_id] = hold
             if ttl_s is not None:
                 self._expire_in(hold, ttl_s)
+            self._torn = False
             return HELD
 
     def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
         if type(amounts) is not Checked:
             amounts = checked_amounts(amounts)
         with self._lock:
+            if self._torn:
+                self._mend()
             hold = self._holds.get(hold_id)
             if hold is None:
                 hold = self._settled_at_once(hold_id, scopes, amounts, "commit")
@@ -117,14 +142,50 @@ class MemoryLedger(LedgerRules[Hold]):
             if self._windowed:
                 self._roll(hold.counters)
             was_open = hold.open
-            if hold.commit(amounts, uncertain):
+            self._torn = True
+            try:
+                changed = hold.commit(amounts, uncertain)
+            except ReservationConflict:
+                self._torn = False  # it changes nothing
+                raise
+            if changed:
                 if was_open:
                     self._settle(hold)
                 if self._refused:
                     self._give_room()
+            self._torn = False
             first, *others = hold.counters
             above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in others]) if others else ()
             return unchecked(Settled, (first.committed, hold.charged or NOTHING, hold.uncertain, above))
+
+    def keep_while(self, scope: Scope, user: object, *, single_use: bool = False) -> None:
+        """Remember *scope* for as long as *user* lives, and then until `retain_runs` others have ended since.
+
+        A run that is forgotten is a new one when it is opened again. What it spent stays counted in the scopes above
+        it. A scope that was never given here is never forgotten, nor one that has a hold, or was revoked.
+
+        Args:
+            scope: The scope of a run.
+            user: What spends from it.
+            single_use: Whether it is never opened again, so that its revocation can be forgotten as well.
+        """
+        with self._lock:
+            self._put_right()
+            self._users[scope] = self._users.get(scope, 0) + 1
+            self._ended.pop(scope, None)
+            if single_use:
+                self._single_use.add(scope)
+            while self._gone:
+                gone = self._gone.popleft()
+                left = self._users.get(gone, 1) - 1
+                if left:
+                    self._users[gone] = left
+                else:
+                    self._users.pop(gone, None)
+                    self._ended[gone] = None
+            if len(self._ended) > self._most_ended:
+                self._forget_runs()
+        weakref.finalize(user, self._gone.append, scope).atexit = False
 
     def revoke(self, scope: Scope, reason: str) -> None:
         self._revoked = True
@@ -135,6 +196,7 @@ class MemoryLedger(LedgerRules[Hold]):
 
     def audit(self) -> Sequence[str]:
         with self._lock:
+            self._put_right()
             self._roll(list(self._scopes.values()))
             return differences(self._scopes.values(), self._holds.values())
 
@@ -183,30 +245,82 @@ class MemoryLedger(LedgerRules[Hold]):
 
     def _forget(self) -> None:
         """Forget the oldest settled holds, many at once: one by one would take twice as long."""
-        oldest = [self._settled.popleft() for _ in range(len(self._settled) - self._retain)]
-        for hold in oldest:
-            del self._holds[hold.id]
+        oldest = list(islice(self._settled, len(self._settled) - self._retain))
         youngest = max(hold.id for hold in oldest)
         self._forgotten = max(self._forgotten, right_behind(youngest))
-        if self._windowed:
-            for hold in oldest:
-                if hold.charged is not None:
-                    for counters in hold.counted_in():
-                        counters.archive([hold.charged])
+        self._forgetting = _Forgetting.of(oldest, self._windowed)
+        self._finish_forgetting()
+
+    def _forget_runs(self) -> None:
+        """Forget the runs that ended first, with their holds: one by one would take a search for each."""
+        forgotten: set[Scope] = set()
+        for scope in list(islice(self._ended, len(self._ended) - self._retain_runs)):
+            counters = self._scopes.get(scope)
+            if counters is None or (
+                (counters.revoked is None or scope in self._single_use) and not counters.open_holds
+            ):
+                forgotten.add(scope)
+                continue
+            del self._ended[scope]  # revoked: it stays
+            if counters.open_holds:
+                self._ended[scope] = None  # its turn comes again
+        holds = [hold for hold in self._settled if not forgotten.isdisjoint(hold.scopes)]
+        self._torn = True
+        self._forgetting = _Forgetting.of(holds, self._windowed, forgotten)
+        self._finish_forgetting()
+        self._torn = False
+
+    def _finish_forgetting(self) -> None:
+        forgetting = self._forgetting
+        if forgetting is None:
             return
-        for found, holds in groupby(oldest, attrgetter("counters")):
-            charges = [hold.charged for hold in holds if hold.charged is not None]
-            for counters in found:
-                counters.archive(charges)
+        for scope in forgetting.runs:
+            self._scopes.pop(scope, None)
+            self._single_use.discard(scope)
+            self._ended.pop(scope, None)
+        if forgetting.runs:
+            self._groups = {asked: found for asked, found in self._groups.items() if forgetting.runs.isdisjoint(asked)}
+            self._settled = deque(hold for hold in self._settled if hold.id not in forgetting.ids)
+        for counters, archived in forgetting.archived:
+            counters.archived = archived
+        for hold_id in forgetting.ids:
+            self._holds.pop(hold_id, None)
+        while self._settled and self._settled[0].id in forgetting.ids:
+            self._settled.popleft()
+        self._forgetting = None
+
+    def _mend(self) -> None:
+        """Put right what a verb that was torn has left: recount everything from the records, which say it all."""
+        self._finish_forgetting()
+        if any(counters.window != "none" for counters in self._scopes.values()):
+            self._windows_begin()
+        for counters in self._scopes.values():
+            counters.committed, counters.reserved, counters.open_holds = counters.archived, NOTHING, 0
+        for hold in self._holds.values():
+            hold.mend()
+            for counters in hold.counted_in():
+                if hold.open:
+                    counters.hold(hold.amounts)
+                elif hold.charged is not None:
+                    counters.book(hold.charged)
+        listed = {hold.id for hold in self._settled}
+        lost = [hold for hold in self._holds.values() if not hold.open and hold.id not in listed]
+        self._settled.extendleft(reversed(lost))
+        self._expiries = self._expiries_anew()
+        self._give_room()
+        self._torn = False
 
     def _expire_in(self, hold: Hold, ttl_s: float) -> None:
         hold.expires = self._clock.monotonic() + ttl_s
         heapq.heappush(self._expiries, (hold.expires, hold.id))
         if len(self._expiries) > 2 * len(self._holds) + 1_000:  # settled holds leave their entry behind
-            self._expiries = [
-                (each.expires, each.id) for each in self._holds.values() if each.open and each.expires is not None
-            ]
-            heapq.heapify(self._expiries)
+            self._expiries = self._expiries_anew()
+
+    def _expiries_anew(self) -> list[tuple[float, str]]:
+        """The times at which open holds expire, as a heap."""
+        expiries = [(each.expires, each.id) for each in self._holds.values() if each.open and each.expires is not None]
+        heapq.heapify(expiries)
+        return expiries
 
     def _due(self, most: int) -> Iterable[Hold]:
         now = self._clock.monotonic()
@@ -226,8 +340,8 @@ class MemoryLedger(LedgerRules[Hold]):
         return first_refusal(found, room, self._waiters.times)
 
     def _give_room(self) -> None:
-        self._refused = False
         self._waiters.give()
+        self._refused = False
 
     def _roll(self, counters: Sequence[Counters]) -> None:
         if self._windowed:
@@ -236,6 +350,35 @@ class MemoryLedger(LedgerRules[Hold]):
 
     def _windows_begin(self) -> None:
         if not self._windowed:
-            self._windowed = True
             for hold in self._holds.values():
                 hold.periods = (0,) * len(hold.counters)
+            self._windowed = True
+
+
+class _Forgetting(NamedTuple):
+    """Settled holds that are being forgotten. Once it is noted it can be finished, however often it is torn."""
+
+    ids: frozenset[str]
+    archived: Sequence[tuple[Counters, Sums]]
+    """What is archived in each scope then."""
+    runs: AbstractSet[Scope]
+    """The runs that are forgotten with them."""
+
+    @classmethod
+    def of(cls, holds: Sequence[Hold], windowed: bool, runs: AbstractSet[Scope] = frozenset()) -> _Forgetting:
+        charges: dict[Counters, list[Amounts]] = {}
+        if windowed:
+            for hold in holds:
+                if hold.charged is not None:
+                    for counters in hold.counted_in():
+                        charges.setdefault(counters, []).append(hold.charged)
+        else:
+            for found, group in groupby(holds, attrgetter("counters")):
+                charged = [hold.charged for hold in group if hold.charged is not None]
+                for counters in found:
+                    charges.setdefault(counters, []).extend(charged)
+        return cls(
+            frozenset(hold.id for hold in holds),
+            [(counters, counters.archived_with(each)) for counters, each in charges.items()],
+            runs,
+        )

@@ -3,6 +3,9 @@
 `MemoryLedger` keeps them in dictionaries, `SqliteVerbs` in the rows of one transaction; for Redis the same rules are
 written in Lua. `reserve` and `commit`, which every call makes, are not here: each store has its own, the one in memory
 without a step too many.
+
+A signal may tear a verb of a ledger in memory anywhere: Ctrl-C is an exception out of the middle of it. So `_torn` is
+set while a verb changes anything, and where the next one finds it set, it puts right what it finds first.
 """
 
 from __future__ import annotations
@@ -31,57 +34,71 @@ class LedgerRules(ABC, Generic[H]):
     """Keeps other verbs from the store."""
     _holds: dict[str, H]
     """The holds, charges and adjustments that are remembered."""
+    _torn = False
+    """Whether a verb is changing something, or was torn while it did."""
 
     # The verbs
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
         check_limits(limits)
         with self._lock:
+            self._put_right()
             counters = self._opened(scope)
             if counters.owner is not None and counters.owner != owner:
                 raise ForeignRun(scope=str(scope))
-            counters.owner = owner
+            self._torn = True
             counters.roll()
             counters.set_limits(limits, window)
             if window != "none":
                 self._windows_begin()
+            counters.owner = owner
             self._give_room()
+            self._torn = False
 
     def forward(self, hold_id: str) -> None:
         with self._lock:
+            self._put_right()
             self._hold(hold_id).forward()
 
     def extend(self, hold_id: str, ttl_s: float) -> bool:
         check_ttl(ttl_s)
         with self._lock:
+            self._put_right()
             hold = self._hold(hold_id)
             if not hold.open:
                 return False
+            self._torn = True
             self._expire_in(hold, ttl_s)
             if hold.state == "suspended":
                 hold.state = "forwarded"
+            self._torn = False
             return True
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         with self._lock:
+            self._put_right()
             hold = self._holds.get(hold_id)
             if hold is None:
                 self._settled_at_once(hold_id, scopes, NOTHING, "release")
+                self._torn = False
                 return False
             hold.must_be_hold(scopes)
             self._roll(hold.counters)
             if not hold.open:
                 return False
             self._free(hold, "released")
+            self._torn = False
             return True
 
     def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
         amounts = checked_amounts(amounts)
         with self._lock:
+            self._put_right()
             found = self._find(scopes)
             known = self._holds.get(charge_id)
             if known is None:
                 self._settled_at_once(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
+                self._torn = False
             else:
                 known.must_match("charge", scopes, amounts)
             return self._refusal(found, NOTHING)
@@ -89,6 +106,7 @@ class LedgerRules(ABC, Generic[H]):
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         change = checked_change(change)
         with self._lock:
+            self._put_right()
             counters = self._find((scope,))[0]
             known = self._holds.get(adjust_id)
             if known is not None:
@@ -100,10 +118,12 @@ class LedgerRules(ABC, Generic[H]):
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
             self._settled_at_once(adjust_id, (scope,), change, "adjust", reason).commit(change, uncertain=False)
             self._give_room()
+            self._torn = False
             return then
 
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         with self._lock:
+            self._put_right()
             return [counters.balance() for counters in self._find(scopes)]
 
     def revoke(self, scope: Scope, reason: str) -> None:
@@ -123,10 +143,12 @@ class LedgerRules(ABC, Generic[H]):
 
     def sweep(self, most: int = 1_000) -> int:
         with self._lock:
+            self._put_right()
             return self._sweep(most)
 
     def suspended(self, most: int = 1_000) -> Sequence[Suspended]:
         with self._lock:
+            self._put_right()
             return [
                 Suspended(hold.id, hold.scopes, hold.amounts, hold.suspended_at)
                 for hold in self._suspended(most)
@@ -147,14 +169,20 @@ class LedgerRules(ABC, Generic[H]):
     def _settled_at_once(
         self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, origin: Origin, reason: str | None = None
     ) -> H:
-        """A new record of what holds nothing: a charge, an adjustment, or a hold that was never seen or lost."""
+        """A new record of what holds nothing: a charge, an adjustment, or a hold that was never seen or lost.
+
+        It leaves `_torn` set, for the caller has more to change.
+        """
         self._must_be_young(hold_id)
-        hold = self._holds[hold_id] = self._recorded(hold_id, scopes, amounts, origin, reason)
+        recorded = self._recorded(hold_id, scopes, amounts, origin, reason)
+        self._torn = True
+        hold = self._holds[hold_id] = recorded
         self._settle(hold)
         return hold
 
     def _free(self, hold: H, state: State) -> None:
-        """Give an open hold back, unspent."""
+        """Give an open hold back, unspent. It leaves `_torn` set."""
+        self._torn = True
         hold.free(state)
         self._settle(hold)
         self._give_room()
@@ -162,15 +190,24 @@ class LedgerRules(ABC, Generic[H]):
     def _sweep(self, most: int) -> int:
         """Suspend or free at most *most* holds whose time is up; return how many."""
         swept = 0
+        self._torn = True
         for hold in self._due(most):
             swept += 1
             if hold.state == "forwarded" and hold.suspend:
-                hold.state = "suspended"
                 hold.suspended_at = self._now()
+                hold.state = "suspended"
             else:
                 self._roll(hold.counters)
                 self._free(hold, "expired")
+        self._torn = False
         return swept
+
+    def _put_right(self) -> None:
+        if self._torn:
+            self._mend()
+
+    def _mend(self) -> None:
+        """Put right what a verb that was torn has left, where a verb can be torn at all."""
 
     # What a store does in its own way
 

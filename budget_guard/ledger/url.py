@@ -30,8 +30,9 @@ def open_ledger(url: str) -> Ledger:
     ============================================== ==================================================================
 
     Options follow a question mark: ``sqlite:///budget.db?durable=false`` is faster and may lose the last moments when
-    the power fails. ``redis://host?tenant=acme&wait_replicas=1`` keeps tenants apart, and waits until replicas have
-    what was written; what else is there, such as ``socket_timeout=1``, is the client's own.
+    the power fails, and ``mode=0660`` lets a group use the file, which is its owner's alone by default.
+    ``redis://host?tenant=acme&wait_replicas=1`` keeps tenants apart, and waits until replicas have what was written;
+    what else is there, such as ``socket_timeout=1``, is the client's own.
 
     Raises:
         ValueError: If *url* is no such URL, or an option makes no sense. It is named without its password.
@@ -61,7 +62,7 @@ def open_ledger(url: str) -> Ledger:
                 f"url={_shown(url)!r} names no file: use three slashes for a relative path, sqlite:///budget.db, and "
                 "four for an absolute one, sqlite:////var/lib/budget.db"
             )
-        given = take.given(durable=_boolean)
+        given = take.given(durable=_boolean, mode=_permissions)
         take.nothing_more()
         from budget_guard.ledger.sqlite.ledger import SqliteLedger
 
@@ -103,6 +104,13 @@ def _boolean(text: str) -> bool:
     if text.lower() not in _BOOLEANS:
         raise ValueError(f"{text!r} must be true or false")
     return _BOOLEANS[text.lower()]
+
+
+def _permissions(text: str) -> int:
+    digits = text.removeprefix("0o")
+    if not digits or len(digits) > 4 or digits.strip("01234567") or int(digits, 8) & 0o600 != 0o600:
+        raise ValueError(f"{text!r} must be permissions in octal that let the owner read and write, such as 0600")
+    return int(digits, 8) & 0o777
 
 
 def _count(text: str) -> int:

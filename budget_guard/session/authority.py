@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
@@ -15,6 +16,7 @@ from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
+from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import OnLedgerError, fails_open
 from budget_guard.pricing.table import PriceLike
 from budget_guard.session.budget import Budget
@@ -22,14 +24,17 @@ from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnaps
 from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
 from budget_guard.session.session import Session, Wiring
 from budget_guard.units.amounts import NOTHING, Limits
+from budget_guard.units.printable import printable
 from budget_guard.units.scope import Scope
 
 T = TypeVar("T")
 
 _log = logging.getLogger("budget_guard")
 
-_CUT_OFF = ("run", *CEILED)
-"""The kinds that can be looked at and revoked."""
+
+_KIND = re.compile(r"[a-z][a-z0-9_]*")
+_PARAMETERS = ("self", "budget", "run_id", "pricing", "kind", "id", "agent")
+"""Words that `session` takes for something else, now or later."""
 
 
 class BudgetAuthority:
@@ -49,7 +54,7 @@ class BudgetAuthority:
     ``asession`` is awaited. Safe to use from any number of threads and tasks.
 
     Args:
-        ledger: Where the counters live; a new one in memory by default.
+        ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default.
         ceilings: What each user, key and team may spend, by kind: limits and a window. `set_ceiling` makes exceptions.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         clock: Where time comes from.
@@ -59,6 +64,10 @@ class BudgetAuthority:
             may share it. In memory by default, where a crash during an outage loses it.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says.
+        kinds: Further kinds of principals beside ``user``, ``key`` and ``team``: with ``("org",)`` there may be a
+            ceiling for ``"org"``, and sessions take ``org="acme"``.
+        require: The kinds that every session must name. By default at least one of those that have a ceiling: without
+            any, the session would be under none of them. ``()`` requires nothing.
 
     Raises:
         ValueError: If a kind is not known, or a value makes no sense.
@@ -67,7 +76,7 @@ class BudgetAuthority:
 
     def __init__(
         self,
-        ledger: Ledger | None = None,
+        ledger: Ledger | str | None = None,
         ceilings: Mapping[str, Budget] | None = None,
         *,
         pricing: Mapping[str, PriceLike] | None = None,
@@ -76,18 +85,29 @@ class BudgetAuthority:
         run_ttl_s: float = RUN_TTL_S,
         outbox: Outbox | str | os.PathLike[str] | None = None,
         on_ledger_error: OnLedgerError | None = None,
+        kinds: Sequence[str] = (),
+        require: Sequence[str] | None = None,
     ) -> None:
+        self._ceiled = _with_further(kinds)
+        """The kinds that may have a ceiling, in the order in which they are looked at."""
+        self._cut_off = ("run", *self._ceiled)
+        """The kinds that can be looked at and revoked."""
         fails_open("hard_gate", on_ledger_error)  # refuses a value that is not known
         if isinstance(run_ttl_s, bool) or not isinstance(run_ttl_s, (int, float)) or not 0 < run_ttl_s < 1e9:
             raise ValueError(f"run_ttl_s={run_ttl_s!r} must be a number of seconds above zero, such as 3600")
         self._ceilings = {
-            kind: ceiling_of(budget, f"ceilings[{_ceiled(kind, 'ceilings')!r}]")
+            kind: ceiling_of(budget, f"ceilings[{self._kind(kind, 'ceilings')!r}]")
             for kind, budget in (ceilings or {}).items()
         }
         self._live = {
-            kind: Limits(requests=_places(_ceiled(kind, "max_live_runs"), most))
+            kind: Limits(requests=_places(self._kind(kind, "max_live_runs"), most))
             for kind, most in (max_live_runs or {}).items()
         }
+        if isinstance(ledger, str):
+            ledger = open_ledger(ledger)
+        if isinstance(require, str):
+            raise ValueError(f'require={require!r} is a text: give the kinds, such as require=("user",)')
+        self._require = None if require is None else tuple(self._kind(kind, "require") for kind in require)
         self.ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
         """Where the counters live."""
         self._pricing = dict(pricing or {})
@@ -108,6 +128,7 @@ class BudgetAuthority:
         team: str | None = None,
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
+        **further: str | None,
     ) -> Session:
         """Open a session that spends from *budget* and from the ceilings of its principals.
 
@@ -120,14 +141,16 @@ class BudgetAuthority:
             team: The team whose ceiling holds as well.
             feature: What to attribute the run to, in the report. It has no ceiling.
             pricing: Prices that win over the authority's.
+            **further: The principals of further kinds, by kind: ``org="acme"``. See `kinds`.
 
         Raises:
             BudgetExceeded: If a principal has as many sessions open as `max_live_runs` allows.
             ForeignRun: If *run_id* is another principal's.
             LedgerUnavailable: If the ledger cannot be reached, and calls are not to pass without it.
-            ValueError: If an argument makes no sense.
+            ValueError: If an argument makes no sense, or no principal is named that has a ceiling. See `require`.
         """
-        session, opening = self._new(budget, run_id, user, key, team, feature, pricing)
+        named = {"user": user, "key": key, "team": team, **further}
+        session, opening = self._new(budget, run_id, named, feature, pricing)
         drive(opening, session.ledger)
         return session
 
@@ -141,9 +164,11 @@ class BudgetAuthority:
         team: str | None = None,
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
+        **further: str | None,
     ) -> Session:
         """As `session`."""
-        session, opening = self._new(budget, run_id, user, key, team, feature, pricing)
+        named = {"user": user, "key": key, "team": team, **further}
+        session, opening = self._new(budget, run_id, named, feature, pricing)
         await adrive(opening, session.ledger.aio)
         return session
 
@@ -222,8 +247,8 @@ class BudgetAuthority:
             ValueError: If *kind* is not known, or there is an *id* without one.
         """
         if id is not None and kind is None:
-            raise ValueError(f"id={id!r} needs its kind: one of {', '.join(map(repr, _CUT_OFF))}")
-        prefix = "" if kind is None else f"{_known(kind)}:"
+            raise ValueError(f"id={id!r} needs its kind: one of {_listed(self._cut_off)}")
+        prefix = "" if kind is None else f"{self._known(kind)}:"
         latest = self._decisions.latest()
         return [
             decision
@@ -236,18 +261,23 @@ class BudgetAuthority:
         self,
         budget: Budget,
         run_id: str | None,
-        user: str | None,
-        key: str | None,
-        team: str | None,
+        named: Mapping[str, str | None],
         feature: str | None,
         pricing: Mapping[str, PriceLike] | None,
     ) -> tuple[Session, Flow[None]]:
         """A session, and the flow that opens its scopes."""
         if not isinstance(budget, Budget):
             raise TypeError(f'budget={budget!r} is not a Budget: write authority.session(Budget("$5.00"))')
-        given = {"user": user, "key": key, "team": team, "feature": feature}
-        tags = {kind: _name(kind, id) for kind, id in given.items() if id is not None}
-        principals = [Scope(kind, tags[kind]) for kind in CEILED if kind in tags]
+        run_id = None if run_id is None else _name("run_id", run_id)
+        for kind in named:
+            if kind not in self._ceiled:
+                raise TypeError(
+                    f"session() takes no {printable(kind)}=: a principal of a kind of your own needs "
+                    f"BudgetAuthority(..., kinds=({kind!r},))"
+                )
+        tags = {kind: _name(kind, id) for kind, id in (*named.items(), ("feature", feature)) if id is not None}
+        self._must_be_under_a_ceiling(tags)
+        principals = [Scope(kind, tags[kind]) for kind in self._ceiled if kind in tags]
         owner = str(principals[0]) if principals else ""
         live = [Scope("live", str(scope)) for scope in principals if scope.kind in self._live]
 
@@ -264,7 +294,7 @@ class BudgetAuthority:
         session = Session(
             budget,
             ledger=self.ledger,
-            run_id=None if run_id is None else _name("run_id", run_id),
+            run_id=run_id,
             scopes=principals,
             tags=tags,
             pricing={**self._pricing, **(pricing or {})},
@@ -284,6 +314,55 @@ class BudgetAuthority:
                 _log.error("budget_guard %s: opened without its ledger: %s", session.scope, error)
 
         return session, open_now()
+
+    def _must_be_under_a_ceiling(self, named: Mapping[str, str]) -> None:
+        """Check that a session of *named* principals is held by what this authority is for.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        if self._require is not None:
+            for kind in self._require:
+                if kind not in named:
+                    raise ValueError(
+                        f"{kind}=None names nobody, and this authority has require={self._require!r}: "
+                        f'write session(..., {kind}="...")'
+                    )
+            return
+        ceiled = list(dict.fromkeys((*self._ceilings, *self._live)))
+        if ceiled and named.keys().isdisjoint(ceiled):
+            given = ", ".join(f"{kind}={id!r}" for kind, id in named.items()) or "no principal"
+            raise ValueError(
+                f"{given} is under none of the ceilings of this authority, so only the session's own budget would "
+                f"hold: name one with {' or '.join(f'{kind}=...' for kind in ceiled)}, or say that none is needed with "
+                "BudgetAuthority(..., require=())"
+            )
+
+    def _kind(self, kind: str, field: str) -> str:
+        """*kind*, which may have a ceiling.
+
+        Raises:
+            ValueError: If it may not.
+        """
+        if kind in self._ceiled:
+            return kind
+        if kind == "feature":
+            why = "is what runs are attributed to, and has none"
+        elif kind == "run":
+            why = "is not known, for a run has the budget of its session"
+        else:
+            why = f"is not known: a kind of your own needs BudgetAuthority(..., kinds=({kind!r},))"
+        raise ValueError(f"{field}: the kind {kind!r} {why}: use one of {_listed(self._ceiled)}")
+
+    def _known(self, kind: str) -> str:
+        """*kind*, which can be looked at and cut off.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        if kind not in self._cut_off:
+            raise ValueError(f"kind={kind!r} is not known: use one of {_listed(self._cut_off)}")
+        return kind
 
     def _ensure(self, scope: Scope) -> Flow[None]:
         """Give *scope* the ceiling that is meant for it."""
@@ -306,27 +385,27 @@ class BudgetAuthority:
         return Ceiling(balance.limits, balance.window)
 
     def _set_ceiling(self, kind: str, id: str, budget: Budget | None) -> Flow[None]:
-        scope = Scope(_ceiled(kind, "kind"), _name("id", id))
+        scope = Scope(self._kind(kind, "kind"), _name("id", id))
         ceiling = NO_CEILING if budget is None else ceiling_of(budget, "budget")
         yield "set_limits", (_pin(scope), ceiling.limits, ceiling.window)
         yield from self._ensure(scope)
 
     def _revoke(self, kind: str, id: str, reason: str) -> Flow[None]:
-        scope = Scope(_known(kind), _name("id", id))
+        scope = Scope(self._known(kind), _name("id", id))
         if not isinstance(reason, str) or not reason.strip():
             raise ValueError(f'reason={reason!r} says nothing: give one such as "compromised", it is in every refusal')
         yield "revoke", (scope, reason)
         _log.warning("budget_guard %s: revoked: %s", scope, reason)
 
     def _restore(self, kind: str, id: str) -> Flow[bool]:
-        scope = Scope(_known(kind), _name("id", id))
+        scope = Scope(self._known(kind), _name("id", id))
         restored: bool = yield "restore", (scope,)
         if restored:
             _log.warning("budget_guard %s: restored", scope)
         return restored
 
     def _snapshot(self, kind: str, id: str) -> Flow[ScopeSnapshot]:
-        scope = Scope(_known(kind), _name("id", id))
+        scope = Scope(self._known(kind), _name("id", id))
         balance = yield from _look(scope)
         if balance is None:
             if kind == "run":
@@ -362,17 +441,21 @@ def _pin(scope: Scope) -> Scope:
     return Scope("ceiling", str(scope))
 
 
-def _ceiled(kind: str, field: str) -> str:
-    if kind not in CEILED:
-        words = "is what runs are attributed to, and has none" if kind == "feature" else "is not known"
-        raise ValueError(f"{field}: the kind {kind!r} {words}: use one of {', '.join(map(repr, CEILED))}")
-    return kind
+def _with_further(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The kinds that may have a ceiling, with *kinds* that a user adds."""
+    if isinstance(kinds, str):
+        raise ValueError(f"kinds={kinds!r} is a text: give a tuple, such as kinds=({kinds!r},)")
+    taken = ("run", "feature", "live", "ceiling", *CEILED, *_PARAMETERS)
+    for kind in kinds:
+        if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind in taken:
+            raise ValueError(
+                f"kinds: {kind!r} is no name for a kind, or is taken: use a word of small letters such as 'org'"
+            )
+    return tuple(dict.fromkeys((*CEILED, *kinds)))
 
 
-def _known(kind: str) -> str:
-    if kind not in _CUT_OFF:
-        raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(map(repr, _CUT_OFF))}")
-    return kind
+def _listed(kinds: Sequence[str]) -> str:
+    return ", ".join(map(repr, kinds))
 
 
 def _name(field: str, id: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from budget_guard.ledger.base import Balance
 from budget_guard.policy.budget import BudgetPolicy
@@ -38,6 +38,12 @@ def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
         TypeError: If it is no budget.
         ValueError: If it sets what a ceiling does not have.
     """
+    if type(budget) in (list, tuple):
+        raise TypeError(
+            f"{name} has {len(cast('Sequence[object]', budget))} budgets: a kind has one ceiling, in one window. For a "
+            'second window add a kind and name it as well: BudgetAuthority(..., kinds=("user_month",)) and '
+            'session(..., user="u1", user_month="u1")'
+        )
     if not isinstance(budget, BudgetPolicy):
         raise TypeError(f'{name}={budget!r} is not a Budget: write Budget("$20.00", window="day")')
     plain = BudgetPolicy(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.session.authority import BudgetAuthority
 from budget_guard.session.budget import Budget
@@ -20,15 +21,40 @@ def open_session(
     team: str | None,
     feature: str | None,
     pricing: Mapping[str, PriceLike] | None,
+    ledger: Ledger | str | None = None,
 ) -> Session:
     """A session of *authority*; without one, a session by itself that names the principals in its report alone.
 
+    Args:
+        authority: Whose ceilings hold as well.
+        budget: What the run may spend.
+        run_id: Its name, to go on with it later; made up by default.
+        user: Whom it is attributed to, as the other three.
+        key: As *user*.
+        team: As *user*.
+        feature: As *user*.
+        pricing: Prices that win over the bundled ones.
+        ledger: Where the counters live, or its URL, where there is no authority; in memory by default.
+
     Raises:
-        BudgetError, ValueError: As `BudgetAuthority.session`.
+        BudgetError, ValueError: As `BudgetAuthority.session`; and if there is an authority and a ledger.
+        TypeError: If *authority* is none.
     """
+    given: object = authority
+    if given is not None and not isinstance(given, BudgetAuthority):
+        raise TypeError(
+            f"authority={given!r} is no BudgetAuthority: for a ledger alone write ledger=..., for ceilings that runs "
+            'share BudgetAuthority(ledger, ceilings={"user": Budget("$20.00", window="day")})'
+        )
+    if authority is not None and ledger is not None:
+        raise ValueError("ledger= is set, and authority= too, which has a ledger of its own: set one of them")
     if authority is not None:
         return authority.session(budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing)
     tags = {"user": user, "key": key, "team": team, "feature": feature}
     return Session(
-        budget, run_id=run_id, tags={kind: tag for kind, tag in tags.items() if tag is not None}, pricing=pricing
+        budget,
+        ledger=ledger,
+        run_id=run_id,
+        tags={kind: tag for kind, tag in tags.items() if tag is not None},
+        pricing=pricing,
     )

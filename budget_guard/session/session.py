@@ -18,11 +18,12 @@ from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetRevoked
 from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subscriber
-from budget_guard.ledger.base import HELD, Ledger
+from budget_guard.ledger.base import HELD, Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.ledger import OutboxLedger
 from budget_guard.ledger.outbox.store import Outbox
+from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import BudgetPolicy, OnLedgerError, fails_open
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.pricing.table import PriceTable
@@ -49,6 +50,8 @@ class Wiring:
     """Where the decisions are logged as well."""
     outbox: Outbox | None = None
     """Where to keep what was spent while the ledger could not be reached; in memory by default."""
+    single_use: bool = False
+    """Whether the run is never opened again."""
 
 
 _ALONE = Wiring()
@@ -61,7 +64,8 @@ class Session:
 
     Args:
         budget: What the run may spend.
-        ledger: Where the counters live; a new one in memory by default.
+        ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default. With one that
+            lasts and a *run_id*, the run goes on where it stopped, also in another process.
         run_id: The run's name; made up by default.
         scopes: Further scopes whose ceilings hold as well, opened in the ledger beforehand.
         tags: The principals that the run is attributed to, for the report alone.
@@ -82,7 +86,7 @@ class Session:
         self,
         budget: BudgetPolicy,
         *,
-        ledger: Ledger | None = None,
+        ledger: Ledger | str | None = None,
         run_id: str | None = None,
         scopes: Sequence[Scope] = (),
         tags: Mapping[str, str] | None = None,
@@ -102,17 +106,21 @@ class Session:
         self._scope = Scope("run", self.id)
         self._wiring = wiring
         forgiving = fails_open(budget.mode, on_ledger_error)
+        if isinstance(ledger, str):
+            ledger = open_ledger(ledger)
         if ledger is None or isinstance(ledger, (MemoryLedger, OutboxLedger)):
             self._ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
         else:
             self._ledger = OutboxLedger(
                 ledger, wiring.outbox or Outbox(), clock=clock, forgiving=forgiving, owner=wiring.owner
             )
-        if not wiring.keepalives:
-            self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self.times_raised = 0
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
+        if ledger is not None and isinstance(self._ledger, MemoryLedger):
+            self._ledger.keep_while(self._scope, self._run, single_use=wiring.single_use)
+        if not wiring.keepalives:
+            self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self._run.keepalives = tuple(wiring.keepalives)
         self._run.fails_open = forgiving
         self._pricing = pricing
@@ -140,6 +148,11 @@ class Session:
     def spent_usd(self) -> Decimal:
         """Dollars committed, exact to the nano-dollar."""
         return to_usd(self._run.balance().committed.cost)
+
+    async def aspent_usd(self) -> Decimal:
+        """As `spent_usd`, without blocking an event loop where the ledger lives elsewhere."""
+        balances = await self._ledger.aio.balances((self._scope,))
+        return to_usd(balances[0].committed.cost)
 
     @property
     def reserved_usd(self) -> Decimal:
@@ -210,6 +223,10 @@ class Session:
         """The spend so far, by what it was for, and what stopped the run. ``print`` it for one line."""
         return self._run.report()
 
+    async def areport(self) -> BudgetReport:
+        """As `report`."""
+        return await adrive(self._run.reporting(), self._ledger.aio)
+
     def child(self, budget: BudgetPolicy, run_id: str | None = None) -> Session:
         """Open a session that spends from a part of this one's budget: for a sub-agent, or a step of a plan.
 
@@ -254,6 +271,7 @@ class Session:
                 owner=f"child-{_new_run_id()}",  # it is never opened again: what it spent is booked when it is closed
                 keepalives=(hold,),
                 decisions=self._wiring.decisions,
+                single_use=True,
             ),
         )
         child._is_child = True
@@ -269,23 +287,42 @@ class Session:
             ValueError: If a name is not a limit, or a value is lower than before; or if it is a child session, which
                 has what its parent gave it. Nothing is changed then.
         """
+        drive(self._raise_limits(limits), self._ledger)
+
+    async def araise_limits(self, **limits: UsdLike | None) -> None:
+        """As `raise_limits`."""
+        await adrive(self._raise_limits(limits), self._ledger.aio)
+
+    def _raise_limits(self, limits: Mapping[str, UsdLike | None]) -> Flow[None]:
         run = self._run
         if self._is_child:
             raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
-        with run.recorder.lock:
-            raised = run.budget.raised(**limits)
-            self._ledger.set_limits(self._scope, raised.limits, raised.window, self._wiring.owner)
-            run.set_budget(raised)
-            self.times_raised += 1
+        while True:
+            before = run.budget
+            raised = before.raised(**limits)
+            yield "set_limits", (self._scope, raised.limits, raised.window, self._wiring.owner)
+            with run.recorder.lock:
+                if run.budget is before:  # else another raise came in between: this one goes on top of it
+                    run.set_budget(raised)
+                    self.times_raised += 1
+                    break
         run.recorder.limits_raised()
         run.recorder.timeline.emit(LimitsRaised(run.recorder.timeline.at(), tuple(limits)))
 
     def revoke(self, reason: str) -> None:
         """Refuse every further call of this run. Calls in flight settle as usual."""
+        drive(self._revoke(reason), self._ledger)
+
+    async def arevoke(self, reason: str) -> None:
+        """As `revoke`."""
+        await adrive(self._revoke(reason), self._ledger.aio)
+
+    def _revoke(self, reason: str) -> Flow[None]:
         run = self._run
-        self._ledger.revoke(self._scope, reason)
+        yield "revoke", (self._scope, reason)
         run.recorder.terminated_by = "revoked"
-        revoked = self._run.balance().revoked  # an earlier reason stands
+        balances: Sequence[Balance] = yield "balances", ((self._scope,),)
+        revoked = balances[0].revoked  # an earlier reason stands
         if revoked is not None:
             run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.recorder.timeline.emit(SessionRevoked(run.recorder.timeline.at(), reason))

@@ -15,6 +15,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, ModelCall, Prompt, Session, ToolCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
 from budget_guard_langchain.calls import Call, Calls, withdraw
 from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
@@ -63,6 +64,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         team: The team, likewise.
         feature: What to attribute the runs to, in the report.
         run_id: A name for the budget's scope; made up by default.
+        ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
+            on where it stopped, also in another process. In memory by default, or where the authority has them.
 
     Raises:
         BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
@@ -94,6 +97,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         team: str | None = None,
         feature: str | None = None,
         run_id: str | None = None,
+        ledger: Ledger | str | None = None,
     ) -> None:
         check_budget(budget, "BudgetCallbackHandler")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
@@ -101,7 +105,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         check_choice("on_exceeded", on_exceeded, OnExceeded)
         self._initial_budget = budget
         self._settings = SessionSettings(
-            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing
+            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing, ledger=ledger
         )
         self._own_settings: dict[str, Any] = {"scope": scope, "on_exceeded": on_exceeded, "tool_costs": tool_costs}
         self._tools = ToolCosts(tool_costs)

@@ -20,6 +20,7 @@ from budget_guard import Budget, BudgetAuthority
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionSettings, check_budget, check_choice
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
 from budget_guard_openai_agents.errors import recast, stops
 from budget_guard_openai_agents.guarded_run import (
@@ -64,6 +65,8 @@ class BudgetGuard(RunGuard):
         team: The team, likewise.
         feature: What to attribute the runs to, in the report.
         run_id: A name for the budget's scope; made up by default.
+        ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
+            on where it stopped, also in another process. In memory by default, or where the authority has them.
 
     Raises:
         BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
@@ -89,6 +92,7 @@ class BudgetGuard(RunGuard):
         team: str | None = None,
         feature: str | None = None,
         run_id: str | None = None,
+        ledger: Ledger | str | None = None,
     ) -> None:
         check_budget(budget, "BudgetGuard")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
@@ -100,7 +104,7 @@ class BudgetGuard(RunGuard):
             )
         self._initial_budget = budget
         self._settings = SessionSettings(
-            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing
+            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing, ledger=ledger
         )
         self._own_settings: dict[str, Any] = {
             "tool_costs": tool_costs,

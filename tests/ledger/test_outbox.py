@@ -412,6 +412,74 @@ def test_a_line_torn_by_a_crash_costs_nothing_but_itself(path: Path, tail: bytes
     assert Outbox(path).entries() == [entry, other]
 
 
+def entry_with(**changed: Any) -> bytes:
+    """The line of an entry, some of whose fields are other ones; without those that are None."""
+    entry = new_entry("charge", hold_id(0, "x"), (USER,), Amounts(cost=DIME))._asdict()
+    fields = {**entry, "scopes": [["user", "u1"]], "amounts": [DIME, 0, 0, 0, 0, 0], **changed}
+    return json.dumps({"add": {name: value for name, value in fields.items() if value is not None}}).encode()
+
+
+UNREADABLE = {
+    "no JSON": b"Dear diary",
+    "a torn line": b'{"add":{"key":"x","ve',
+    "no UTF-8": b"\xff\xfe\x00",
+    "nested too deep": b"[" * 100_000,
+    "a number": b"42",
+    "a list": b'[{"add": 1}]',
+    "null": b"null",
+    "an entry that is none": b'{"add": 7}',
+    "an empty entry": b'{"add": {}}',
+    "a field less": entry_with(owner=None),
+    "a field more": entry_with(currency="EUR"),
+    "another verb": entry_with(verb="refund"),
+    "an id that is none": entry_with(id=7),
+    "scopes that are none": entry_with(scopes="user:u1"),
+    "no scope": entry_with(scopes=[]),
+    "a scope of three": entry_with(scopes=[["user", "u1", "x"]]),
+    "a scope of numbers": entry_with(scopes=[[1, 2]]),
+    "amounts that are none": entry_with(amounts=5),
+    "five amounts": entry_with(amounts=[1] * 5),
+    "a float among the amounts": entry_with(amounts=[0.1, 0, 0, 0, 0, 0]),
+    "a negative amount": entry_with(amounts=[-1, 0, 0, 0, 0, 0]),
+    "a mark of another version": b'{"refunded": "x"}',
+    "a mark without its id": b'{"instead": "x"}',
+    "a mark that is none": b'{"done": ["x"]}',
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_line_that_cannot_be_read_is_put_aside_counted_and_told_of_once(
+    path: Path, network: Network, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    network.set_limits(USER, Limits())
+    line = UNREADABLE[name]
+    good = new_entry("charge", hold_id(1, "good"), (USER,), Amounts(cost=DIME))
+    Outbox(path).add(good)
+    path.write_bytes(line + b"\n" + path.read_bytes() + line)
+    outbox = Outbox(path)  # which every process does that starts
+    assert outbox.entries() == [good] and outbox.unread == 2
+    assert replay(outbox, network) == 1
+    assert network.committed() == DIME
+    assert path.read_bytes() == b""
+    assert path.with_name("outbox.jsonl.unread").read_bytes() == line + b"\n" + line + b"\n"
+    assert outbox.unread == Outbox(path).unread == 2
+    told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert len(told) == 1 and "outbox.jsonl.unread" in told[0]
+    assert "diary" not in caplog.text  # whatever is in it
+
+
+def test_what_cannot_be_read_stays_where_it_is_while_it_cannot_be_put_aside(path: Path, network: Network) -> None:
+    network.set_limits(USER, Limits())
+    path.with_name("outbox.jsonl.unread").mkdir()
+    Outbox(path).add(new_entry("charge", hold_id(1, "good"), (USER,), Amounts(cost=DIME)))
+    with path.open("ab") as file:
+        file.write(b"Dear diary")
+    outbox = Outbox(path)
+    assert replay(outbox, network) == 1
+    assert path.read_bytes().endswith(b"Dear diary") or b"Dear diary" in path.read_bytes()
+    assert Outbox(path).entries() == [] and network.committed() == DIME
+
+
 def test_a_disk_that_fails_leaves_the_spend_in_memory(
     path: Path, network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

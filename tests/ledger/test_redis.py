@@ -35,6 +35,7 @@ from tests.ledger.machine import machine
 from tests.ledger.redis_server import RedisServer, needs_redis_server
 from tests.ledger.redis_worker import SHARED, scopes_of
 from tests.ledger.simulation import live_through
+from tests.ledger.taken import paid_by_8_processes
 
 pytestmark = needs_redis_server
 
@@ -140,6 +141,8 @@ def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.
     ledger.restore(RUN)
     ledger.await_room(0, 0)
     ledger.suspended()
+    with pytest.raises(KeyError):
+        ledger.balances((Scope("user", "nobody"),))
     ledger.reopen()
     assert ledger.audit() == []
     scripts = {path.stem for path in (Path(script_runner.__file__).parent / "lua").glob("*.lua")}
@@ -488,3 +491,82 @@ def test_a_client_whose_clock_is_off_makes_nobody_stale(server: RedisServer, ahe
         ledger.charge(_id(ledger, "old", -720), BOTH, cost(1))
     assert ledger.balances((RUN,))[0].committed == cost(180)
     assert ledger.audit() == []
+
+
+# --- keys that are gone
+
+
+KINDS = ("tenant", "scopes", "open", "suspended", "settled", "hold:*", "scope:user:*", "scope:run:*")
+
+
+def drop(url: str, tenant: str, kind: str) -> int:
+    """Delete every key of one kind, as an eviction or a careless operator does; how many there were."""
+    client = redis.Redis.from_url(url)
+    keys = list(client.scan_iter(match=f"budget:{{{tenant}}}:{kind}", count=1_000))
+    return int(client.delete(*keys)) if keys else 0
+
+
+def test_8_processes_never_pass_a_ceiling_whichever_key_is_dropped(server: RedisServer) -> None:
+    tenants = {kind: uuid.uuid4().hex for kind in KINDS}
+    paid = paid_by_8_processes(
+        {
+            f"{server.url}?tenant={tenant}": partial(assert_dropped, server.url, tenant, kind)
+            for kind, tenant in tenants.items()
+        }
+    )
+    assert all(40 <= calls <= 100 for calls in paid.values()), dict(zip(KINDS, paid.values(), strict=True))
+
+
+def assert_dropped(url: str, tenant: str, kind: str) -> None:
+    assert drop(url, tenant, kind) or kind in ("open", "suspended")  # which may be empty at the moment
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["by the same client", "by a new one"])
+def test_a_scope_that_was_known_is_never_made_anew(server: RedisServer, new: bool) -> None:
+    ledger = opened(server.url)
+    ledger.charge(_id(ledger), BOTH, cost(90))
+    assert drop(server.url, ledger.tenant, "scope:user:*") == 2
+    if new:
+        ledger = TimedRedisLedger(server.url, SYSTEM_CLOCK, tenant=ledger.tenant)
+    held = _id(ledger, "held")
+    for verb in (
+        lambda: ledger.set_limits(USER, Limits(cost=1_000)),
+        lambda: ledger.revoke(USER, "stop"),
+        lambda: ledger.balances((USER,)),
+        lambda: ledger.reserve(held, (USER,), cost(1), cost(1)),
+        lambda: ledger.charge(held, (USER,), cost(1)),
+        lambda: ledger.commit(held, (USER,), cost(1)),
+    ):
+        with pytest.raises(LedgerUnavailable, match=rf"fenced.*{USER}.*reopen\(\)|fenced.*reopen\(\)"):
+            verb()
+    with pytest.raises(LedgerUnavailable, match="fenced"):  # the whole tenant, until somebody has looked
+        ledger.reserve(held, (RUN,), cost(1), cost(1))
+    assert f"{USER}: its counters are gone" in ledger.audit()
+
+    ledger.reopen()
+    ledger.set_limits(USER, Limits(cost=1_000))
+    ledger.adjust(_id(ledger, "found out"), USER, cost(90), "the provider's usage page")
+    assert ledger.reserve(held, (RUN, USER), cost(1), cost(1)) == HELD
+    assert ledger.balances((USER,))[0].committed == cost(90)
+
+
+def test_the_first_verb_that_finds_a_scope_gone_names_it(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    drop(server.url, ledger.tenant, "scope:user:*")
+    with pytest.raises(LedgerUnavailable, match=f"lost the counters of {USER}"):
+        ledger.reserve(_id(ledger), BOTH, cost(1), cost(1))
+
+
+def test_a_scope_that_was_never_opened_is_a_key_error_as_ever(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    with pytest.raises(KeyError, match="nobody"):
+        ledger.balances((Scope("user", "nobody"),))
+    assert ledger.reserve(_id(ledger), BOTH, cost(1), cost(1)) == HELD  # and fences nothing
+
+
+def test_a_store_that_an_older_version_began_is_gone_on_with(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    server.client().hdel(Keys(ledger.tenant).tenant, "scopes")
+    ledger.set_limits(Scope("user", "new"), Limits())
+    ledger.revoke(Scope("user", "newer"), "stop")
+    assert ledger.reserve(_id(ledger), BOTH, cost(1), cost(1)) == HELD

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.ledger.sqlite import file as sqlite_file_module
 from budget_guard.ledger.sqlite.file import APPLICATION_ID
+from budget_guard.ledger.sqlite.transaction import Transaction
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
 from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
@@ -42,6 +44,7 @@ from budget_guard.units.scope import Scope
 from tests.builders import call, session
 from tests.ledger.machine import machine
 from tests.ledger.sqlite_worker import SHARED, scopes_of
+from tests.ledger.taken import paid_by_8_processes
 
 ROOT = Path(__file__).parents[2]
 RETAINED = 50
@@ -672,6 +675,135 @@ def test_a_file_that_is_deleted_or_replaced_in_use_is_unavailable(path: Path, ch
             spend(ledger, 1)
     assert path.exists() is (change == "replace")
     ledger.close()
+
+
+# what SQLite keeps beside the file
+
+
+def run_of(ledger: Ledger, nano: int) -> int:
+    """Open a user with a ceiling of 100 as an authority does, and spend up to *nano* in tens; what was let through."""
+    try:
+        ledger.balances((USER,))
+    except KeyError:
+        ledger.set_limits(USER, Limits(cost=100))
+    ids = [new_id() for _ in range(nano // 10)]
+    held = [each for each in ids if ledger.reserve(each, (USER,), cost(10), cost(10)) == HELD]
+    for each in held:
+        ledger.commit(each, (USER,), cost(10))
+    return 10 * len(held)
+
+
+@pytest.mark.parametrize("taken", [("-wal",), ("-shm",), ("-wal", "-shm")], ids="+".join)
+def test_a_ledger_whose_latest_counts_were_taken_away_refuses_and_counts_nothing_anew(
+    path: Path, taken: tuple[str, ...]
+) -> None:
+    ledger = SqliteLedger(path)
+    assert run_of(ledger, 90) == 90
+    for suffix in taken:
+        Path(f"{path}{suffix}").unlink()
+    with pytest.raises(LedgerUnavailable, match="is gone"):  # whoever comes new, in this process or another
+        SqliteLedger(path, busy_timeout_s=0.05)
+    with pytest.raises(LedgerUnavailable, match="is gone"):
+        run_of(ledger, 10)
+    ledger.close()  # the last one to let go writes what was taken away to the file
+    again = SqliteLedger(path)
+    assert run_of(again, 100) == 10
+    assert again.audit() == []
+    again.close()
+
+
+@pytest.mark.parametrize("replaced", ["-wal", "-shm"])
+def test_a_ledger_whose_latest_counts_were_replaced_writes_nothing_over_what_others_count(
+    path: Path, replaced: str
+) -> None:
+    ledger = SqliteLedger(path)
+    run_of(ledger, 90)
+    beside = Path(f"{path}{replaced}")
+    theirs = beside.read_bytes()
+    beside.unlink()
+    beside.write_bytes(theirs)
+    before = path.read_bytes()
+    with pytest.raises(LedgerUnavailable, match="replaced"):
+        run_of(ledger, 10)
+    ledger.close()
+    assert (path.read_bytes(), beside.read_bytes()) == (before, theirs)
+
+
+def test_files_that_are_gone_by_the_time_of_the_commit_make_it_ambiguous(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = SqliteLedger(path)
+    limit(ledger)
+    save = Transaction.save
+
+    def and_take_away(self: Transaction) -> None:
+        save(self)
+        Path(f"{path}-shm").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Transaction, "save", and_take_away)
+    with pytest.raises(LedgerAmbiguous, match="is gone"):
+        spend(ledger, 1)
+    monkeypatch.undo()
+    ledger.close()
+
+
+def test_what_a_crash_left_without_its_latest_counts_is_refused_and_says_what_to_do(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    run_of(ledger, 90)
+    shm = Path(f"{path}-shm").read_bytes()
+    ledger.close()
+    Path(f"{path}-shm").write_bytes(shm)  # as a killed process leaves it, and then ``-wal`` was deleted
+    with pytest.raises(LedgerUnavailable, match=r"budget\.db-wal is gone.*delete budget\.db-shm"):
+        SqliteLedger(path, busy_timeout_s=0)
+    Path(f"{path}-shm").unlink()
+    SqliteLedger(path).close()
+
+
+def test_a_file_in_an_earlier_state_than_it_was_is_refused(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    run_of(ledger, 10)
+    ledger._writer.let_go()
+    earlier = path.read_bytes()
+    run_of(ledger, 80)
+    ledger._writer.let_go()
+    path.write_bytes(earlier)
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="earlier state"):
+            run_of(ledger, 10)
+    ledger.close()
+
+
+def test_8_processes_never_pass_a_ceiling_whatever_is_taken_away(tmp_path: Path) -> None:
+    def take_away(path: Path, suffixes: Sequence[str]) -> None:
+        for suffix in suffixes:
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+    taken = (("-wal",), ("-shm",), ("-wal", "-shm"))
+    paths = [tmp_path / f"{number}.db" for number in range(len(taken))]
+    paid = paid_by_8_processes(
+        {f"sqlite:///{path}": partial(take_away, path, each) for path, each in zip(paths, taken, strict=True)}
+    )
+    assert all(40 <= calls <= 100 for calls in paid.values()), dict(zip(taken, paid.values(), strict=True))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no permissions here")
+@pytest.mark.parametrize(
+    ("options", "mode"), [({}, 0o600), ({"mode": 0o660}, 0o660)], ids=["by default", "for the group"]
+)
+def test_what_was_spent_is_for_its_owner_to_read_unless_something_else_is_said(
+    path: Path, options: dict[str, int], mode: int
+) -> None:
+    ledger = SqliteLedger(path, **options)
+    limit(ledger)
+    for suffix in ("", "-wal", "-shm"):
+        assert os.stat(f"{path}{suffix}").st_mode & 0o777 == mode
+    ledger.close()
+
+
+@pytest.mark.parametrize("mode", [0, 0o400, 0o1777, -1, True, "0600"])
+def test_permissions_that_make_no_sense_are_refused(path: Path, mode: Any) -> None:
+    with pytest.raises(ValueError, match="mode="):
+        SqliteLedger(path, mode=mode)
 
 
 # whose file, and of which version

@@ -25,6 +25,11 @@ def test_sqlite_is_a_file_relative_or_absolute(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "a b.db").exists() and (tmp_path / "c.db").exists()
 
 
+def test_who_may_read_a_file_can_be_said(tmp_path: Path) -> None:
+    open_ledger(f"sqlite:///{tmp_path}/d.db?mode=0640").close()
+    assert (tmp_path / "d.db").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -35,6 +40,8 @@ def test_sqlite_is_a_file_relative_or_absolute(tmp_path: Path, monkeypatch: pyte
             "memory://?durable=true",
             "sqlite:///x.db?durible=1",
             "sqlite:///x.db?durable=2",
+            "sqlite:///x.db?mode=9",
+            "sqlite:///x.db?mode=0400",
         ],
         *["redis://h?wait_replicas=-1", "redis://h?wait_replicas=x", "redis://h?x", "http://[", "MEMORY"],
     ],

@@ -203,7 +203,7 @@ def test_revoking_a_user_stops_its_runs_at_their_next_call_and_no_others(way: Wa
 
 @pytest.mark.parametrize("kind", ["run", "key", "team"])
 def test_runs_keys_and_teams_are_cut_off_too(way: Way, do: Operator, kind: str) -> None:
-    ours = authority()
+    ours = authority(require=())
     run = do.session(ours, Budget("$5"), "r1", key="k1", team="t1")
     do(ours, "revoke", kind, {"run": "r1", "key": "k1", "team": "t1"}[kind], reason="leaked")
     assert isinstance(way.authorize(run, call()).error, BudgetRevoked)
@@ -224,7 +224,7 @@ def test_who_is_revoked_before_being_heard_of_is_refused_and_keeps_the_ceiling(w
 
 
 def test_a_run_belongs_to_the_principal_that_made_it(way: Way, do: Operator) -> None:
-    ours = authority()
+    ours = authority(require=())
     way.pay(do.session(ours, Budget("$5"), "r1", user="u1", key="k1"), call())
     for foreign in ({"user": "u2", "key": "k1"}, {"key": "k1"}, {}):
         with pytest.raises(ForeignRun, match="run:r1"):
@@ -235,7 +235,7 @@ def test_a_run_belongs_to_the_principal_that_made_it(way: Way, do: Operator) -> 
 
 
 def test_a_run_of_a_user_is_not_that_of_a_key_of_the_same_name(do: Operator) -> None:
-    ours = authority()
+    ours = authority(require=())
     do.session(ours, Budget("$5"), "r1", user="x")
     with pytest.raises(ForeignRun):
         do.session(ours, Budget("$5"), "r1", key="x")

@@ -1,8 +1,9 @@
 """The outbox: spend that could not be booked, kept until it is, on the disk where a path is given, else in memory.
 
 The file holds one JSON record a line and is only ever appended to, until nothing is left to deliver: then it is
-emptied. Each line is on the disk before the verb that it stands for is given up. A line that was torn by a crash is
-skipped: it was never acknowledged. Any number of processes may use one file: the one that gets the lock beside it
+emptied. Each line is on the disk before the verb that it stands for is given up. A line that cannot be read is skipped:
+a crash has torn it, and it was never acknowledged, or another version or program wrote it. Before the file is emptied
+it is put aside, in ``<path>.unread``. Any number of processes may use one file: the one that gets the lock beside it
 delivers for all.
 """
 
@@ -16,10 +17,11 @@ import uuid
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.units.amounts import Amounts
+from budget_guard.units.amounts import MOST, Amounts
+from budget_guard.units.printable import printable
 from budget_guard.units.scope import Scope
 
 try:
@@ -31,6 +33,8 @@ _log = logging.getLogger("budget_guard")
 
 Record: TypeAlias = "dict[str, Any]"
 
+_MOST_TOLD = 1_000
+"""Lines that could not be read and were told of that are remembered."""
 _MOST_RELEASES = 1_000
 """Holds to be given back that are remembered. Those that are not are freed when their time is up."""
 
@@ -100,8 +104,19 @@ class Outbox:
         """Holds to give back. No money hangs on them: in time they are freed or suspended by themselves."""
         self.rejected: deque[Record] = deque(maxlen=1_000)
         """The latest entries that the ledger refused, each with its error; all of them are in ``<path>.rejected``."""
+        self._told: set[bytes] = set()
         self.pending = bool(self.entries())
         """Whether there may be something to deliver."""
+
+    @property
+    def unread(self) -> int:
+        """How many lines of the file could not be read, so that what they say was spent is not booked.
+
+        They are in the file, and once all others are delivered in ``<path>.unread``, for an operator to look at.
+        """
+        if not isinstance(self._store, _File):
+            return 0
+        return len(self._store.read_lines().unread) + self._store.lines_aside()
 
     def add(self, entry: Entry) -> None:
         """Keep *entry*. It is on the disk when this returns."""
@@ -115,7 +130,21 @@ class Outbox:
 
     def entries(self) -> list[Entry]:
         """What is to be delivered, oldest first."""
-        return _open_entries([*self._spare.read(), *self._store.read()])
+        return _open_entries([*self._spare.read(), *self._read()])
+
+    def _read(self) -> list[Record]:
+        if not isinstance(self._store, _File):
+            return self._store.read()
+        records, unread = self._store.read_lines()
+        fresh = [line for line in unread if line not in self._told]
+        if fresh:
+            self._told.update(fresh[:_MOST_TOLD])
+            _log.error(
+                "budget_guard: the outbox %s has %s lines that cannot be read: what they say was spent is not booked. "
+                "They are put aside in %s.unread once the others are delivered: look at them",
+                *(printable(self._store.path), len(unread), printable(self._store.path)),
+            )
+        return records
 
     @contextmanager
     def claim(self) -> Generator[Claim | None, None, None]:
@@ -179,6 +208,55 @@ class Claim:
     def rejected(self, entry: Entry, error: Exception) -> None:
         """The ledger refuses it."""
         self._outbox.reject(entry, error)
+
+
+class _Lines(NamedTuple):
+    records: list[Record]
+    unread: list[bytes]
+    """The lines that are no records."""
+
+
+_MARKS = {"done": str, "rejected": str, "tried": str, "unsent": str}
+_ENTRY = {
+    **dict.fromkeys(("key", "id", "owner"), str),
+    **dict.fromkeys(("uncertain", "fresh", "ambiguous"), bool),
+}
+
+
+def _is_record(record: object) -> bool:
+    """Whether it is one of those that are written here."""
+    if not isinstance(record, dict):
+        return False
+    fields = cast("dict[str, object]", record)
+    if "add" in fields:
+        return len(fields) == 1 and _is_entry(fields["add"])
+    if "instead" in fields:
+        return set(fields) == {"instead", "id"} and all(isinstance(value, str) for value in fields.values())
+    return len(fields) == 1 and all(isinstance(value, _MARKS.get(name, ())) for name, value in fields.items())
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    fields = cast("dict[str, Any]", entry)
+    if set(fields) != set(Entry._fields) or fields["verb"] not in ("commit", "charge"):
+        return False
+    scopes, amounts = fields["scopes"], fields["amounts"]
+    return (
+        all(isinstance(fields[name], kind) for name, kind in _ENTRY.items())
+        and isinstance(scopes, list)
+        and bool(cast("list[object]", scopes))
+        and all(_is_list_of(str, 2, scope) for scope in cast("list[object]", scopes))
+        and _is_list_of(int, len(Amounts._fields), amounts)
+        and all(0 <= amount <= MOST for amount in amounts)
+    )
+
+
+def _is_list_of(kind: type, length: int, value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    items = cast("list[object]", value)
+    return len(items) == length and all(type(item) is kind for item in items)
 
 
 def _open_entries(records: Iterable[Record]) -> list[Entry]:
@@ -249,14 +327,18 @@ class _Memory:
 
 class _File:
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
+        """The file."""
         self._lock = threading.Lock()
         self._claim = threading.Lock()
 
     def append(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
-        lines = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
+        if records:
+            self.append_lines([json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records])
+
+    def append_lines(self, each: Sequence[bytes]) -> None:
+        """Write whole lines; they are on the disk when this returns."""
+        lines = b"".join(each)
         with self._opened(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
             size = os.fstat(file).st_size
             if size and os.lseek(file, -1, os.SEEK_END) >= 0 and os.read(file, 1) != b"\n":
@@ -266,30 +348,52 @@ class _File:
                 written += os.write(file, lines[written:])
             os.fsync(file)
             if not size and os.name == "posix":
-                _fsync_folder(self._path)
+                _fsync_folder(self.path)
 
     def read(self) -> list[Record]:
+        return self.read_lines().records
+
+    def read_lines(self) -> _Lines:
+        """What is in the file, with what cannot be read."""
         try:
             with self._opened(os.O_RDONLY, shared=True) as file:
                 return self._parsed(file)
         except FileNotFoundError:
-            return []
+            return _Lines([], [])
+
+    def lines_aside(self) -> int:
+        """How many lines are put aside."""
+        try:
+            with open(f"{self.path}.unread", "rb") as aside:
+                return sum(bool(line.strip()) for line in aside)
+        except FileNotFoundError:
+            return 0
 
     def empty(self) -> None:
         try:
             with self._opened(os.O_RDWR) as file:
-                records = self._parsed(file)
+                records, unread = self._parsed(file)
                 if not _open_entries(records):
+                    if unread and not self._put_aside(unread):
+                        return
                     os.ftruncate(file, 0)
                     os.fsync(file)
         except FileNotFoundError:
             return
 
+    def _put_aside(self, unread: Sequence[bytes]) -> bool:
+        try:
+            _File(f"{self.path}.unread").append_lines([line.rstrip(b"\n") + b"\n" for line in unread])
+        except OSError as error:
+            _log.error("budget_guard: the outbox cannot put aside what it cannot read: %s", error)
+            return False
+        return True
+
     def claim(self) -> Generator[bool, None, None]:
         mine, file = self._claim.acquire(blocking=False), -1
         try:
             if mine and fcntl is not None:
-                file = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
@@ -304,7 +408,7 @@ class _File:
 
     @contextmanager
     def _opened(self, flags: int, *, shared: bool = False) -> Generator[int, None, None]:
-        file = os.open(self._path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+        file = os.open(self.path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -313,19 +417,20 @@ class _File:
         finally:
             os.close(file)
 
-    def _parsed(self, file: int) -> list[Record]:
-        records: list[Record] = []
+    def _parsed(self, file: int) -> _Lines:
+        found = _Lines([], [])
         with os.fdopen(os.dup(file), "rb") as lines:
             lines.seek(0)
             for line in lines:
                 try:
-                    record = json.loads(line)
-                except ValueError:
-                    if line.strip():
-                        _log.warning("budget_guard: skipped a torn line of the outbox %s: %r", self._path, line[:200])
-                    continue
-                records.append(record)
-        return records
+                    record: Any = json.loads(line)
+                except (ValueError, RecursionError):
+                    record = None
+                if _is_record(record):
+                    found.records.append(record)
+                elif line.strip():
+                    found.unread.append(line)
+        return found
 
 
 def _fsync_folder(path: str) -> None:

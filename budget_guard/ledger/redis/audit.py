@@ -21,7 +21,7 @@ class _Counts(NamedTuple):
 
 def differences(scopes: Sequence[Scope], counted: Sequence[Any], holds: Sequence[Any]) -> list[str]:
     """Every counter of *scopes* that is not what *holds* make it, in words."""
-    periods: dict[Scope, bytes] = {}
+    periods: dict[Scope, bytes | None] = {}
     now: dict[Scope, _Counts] = {}
     real: dict[Scope, _Counts] = {}
     for scope, (period, open_holds, *counts) in zip(scopes, counted, strict=True):
@@ -40,7 +40,8 @@ def differences(scopes: Sequence[Scope], counted: Sequence[Any], holds: Sequence
                 if hold.charged is not None:
                     committed = committed.plus(amounts_of(hold.charged))
                 real[scope] = _Counts(reserved, committed, open_holds)
-    return [
+    gone = [f"{scope}: its counters are gone" for scope, period in periods.items() if period is None]
+    return gone + [
         f"{scope}: {name} is {value} and its holds make it {recounted}"
         for scope in scopes
         for name, value, recounted in zip(_Counts._fields, now[scope], real[scope], strict=True)

@@ -73,6 +73,11 @@ def problem(
             detail="fenced: Redis lost what it had confirmed (a failover, an older file, an empty store). Compare "
             "its balances with what was really spent, adjust them, and call reopen()"
         )
+    if status == b"lost":
+        return LedgerUnavailable(
+            detail=f"fenced: Redis lost the counters of {scopes[int(rest[0]) - 1]}, or the list that it is in: a key "
+            "is gone. Find out what was spent, adjust the balances, and call reopen()"
+        )
     if status == b"damaged":
         return LedgerUnavailable(
             detail=f"the counters of {scopes[int(told) - 1]} are damaged, or beyond 64 bits; nothing was changed"

@@ -148,7 +148,7 @@ class RedisVerbs:
                     reservation_id=hold_id, detail=f"holds {amounts_of(held)} and was asked to hold {amounts}"
                 )
             return HELD
-        raise problem(status, rest, hold_id, scopes)
+        raise (yield from self._problem(status, rest, hold_id, scopes))
 
     def forward(self, hold_id: str) -> Steps[None]:
         made_ms(hold_id)
@@ -206,13 +206,15 @@ class RedisVerbs:
             return []
         status, *rest = yield from self._call("balances", self._named(scopes).keys, changes=False)
         if status != b"balances":
-            raise problem(status, rest, scopes=scopes)
+            raise (yield from self._problem(status, rest, scopes=scopes))
         (about,) = rest
         return list(map(balance_of, scopes, about))
 
     def revoke(self, scope: Scope, reason: str) -> Steps[None]:
         named = self._named((scope,))
-        yield from self._call("revoke", (self._keys.scopes, *named.keys), named.text, encode(reason))
+        status, *rest = yield from self._call("revoke", (self._keys.scopes, *named.keys), named.text, encode(reason))
+        if status != b"revoked":
+            raise problem(status, rest, scopes=(scope,))
         self._waiters.give()
 
     def restore(self, scope: Scope) -> Steps[bool]:
@@ -267,7 +269,14 @@ class RedisVerbs:
         )
 
     def reopen(self) -> Steps[None]:
-        yield from self._call("reopen", ())
+        keys = self._keys
+        _, named, *_ = yield from self._call("names", (keys.scopes, keys.open, keys.suspended, keys.settled))
+        for first in range(0, len(named), _AT_ONCE):
+            some = named[first : first + _AT_ONCE]
+            yield from self._call(
+                "drop", (keys.scopes, *(self._named(scopes_of(each)).keys[0] for each in some)), *some
+            )
+        yield from self._call("reopen", (keys.scopes,))
 
     def _settle(
         self, name: str, done: bytes, hold_id: str, scopes: Sequence[Scope], amounts: bytes, *more: bytes
@@ -285,9 +294,25 @@ class RedisVerbs:
             *more,
         )
         if status != done:
-            raise problem(status, rest, hold_id, scopes, amounts, named.text)
+            raise (yield from self._problem(status, rest, hold_id, scopes, amounts, named.text))
         self._waiters.give()
         return rest
+
+    def _problem(
+        self,
+        status: bytes,
+        rest: Sequence[Any],
+        hold_id: str = "",
+        scopes: Sequence[Scope] = (),
+        amounts: bytes = b"",
+        named: bytes = b"",
+    ) -> Steps[Exception]:
+        """As `problem`; a scope that is missing is looked up first, for it may be one that was known."""
+        if status == b"missing":
+            scopes = (scopes[int(rest[0]) - 1],)
+            scope = self._named(scopes)
+            status, *rest = yield from self._call("known", (self._keys.scopes, *scope.keys), scope.text)
+        return problem(status, rest, hold_id, scopes, amounts, named)
 
     def _expire(self, ids: Sequence[bytes]) -> Steps[int]:
         """Expire the holds *ids*, whose time is up; return how many still were there to expire."""

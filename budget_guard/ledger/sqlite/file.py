@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
+
+Identity: TypeAlias = "tuple[int, int]"
+"""Which file it is, whatever it is called: its device and its number there."""
 
 APPLICATION_ID = 0x62756467
 """What marks a file as a ledger ("budg"), in the header that SQLite keeps for it."""
@@ -19,6 +25,14 @@ _WHAT_IT_IS = (
     " FROM pragma_application_id, pragma_user_version"
 )
 """In one statement, for another process may be making it."""
+
+
+class FilesInUse(NamedTuple):
+    """The files that a connection has open: SQLite keeps what is not yet in the first one in the other two."""
+
+    main: Identity
+    wal: Identity | None
+    shm: Identity | None
 
 
 def scripts() -> tuple[str, ...]:
@@ -33,15 +47,18 @@ class LedgerFile:
     Args:
         path: The file, made if it is not there. Its folder must be there.
         durable: Whether a commit is on the disk before it is acknowledged.
+        mode: The permissions of the file if it is made.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, durable: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, durable: bool, mode: int) -> None:
         name = os.fspath(path)
         if not name or name.startswith((":memory:", "file:")):
             raise ValueError(f"path={name!r} must name a file: for counters in memory alone use MemoryLedger()")
         self.path = Path(name).absolute()
+        self._wal, self._shm = (Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))
         self._durable = durable
-        self._identity: tuple[int, int] | None = None
+        self._mode = mode
+        self._identity: Identity | None = None
 
     def open(self) -> sqlite3.Connection:
         """A new connection, of the present version.
@@ -54,8 +71,10 @@ class LedgerFile:
             raise LedgerUnavailable(
                 detail=f"SQLite {sqlite3.sqlite_version} is too old: use a Python with 3.37 or later"
             )
-        if self._identity is not None:
-            self.must_be_there()
+        if self._identity is None:
+            self._make()
+        self._must_be_the_same()
+        self._must_be_whole()
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._check(db)
@@ -63,11 +82,56 @@ class LedgerFile:
                 raise LedgerUnavailable(detail=f"{self.path} is where SQLite cannot share memory: use a local disk")
             db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             self._bring_up_to_date(db)
-            self.must_be_there()
+            self._must_be_the_same()
         except BaseException:
             db.close()
             raise
         return db
+
+    def _make(self) -> None:
+        """Make the file if it is not there, with its permissions: SQLite gives the other two the same ones."""
+        with suppress(FileExistsError, FileNotFoundError):  # SQLite says what is wrong with the folder
+            file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, self._mode)
+            os.close(file)
+            if os.name == "posix":
+                os.chmod(self.path, self._mode)  # whatever the umask is: it was asked for
+
+    def _must_be_whole(self) -> None:
+        """Check that nobody took ``-wal`` or ``-shm`` away: what was counted last would be missing.
+
+        SQLite makes them in the order ``-wal``, ``-shm``, and removes them in the other one, with the last connection.
+
+        Raises:
+            LedgerUnavailable: If what is left says that something is missing.
+            sqlite3.OperationalError: If somebody has the file open, and they are not there: for a moment that may be.
+        """
+        if not _size(self.path):
+            return
+        wal, shm = _identity(self._wal), _identity(self._shm)
+        if wal is not None and shm is not None:
+            return
+        # Nobody else may have it open then. SQLite tells: a connection that wants it for itself gets it, or does not.
+        alone = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        try:
+            if shm is not None and _identity(self._wal) is None and _identity(self._shm) == shm:
+                raise sqlite3.OperationalError(
+                    f"{self._wal.name} is gone, and the last of what was counted with it: put it back, or where it is "
+                    f"lost, delete {self._shm.name} to go on without"
+                )
+            alone.execute("PRAGMA locking_mode = EXCLUSIVE")
+            alone.execute(_WHAT_IT_IS).fetchone()
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                raise
+            gone = ", ".join(path.name for path in (self._wal, self._shm) if _identity(path) is None)
+            if gone:
+                raise sqlite3.OperationalError(
+                    f"locked: {gone} is gone while another connection has it open; stop all who use the ledger"
+                ) from error
+        except sqlite3.DatabaseError:
+            pass  # it is no database: the check that follows says so
+        finally:
+            alone.close()
 
     def _check(self, db: sqlite3.Connection) -> int:
         """The version of the file; 0 if it is new."""
@@ -99,12 +163,31 @@ class LedgerFile:
                 db.execute("ROLLBACK")
             raise
 
-    def must_be_there(self) -> None:
-        """Check that the path still names the file that was opened.
+    def in_use(self) -> FilesInUse:
+        """The files that a connection which was just opened has open."""
+        return FilesInUse(self._must_be_the_same(), _identity(self._wal), _identity(self._shm))
+
+    def must_be_there(self, opened: FilesInUse) -> None:
+        """Check that the names still are those of the files that were *opened*.
 
         Raises:
-            LedgerUnavailable: If it was deleted or replaced: other processes would count in another one.
+            LedgerUnavailable: If one was deleted or replaced: other processes would count in another one.
         """
+        self._must_be_the_same()
+        for path, before in ((self._wal, opened.wal), (self._shm, opened.shm)):
+            if _identity(path) != before:
+                raise LedgerUnavailable(detail=self._taken(path))
+
+    def was_replaced(self, opened: FilesInUse) -> bool:
+        """Whether others may already count in files that took the place of those which were *opened*."""
+        now = (_identity(self._wal), _identity(self._shm))
+        return any(is_now not in (None, before) for is_now, before in zip(now, opened[1:], strict=True))
+
+    def _taken(self, path: Path) -> str:
+        how = "was there and is gone" if _identity(path) is None else "was replaced by another file while it was in use"
+        return f"{path} {how}, with the last of what was counted in it: stop all who use the ledger, and start anew"
+
+    def _must_be_the_same(self) -> Identity:
         try:
             status = os.stat(self.path)
         except OSError as error:
@@ -114,6 +197,32 @@ class LedgerFile:
             self._identity = identity
         if identity != self._identity:
             raise LedgerUnavailable(detail=f"{self.path} was replaced by another file while it was in use: start anew")
+        return identity
+
+
+def abandon(db: sqlite3.Connection) -> None:
+    """Let *db* go without a last word: others use files of the same names, which it must not write to or remove."""
+    if hasattr(db, "setconfig"):  # from Python 3.12 on
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        db.close()
+    else:  # it is never closed
+        with suppress(AttributeError):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def is_locked(error: BaseException) -> bool:

@@ -39,6 +39,8 @@ class SqliteLedger(BlockingVerbs):
         retain: How many settled holds to remember, so that a repeated verb gets the same answer; about 200 bytes each.
             Those made in the last 5 minutes are remembered in any case.
         busy_timeout_s: How long a verb waits, in real seconds, while another process writes.
+        mode: The permissions that the file gets if it is made, and SQLite's two beside it: for its owner alone unless
+            another mode is given, such as ``0o660`` for a group.
 
     Raises:
         LedgerUnavailable: If the file cannot be opened, is none of this library, or is of a newer version.
@@ -54,6 +56,7 @@ class SqliteLedger(BlockingVerbs):
         hold_ttl_s: float = 900.0,
         retain: int = 100_000,
         busy_timeout_s: float = 5.0,
+        mode: int = 0o600,
     ) -> None:
         if not hold_ttl_s > 0:
             raise ValueError(f"hold_ttl_s={hold_ttl_s!r} must be more than 0 seconds")
@@ -61,8 +64,10 @@ class SqliteLedger(BlockingVerbs):
             raise ValueError(f"retain={retain!r} must be 0 or more holds")
         if not busy_timeout_s >= 0:
             raise ValueError(f"busy_timeout_s={busy_timeout_s!r} must be 0 seconds or more")
+        if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o777 or mode & 0o600 != 0o600:
+            raise ValueError(f"mode={mode!r} must be permissions that let the owner read and write, such as 0o600")
         self._waiters = Waiters(clock)
-        file = LedgerFile(path, durable=durable)
+        file = LedgerFile(path, durable=durable, mode=mode)
         self._writer = Writer(file, clock, self._waiters, hold_ttl_s, retain, busy_timeout_s)
         weakref.finalize(self, self._writer.stop).atexit = False  # the writers end themselves then, in good order
         self.aio: AsyncLedger = _AsyncSqliteLedger(self, self._writer, self._waiters)

@@ -57,7 +57,10 @@ class Transaction:
 
     def __init__(self, db: sqlite3.Connection, now: datetime) -> None:
         self._db = db
-        *saved, seen_at = db.execute("SELECT version, settled, forgotten, forgotten_ms, seen_at FROM ledger").fetchone()
+        *saved, self.seen_at = db.execute(
+            "SELECT version, settled, forgotten, forgotten_ms, seen_at FROM ledger"
+        ).fetchone()
+        """The ledger's time as the file has it, in microseconds since 1970."""
         self._saved = tuple(saved)
         self.version: int
         """Changes whenever room is given."""
@@ -68,7 +71,7 @@ class Transaction:
         self.forgotten_ms: int
         """When the youngest forgotten id was made."""
         self.version, self.settled, self.forgotten, self.forgotten_ms = self._saved
-        self.now: int = max(micros(now), seen_at)
+        self.now: int = max(micros(now), self.seen_at)
         """The ledger's time, in microseconds since 1970."""
         self.time = _Time(moment(self.now))
         self.holds: dict[str, StoredHold] = {}
@@ -117,7 +120,7 @@ class Transaction:
                 "UPDATE ledger SET version = ?, settled = ?, forgotten = ?, forgotten_ms = ?, seen_at = ?",
                 (*ledger, self.now),
             )
-            self._saved = ledger
+            self._saved, self.seen_at = ledger, self.now
 
     def counters(self, scope: Scope) -> StoredCounters | None:
         """Those of *scope*, in its present window; None if it was never opened."""

@@ -25,9 +25,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from budget_guard.clock import Clock
-from budget_guard.errors import LedgerUnavailable
+from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
 from budget_guard.ledger.checks import check_id
-from budget_guard.ledger.sqlite.file import LedgerFile, is_locked, unavailable
+from budget_guard.ledger.sqlite.file import FilesInUse, LedgerFile, abandon, is_locked, unavailable
 from budget_guard.ledger.sqlite.transaction import MOST_VERBS, Transaction
 from budget_guard.ledger.sqlite.verbs import SqliteVerbs
 from budget_guard.ledger.waiters import Waiters
@@ -80,6 +80,8 @@ class Writer:
         self._busy_timeout_s = busy_timeout_s
         self._closed = False
         self._committing = False
+        self._seen_at = 0
+        """The latest time of the ledger that this process knows of: what the file says is never an earlier one."""
         self.begin_anew()
         with _forking:
             _writers.add(self)
@@ -92,6 +94,7 @@ class Writer:
         self._queue: SimpleQueue[QueuedVerb | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
+        self._files = FilesInUse((0, 0), None, None)
 
     def call(self, verb: str, *arguments: Any) -> Any:
         """Perform *verb*, a method of `SqliteVerbs`, and wait for what it returns."""
@@ -108,15 +111,19 @@ class Writer:
     def audit(self) -> Sequence[str]:
         """Recount everything in the caller's own thread, for it may take long."""
         self._must_be_open()
-        try:
-            db = self._file.open()
+        ends = time.monotonic() + self._busy_timeout_s
+        while True:
             try:
-                db.execute("BEGIN")
-                return SqliteVerbs(Transaction(db, self._clock.now()), self._hold_ttl_s, self._retain).audit()
-            finally:
-                db.close()
-        except sqlite3.Error as error:
-            raise unavailable(self._file.path, error) from error
+                db = self._file.open()
+                try:
+                    db.execute("BEGIN")
+                    return SqliteVerbs(Transaction(db, self._clock.now()), self._hold_ttl_s, self._retain).audit()
+                finally:
+                    db.close()
+            except sqlite3.Error as error:
+                if not is_locked(error) or time.monotonic() >= ends:
+                    raise unavailable(self._file.path, error) from error
+            time.sleep(random.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S))
 
     def stop(self) -> threading.Thread | None:
         """Take no more verbs, and let the thread end after those that it has."""
@@ -137,7 +144,10 @@ class Writer:
         if self._db is not None:
             db, self._db = self._db, None
             with suppress(sqlite3.Error):
-                db.close()
+                if self._file.was_replaced(self._files):
+                    abandon(db)
+                else:
+                    db.close()  # the last one to do so writes all that is in ``-wal`` to the file itself
 
     def _leave(self, verb: str, arguments: tuple[Any, ...], future: Future[Answer] | asyncio.Future[Answer]) -> None:
         hold_id = None
@@ -191,12 +201,17 @@ class Writer:
         try:
             if db is None:
                 db = self._db = self._file.open()
+                self._files = self._file.in_use()
             else:
-                self._file.must_be_there()
+                self._file.must_be_there(self._files)
             db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
             transaction = Transaction(db, self._clock.now())
             verbs = SqliteVerbs(transaction, self._hold_ttl_s, self._retain)
             version = transaction.version
+            if transaction.seen_at < self._seen_at:
+                raise LedgerUnavailable(
+                    detail=f"{self._file.path} is in an earlier state than it was: the last of what was counted is gone"
+                )
             if not reads:
                 verbs.forget()
             transaction.load([queued.hold_id for queued in batch if queued.hold_id is not None])
@@ -205,13 +220,27 @@ class Writer:
                 transaction.save()
             self._committing = True
             db.execute("COMMIT")
+            if not reads:
+                self._must_be_kept()
         except BaseException as error:
             if db is not None and (db.in_transaction or not is_locked(error)):
                 self.let_go()  # which rolls back
             raise
+        self._seen_at = transaction.seen_at
         if transaction.version != version:
             self._waiters.give()
         return answers
+
+    def _must_be_kept(self) -> None:
+        """Check that what was just committed went where others will find it.
+
+        Raises:
+            LedgerAmbiguous: If a file was taken away meanwhile.
+        """
+        try:
+            self._file.must_be_there(self._files)
+        except LedgerUnavailable as error:
+            raise error.recast(LedgerAmbiguous) from None
 
 
 def _performed(queued: QueuedVerb, verbs: SqliteVerbs) -> Answer:

@@ -28,9 +28,10 @@ end
 
 -- The epoch and the sequence never go back. Where they did, the store lost its tail, and nothing is admitted until
 -- `reopen` says so.
-local tenant = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'fenced', 'version', 'forgotten')
+local tenant = redis.call('HMGET', KEYS[1], 'epoch', 'sequence', 'fenced', 'version', 'forgotten', 'scopes')
 local epoch, sequence, fenced = tenant[1], tonumber(tenant[2] or '0'), tenant[3]
 local version, forgotten = tonumber(tenant[4] or '0'), tonumber(tenant[5] or '-1')
+local scopes_made = tonumber(tenant[6] or '') -- nil in a store that an older version began
 
 local function generation(name)
   return name and tonumber(string.match(name, '^%d+')) or 0
@@ -46,12 +47,19 @@ do
   end
   if not epoch then
     epoch = (lost and '0-' or '1-') .. ARGV[4]
-    redis.call('HSET', KEYS[1], 'epoch', epoch)
+    scopes_made = 0
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'scopes', '0')
   end
   if lost and generation(fenced) < generation(known) then
     fenced = text(generation(known))
     redis.call('HSET', KEYS[1], 'fenced', fenced)
   end
+end
+
+-- Admit nothing until `reopen` says so.
+local function fence()
+  fenced = text(math.max(generation(epoch), generation(fenced)))
+  redis.call('HSET', KEYS[1], 'fenced', fenced)
 end
 
 local function answer(...)
@@ -65,6 +73,22 @@ local function wrote(gave_room)
     version = version + 1
   end
   redis.call('HSET', KEYS[1], 'sequence', text(sequence), 'version', text(version))
+end
+
+-- Whether the store has lost the counters of a scope that it had, or the list of these. NAMES is the list's key.
+local function is_lost(NAMES, key, name)
+  if scopes_made and redis.call('SCARD', NAMES) ~= scopes_made then
+    return true
+  end
+  return redis.call('SISMEMBER', NAMES, name) == 1 and redis.call('EXISTS', key) == 0
+end
+
+-- Note that there is a scope. A scope is counted once: if it is known and not there, the store lost it.
+local function made(NAMES, name)
+  if redis.call('SADD', NAMES, name) == 1 and scopes_made then
+    scopes_made = scopes_made + 1
+    redis.call('HSET', KEYS[1], 'scopes', text(scopes_made))
+  end
 end
 
 -- Amounts and periods are kept as 'n,n,n'.

@@ -3,7 +3,10 @@
 
 local SCOPE = KEYS[3]
 local name, owner, window, limited, limits = ARGV[5], ARGV[6], ARGV[7], ARGV[8], split(ARGV[9])
-redis.call('SCARD', KEYS[2])
+if is_lost(KEYS[2], SCOPE, name) then
+  fence()
+  return answer('lost', 1)
+end
 local before = redis.call('HMGET', SCOPE, 'owner', 'window', 'l0', 'l1', 'l2', 'l3', 'l4', 'l5')
 if before[1] and before[1] ~= owner then
   return answer('foreign')
@@ -17,7 +20,7 @@ if before[2] then
   scope = scopes[1]
 end
 
-redis.call('SADD', KEYS[2], name)
+made(KEYS[2], name)
 redis.call('HSET', SCOPE, 'owner', owner, 'limited', limited)
 redis.call('HSETNX', SCOPE, 'period', '0')
 if before[2] ~= window then
