@@ -65,7 +65,7 @@ class Line:
         with self._lock:
             standing = [ticket for ticket in self.tickets if not ticket.passes and ticket is not but]
             awaited = {scope for ticket in standing for scope in ticket.scopes}
-        return awaited.intersection(scopes) if awaited else frozenset()
+        return frozenset(awaited.intersection(scopes))
 
     def join(self, ticket: Ticket) -> None:
         """Stand at the end of the line."""
@@ -132,30 +132,40 @@ def line_of(ledger: Ledger) -> Line:
             return Line()
 
 
+class _Blocking:
+    """A ledger whose callers also wait for their turn."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def await_turn(self, ticket: Ticket, times: int, timeout: float) -> bool:
+        return ticket.turn.wait(times, timeout)
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._ledger, verb)
+
+
+class _Awaiting:
+    """As `_Blocking`, to await."""
+
+    def __init__(self, ledger: AsyncLedger) -> None:
+        self._ledger = ledger
+
+    async def await_turn(self, ticket: Ticket, times: int, timeout: float) -> bool:
+        return await ticket.turn.wait_async(times, timeout)
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._ledger, verb)
+
+
 def drive(steps: Steps[T], ledger: Ledger) -> T:
     """Perform *steps* on a ledger that blocks."""
-
-    def perform(step: tuple[str, tuple[Any, ...]]) -> Any:
-        verb, arguments = step
-        if verb == "await_turn":
-            ticket, times, timeout = arguments
-            return ticket.turn.wait(times, timeout)
-        return getattr(ledger, verb)(*arguments)
-
-    return run(steps, perform)
+    return run(steps, _Blocking(ledger))
 
 
 async def adrive(steps: Steps[T], ledger: AsyncLedger) -> T:
     """Perform *steps* on a ledger to await."""
-
-    async def perform(step: tuple[str, tuple[Any, ...]]) -> Any:
-        verb, arguments = step
-        if verb == "await_turn":
-            ticket, times, timeout = arguments
-            return await ticket.turn.wait_async(times, timeout)
-        return await getattr(ledger, verb)(*arguments)
-
-    return await arun(steps, perform)
+    return await arun(steps, _Awaiting(ledger))
 
 
 def _forked() -> None:

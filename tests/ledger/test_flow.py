@@ -37,13 +37,13 @@ class FailingLedger(MemoryLedger):
         found = super().__getattribute__(name)
         return found if name.startswith("_") or not callable(found) else partial(self._perform, name, found)
 
-    def _perform(self, name: str, verb: Callable[..., Any], *arguments: Any) -> Any:
+    def _perform(self, name: str, verb: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         fail = self._fail if self._fail is not None and self._fail[0] == name else None
         if fail is not None:
             self._fail = None
             if fail[1] == "before":
                 raise fail[2]
-        result = verb(*arguments)
+        result = verb(*arguments, **named)
         if fail is not None:
             raise fail[2]
         return result
