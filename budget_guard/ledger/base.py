@@ -66,6 +66,8 @@ class Refused(NamedTuple):
     left: Limits
     """limit - committed - reserved in every dimension, in the scope that has least of it; None where nothing limits
     it. Negative after an overrun."""
+    resets_at: datetime | None = None
+    """When the window of *scope* ends (UTC); None where it has none."""
 
 
 class Revoked(NamedTuple):

@@ -19,7 +19,7 @@ from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.redis.keys import decode, scopes_of
 from budget_guard.units.amounts import MOST, Amounts, Limits
-from budget_guard.units.scope import Scope
+from budget_guard.units.scope import Scope, window_end
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -189,6 +189,7 @@ def refused_of(
                     all(_fits_in_time(each, room) for each in balances),
                     int(version),
                     least_left(balances),
+                    None if balance.since is None else window_end(balance.window, balance.since),
                 )
     return None
 
