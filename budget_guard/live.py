@@ -98,7 +98,7 @@ class _SpendLine:
         budget, spent = self._session.budget, self._session.spent_usd
         line = Text(_usd(spent), no_wrap=True, overflow="ellipsis")
         if budget.max_cost_usd is not None:
-            share = float(spent / budget.max_cost_usd)
+            share = cost_nano(spent) / cost_nano(budget.max_cost_usd)
             style = "red" if share >= 1 else "yellow" if share >= (budget.soft_limit or 1) else "green"
             full, empty = ("━", "─") if _console().encoding.startswith("utf") else ("#", "-")
             filled = min(_BAR, int(share * _BAR))

@@ -16,6 +16,8 @@ NANO_PER_USD = 1_000_000_000
 NANO_PER_CENT = NANO_PER_USD // 100
 _EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, capitals=1, clamp=0, traps=[])
 """Enough digits for any amount: the caller's own decimal context may have fewer, and raise where one is rounded."""
+_READING = Context(prec=40, traps=[InvalidOperation])
+"""For texts: what is none of a number raises, also where the caller's context makes it NaN."""
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 MAX_NANO = 2**62
 """The largest limit a ledger accepts, in nano-dollars: about $4.6 billion."""
@@ -45,7 +47,7 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
         raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}")
     try:
         # a float by its shortest form, which is what the caller typed
-        amount = Decimal(_text(raw) if isinstance(raw, str) else str(raw) if isinstance(raw, float) else raw)
+        amount = Decimal(_text(raw) if isinstance(raw, str) else str(raw) if isinstance(raw, float) else raw, _READING)
     except InvalidOperation:
         raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}") from None
     if not amount.is_finite():
