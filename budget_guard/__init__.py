@@ -1,5 +1,7 @@
 """Spending limits for AI agents that hold before the call is made, not after the bill."""
 
+import logging as _logging
+
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Decision, Estimate
 from budget_guard.calls.reservation import Reservation
@@ -28,10 +30,13 @@ from budget_guard.session.authority import BudgetAuthority
 from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import ScopeSnapshot
 from budget_guard.session.session import Session
+from budget_guard.units.printable import EscapingFilter as _EscapingFilter
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
 __version__ = "0.1.0"
+
+_logging.getLogger("budget_guard").addFilter(_EscapingFilter())
 
 __all__ = [
     "Allowance",

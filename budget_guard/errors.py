@@ -17,18 +17,21 @@
         └── LedgerAmbiguous         they may have been reached, and it is not known
 
 An adapter raises a subclass that derives from its framework's own base as well, made by `BudgetError.recast`, so
-``except BudgetExceeded`` works everywhere. Errors carry fields, are picklable, and say what to do.
+``except BudgetExceeded`` works everywhere. Errors carry fields, are picklable, and say what to do. Names from outside
+are escaped in what they say.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from budget_guard.units.money import cost_nano, format_usd
+from budget_guard.units.printable import escaped
 
 if TYPE_CHECKING:
     from budget_guard.reporting.report import BudgetReport
@@ -36,29 +39,65 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound="BudgetError")
 
 
+_LATER = ("partial_output", "value", "resets_at", "retry_after_s", "user_message")
+"""The fields that are set on an error after it was made, where they make sense."""
+
+
 class BudgetError(Exception):
     """Root of every error that this library raises on purpose."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    http_status: ClassVar[int] = 402
+    """The HTTP status that a service may answer with: 402, payment required; 503 where only the ledger is missing."""
     decision_id: str | None = None
     """The id of the decision in the session's log; None where there was none."""
+    partial_output: str | None = None
+    """What the model had answered until then; None where nothing came, or nothing was asked."""
+    value: Any = None
+    """What the work that is charged has brought, where the stop came after it; None where there is nothing."""
+    resets_at: datetime | None = None
+    """When the limit begins anew (UTC); None where it never does, or that is not known."""
+    retry_after_s: float | None = None
+    """Seconds after which it makes sense to try again; None where waiting does not help, or that is not known."""
+    user_message: str | None = None
+    """What may be said to an end user; None where nobody has set it. `str` of the error is for developers."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(escaped(each) if isinstance(each, str) else each for each in args))
 
     def fields(self) -> dict[str, Any]:
-        """The keyword arguments that make an equal error."""
-        return {name: getattr(self, name) for name in self._fields}
+        """The keyword arguments that make an equal error, and what was set on it later. See `rebuilt`."""
+        later = {name: getattr(self, name) for name in _LATER if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in self._fields} | later
 
     def recast(self, cls: type[E]) -> E:
         """The same error as *cls*, a subclass of this error's type."""
-        error = cls(**self.fields())
+        error = rebuilt(cls, self.fields())
         error.__cause__ = self.__cause__
         return error
 
     def __reduce__(self) -> Any:
-        return super().__reduce__() if not self._fields else (_rebuild, (type(self), self.fields()))
+        if not self._fields:
+            return super().__reduce__()
+        return rebuilt, (type(self), picklable(self.fields()))
 
 
-def _rebuild(cls: type[E], fields: dict[str, Any]) -> E:
-    return cls(**fields)
+def rebuilt(cls: type[E], fields: Mapping[str, Any]) -> E:
+    """The error whose `BudgetError.fields` are *fields*, as *cls*."""
+    error = cls(**{name: value for name, value in fields.items() if name not in _LATER})
+    for name in _LATER:
+        if name in fields:
+            setattr(error, name, fields[name])
+    return error
+
+
+def picklable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """*fields* without a ``value`` that cannot be pickled: it is whatever a tool returned."""
+    try:
+        pickle.dumps(fields.get("value"))
+    except Exception:
+        return {name: value for name, value in fields.items() if name != "value"}
+    return dict(fields)
 
 
 class BudgetExceeded(BudgetError):
@@ -271,6 +310,7 @@ class LedgerUnavailable(BudgetError):
     """The counters cannot be reached. Nothing was changed, and the same may be tried again."""
 
     _fields = ("detail", "decision_id")
+    http_status: ClassVar[int] = 503
 
     def __init__(self, *, detail: str, decision_id: str | None = None) -> None:
         self.detail = detail

@@ -23,6 +23,7 @@ from budget_guard.adapter.handle import SessionHandle
 from budget_guard.events.model import CallAdmitted, CallCommitted, CallReleased, Event
 from budget_guard.session.session import Session
 from budget_guard.units.money import cost_nano, format_usd
+from budget_guard.units.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +98,7 @@ class _SpendLine:
         budget, spent = self._session.budget, self._session.spent_usd
         line = Text(_usd(spent), no_wrap=True, overflow="ellipsis")
         if budget.max_cost_usd is not None:
-            share = float(spent / budget.max_cost_usd)
+            share = cost_nano(spent) / cost_nano(budget.max_cost_usd)
             style = "red" if share >= 1 else "yellow" if share >= (budget.soft_limit or 1) else "green"
             full, empty = ("━", "─") if _console().encoding.startswith("utf") else ("#", "-")
             filled = min(_BAR, int(share * _BAR))
@@ -105,7 +106,7 @@ class _SpendLine:
             line.append(empty * (_BAR - filled), "bright_black").append(f" {share:.0%}", style)
         most = "" if budget.max_requests is None else f" of {budget.max_requests}"
         line.append(f" | held {_usd(self._session.reserved_usd)} | calls {self._calls}{most}")
-        return line.append(f" | {self._model}" if self._model else "")
+        return line.append(f" | {printable(self._model)}" if self._model else "")
 
 
 def _usd(amount: Decimal) -> str:

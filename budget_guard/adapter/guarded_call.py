@@ -232,7 +232,7 @@ class GuardedCall:
         await _Awaiting().run(self._fail(error))
 
     def _fail(self, error: BaseException) -> Steps[None]:
-        reason = f"{type(error).__name__}: {error}"[:200]
+        reason = _kind_of(error)
         if isinstance(error, self.never_sent) or never_billed(error):
             return self._release(reason)
         return self._estimate(reason)
@@ -280,6 +280,16 @@ class GuardedCall:
                         yield "perform", (hold, *otherwise, {})
         if failed is not None:
             raise failed
+
+
+def _kind_of(error: BaseException) -> str:
+    """The type of *error* and its HTTP status. What it says may hold a key, or the prompt: it goes nowhere."""
+    with suppress(Exception):
+        for at in (error, getattr(error, "response", None)):
+            status = getattr(at, "status_code", None)
+            if isinstance(status, int):
+                return f"{type(error).__name__} (HTTP {status:d})"
+    return type(error).__name__
 
 
 class _Blocking:

@@ -20,6 +20,8 @@ from budget_guard.errors import (
     LedgerUnavailable,
     UnboundedCallError,
     UnknownPriceError,
+    picklable,
+    rebuilt,
 )
 from budget_guard.session.session import Session
 
@@ -93,7 +95,7 @@ def stops_for(base: type[Exception]) -> Stops:
 
 def _stop_class(core: type[BudgetError], base: type[Exception]) -> type[BudgetError]:
     def reduce(self: BudgetError) -> Any:
-        return _unpickled, (base, core.__name__, self.fields())
+        return _unpickled, (base, core.__name__, picklable(self.fields()))
 
     return type(
         core.__name__,
@@ -107,7 +109,7 @@ def _stop_class(core: type[BudgetError], base: type[Exception]) -> type[BudgetEr
 
 
 def _unpickled(base: type[Exception], name: str, fields: dict[str, Any]) -> BudgetError:
-    return stops_for(base).classes[name](**fields)
+    return rebuilt(stops_for(base).classes[name], fields)
 
 
 class StopLatch:

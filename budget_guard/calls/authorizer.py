@@ -156,7 +156,8 @@ class Authorizer:
             if isinstance(outcome, Refused):
                 _, amounts = plan
                 final = isinstance(call, ModelCall) and call.final
-                ignored = exceeded(outcome, amounts, NOTHING if final else run.budget.kept_back, waiting_helps=waits)
+                kept = NOTHING if final else run.budget.kept_back
+                ignored = exceeded(outcome, amounts, kept, waiting_helps=waits, now=run.clock.now())
                 if run.budget.mode != "advisory_estimate":
                     raise ignored
                 outcome = yield "reserve", (hold_id, run.scopes, amounts, None, None, True, sent)

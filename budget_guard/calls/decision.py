@@ -14,7 +14,7 @@ from budget_guard.errors import BudgetError
 from budget_guard.events.model import CallAdmitted
 from budget_guard.events.timeline import KEPT
 from budget_guard.units.amounts import Amounts
-from budget_guard.units.money import to_usd
+from budget_guard.units.money import format_usd, to_usd
 
 Action: TypeAlias = Literal["allow", "downgrade", "advisory_warn", "block"]
 
@@ -65,6 +65,10 @@ class Decision(NamedTuple):
     """Why it is refused, to be raised by the adapter; None unless *action* is ``block``."""
     reservation: Reservation | None
     """The hold to settle; None where nothing is held."""
+
+    def __repr__(self) -> str:
+        why = f", {self.reason!r}" if self.reason else ""
+        return f"Decision({self.action} {self.name!r}, holds {format_usd(self.held.cost)}{why}, id={self.id!r})"
 
     @property
     def kind(self) -> Literal["model", "tool"]:

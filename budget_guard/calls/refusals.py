@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -24,7 +26,12 @@ _WAITING_HELPS = (
 
 
 def exceeded(
-    refused: Refused, asked: Amounts | None, kept: Amounts = NOTHING, *, waiting_helps: bool = False
+    refused: Refused,
+    asked: Amounts | None,
+    kept: Amounts = NOTHING,
+    *,
+    waiting_helps: bool = False,
+    now: datetime | None = None,
 ) -> BudgetExceeded:
     """The error for a limit that stands in the way.
 
@@ -33,11 +40,12 @@ def exceeded(
         asked: What it was asked to hold; None for money that is booked already.
         kept: What is kept back for the final answer.
         waiting_helps: Whether it may fit once the other calls in flight are over.
+        now: The time (UTC), to say how long it takes until the limit begins anew.
     """
     i = refused.dimension
     words = format_usd(kept.cost) if i == 0 else kept[i]
     kept_back = f"{words} of it is kept back for the final answer. " if kept[i] else ""
-    return BudgetExceeded(
+    error = BudgetExceeded(
         dimension=DIMENSIONS[i],
         limit=in_unit(i, refused.limit),
         actual=in_unit(i, refused.committed + refused.reserved),
@@ -45,6 +53,13 @@ def exceeded(
         estimate=None if asked is None else in_unit(i, asked[i]),
         remedy=kept_back + (_WAITING_HELPS if waiting_helps else "") + remedy_of(refused.scope, DIMENSIONS[i]),
     )
+    resets_at = error.resets_at = refused.resets_at
+    if resets_at is None:
+        error.user_message = "The budget for this is used up."
+    else:
+        error.user_message = f"The budget for this is used up. It begins anew at {resets_at:%Y-%m-%d %H:%M} UTC."
+        error.retry_after_s = None if now is None else max(0.0, (resets_at - now).total_seconds())
+    return error
 
 
 def remedy_of(scope: Scope, dimension: str) -> str:

@@ -223,7 +223,7 @@ def _charge(run: Run, call: ModelCall | ToolCall, plan: Plan, note: str | None) 
     except LedgerUnavailable:
         return  # it is booked, or kept to be booked
     if passed is not None:
-        error = exceeded(passed, None)
+        error = exceeded(passed, None, now=run.clock.now())
         error.report = run.report_for_error()
         recorder.terminated_by = cause(error)
         raise error

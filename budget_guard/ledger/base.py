@@ -37,7 +37,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias
 
 from budget_guard.units.amounts import Amounts, Limits, Sums
-from budget_guard.units.scope import Scope, Window
+from budget_guard.units.scope import Scope, Window, window_end
 
 MOST_LIMIT = 2**62
 """The largest limit."""
@@ -66,6 +66,8 @@ class Refused(NamedTuple):
     left: Limits
     """limit - committed - reserved in every dimension, in the scope that has least of it; None where nothing limits
     it. Negative after an overrun."""
+    resets_at: datetime | None = None
+    """When the window of *scope* ends (UTC); None where it has none."""
 
 
 class Revoked(NamedTuple):
@@ -116,6 +118,11 @@ class Balance(NamedTuple):
     def limited(self) -> tuple[tuple[int, int], ...]:
         """The dimensions that have a limit, by index, each with it."""
         return tuple((i, limit) for i, limit in enumerate(self.limits) if limit is not None)
+
+    @property
+    def ends(self) -> datetime | None:
+        """When the window ends (UTC); None for a scope without one."""
+        return None if self.since is None else window_end(self.window, self.since)
 
 
 class Suspended(NamedTuple):

@@ -17,9 +17,9 @@ class Counters:
 
     __slots__ = (
         "_clock",
-        "_ends",
         "archived",
         "committed",
+        "ends",
         "limited",
         "limits",
         "open_holds",
@@ -43,7 +43,8 @@ class Counters:
         self.window: Window = "none"
         self.start: datetime | None = None
         """When the present window began."""
-        self._ends: datetime | None = None
+        self.ends: datetime | None = None
+        """When it ends."""
         self.period = 0
         """How many windows have ended. A hold belongs to the one in which it was made."""
         self.committed: Sums = NOTHING
@@ -63,7 +64,7 @@ class Counters:
 
     def roll(self) -> None:
         """Count from nothing again if the next window has begun. Never back, whatever the clock does."""
-        if self._ends is not None and self._clock.now() >= self._ends:
+        if self.ends is not None and self._clock.now() >= self.ends:
             self.period += 1  # first: what belongs to another period is counted in none
             self.committed = self.reserved = self.archived = NOTHING
             self.open_holds = 0
@@ -71,7 +72,7 @@ class Counters:
 
     def _begin(self, window: Window) -> None:
         self.start = window_start(window, self._clock.now())
-        self._ends = None if self.start is None else window_end(window, self.start)
+        self.ends = None if self.start is None else window_end(window, self.start)
 
     def balance(self) -> Balance:
         """The counters as they are."""
@@ -138,6 +139,8 @@ class Counted(Protocol):
     def committed(self) -> Sums: ...
     @property
     def reserved(self) -> Sums: ...
+    @property
+    def ends(self) -> datetime | None: ...
 
 
 def first_refusal(found: Sequence[Counted], room: Sums, version: int) -> Refused | None:
@@ -148,7 +151,8 @@ def first_refusal(found: Sequence[Counted], room: Sums, version: int) -> Refused
             if committed[i] + reserved[i] + room[i] > limit:
                 waiting_helps = all(c.committed[j] + room[j] <= most for c in found for j, most in c.limited)
                 left = least_left(found)
-                return Refused(counters.scope, i, limit, committed[i], reserved[i], waiting_helps, version, left)
+                was, held = committed[i], reserved[i]
+                return Refused(counters.scope, i, limit, was, held, waiting_helps, version, left, counters.ends)
     return None
 
 

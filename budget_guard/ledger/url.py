@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -14,6 +16,14 @@ _FORMS = (
     "redis://host:6379/0, rediss://..., valkey://... or unix:///run/redis.sock (many hosts)"
 )
 _REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
+_OPTIONS = ("durable", "mode", "wait_replicas", "tenant", "db", "socket_timeout", "socket_connect_timeout", "protocol")
+_BRIEF = 4
+"""Texts that are no longer than that are no secrets."""
+_WORDS = (*_REDIS, "memory", "sqlite", "postgres", "postgresql", "mysql", "mongodb", "https", "false", "localhost")
+"""Words that are shown wherever they stand."""
+_FILE = re.compile(r"(sqlite:/{0,4})?[\w./~ -]{1,200}\.(db|sqlite3?|sock)")
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]*\]?|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_PORT = re.compile(r"[0-9]{1,5}")
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -40,12 +50,15 @@ def open_ledger(url: str) -> Ledger:
         LedgerUnavailable: If what is there is no ledger.
     """
     if not isinstance(url, str):
-        raise ValueError(f"url={url!r} is no text: use one of {_FORMS}")
+        raise ValueError(f"url={_no_text(url)} is no text: use one of {_FORMS}")
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise ValueError(f"url={_shown(url)!r} cannot be read ({error}): use one of {_FORMS}") from None
+    except ValueError:  # which may show a part of it
+        raise ValueError(
+            f"url={_shown(url)!r} cannot be read: options are name=value with & between them, and what is no letter "
+            f"or digit is quoted. Use one of {_FORMS}"
+        ) from None
     scheme = parts.scheme
     if "://" not in url or scheme not in ("memory", "sqlite", *_REDIS):
         raise ValueError(f"url={_shown(url)!r} names no ledger: use one of {_FORMS}")
@@ -75,6 +88,10 @@ def open_ledger(url: str) -> Ledger:
     return RedisLedger(urlunsplit((scheme, parts.netloc, parts.path, rest, "")), **given)
 
 
+def _no_text(url: object) -> str:
+    return "None" if url is None else f"a {type(url).__name__}"
+
+
 class _Options:
     """What follows the question mark."""
 
@@ -96,34 +113,66 @@ class _Options:
     def nothing_more(self) -> None:
         """Refuse what is left: a misspelt option would go unnoticed."""
         if self._options:
-            names = ", ".join(map(repr, self._options))
+            names = ", ".join(repr(_shown_name(name)) for name in self._options)
             raise ValueError(f"url={_shown(self._url)!r} has options that are not known: {names}")
 
 
 def _boolean(text: str) -> bool:
     if text.lower() not in _BOOLEANS:
-        raise ValueError(f"{text!r} must be true or false")
+        raise ValueError(f"{_brief(text)} must be true or false")
     return _BOOLEANS[text.lower()]
 
 
 def _permissions(text: str) -> int:
     digits = text.removeprefix("0o")
     if not digits or len(digits) > 4 or digits.strip("01234567") or int(digits, 8) & 0o600 != 0o600:
-        raise ValueError(f"{text!r} must be permissions in octal that let the owner read and write, such as 0600")
+        raise ValueError(f"{_brief(text)} must be permissions in octal that let the owner read and write, such as 0600")
     return int(digits, 8) & 0o777
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 4:
-        raise ValueError(f"{text!r} must be a whole number from 0 on")
+        raise ValueError(f"{_brief(text)} must be a whole number from 0 on")
     return int(text)
 
 
 def _shown(url: str) -> str:
-    """*url* without the password in it."""
-    head, at, tail = url.rpartition("@")
-    scheme, slashes, secret = head.partition("://")
-    if not at or not slashes:
-        return url
-    user, colon, _ = secret.partition(":")
-    return f"{scheme}://{user}{colon and ':***'}@{tail}"
+    """*url* with nothing in it that may be a secret, wherever somebody has put one: what is not known to be none is
+    ``***``."""
+    scheme, slashes, rest = url.partition("://")
+    if not slashes:
+        return url if _FILE.fullmatch(url) or _is_plain(url) else "***"
+    userinfo, at, rest = rest.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    userinfo = f"{user}:***" if password and _is_plain(user) else "***"
+    rest, hash, _ = rest.partition("#")
+    place, mark, query = rest.partition("?")
+    host, slash, path = place.partition("/")
+    name, colon, port = host.partition(":")
+    options = "&".join(map(_shown_option, query.split("&")))
+    return (
+        f"{_plain(scheme)}://{userinfo if at else ''}{at}{name if _HOST.fullmatch(name) else _plain(name)}{colon}"
+        f"{_plain(port)}{slash}{path if _FILE.fullmatch(path) else _plain(path)}{mark}{options}{'#***' if hash else ''}"
+    )
+
+
+def _shown_option(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    return f"{_shown_name(name)}{equals}{_plain(value)}"
+
+
+def _shown_name(name: str) -> str:
+    return name if get_close_matches(name, _OPTIONS, 1, 0.7) else _plain(name)
+
+
+def _plain(text: str) -> str:
+    return text if _is_plain(text) else "***"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether *text* is no secret: so short that it can be none, a number that fits a port, or a word of ours."""
+    return (len(text) <= _BRIEF and text.isprintable()) or _PORT.fullmatch(text) is not None or text.lower() in _WORDS
+
+
+def _brief(text: str) -> str:
+    return repr(text) if _is_plain(text) else "***"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from budget_guard.estimate.prompt import Allowance
 from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.policy.misspelt import BUDGET_WORDS, meant, tells_what_was_meant
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.units.money import UsdLike, cost_nano, format_usd, limit_nano, parse_usd
 from budget_guard.units.scope import Window
@@ -25,9 +27,11 @@ OnLedgerError: TypeAlias = Literal["closed", "open"]
 """``closed`` refuses calls, ``open`` lets them pass without a hold and books them later."""
 
 _LIMITS = (*DIMENSIONS, "max_duration_s")
+_DOWNGRADE_AT = 0.8
+"""Where an adapter's ``downgrade_at`` is if nobody sets it."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class BudgetPolicy:
     """The limits and policies of a `budget_guard.Budget`, which adds the way to open a session."""
 
@@ -72,6 +76,7 @@ class BudgetPolicy:
     allowance: Allowance
     """What to reserve for content that cannot be weighed: images, files, server-side history, hosted tools."""
 
+    @tells_what_was_meant(BUDGET_WORDS)
     def __init__(
         self,
         max_cost_usd: UsdLike | None = None,
@@ -161,6 +166,16 @@ class BudgetPolicy:
             return NOTHING
         return Amounts(cost=cost_nano(self.finalization_reserve), requests=1)
 
+    def __repr__(self) -> str:
+        shown: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != (None if field.name == "max_requests" else getattr(_plain(), field.name)):
+                dollars = isinstance(value, Decimal)
+                words = repr(f"${value:f}") if dollars else repr(value)
+                shown.append(words if field.name == "max_cost_usd" else f"{field.name}={words}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def replace(self, **changes: Any) -> Self:
         """A copy with *changes*, checked like a new one."""
         return type(self)(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
@@ -172,6 +187,9 @@ class BudgetPolicy:
             ValueError: If it has a policy already, or a value is senseless.
         """
         if to is None:
+            if at != _DOWNGRADE_AT:
+                remedy = "give DowngradePolicy(to=..., at=...)" if self.downgrade else "name the cheaper model as well"
+                raise ValueError(f"downgrade_at={at!r} has no effect without downgrade_to: {remedy}, or leave it out")
             return self
         if self.downgrade is not None:
             raise ValueError(f"downgrade_to={to!r} is set, and Budget.downgrade too: set one of them")
@@ -188,14 +206,27 @@ class BudgetPolicy:
         """
         for name, value in limits.items():
             if name not in _LIMITS:
-                raise ValueError(f"{name}={value!r} is not a limit: use one of {', '.join(_LIMITS)}")
+                near = meant(name, dict.fromkeys(_LIMITS), BUDGET_WORDS)
+                asked = "" if near is None else f"did you mean {near}? Else "
+                raise ValueError(f"{name}={value!r} is not a limit: {asked}use one of {', '.join(_LIMITS)}")
         raised = self.replace(**limits)
         for name, value in limits.items():
             old, new = getattr(self, name), getattr(raised, name)
-            if new is not None and (old is None or new < old):
+            if new is not None and old is None:
+                raise ValueError(
+                    f"{name}={value!r} would be a new limit, for the budget has no {name}, and limits can only be "
+                    f"raised: start with Budget(..., {name}={value!r})"
+                )
+            if new is not None and new < old:
                 was = format_usd(limit_nano(old)) if isinstance(old, Decimal) else old
                 raise ValueError(f"{name}={value!r} is lower than the limit of {was}: limits can only be raised")
         return raised
+
+
+@functools.cache
+def _plain() -> BudgetPolicy:
+    """A budget that differs from the defaults in one limit alone."""
+    return BudgetPolicy(max_requests=1)
 
 
 def _dollars(field: str, value: UsdLike) -> Decimal:

@@ -11,11 +11,41 @@ from budget_guard.pricing.overlay import PriceLike
 from budget_guard.session.session import Session
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Budget(BudgetPolicy):
     """An immutable set of limits and policies for one unit of work. At least one limit must be set.
 
     ``Budget("$5.00")`` is a ceiling of five dollars. None means no limit in that dimension.
+
+    Args:
+        max_cost_usd: Dollars for model calls and priced tools together: ``"$5.00"``, ``5``, ``1.5`` or a Decimal.
+        max_total_tokens: Input plus output tokens, cached and reasoning ones included.
+        max_input_tokens: Input tokens, cached ones included.
+        max_output_tokens: Output tokens, reasoning ones included.
+        max_requests: Model calls, each attempt of a retried call included.
+        max_tool_calls: Tool calls; 0 allows none.
+        max_duration_s: Seconds from the first call; a call that starts later is refused.
+        window: When the limits begin anew, for a ceiling that many runs share: ``minute``, ``hour``, ``day``,
+            ``week`` or ``month``, all in UTC.
+        soft_limit: Warn once per limit at this fraction of it; None never warns.
+        downgrade: A cheaper model to switch to, a mapping of models, or a `DowngradePolicy` that says when.
+        mode: ``hard_gate``: no call without its worst case reserved. ``soft_gate``: calls pass as long as anything is
+            left. ``advisory_estimate``: never refuses, says what it would have refused. ``actuals_only``: no
+            estimates, refuses once a limit is reached.
+        unpriced: ``deny`` refuses a model without a known price wherever a dollar limit applies; ``allow`` counts its
+            tokens and requests.
+        unbounded: ``allow`` lets a call pass whose output cannot be capped, with a warning; ``deny`` refuses it.
+        call_max_output_tokens: The most output tokens that any one call may have.
+        clamp_output: Whether the guard sends an output cap of its own: ``when_unset`` where the caller sets none,
+            ``always``, or ``never``.
+        hold_share: The fraction of what remains that such a cap may be worth.
+        max_wait_s: Seconds that a call may wait for room that other calls in flight are holding.
+        finalization_reserve: Dollars kept back for one final answer once everything else is spent.
+        allowance: What to reserve for content that cannot be weighed: `Allowance(input_tokens=...)`.
+
+    Raises:
+        TypeError: If a keyword is not known, naming the one that was most likely meant.
+        ValueError: If a value is senseless, naming the field, the value and the remedy.
     """
 
     def session(

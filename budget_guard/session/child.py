@@ -86,7 +86,7 @@ class ParentHold:
         if isinstance(outcome, Revoked):
             raise revoked(outcome)
         if isinstance(outcome, Refused):
-            refused = exceeded(outcome, amounts, kept)
+            refused = exceeded(outcome, amounts, kept, now=parent.clock.now())
             refused.report = parent.report_for_error()
             raise refused
         try:

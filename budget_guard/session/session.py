@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +38,12 @@ from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
 T = TypeVar("T")
+
+_log = logging.getLogger("budget_guard")
+
+OLD_PRICES_DAYS = 90
+"""From this age on the bundled prices are warned of, once in a process."""
+_told_of_old_prices = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +107,7 @@ class Session:
         prices = PriceTable.bundled()
         if pricing:
             prices = prices.overlaid(pricing)
+        _tell_of_old_prices(prices, clock)
         if budget.downgrade is not None:
             check_policy(budget.downgrade, prices)
         self.id = run_id or _new_run_id()
@@ -128,6 +137,9 @@ class Session:
         self._run_ttl_s = run_ttl_s
         self._is_child = False
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r}, {self.budget!r})"
 
     @property
     def budget(self) -> BudgetPolicy:
@@ -216,7 +228,11 @@ class Session:
         """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
 
         A subscriber that raises is logged and does not disturb the run.
+
+        Raises:
+            TypeError: If it cannot be called, or is asynchronous, so that calling it would do nothing.
         """
+        _must_be_callable(subscriber)
         return self._run.recorder.timeline.subscribe(subscriber)
 
     def report(self) -> BudgetReport:
@@ -297,6 +313,8 @@ class Session:
         run = self._run
         if self._is_child:
             raise ValueError(f"{run.scope} is a child session: raise its parent's limits, and open another child")
+        if not limits:
+            raise ValueError('no limit is named: write raise_limits(max_cost_usd="$3.00"), for example')
         while True:
             before = run.budget
             raised = before.raised(**limits)
@@ -430,6 +448,34 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _must_be_callable(subscriber: object) -> None:
+    if isinstance(subscriber, str):
+        raise TypeError(
+            f"subscriber={subscriber!r} is a text: give a function of one event; one that sends it to an address is "
+            "lambda event: queue.put(event), with a thread that posts what is in the queue"
+        )
+    if not callable(subscriber):
+        raise TypeError(f"subscriber={subscriber!r} cannot be called: give a function of one event, such as print")
+    called = subscriber if inspect.isroutine(subscriber) else type(subscriber).__call__
+    if inspect.iscoroutinefunction(called):
+        raise TypeError(
+            f"subscriber={getattr(subscriber, '__name__', subscriber)!r} is asynchronous, and would never run: give a "
+            "plain function, such as lambda event: loop.call_soon_threadsafe(queue.put_nowait, event)"
+        )
+
+
+def _tell_of_old_prices(prices: PriceTable, clock: Clock) -> None:
+    global _told_of_old_prices
+    days = (clock.now().date() - prices.as_of).days
+    if days > OLD_PRICES_DAYS and not _told_of_old_prices:
+        _told_of_old_prices = True
+        _log.warning(
+            "budget_guard: the bundled prices are those of %s, %s days ago, and some may have changed: "
+            "pip install --upgrade budget-guard-py, or give your own with pricing=",
+            *(prices.as_of, days),
+        )
 
 
 def _new_run_id() -> str:

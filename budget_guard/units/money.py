@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Context, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TypeAlias
 
 NANO_PER_USD = 1_000_000_000
 NANO_PER_CENT = NANO_PER_USD // 100
-_EXACT = Context(prec=40)
-"""Enough digits for any amount: the caller's own decimal context may have fewer."""
+_EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, capitals=1, clamp=0, traps=[])
+"""Enough digits for any amount: the caller's own decimal context may have fewer, and raise where one is rounded."""
+_READING = Context(prec=40, traps=[InvalidOperation])
+"""For texts: what is none of a number raises, also where the caller's context makes it NaN."""
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 MAX_NANO = 2**62
 """The largest limit a ledger accepts, in nano-dollars: about $4.6 billion."""
@@ -45,14 +47,14 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
         raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}")
     try:
         # a float by its shortest form, which is what the caller typed
-        amount = Decimal(_text(raw) if isinstance(raw, str) else str(raw) if isinstance(raw, float) else raw)
+        amount = Decimal(_text(raw) if isinstance(raw, str) else str(raw) if isinstance(raw, float) else raw, _READING)
     except InvalidOperation:
         raise ValueError(f"{field}={raw!r} is not an amount of money: {_REMEDY}") from None
     if not amount.is_finite():
         raise ValueError(f"{field}={raw!r} is not a finite amount: {_REMEDY}")
-    if amount < 0:
+    if amount.is_signed() and amount:
         raise ValueError(f"{field}={raw!r} is negative: {_REMEDY}")
-    if amount.adjusted() > 10 or amount * NANO_PER_USD > MAX_NANO:
+    if amount.adjusted() > 10 or Fraction(amount) * NANO_PER_USD > MAX_NANO:
         raise ValueError(f"{field}={_short(raw)} is more than a ledger can hold (${MAX_NANO / NANO_PER_USD:,.0f})")
     return amount
 
@@ -109,5 +111,10 @@ def format_usd(nano: int) -> str:
     elif size >= 100_000:
         digits = 4
     else:
-        return f"{sign}${_EXACT.normalize(to_usd(size)):f}"
-    return f"{sign}${to_usd(size):,.{digits}f}"
+        return f"{sign}${usd_text(size)}"
+    unit = NANO_PER_USD // 10**digits
+    rounded, rest = divmod(size, unit)  # by hand: how a Decimal is rounded depends on the caller's context
+    if 2 * rest > unit or (2 * rest == unit and rounded % 2):
+        rounded += 1
+    whole, part = divmod(rounded, 10**digits)
+    return f"{sign}${whole:,}.{part:0{digits}d}"

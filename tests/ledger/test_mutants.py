@@ -102,7 +102,7 @@ def forgets_holds_without_a_window(self: Counters) -> None:
 def goes_back_with_the_clock(self: Counters) -> None:
     roll(self)
     if self.start is not None and self._clock.now() < self.start:
-        self._begin()
+        self._begin(self.window)
 
 
 roll = Counters.roll

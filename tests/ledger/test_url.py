@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from budget_guard import MemoryLedger, Scope, open_ledger
+from budget_guard import LedgerUnavailable, MemoryLedger, Scope, open_ledger
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.units.amounts import Limits
 
@@ -56,6 +57,88 @@ def test_a_password_is_not_shown() -> None:
     with pytest.raises(ValueError, match="url=") as caught:
         open_ledger("redis://me:secret@host?wait_replicas=x")
     assert "secret" not in str(caught.value) and "me:***@host" in str(caught.value)
+
+
+SECRET = "s3cr3tPW"
+PLANTED = [
+    f"redis://:{SECRET}@127.0.0.1:1/0?wait_replicas=z",
+    f"redis://u:{SECRET}@127.0.0.1:1/0?tenant=x&wait_replicas=z",
+    f"rediss://u:{SECRET}@127.0.0.1:notaport/0",
+    f"redis:/u:{SECRET}@host/0",
+    f"redis:u:{SECRET}@host/0",
+    f"u:{SECRET}@host:6379",
+    f"{SECRET}@host:6379",
+    SECRET,
+    f"rediss//u:{SECRET}@host",
+    f"redis://127.0.0.1:1/0?password={SECRET}&wait_replicas=z",
+    f"redis://127.0.0.1:1/0?wait_replicas=z&password={SECRET}",
+    f"redis://127.0.0.1:1/0?wait_replicas={SECRET}",
+    f"redis://127.0.0.1:1/0?{SECRET}",
+    f"redis://127.0.0.1:1/0?{SECRET}=1&wait_replicas=z",
+    f"redis://127.0.0.1:1/0?x&{SECRET}",
+    f"redis://127.0.0.1:1/0?a=b&&{SECRET}=",
+    f"redis://u:{SECRET}/x@host:6379/0?wait_replicas=z",
+    f"redis://u:x/{SECRET}@host:6379/0?wait_replicas=z",
+    f"redis://u:a@{SECRET}@host:6379/0?wait_replicas=z",
+    f"redis://u:a#{SECRET}@127.0.0.1:1/0",
+    f"redis://u:a?{SECRET}@127.0.0.1:1/0",
+    f"redis://u:a?x={SECRET}@127.0.0.1:1/0",
+    f"redis://{SECRET}@127.0.0.1:1/0?wait_replicas=z",
+    f"redis://{SECRET}:@127.0.0.1:1/0?wait_replicas=z",
+    f"redis://{SECRET}:x@127.0.0.1:1/0?wait_replicas=z",
+    f"redis://{SECRET}?wait_replicas=z",
+    f"redis://:{SECRET}?wait_replicas=z",
+    f"redis://u:{SECRET}",
+    f"redis://u:{SECRET}@[::1/0",
+    f"redis://[{SECRET}",
+    f"redis://127.0.0.1:{SECRET}/0",
+    f"redis://127.0.0.1:1/{SECRET}?wait_replicas=z",
+    f"redis://127.0.0.1:1/0?wait_replicas=z#{SECRET}",
+    f"unix://u:{SECRET}@/run/redis.sock?wait_replicas=z",
+    f"valkeys://u:{SECRET}@host?wait_replicas=z",
+    f"REDIS://u:{SECRET}@127.0.0.1:1/0?wait_replicas=z",
+    f"postgres://u:{SECRET}@host/db",
+    f"postgres://host/{SECRET}",
+    f"{SECRET}://host",
+    f"redis+cluster://u:{SECRET}@host",
+    f"sqlite://u:{SECRET}@host/x.db",
+    f"sqlite:///x.db?password={SECRET}",
+    f"sqlite:///x.db?durable={SECRET}",
+    f"sqlite:///x.db?mode={SECRET}",
+    f"sqlite://{SECRET}",
+    f"memory://u:{SECRET}@host",
+    f"memory://?token={SECRET}",
+    f"memory://{SECRET}",
+    f" redis://u:{SECRET}@host\n",
+    f"redis://u:{SECRET}%zz@127.0.0.1:x/0",
+]
+
+
+@pytest.mark.parametrize("url", PLANTED)
+def test_a_secret_is_in_no_error_and_no_log_wherever_it_stands_in_a_url(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    said = ""
+    try:
+        open_ledger(url)
+    except (ValueError, LedgerUnavailable) as error:
+        said = str(error) + repr(error) + repr(error.args)
+        cause = None if error.__suppress_context__ else error.__context__
+        while cause is not None:
+            said, cause = said + str(cause), cause.__context__
+    assert SECRET not in said + caplog.text
+
+
+def test_there_are_more_than_40_of_them() -> None:
+    assert len(set(PLANTED)) > 40
+
+
+@pytest.mark.parametrize("url", [object(), b"redis://u:s3cr3tPW@host", ["redis://u:s3cr3tPW@host"], {"p": SECRET}])
+def test_what_is_no_text_is_not_shown(url: Any) -> None:
+    with pytest.raises(ValueError, match="is no text") as caught:
+        open_ledger(url)
+    assert SECRET not in str(caught.value)
 
 
 def test_what_is_no_text_is_refused() -> None:

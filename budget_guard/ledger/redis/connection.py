@@ -84,14 +84,20 @@ class Server:
         self.redis = redis_module()
         self.timeout_s = timeout_s
         if isinstance(client_or_url, str):
-            pool: Any = self.redis.ConnectionPool.from_url(client_or_url)
+            try:
+                pool: Any = self.redis.ConnectionPool.from_url(client_or_url)
+            except Exception as error:  # which may show the password, as its own cause may
+                raise ValueError(
+                    f"client_or_url is no URL that redis-py can read ({type(error).__name__}): "
+                    "use redis://user:password@host:6379/0, with everything quoted that is not a letter or a digit"
+                ) from None
         else:
             pool = getattr(client_or_url, "connection_pool", None)
         kind = next((kind for kind in self._KINDS if _is(pool, getattr(self.redis.connection, kind))), None)
         if kind is None:
             raise TypeError(
-                f"client_or_url={client_or_url!r} must be a URL or a redis.Redis: for a cluster the URL of any of its "
-                "nodes, for Sentinel an address that follows the master"
+                f"client_or_url, of type {type(client_or_url).__name__}, must be a URL or a redis.Redis: for a cluster "
+                "the URL of any of its nodes, for Sentinel an address that follows the master"
             )
         self._kind = kind
         given: dict[str, Any] = pool.connection_kwargs

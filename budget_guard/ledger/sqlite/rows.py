@@ -89,7 +89,7 @@ class StoredCounters(Counters):
         made.window = window
         if began_at is not None:
             made.start = moment(began_at)
-            made._ends = window_end(window, made.start)
+            made.ends = window_end(window, made.start)
         made.period = period
         if revoked_at is not None:
             made.revoked = Revoked(made.scope, revoked_for, moment(revoked_at))
