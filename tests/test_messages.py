@@ -8,7 +8,7 @@ import logging
 import pickle
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -59,7 +59,7 @@ SHOWN = r"gpt\n\x1b[2Jforged\u202e line"
 )
 def test_an_unknown_keyword_is_answered_with_the_one_that_was_meant(given: str, meant: str) -> None:
     with pytest.raises(TypeError, match=rf"^Budget\(\) takes no {given}: did you mean {meant}\?$"):
-        Budget(**{given: 1})
+        Budget(**cast(Any, {given: 1}))
     if meant.startswith("max_"):
         with pytest.raises(ValueError, match=rf"{given}=1 is not a limit: did you mean {meant}\?"):
             Budget("$1").session().raise_limits(**{given: 1})
@@ -185,7 +185,7 @@ def test_fields_that_are_set_later_are_none_until_then_and_travel() -> None:
 
 def test_a_value_that_cannot_be_pickled_stays_behind() -> None:
     error = UnknownPriceError(model="m")
-    error.value = (each for each in ())
+    error.value = (each for each in list[int]())
     assert pickle.loads(pickle.dumps(error)).value is None
     assert error.recast(UnknownPriceError).value is error.value
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
@@ -286,8 +286,8 @@ class Authorizer:
         outcome: ReserveOutcome
         for each in plans:
             helps = False
-            if isinstance(call, ToolCall) or isinstance(each, ToolCall):
-                plan, needed = plan_tool(call, budget)
+            if isinstance(call, ToolCall) or isinstance(each, ToolCall):  # both or neither
+                plan, needed = plan_tool(cast(ToolCall, call), budget)
             else:
                 fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
                 if fit is None:

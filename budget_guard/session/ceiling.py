@@ -38,7 +38,8 @@ def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
         TypeError: If it is no budget.
         ValueError: If it sets what a ceiling does not have.
     """
-    if type(budget) in (list, tuple):
+    given: object = budget
+    if isinstance(given, (list, tuple)):
         raise TypeError(
             f"{name} has {len(cast('Sequence[object]', budget))} budgets: a kind has one ceiling, in one window. For a "
             'second window add a kind and name it as well: BudgetAuthority(..., kinds=("user_month",)) and '

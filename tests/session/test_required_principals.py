@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ RUN = Budget("$5")
 def both(authority: BudgetAuthority, **named: Any) -> list[str]:
     """What a session and an awaited one are refused with."""
     said: list[str] = []
-    for opened in (
+    ways: list[Callable[[], object]] = [
         lambda: authority.session(RUN, **named),
         lambda: asyncio.run(authority.asession(RUN, **named)),
-    ):
+    ]
+    for opened in ways:
         with pytest.raises(ValueError) as caught:
             opened()
         said.append(str(caught.value))

@@ -67,8 +67,8 @@ def money_paths(amount: str) -> list[object]:
     for bad in ("nonsense", "NaN", "-1", "1e99", Decimal("Infinity"), Decimal("sNaN"), "1,5", True, float("nan")):
         try:
             money.parse_usd(bad, "cost")
-        except ValueError as error:
-            seen.append(str(error))
+        except ValueError as wrong:
+            seen.append(str(wrong))
     clock = FakeClock()
     authority = BudgetAuthority(
         ceilings={"user": Budget("$5000000", window="day")},

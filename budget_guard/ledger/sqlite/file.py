@@ -203,7 +203,7 @@ class LedgerFile:
 def abandon(db: sqlite3.Connection) -> None:
     """Let *db* go without a last word: others use files of the same names, which it must not write to or remove."""
     if hasattr(db, "setconfig"):  # from Python 3.12 on
-        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        db.setconfig(getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE"))  # noqa: B009 (not on the oldest Python)
         db.close()
     else:  # it is never closed
         with suppress(AttributeError):
