@@ -244,7 +244,7 @@ class Authorizer:
             may_wait: Whether it can wait for room.
         """
         outcome, scopes = refused, self._run.scopes
-        if outcome is None and (ample := self._ample(call, self._timeline.at())) is not None:
+        if outcome is None and not place.is_crowded() and (ample := self._ample(call, self._timeline.at())) is not None:
             plan, needed = ample
             outcome = yield "reserve", (hold_id, scopes, plan[1], needed, None, True, sent)
             if not isinstance(outcome, Refused):
@@ -278,6 +278,7 @@ class Authorizer:
             balances = yield "balances", (run.scopes,)
             left = least_left(balances)
         later = None if balances is None else place.later(balances)
+        crowded = place.is_crowded()
         plans: Sequence[Rung | ToolCall] = (call,) if isinstance(call, ToolCall) else self._rungs(call, left, balances)
         first: _Attempt | None = None
         needs: list[Amounts] = []
@@ -286,13 +287,14 @@ class Authorizer:
         for each in plans:
             helps = False
             if isinstance(call, ToolCall) or isinstance(each, ToolCall):
+                assert isinstance(call, ToolCall)
                 plan, needed = plan_tool(call, budget)
             else:
-                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
+                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, crowded))
                 if fit is None:
                     balances = yield "balances", (run.scopes,)
                     left, later = least_left(balances), place.later(balances)
-                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
+                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, crowded))
                     assert fit is not None
                 plan, helps = fit
                 needed = room(budget, plan[1], call.final)
@@ -337,6 +339,9 @@ class Authorizer:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._run)
         enter(reservation)
+        recorder = self._run.recorder
+        if recorder.terminated_by is not None and ignored is None and isinstance(call, ModelCall) and not call.final:
+            recorder.goes_on()
         decision = unchecked(
             Decision,
             (hold_id, at_s, action, call, requested, name, terms, amounts, self._basis, reason, None, reservation),

@@ -63,9 +63,8 @@ class Line:
     def awaited(self, scopes: Sequence[Scope], but: Ticket | None = None) -> frozenset[Scope]:
         """Those of *scopes* that somebody stands in line for, *but* for one."""
         with self._lock:
-            standing = [ticket for ticket in self.tickets if not ticket.passes and ticket is not but]
-            awaited = {scope for ticket in standing for scope in ticket.scopes}
-        return awaited.intersection(scopes) if awaited else frozenset()
+            standing = [ticket.scopes for ticket in self.tickets if not ticket.passes and ticket is not but]
+        return frozenset[Scope]().union(*standing).intersection(scopes)
 
     def join(self, ticket: Ticket) -> None:
         """Stand at the end of the line."""

@@ -1,9 +1,10 @@
 """The worst case of a call on one model: its input, its output cap and its fees, and what must be left for it.
 
 **The output cap.** A cap that the client sets is kept: it fits, waits, or is refused. Where it sets none, the guard
-*wants* room for an answer that is about four times as long as recent ones of the model, or twice as long while others
-wait, for at least 4,096 tokens, and for more where much is left: `hold_share` of that before any answer is known, a
-quarter of `hold_share` later. Never more than the model's own maximum, which holds without being sent.
+*wants* the model's own maximum, which holds without being sent, where that is worth at most `hold_share` of what is
+left. Else it wants room for an answer that is about four times as long as recent ones of the model, or twice as long
+while others wait, and for at least 4,096 tokens; or for `hold_share` of what is left before any answer is known, a
+quarter of that later, whichever is more.
 
 If that is not left, the call takes what is left where it is alone; else it waits until its want fits or it is alone;
 where it cannot wait, it takes what is left if recent answers would fit into it, and is refused if not.
@@ -30,7 +31,7 @@ CROWDED_TIMES = 2
 WANTED_TOKENS = 4_096
 """The least that a call wants for its answer, however short recent ones were."""
 LATER_SHARE = 4
-"""Once a model's answers are known, a call may have this part of `Budget.hold_share` beyond what they tell."""
+"""Once a model's answers are known, a call has no more than this part of `Budget.hold_share` beyond what they tell."""
 UNKNOWN_MOST = 8_192
 """The longest answer of a model of which no source has the most that it writes: many APIs refuse a higher cap."""
 OUTPUT_FLOOR = 256
@@ -172,9 +173,11 @@ def _chosen_cap(
     elif call.final:
         want = min(most, max(now, least))
     else:
-        share = budget.hold_share / LATER_SHARE if usual else budget.hold_share
+        part = payable.tokens(space.left, budget.hold_share) or 0
+        if usual and (part < most or space.crowded):
+            part = payable.tokens(space.left, budget.hold_share / LATER_SHARE) or 0
         times = CROWDED_TIMES if space.crowded else USUAL_TIMES
-        want = min(most, max(usual * times, WANTED_TOKENS, payable.tokens(space.left, share) or 0))
+        want = min(most, max(usual * times, WANTED_TOKENS, part))
     if want <= now:
         return want, False
     if budget.mode != "hard_gate":
