@@ -83,6 +83,7 @@ class Authorizer:
     def __init__(self, run: Run, decisions: DecisionLog) -> None:
         self.decisions = decisions
         self._run = run
+        self._recorder = run.recorder
         self._timeline = run.recorder.timeline
         self._basis = Basis(tuple(map(str, run.scopes)), run.planner.ladder.prices.basis)
         self._warned_unbounded = False
@@ -339,7 +340,7 @@ class Authorizer:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._run)
         enter(reservation)
-        recorder = self._run.recorder
+        recorder = self._recorder
         if recorder.terminated_by is not None and ignored is None and isinstance(call, ModelCall) and not call.final:
             recorder.goes_on()
         decision = unchecked(

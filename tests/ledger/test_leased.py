@@ -36,7 +36,7 @@ from budget_guard.ledger.reconcile import reconcile
 from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
-from tests.builders import PRICES, Way, call
+from tests.builders import PRICES, Way, apart, call
 
 USER = Scope("user", "u1")
 DIME = 100_000_000
@@ -450,7 +450,7 @@ def test_who_waits_for_room_gets_what_others_give_back(shared: Shared, leased: L
     options: dict[str, Any] = {"ceilings": {"user": Budget("$0.10")}}
     one = run_of(leased, clock, **options)
     other = run_of(leased, clock, Budget("$5", max_wait_s=60), **options)
-    hold = one.authorize(call()).require()
+    hold = apart(one.authorize, call()).require()
     await_room = shared.memory.await_room
 
     def meanwhile(version: int, timeout: float) -> bool:
