@@ -56,7 +56,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
 LAZY_FACES = {"session": "integrations"}
 """`session.guard` imports the adapter of the client that it is given, in a function, by its face."""
 
-FOREIGN = {"live": {"rich"}, "testing": {"pytest", "starlette", "uvicorn"}, "ledger.redis": {"redis"}}
+FOREIGN = {
+    "live": {"rich"},
+    "testing": {"pytest", "starlette", "uvicorn"},
+    "ledger.redis": {"redis"},
+    "estimate.tokens": {"bpe_openai", "tiktoken"},
+}
 """What a room imports beside the standard library and `ALWAYS`. All but `testing` do so lazily or for types."""
 
 ALWAYS = {"pydantic", "typing_extensions"}

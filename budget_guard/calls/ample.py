@@ -9,10 +9,11 @@ Why it decides the same. `plan_model` looks at what is left in three places, and
 
 1. Whether a limit exists at all: a call for which that matters has no ample plan (see `ample_plan`, the None cases).
 2. Whether the session must send a lower output cap of its own. It must not where the whole hold, with the highest
-   cap that there is, is within a quarter of ``hold_share`` of what is left beside the money that is kept back: the call
-   wants that much then, whatever is known of recent answers. The room asks for the hold ``ceil(4 / hold_share)``
-   times, plus what is kept back: ``committed + reserved + room <= limit`` says just that. A final call, and one that
-   no cap can be sent with, want the highest cap in any case: there the room asks for the hold once.
+   cap that there is, is within ``hold_share`` of what is left beside the money that is kept back, and nobody waits: the
+   call wants that much then, whatever is known of recent answers. The room asks for the hold ``ceil(1 / hold_share)``
+   times, plus what is kept back: ``committed + reserved + room <= limit`` says just that. A final call, and one that no
+   cap can be sent with, want the highest cap in any case: there the room asks for the hold once. While others wait, no
+   ample plan is asked for.
 3. Which model takes the call. A downgrade policy keeps to the model asked for while less than its threshold is spent,
    and that fits. The room asks for ``limit - threshold + 1`` of every limit that the policy goes by, and
    ``committed + room <= limit`` then says ``committed < threshold``. That needs the limits themselves, so it serves a
@@ -30,7 +31,7 @@ from fractions import Fraction
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.ladder import SAVED_BY_A_CHEAPER_MODEL
 from budget_guard.calls.plan import Plan, Rung, Terms
-from budget_guard.calls.worst_case import LATER_SHARE, cap_to_send, may_clamp, output_caps
+from budget_guard.calls.worst_case import cap_to_send, may_clamp, output_caps
 from budget_guard.estimate.calibration import ModelCalibration
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.policy.budget import BudgetPolicy
@@ -47,6 +48,7 @@ class AmplePlan:
     """What past calls to the model were billed for."""
     output_tokens: int
     hour_cache: bool
+    kinds: frozenset[str] | None
     line: tuple[int, int, int] | None
     """The cost as `ModelPrice.worst_line`; None where it has bends."""
     times: int
@@ -73,7 +75,8 @@ class AmplePlan:
         elif self.terms.rung.price is None:  # what has no price costs nothing
             cost = 0
         else:
-            cost = self.terms.rung.price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache)
+            price = self.terms.rung.price
+            cost = price.worst(input_tokens, output_tokens, hour_cache=self.hour_cache, kinds=self.kinds)
         total = input_tokens + output_tokens
         room_cost, room_total = cost * times + self.kept_cost, total * times
         most = room_cost + room_total
@@ -114,7 +117,7 @@ def ample_plan(
     Raises:
         UnknownPriceError: If text has no price on *rung*.
     """
-    if budget.mode != "hard_gate" or call.hosted_tools:
+    if budget.mode != "hard_gate" or call.hosted_tools or (rung.price is not None and rung.price.own_tools):
         return None
     own, cap = output_caps(budget, call, rung.price)
     if cap is None:
@@ -125,17 +128,19 @@ def ample_plan(
     output_tokens = cap * call.choices
     if type(output_tokens) is not int or output_tokens < 0:
         return None
-    line = (0, 0, 1) if rung.price is None else rung.price.worst_line(output_tokens, hour_cache=call.hour_cache)
+    line: tuple[int, int, int] | None = (0, 0, 1)
+    if rung.price is not None:
+        line = rung.price.worst_line(output_tokens, hour_cache=call.hour_cache, kinds=call.kinds)
     # Exact: a hold is small enough if it fits so often into what is left.
     wants_part = may_clamp(budget, call) and not call.final and (call.can_cap or call.max_output_tokens is not None)
-    times = math.ceil(LATER_SHARE / Fraction(budget.hold_share)) if wants_part else 1
+    times = math.ceil(1 / Fraction(budget.hold_share)) if wants_part else 1
     kept = NOTHING if call.final else budget.kept_back
     terms = Terms(rung, sent, False, bounded)
     below = None if policy is None else _below_threshold(budget.limits, policy)
     if below is not None and max(below) > MOST:
         return None
     return AmplePlan(
-        terms, calibration, output_tokens, call.hour_cache, line, times, kept.cost, 1 + kept.requests, below
+        terms, calibration, output_tokens, call.hour_cache, call.kinds, line, times, kept.cost, 1 + kept.requests, below
     )
 
 

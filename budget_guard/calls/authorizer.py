@@ -83,6 +83,7 @@ class Authorizer:
     def __init__(self, run: Run, decisions: DecisionLog) -> None:
         self.decisions = decisions
         self._run = run
+        self._recorder = run.recorder
         self._timeline = run.recorder.timeline
         self._basis = Basis(tuple(map(str, run.scopes)), run.planner.ladder.prices.basis)
         self._warned_unbounded = False
@@ -245,7 +246,7 @@ class Authorizer:
             may_wait: Whether it can wait for room.
         """
         outcome, scopes = refused, self._run.scopes
-        if outcome is None and (ample := self._ample(call, self._timeline.at())) is not None:
+        if outcome is None and not place.is_crowded() and (ample := self._ample(call, self._timeline.at())) is not None:
             plan, needed = ample
             outcome = yield "reserve", (hold_id, scopes, plan[1], needed, None, True, sent)
             if not isinstance(outcome, Refused):
@@ -279,6 +280,7 @@ class Authorizer:
             balances = yield "balances", (run.scopes,)
             left = least_left(balances)
         later = None if balances is None else place.later(balances)
+        crowded = place.is_crowded()
         plans: Sequence[Rung | ToolCall] = (call,) if isinstance(call, ToolCall) else self._rungs(call, left, balances)
         first: _Attempt | None = None
         needs: list[Amounts] = []
@@ -289,11 +291,11 @@ class Authorizer:
             if isinstance(call, ToolCall) or isinstance(each, ToolCall):  # both or neither
                 plan, needed = plan_tool(cast(ToolCall, call), budget)
             else:
-                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
+                fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, crowded))
                 if fit is None:
                     balances = yield "balances", (run.scopes,)
                     left, later = least_left(balances), place.later(balances)
-                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, place.is_crowded()))
+                    fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, crowded))
                     assert fit is not None
                 plan, helps = fit
                 needed = room(budget, plan[1], call.final)
@@ -338,6 +340,9 @@ class Authorizer:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._run)
         enter(reservation)
+        recorder = self._recorder
+        if recorder.terminated_by is not None and ignored is None and isinstance(call, ModelCall) and not call.final:
+            recorder.goes_on()
         decision = unchecked(
             Decision,
             (hold_id, at_s, action, call, requested, name, terms, amounts, self._basis, reason, None, reservation),

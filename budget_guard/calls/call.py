@@ -40,6 +40,9 @@ class ModelCall(NamedTuple):
     """How the caller would switch this call to a cheaper model; None to go by `Budget.downgrade`."""
     region: str | None = None
     """Where the answer is made, if the request or the host pins that: it may set the price."""
+    kinds: frozenset[str] | None = None
+    """What it may carry beside text, as `budget_guard.pricing.model_price.KINDS` names it. None where that is not known:
+    the dearest is held."""
 
     @property
     def kind(self) -> tuple[object, ...]:

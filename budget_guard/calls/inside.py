@@ -47,6 +47,7 @@ _Link: TypeAlias = "tuple[weakref.ref[OpenHold], _Link | None, int, int]"
 _FEW = 64
 """So many links are not looked through."""
 
+_ref = weakref.ref
 _inside: ContextVar[_Link | None] = ContextVar("budget_guard_inside", default=None)
 
 
@@ -55,18 +56,17 @@ def enter(hold: OpenHold) -> None:
     link = _inside.get()
     while link is not None:  # calls mostly end in the reverse order
         last = link[0]()
-        if last is not None and not last.settled:
-            break
-        link = link[1]
-    if link is None:
-        _inside.set((weakref.ref(hold), None, 1, _FEW))
+        if last is None or last.settled:
+            link = link[1]
+            continue
+        _, _, depth, most = link
+        if depth >= most:
+            link = _without_settled(link)
+            depth = 0 if link is None else link[2]
+            most = max(_FEW, 2 * depth)
+        _inside.set((_ref(hold), link, depth + 1, most))
         return
-    _, _, depth, most = link
-    if depth >= most:
-        link = _without_settled(link)
-        depth = 0 if link is None else link[2]
-        most = max(_FEW, 2 * depth)
-    _inside.set((weakref.ref(hold), link, depth + 1, most))
+    _inside.set((_ref(hold), None, 1, _FEW))
 
 
 def _without_settled(link: _Link) -> _Link | None:

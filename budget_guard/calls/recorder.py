@@ -30,7 +30,7 @@ class Recorder:
         self.totals = Totals()
         self.timeline = Timeline(clock)
         self.terminated_by: str | None = None
-        """What stopped the run last; None while nothing did."""
+        """What stopped the run; None while nothing did, or where it has gone on with another call since."""
 
     def record(self, held: HeldCall, posting: Posting, why: str | None) -> bool:
         """Record *posting* in the place of what is recorded for the call so far; return whether that changed anything.
@@ -76,9 +76,13 @@ class Recorder:
         self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
         _log.warning("budget_guard %s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
 
-    def limits_raised(self) -> None:
-        """Start afresh with the run's own limits."""
+    def goes_on(self) -> None:
+        """Note that nothing has stopped the run after all, but if it was cut off."""
         if self.terminated_by != "revoked":
             self.terminated_by = None
+
+    def limits_raised(self) -> None:
+        """Start afresh with the run's own limits."""
+        self.goes_on()
         with self.lock:
             self._warned = {(scope, i) for scope, i in self._warned if scope != self._scope}

@@ -19,6 +19,9 @@ from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, in_unit
 from budget_guard.units.money import format_usd
 from budget_guard.units.scope import Scope
 
+OUTPUT_CAP = "output_cap"
+"""What `BudgetReport.terminated_by` says where the guard's own output cap cut an answer off."""
+
 _WAITING_HELPS = (
     "Other calls in flight hold a part of it and may give some back: try again when they are over, or wait longer with "
     "Budget(max_wait_s=...). "

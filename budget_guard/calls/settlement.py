@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.held import HeldCall
 from budget_guard.calls.plan import Plan, Rung, Terms
-from budget_guard.calls.refusals import cause, exceeded, remedy_of
+from budget_guard.calls.refusals import OUTPUT_CAP, cause, exceeded, remedy_of
 from budget_guard.calls.run import Run
 from budget_guard.calls.worst_case import plan_tool
 from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
@@ -27,10 +27,12 @@ from budget_guard.pricing.rate_card import BUCKETS
 from budget_guard.pricing.table import same_tier
 from budget_guard.reporting.posting import Posting, Source
 from budget_guard.units.amounts import DIMENSIONS, Amounts, in_unit, unchecked
-from budget_guard.units.money import UsdLike, nano_of
+from budget_guard.units.money import UsdLike, format_usd, nano_of
 from budget_guard.units.usage import Usage
 
 _NO_USAGE = "the provider sent no usage"
+_NOTHING = "the provider reports nothing for a call that it answered"
+_FAR_MORE = "the provider reports far more than such a call can take"
 _BY_FAR = 2
 """A report is wrong where both of its totals are above this many times what was held for them.
 
@@ -116,7 +118,7 @@ def _look_closer(
     source: Source = "price"
     reported = checked_amounts(Amounts(cost, read, written, read + written, usage.requests or 1))
     if not _makes_sense(held, reported if cost else reported._replace(cost=provider_cost or 0)):
-        return estimate(held, "the provider reports what such a call cannot take")
+        return estimate(held, _FAR_MORE if read or written else _NOTHING)
     for other, used in others:
         of_other = run.planner.ladder.price_called(call, other, None) if isinstance(call, ModelCall) else None
         more, unpriced = _cost(run, of_other, used, other, 0)
@@ -250,16 +252,25 @@ def interruption(run: Run, held: HeldCall, output_tokens: int) -> BudgetError | 
 
 
 def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
-    """The error for an answer that the guard's own output cap made useless."""
+    """The error for an answer that the guard's own output cap cut off. It names the limit that is the nearest now."""
     terms = held.terms
     if not terms.clamped:
         return None
+    run.recorder.terminated_by = OUTPUT_CAP
     try:
         balances = run.ledger.balances(run.scopes)
     except LedgerUnavailable:
         return None  # it cannot be told any more what cut it off: half an answer is better than none
-    i = next((i for i in (0, 2, 3) if any(balance.limits[i] is not None for balance in balances)), 0)
-    tightest = min(balances, key=lambda balance: _left(balance, i))
+    price = terms.rung.price
+    tokens, i, tightest = min(
+        ((_output_left(balance, i, price), i, balance) for balance in balances for i in (0, 2, 3)),
+        key=lambda each: each[:2],
+    )
+    left = (tightest.limits[i] or 0) - tightest.committed[i] - tightest.reserved[i]
+    words = format_usd(left) if i == 0 else f"{left} tokens"
+    remedy = remedy_of(tightest.scope, DIMENSIONS[i])
+    if tokens > (terms.output_cap or 0):
+        remedy = f"That pays for more: set the model's own maximum output tokens, which the guard keeps to. {remedy}"
     return BudgetExceeded(
         dimension=DIMENSIONS[i],
         limit=in_unit(i, tightest.limits[i] or 0),
@@ -267,8 +278,8 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
         scope=str(tightest.scope),
         decision_id=held.id,
         report=run.report_for_error(),
-        detail=f"what was left paid for {terms.output_cap} output tokens, which cut the answer off",
-        remedy=remedy_of(tightest.scope, DIMENSIONS[i]),
+        detail=f"the guard's cap of {terms.output_cap} output tokens cut the answer off, and {words} of it is left",
+        remedy=remedy,
     )
 
 
@@ -284,9 +295,13 @@ def _cost(run: Run, price: ModelPrice | None, usage: Usage, model: str, held: in
         return max(cost, held), note
 
 
-def _left(balance: Balance, i: int) -> float:
+def _output_left(balance: Balance, i: int, price: ModelPrice | None) -> float:
+    """How many output tokens are left of the limit *i* of one scope."""
     limit = balance.limits[i]
-    return math.inf if limit is None else limit - balance.committed[i] - balance.reserved[i]
+    if limit is None or (i == 0 and price is None):
+        return math.inf
+    left = limit - balance.committed[i] - balance.reserved[i]
+    return left if i or price is None else price.affordable_output(left, 0)
 
 
 def _priced_part(price: ModelPrice, usage: Usage) -> tuple[int, str | None]:

@@ -1,9 +1,10 @@
 """The worst case of a call on one model: its input, its output cap and its fees, and what must be left for it.
 
 **The output cap.** A cap that the client sets is kept: it fits, waits, or is refused. Where it sets none, the guard
-*wants* room for an answer that is about four times as long as recent ones of the model, or twice as long while others
-wait, for at least 4,096 tokens, and for more where much is left: `hold_share` of that before any answer is known, a
-quarter of `hold_share` later. Never more than the model's own maximum, which holds without being sent.
+*wants* the model's own maximum, which holds without being sent, where that is worth at most `hold_share` of what is
+left. Else it wants room for an answer that is about four times as long as recent ones of the model, or twice as long
+while others wait, and for at least 4,096 tokens; or for `hold_share` of what is left before any answer is known, a
+quarter of that later, whichever is more.
 
 If that is not left, the call takes what is left where it is alone; else it waits until its want fits or it is alone;
 where it cannot wait, it takes what is left if recent answers would fit into it, and is refused if not.
@@ -30,7 +31,7 @@ CROWDED_TIMES = 2
 WANTED_TOKENS = 4_096
 """The least that a call wants for its answer, however short recent ones were."""
 LATER_SHARE = 4
-"""Once a model's answers are known, a call may have this part of `Budget.hold_share` beyond what they tell."""
+"""Once a model's answers are known, a call has no more than this part of `Budget.hold_share` beyond what they tell."""
 UNKNOWN_MOST = 8_192
 """The longest answer of a model of which no source has the most that it writes: many APIs refuse a higher cap."""
 OUTPUT_FLOOR = 256
@@ -65,7 +66,8 @@ def plan_model(
     model, price = rung.model, rung.price
     left = space.left
     input_tokens, unweighed = calibration.bound(call.prompt)
-    fees = _fees(budget, call, rung, left) if call.hosted_tools else 0
+    tools = call.hosted_tools if price is None else (*call.hosted_tools, *price.own_tools)
+    fees = _fees(budget, call, rung, left, tools) if tools else 0
     if unweighed is not None:
         if not budget.allowance.input_tokens and _is_gated(budget, left, price):
             raise UnboundedCallError(
@@ -79,7 +81,8 @@ def plan_model(
     clamped = waits = False
     hourly = call.hour_cache
     if may_clamp(budget, call):
-        payable = _Payable(price, input_tokens, fees, choices, hourly, 0 if call.final else budget.kept_back.cost)
+        kept = 0 if call.final else budget.kept_back.cost
+        payable = _Payable(price, input_tokens, fees, choices, hourly, kept, call.kinds)
         chosen = _chosen_cap(calibration, budget, call, cap, payable, space)
         if chosen is None:
             return None
@@ -87,7 +90,7 @@ def plan_model(
         clamped, cap = chosen_cap != cap, chosen_cap
     cost = 0
     if cap is not None and price is not None:
-        cost = price.worst(input_tokens, cap * choices, hour_cache=hourly) + fees
+        cost = price.worst(input_tokens, cap * choices, hour_cache=hourly, kinds=call.kinds) + fees
 
     sent, bounded = cap_to_send(call, cap, own)
     if not bounded and (cap is None or budget.unbounded == "deny") and _is_gated(budget, left, price):
@@ -120,6 +123,7 @@ class _Payable(NamedTuple):
     choices: int
     hourly: bool
     kept_cost: int
+    kinds: frozenset[str] | None
 
     def tokens(self, left: Limits, share: float = 1.0) -> int | None:
         """The longest answer that is worth at most *share* of *left*, and fits; None if nothing limits it."""
@@ -129,8 +133,13 @@ class _Payable(NamedTuple):
             cost -= self.kept_cost + self.fees
             worth = cost
             if share < 1:
-                worth = self.price.worst(self.input_tokens, 0, hour_cache=self.hourly) + int(cost * share)
-            most.append(self.price.affordable_output(min(worth, cost), self.input_tokens, hour_cache=self.hourly))
+                worth = self.price.worst(self.input_tokens, 0, hour_cache=self.hourly, kinds=self.kinds)
+                worth += int(cost * share)
+            most.append(
+                self.price.affordable_output(
+                    min(worth, cost), self.input_tokens, hour_cache=self.hourly, kinds=self.kinds
+                )
+            )
         if left.output_tokens is not None:
             most.append(int(left.output_tokens * share))
         if left.total_tokens is not None:
@@ -172,9 +181,11 @@ def _chosen_cap(
     elif call.final:
         want = min(most, max(now, least))
     else:
-        share = budget.hold_share / LATER_SHARE if usual else budget.hold_share
+        part = payable.tokens(space.left, budget.hold_share) or 0
+        if usual and (part < most or space.crowded):
+            part = payable.tokens(space.left, budget.hold_share / LATER_SHARE) or 0
         times = CROWDED_TIMES if space.crowded else USUAL_TIMES
-        want = min(most, max(usual * times, WANTED_TOKENS, payable.tokens(space.left, share) or 0))
+        want = min(most, max(usual * times, WANTED_TOKENS, part))
     if want <= now:
         return want, False
     if budget.mode != "hard_gate":
@@ -228,21 +239,21 @@ def cap_to_send(call: ModelCall, cap: int | None, own: int | None) -> tuple[int 
     return sent, cap is not None and (call.can_cap or asked or by_itself)
 
 
-def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits) -> int:
+def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits, tools: tuple[str, ...]) -> int:
     uses = budget.allowance.hosted_tool_calls
     if not uses:
         if not _is_gated(budget, left, rung.price):
             return 0
         raise UnboundedCallError(
             model=call.model,
-            reason=f"the provider may run {', '.join(call.hosted_tools)} any number of times",
+            reason=f"the provider may run {', '.join(tools)} any number of times",
             remedy="Say what to reserve for such a call: "
             "Budget(..., allowance=Allowance(input_tokens=20_000, hosted_tool_calls=5)).",
         )
     if rung.price is None:
         return 0
-    other = tuple((name, uses) for name in call.hosted_tools if name != "web_search")
-    searches = uses if "web_search" in call.hosted_tools else 0
+    other = tuple((name, uses) for name in tools if name != "web_search")
+    searches = uses if "web_search" in tools else 0
     return rung.price.cost(Usage(web_search=searches, requests=0, other=other))
 
 

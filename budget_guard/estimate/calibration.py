@@ -1,6 +1,7 @@
 """Calibration: the bills of past calls, which bound the input of the next one.
 
-A conversation that grows takes at most what its last call was billed for, plus the bytes of what is new.
+A conversation that grows takes at most what its last call was billed for, plus the bytes of what is new, or its tokens
+where they are counted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from budget_guard.estimate.prompt import KEPT_REASONING, Prompt
+from budget_guard.estimate.tokens import encoding_of
 
 _MOST_MODELS = 100
 """Models that are remembered: a name comes from outside, so there is no end to them."""
@@ -35,17 +37,18 @@ class Calibration(dict[str, "ModelCalibration"]):
         """The most output tokens of any call so far."""
 
     def __missing__(self, model: str) -> ModelCalibration:
-        made = ModelCalibration(self)
+        made = ModelCalibration(self, model)
         return made if len(self) >= _MOST_MODELS else self.setdefault(model, made)
 
 
 class ModelCalibration:
     """The bills of past calls to one model, by conversation; they bound the next call of each."""
 
-    __slots__ = ("_all", "_billed", "_distrusted", "usual_output")
+    __slots__ = ("_all", "_billed", "_distrusted", "_encoding", "usual_output")
 
-    def __init__(self, all: Calibration) -> None:
+    def __init__(self, all: Calibration, model: str) -> None:
         self._all = all
+        self._encoding = encoding_of(model)
         self._billed: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {}
         self._distrusted = False
         self.usual_output = 0
@@ -53,15 +56,20 @@ class ModelCalibration:
 
     def bound(self, prompt: Prompt) -> tuple[int, str | None]:
         """The most input tokens that *prompt* can take, and what in it has no bound, in words."""
-        base, _, parts, text, unweighed, opaque, conversation = prompt
+        base, _, parts, text, unweighed, opaque, conversation, texts = prompt
         tokens = base + text
+        by_key: Mapping[int, int] | None = None
+        if texts is not None and self._encoding is not None:
+            counted = texts.counted(self._encoding)
+            if counted is not None:
+                tokens, by_key = counted
         new: Sequence[tuple[int, int]] = parts
         anchor = self._billed.get(conversation)
         if anchor is not None:
             before, anchored = anchor
             new = () if parts is before else _added(before, parts)
             if new:
-                anchored += sum([weight for _, weight in new])
+                anchored += sum([weight for _, weight in new] if by_key is None else [by_key[key] for key, _ in new])
             # the bytes alone are no bound where the billed part held more than text
             if anchored < tokens or unweighed:
                 tokens = anchored
@@ -99,8 +107,9 @@ class ModelCalibration:
                 billed.pop(oldest, None)
 
     def distrust(self) -> None:
-        """Never anchor the model again: it was billed above its bound once."""
+        """Never anchor nor count for the model again: it was billed above its bound once."""
         self._distrusted = True
+        self._encoding = None
         self._billed = {}
 
 

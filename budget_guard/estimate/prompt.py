@@ -2,7 +2,8 @@
 
 The text bound rests on one fact about every tokenizer in use: after some Unicode normalisation it works on bytes and
 makes at most one token of each. So text takes at most as many tokens as its bytes, or as the bytes of its decomposed
-forms where those are more. `budget_guard.estimate.calibration` makes that tight.
+forms where those are more. `budget_guard.estimate.calibration` makes that tight, and `budget_guard.estimate.tokens`
+counts where it can.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
+
+from budget_guard.estimate import tokens
 
 _BASE_TOKENS = 256
 """Template tokens of any request. Measured over open chat templates: at most 175."""
@@ -33,14 +36,14 @@ class _TokensOfCharacter(dict[str, int]):
     def __missing__(self, character: str) -> int:
         own = len(character.encode("utf-8", "surrogatepass"))
         if unicodedata.category(character) == "Cn":
-            tokens = max(own, _UNASSIGNED_TOKENS)
+            most = max(own, _UNASSIGNED_TOKENS)
         elif "\uac00" <= character <= "\ud7a3" or "\ud800" <= character <= "\udfff":
-            tokens = own  # tokenizers that decompose Hangul compose it again; surrogates do not decompose
+            most = own  # tokenizers that decompose Hangul compose it again; surrogates do not decompose
         else:
             decomposed = (unicodedata.normalize(form, character).encode() for form in ("NFD", "NFKD"))
-            tokens = max(own, *map(len, decomposed))
-        self[character] = tokens
-        return tokens
+            most = max(own, *map(len, decomposed))
+        self[character] = most
+        return most
 
 
 _TOKENS_OF_CHARACTER = _TokensOfCharacter()
@@ -95,6 +98,8 @@ class Prompt(NamedTuple):
     conversation: int = 0
     """Equal for equal instructions, tools, schema and first message; 0 where what it is billed for tells nothing about
     the next call, because the request has no messages, or refers to more than it carries."""
+    texts: Texts | None = None
+    """What to count in place of bytes; None where no tokenizer is installed."""
 
     def needs(self, *, tools: bool, schema: bool, reasoning: bool = False) -> frozenset[str]:
         """The capabilities that a call with it needs, as `ModelCall.needs` names them.
@@ -146,10 +151,15 @@ def weigh(
     if system:
         fixed.append(_weighed(system, _weigh_fixed))
     base += sum([weight for _, weight, _ in fixed])
-    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages, look)
+    if isinstance(messages, str):
+        messages = (messages,)
+    parts, text, unweighed = _weigh_messages(messages, look)
     base_key = hash(tuple([key for key, _, _ in fixed]))
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
-    return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation)
+    texts = None
+    if tokens.is_installed():
+        texts = Texts(base - (fixed[-1][1] if system else 0), system, tuple(messages), parts, look)
+    return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation, texts)
 
 
 def _weigh_messages(
@@ -162,15 +172,8 @@ def _weigh_messages(
     total = 0
     for message in messages:
         if message.__class__ is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
-            try:
-                text = "\x1f".join([*message, *message.values()])
-            except TypeError:
-                text = None  # it holds more than texts
-            if (
-                text is not None
-                and text.isascii()
-                and (message.get("type") not in _MORE_THAN_TEXT if look is None else message.keys() == _ROLE_AND_TEXT)
-            ):
+            text = _plain_text(message, look)
+            if text is not None:
                 weight = len(text) + _MESSAGE_TOKENS
                 parts.append((hash(text), weight))
                 total += weight
@@ -184,6 +187,90 @@ def _weigh_messages(
 
 
 _ROLE_AND_TEXT = {"role", "content"}
+
+
+def _plain_text(message: dict[str, Any], look: Look | None) -> str | None:
+    """All of *message* as one text, where it is made of ASCII texts alone."""
+    try:
+        text = "\x1f".join([*message, *message.values()])
+    except TypeError:
+        return None  # it holds more than texts
+    plain = message.get("type") not in _MORE_THAN_TEXT if look is None else message.keys() == _ROLE_AND_TEXT
+    return text if plain and text.isascii() else None
+
+
+class Texts:
+    """The texts of a prompt, kept until they are counted. Its tools and its output schema are always bounded by bytes.
+
+    Args:
+        fixed: Most tokens of all but the instructions and the messages.
+        system: The instructions.
+        messages: The messages.
+        parts: As `Prompt.parts`.
+        look: As in `weigh`. A message that is looked into by it, and is more than a role and a text, is not counted.
+    """
+
+    __slots__ = ("_counted", "_fixed", "_look", "_messages", "_parts", "_system")
+
+    def __init__(
+        self,
+        fixed: int,
+        system: str | None,
+        messages: tuple[Any, ...],
+        parts: tuple[tuple[int, int], ...],
+        look: Look | None,
+    ) -> None:
+        self._look = look
+        self._fixed = fixed
+        self._system = system
+        self._messages: tuple[Any, ...] = messages
+        self._parts = parts
+        self._counted: dict[str, tuple[int, Mapping[int, int]] | None] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Texts) and (self._fixed, self._parts) == (other._fixed, other._parts)
+
+    def __hash__(self) -> int:
+        return hash((self._fixed, self._parts))
+
+    def counted(self, encoding: str) -> tuple[int, Mapping[int, int]] | None:
+        """The most tokens of the prompt in *encoding*, and those of each message by its key.
+
+        Returns:
+            None where it was counted in another encoding before: its texts are no longer kept then.
+        """
+        if encoding not in self._counted:
+            self._counted[encoding] = None if self._counted else self._count(encoding)
+            self._system, self._messages = None, ()  # a decision is kept for long, and texts are large
+        return self._counted[encoding]
+
+    def _count(self, encoding: str) -> tuple[int, Mapping[int, int]]:
+        total = self._fixed
+        if self._system:
+            total += _counted(encoding, self._system, hash(self._system), token_bound(self._system))
+        by_key: dict[int, int] = {}
+        for message, (key, weight) in zip(self._messages, self._parts, strict=True):
+            known = by_key.get(key)
+            if known is None:
+                known = tokens.known_count(encoding, key)
+                if known is None:
+                    text = _plain_text(message, self._look) if message.__class__ is dict else None
+                    if text is None and self._look is None:
+                        text, _, _ = _weigh_message(message)
+                    # the holder of the message may have changed it since it was weighed
+                    known = tokens.count(encoding, text, key) if text is not None and hash(text) == key else None
+                known = by_key[key] = weight if known is None else min(weight, known + _MESSAGE_TOKENS)
+            total += known
+        return total, by_key
+
+
+def _counted(encoding: str, text: str, key: int, bound: int) -> int:
+    known = tokens.known_count(encoding, key)
+    if known is None:
+        known = tokens.count(encoding, text, key)
+    return bound if known is None else min(bound, known)
+
+
 _MOST_WEIGHED = 10_000
 """Weights that are remembered: an agent sends the same messages and tools again with every call."""
 _weights: dict[tuple[Any, int], tuple[int, int, str | None]] = {}

@@ -67,8 +67,9 @@ class BudgetPolicy:
     """Whether the guard sends an output cap of its own: ``when_unset`` where the caller sets none, ``always``, or
     ``never``."""
     hold_share: float
-    """The fraction of what is left that such a cap may be worth before any answer of the model is known; a quarter of
-    it, or about four times what recent answers took, whichever is more, from then on."""
+    """The fraction of what is left that one answer may be worth. Where the model's own maximum is worth more, the guard
+    sends a cap: of this fraction before any answer of the model is known, later of about four times what recent ones
+    took, or of a quarter of this fraction, whichever is more."""
     max_wait_s: float
     """Seconds that a call may wait for room that other calls in flight are holding; 0 never waits."""
     finalization_reserve: Decimal | None

@@ -89,8 +89,8 @@ class BudgetReport(_Value):
     duration_seconds: float
     """From the first call to the last thing that happened, or to now while the session is open."""
     terminated_by: str | None
-    """What stopped the run: the name of a limit, or ``revoked``, ``unknown_price``, ``unbounded``, ``downgrade``,
-    ``ledger``, ``foreign_run``."""
+    """What stopped the run, unless it has gone on since: the name of a limit, or ``output_cap``, ``revoked``,
+    ``unknown_price``, ``unbounded``, ``downgrade``, ``ledger``, ``foreign_run``."""
     unpriced_calls: int
     """Calls whose price, or part of it, is not known: the total leaves that part out or estimates it."""
     uncertain: Decimal

@@ -102,4 +102,16 @@ class Request(NamedTuple):
             self.hour_cache,
             final,
             region=self.region,
+            kinds=self._kinds(prompt),
         )
+
+    def _kinds(self, prompt: Prompt) -> frozenset[str] | None:
+        """What it may carry beside text; None where that is not known."""
+        if (
+            prompt.unweighed
+            or prompt.opaque
+            or self.sound_tokens != 0
+            or not self.needs.isdisjoint(("vision", "audio"))
+        ):
+            return None
+        return frozenset([f"output_{kind}" for kind in self.modalities])

@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 import pytest
 
-from budget_guard import Allowance, Budget, BudgetExceeded, Session, UnboundedCallError, Usage
-from tests.builders import ZERO, Way, call, session
+from budget_guard import Allowance, Budget, BudgetAuthority, BudgetExceeded, Session, UnboundedCallError, Usage
+from tests.builders import PRICES, ZERO, Way, call, session
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_the_share_is_the_budgets_and_never_worth_less_than_an_ordinary_answer(
         ([300], 4_096),  # short ones may be followed by an ordinary one
         ([1_500], 6_000),
         ([1_500, 10, 10], 1_215 * 4),  # what was long is forgotten by and by
-        ([9_000], None),  # the model's own maximum holds without being sent
+        ([2_600], None),  # the model's own maximum holds without being sent
     ],
 )
 def test_the_guard_wants_four_times_what_recent_answers_took(way: Way, answers: list[int], cap: int | None) -> None:
-    run = session("$0.30")
+    run = session("$0.19")
     for tokens in answers:
         way.pay(run, call("large", cap=tokens), Usage(output=tokens))
     decision = way.authorize(run, call("large"))
@@ -92,10 +92,10 @@ def test_the_guard_wants_four_times_what_recent_answers_took(way: Way, answers: 
 
 
 def test_where_much_is_left_the_guard_wants_more_than_recent_answers_tell(way: Way) -> None:
-    for dollars, cap in [("$10", None), ("$0.40003", 5_000)]:  # an eighth of it
-        run = session(dollars)
-        way.pay(run, call("large", cap=3), Usage(output=3))
-        assert way.authorize(run, call("large", tokens=0)).output_cap == cap
+    for model, dollars, cap in [("large", "$0.21", None), ("larger", "$0.40003", 5_000)]:  # an eighth of it
+        run = Session(Budget(dollars), pricing={**PRICES, "larger": {**PRICES["large"], "max_output": 100_000}})
+        way.pay(run, call(model, tokens=0, cap=3), Usage(output=3))
+        assert way.authorize(run, call(model, tokens=0)).output_cap == cap
 
 
 def test_a_call_that_is_alone_gets_all_that_is_left(way: Way) -> None:
@@ -319,7 +319,46 @@ def test_an_answer_that_the_guards_own_cap_cut_off_is_an_error_with_the_way_out(
     assert isinstance(error, BudgetExceeded)
     assert (error.dimension, error.limit, error.decision_id) == (dimension, limit, reservation.id)
     assert error.report is not None and error.report.breakdown.llm.calls == 1
-    assert "cut the answer off" in str(error) and f"raise_limits({dimension}=...)" in str(error)
+    for words in (f"cap of {reservation.terms.output_cap} output tokens cut the answer off", "is left"):
+        assert words in str(error)
+    assert f"raise_limits({dimension}=...)" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["run", "user"])
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        ({"max_cost_usd": "$0.05"}, "$0.01"),
+        ({"max_output_tokens": 5_000}, "1000 tokens"),
+        ({"max_total_tokens": 5_000}, "1000 tokens"),
+    ],
+)
+def test_a_cut_off_names_the_limit_that_bound_its_scope_the_cap_and_what_is_left(
+    way: Way, limits: dict[str, Any], left: str, kind: str
+) -> None:
+    wide = {"max_cost_usd": "$1.00", "max_output_tokens": 50_000, "max_total_tokens": 90_000}
+    own, user = ({**wide, **limits}, wide) if kind == "run" else (wide, {**wide, **limits})
+    authority = BudgetAuthority(ceilings={"user": Budget(**user)}, pricing=PRICES)
+    run = authority.session(Budget(**own), user="u1")
+    reservation = way.reserve(run, call("large", tokens=0))
+    way.commit(reservation, Usage(output=4_000))
+    error = reservation.cut_short()
+    assert isinstance(error, BudgetExceeded)
+    assert (error.dimension, error.scope) == (next(iter(limits)), f"{kind}:{run.id if kind == 'run' else 'u1'}")
+    assert f"{left} of it is left" in str(error)
+    assert f"cap of {reservation.terms.output_cap} output tokens" in str(error)
+
+
+def test_a_cut_off_stops_the_run_until_it_goes_on(way: Way) -> None:
+    run = session("$0.10")
+    reservation = way.reserve(run, call("large"))
+    way.commit(reservation, Usage(output=100))
+    assert reservation.cut_short() is not None
+    assert run.terminated_by == run.report().terminated_by == "output_cap"
+    way.pay(run, call("large", final=True), Usage(output=9))
+    assert run.terminated_by == "output_cap"  # the final answer comes after the stop
+    way.pay(run, call("large"), Usage(output=9))
+    assert run.terminated_by is None
 
 
 def test_an_answer_that_the_clients_own_cap_cut_off_is_none_of_our_business(way: Way) -> None:

@@ -73,7 +73,7 @@ def run_virtually(program: Callable[[LoopClock], Coroutine[Any, Any, None]]) -> 
     """Run *program* to its end; return how many seconds passed."""
     loop = VirtualLoop()
     try:
-        loop.run_until_complete(program(LoopClock(loop)))
+        apart(loop.run_until_complete, program(LoopClock(loop)))
         return loop.time()
     finally:
         loop.close()

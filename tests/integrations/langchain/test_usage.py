@@ -30,6 +30,8 @@ from tests.builders import ZERO
 from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, SURFACES, Lab, agree, configured
 
 models = pytest.mark.parametrize("model_of", MODELS.values(), ids=MODELS)
+known = pytest.mark.parametrize("model_of", [MODELS[kind] for kind in ("chat", "responses")], ids=["chat", "responses"])
+"""Those whose longest answer is known."""
 few_surfaces = pytest.mark.parametrize("surface", ["invoke", "stream", "ainvoke", "astream"])
 LONG = "four letters and so " * 200
 
@@ -223,26 +225,33 @@ def test_the_models_own_cap_is_what_is_held(
     assert (decision.estimate.output_tokens, decision.bounded, decision.output_cap) == (cap, True, None)
 
 
-@models
-def test_without_a_cap_a_share_of_the_budget_is_held_and_the_user_is_warned_once(lab: Lab, model_of: Any) -> None:
+@known
+def test_without_a_cap_the_models_own_maximum_is_held(lab: Lab, model_of: Any) -> None:
     handler = BudgetCallbackHandler(Budget("$0.40"))
-    options: dict[str, Any] = {"max_tokens": None}
+    model_of(lab, max_tokens=None).invoke("hi", configured(handler))
+    agree(lab, handler)
+    decision = handler.session.decisions()[0]
+    assert (decision.bounded, decision.output_cap, decision.estimate.output_tokens) == (True, None, 16_384)
+
+
+@known
+def test_where_that_does_not_fit_all_that_is_left_is_held_and_the_user_is_warned_once(lab: Lab, model_of: Any) -> None:
+    handler = BudgetCallbackHandler(Budget("$0.10"))
     with pytest.warns(RuntimeWarning, match="Nothing caps the output") as warned:
         for _ in range(3):
-            model_of(lab, **options).invoke("hi", configured(handler))
+            model_of(lab, max_tokens=None).invoke("hi", configured(handler))
     assert len(warned) == 1
     agree(lab, handler)
     for decision in handler.session.decisions():
         assert (decision.bounded, decision.output_cap) == (False, None)
-        assert Decimal("0.05") < decision.estimate.cost_usd < Decimal("0.12")
+        assert Decimal("0.09") < decision.estimate.cost_usd <= Decimal("0.10")
 
 
 @models
 def test_a_strict_budget_refuses_a_call_without_a_cap(lab: Lab, model_of: Any) -> None:
-    handler = BudgetCallbackHandler(Budget("$0.40", unbounded="deny"))
-    options: dict[str, Any] = {"max_tokens": None}
+    handler = BudgetCallbackHandler(Budget("$0.10", unbounded="deny"))
     with pytest.raises(UnboundedCallError, match="no output cap can be sent"):
-        model_of(lab, **options).invoke("hi", configured(handler))
+        model_of(lab, max_tokens=None).invoke("hi", configured(handler))
     assert lab.calls == []
     model_of(lab).invoke("hi", configured(handler))
     agree(lab, handler)

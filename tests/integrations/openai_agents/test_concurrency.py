@@ -76,7 +76,7 @@ async def test_refused_calls_wait_for_what_others_give_back(lab: Lab, mode: str)
 
 async def test_without_a_wait_the_calls_that_do_not_fit_beside_the_open_ones_are_refused(lab: Lab) -> None:
     lab.script(Reply(output_tokens=TEN_CENTS // 3))
-    guard = BudgetGuard(Budget("$1.00"))
+    guard = BudgetGuard(Budget("$1.00", max_wait_s=0))
     with lab.provider.paused():
         runs = asyncio.ensure_future(many(lab, 20, "run", guard))
         await lab.provider.await_calls(9)
