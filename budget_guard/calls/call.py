@@ -41,7 +41,7 @@ class ModelCall(NamedTuple):
     region: str | None = None
     """Where the answer is made, if the request or the host pins that: it may set the price."""
     kinds: frozenset[str] | None = None
-    """What it may carry beside text, as `budget_guard.pricing.model_price.KINDS` names it. None where that is not known:
+    """What it may carry beside text, as `budget_guard.pricing.model_price.KINDS` names it. None where not known:
     the dearest is held."""
 
     @property
