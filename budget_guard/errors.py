@@ -221,9 +221,10 @@ class UnknownPriceError(BudgetError):
 
     def recast(self, cls: type[E]) -> E:
         """The same error as *cls*, a subclass of this error's type. Nothing is worked out for it."""
-        later = {"suggestions": self._suggestions, "remedy": self._remedy}
-        known = {name: getattr(self, name) for name in self._fields if name not in later}
-        error = cls(**known, **later)
+        lazy = {"suggestions": self._suggestions, "remedy": self._remedy}
+        known = {name: getattr(self, name) for name in self._fields if name not in lazy}
+        later = {name: getattr(self, name) for name in _LATER if getattr(self, name) is not None}
+        error = rebuilt(cls, known | lazy | later)
         error.__cause__ = self.__cause__
         return error
 
@@ -233,7 +234,7 @@ class UnknownPriceError(BudgetError):
         if self.missing != "model":
             what = f"{self.missing} of {what}"
         near = f" Nearest known: {', '.join(self.suggestions)}." if self.suggestions else ""
-        return f"No price is known for {what}.{near} To allow it, {self.remedy}."
+        return escaped(f"No price is known for {what}.{near} To allow it, {self.remedy}.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"

@@ -39,7 +39,7 @@ def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
         ValueError: If it sets what a ceiling does not have.
     """
     given: object = budget
-    if isinstance(given, (list, tuple)):
+    if type(given) in (list, tuple):
         raise TypeError(
             f"{name} has {len(cast('Sequence[object]', budget))} budgets: a kind has one ceiling, in one window. For a "
             'second window add a kind and name it as well: BudgetAuthority(..., kinds=("user_month",)) and '

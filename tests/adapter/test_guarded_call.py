@@ -168,14 +168,14 @@ def test_a_failed_call_is_given_back_only_if_it_provably_was_not_billed(
     assert outer.report().uncertain == spent
 
 
-def test_the_reason_of_a_failure_is_its_type_and_its_text_in_short() -> None:
+def test_the_reason_of_a_failure_is_its_type_and_never_what_it_says() -> None:
     reasons: list[Any] = []
     guard = session()
     guard.subscribe(reasons.append)
     guarded = GuardedCall([guard])
     guarded.hold(call())
     guarded.fail(RateLimited("x" * 500))
-    assert [event.reason for event in reasons if hasattr(event, "reason")][-1] == f"RateLimited: {'x' * 187}"
+    assert [event.reason for event in reasons if hasattr(event, "reason")][-1] == "RateLimited (HTTP 429)"
 
 
 def test_a_late_commit_replaces_an_estimate(perform: Both) -> None:
