@@ -791,7 +791,7 @@ def test_8_processes_never_pass_a_ceiling_whatever_is_taken_away(tmp_path: Path)
     ("options", "mode"), [({}, 0o600), ({"mode": 0o660}, 0o660)], ids=["by default", "for the group"]
 )
 def test_what_was_spent_is_for_its_owner_to_read_unless_something_else_is_said(
-    path: Path, options: dict[str, int], mode: int
+    path: Path, options: dict[str, Any], mode: int
 ) -> None:
     ledger = SqliteLedger(path, **options)
     limit(ledger)

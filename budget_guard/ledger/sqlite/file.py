@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
@@ -202,7 +203,7 @@ class LedgerFile:
 
 def abandon(db: sqlite3.Connection) -> None:
     """Let *db* go without a last word: others use files of the same names, which it must not write to or remove."""
-    if hasattr(db, "setconfig"):  # from Python 3.12 on
+    if sys.version_info >= (3, 12):
         db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
         db.close()
     else:  # it is never closed
