@@ -59,7 +59,7 @@ SHOWN = r"gpt\n\x1b[2Jforged\u202e line"
 )
 def test_an_unknown_keyword_is_answered_with_the_one_that_was_meant(given: str, meant: str) -> None:
     with pytest.raises(TypeError, match=rf"^Budget\(\) takes no {given}: did you mean {meant}\?$"):
-        Budget(**cast(Any, {given: 1}))
+        Budget(**cast("dict[str, Any]", {given: 1}))
     if meant.startswith("max_"):
         with pytest.raises(ValueError, match=rf"{given}=1 is not a limit: did you mean {meant}\?"):
             Budget("$1").session().raise_limits(**{given: 1})
@@ -178,14 +178,15 @@ def test_fields_that_are_set_later_are_none_until_then_and_travel() -> None:
     error.partial_output, error.value, error.resets_at = "half an ans", {"rows": [1]}, noon
     error.retry_after_s, error.user_message = 1.5, "Please come back tomorrow."
     stop = stops_for(RuntimeError).recast(error)
-    for each in (pickle.loads(pickle.dumps(error)), stop, pickle.loads(pickle.dumps(stop))):
+    every: list[Any] = [pickle.loads(pickle.dumps(error)), stop, pickle.loads(pickle.dumps(stop))]
+    for each in every:
         assert [getattr(each, name) for name in later] == [getattr(error, name) for name in later]
         assert str(each) == str(error)
 
 
 def test_a_value_that_cannot_be_pickled_stays_behind() -> None:
     error = UnknownPriceError(model="m")
-    error.value = (each for each in list[int]())
+    error.value = lambda: None
     assert pickle.loads(pickle.dumps(error)).value is None
     assert error.recast(UnknownPriceError).value is error.value
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from budget_guard.errors import ReservationError
-from budget_guard.ledger.base import Ledger, Suspended
+from budget_guard.ledger.base import Ledger, Settled, Suspended
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import format_usd
@@ -56,14 +56,22 @@ def _reconcile(rule: Rule, most: int) -> Flow[list[Reconciled]]:
         charged = hold.amounts if rule == "estimate" else rule(hold)
         if charged is not None:
             try:
-                if charged == NOTHING:
-                    yield "release", (hold.hold_id, hold.scopes)
-                else:
-                    yield "commit", (hold.hold_id, hold.scopes, charged, rule == "estimate")
+                if not (yield from _settle(hold, charged, rule == "estimate")):
+                    charged = None
             except ReservationError as error:
                 _log.info("budget_guard: %s was settled by somebody else: %s", hold.hold_id, error)
                 charged = None
             else:
-                _log.warning("budget_guard: booked %s for %s", format_usd(charged.cost), hold.hold_id)
+                if charged is not None:
+                    _log.warning("budget_guard: booked %s for %s", format_usd(charged.cost), hold.hold_id)
         reconciled.append(Reconciled(hold, charged))
     return reconciled
+
+
+def _settle(hold: Suspended, charged: Amounts, uncertain: bool) -> Flow[bool]:
+    """Book *charged* for *hold*; return whether that is what is booked now, and not what somebody else has booked."""
+    if charged == NOTHING:
+        released: bool = yield "release", (hold.hold_id, hold.scopes)
+        return released
+    settled: Settled = yield "commit", (hold.hold_id, hold.scopes, charged, uncertain)
+    return settled.charged == charged and settled.uncertain == uncertain

@@ -38,10 +38,10 @@ def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
         TypeError: If it is no budget.
         ValueError: If it sets what a ceiling does not have.
     """
-    given: object = budget
-    if type(given) in (list, tuple):
+    given = cast("object", budget)
+    if type(given) is list or type(given) is tuple:
         raise TypeError(
-            f"{name} has {len(cast('Sequence[object]', budget))} budgets: a kind has one ceiling, in one window. For a "
+            f"{name} has {len(cast('Sequence[object]', given))} budgets: a kind has one ceiling, in one window. For a "
             'second window add a kind and name it as well: BudgetAuthority(..., kinds=("user_month",)) and '
             'session(..., user="u1", user_month="u1")'
         )

@@ -151,3 +151,37 @@ def test_a_rung_that_lacks_a_capability_is_stepped_over(way: Way) -> None:
     decision = way.authorize(run, call("large", cap=9_000, needs=frozenset({"tools"})))
     assert decision.action == "block", "tiny would fit, but has no tools"
     assert way.authorize(run, call("large", cap=9_000)).name == "tiny"
+
+
+def test_what_a_call_needs_is_looked_at_for_each_call(way: Way) -> None:
+    run = session(Budget("$1.00", downgrade=DowngradePolicy(to={"large": "small"}, at=0.1)))
+    way.charge(run, "tool", "$0.50")
+    assert way.authorize(run, call("large", cap=10)).name == "small"
+    picture = way.authorize(run, call("large", cap=10, needs=frozenset({"vision"})))
+    assert picture.action == "block" and "lacks vision" in str(picture.error)
+    tools = way.authorize(run, call("large", cap=10, needs=frozenset({"tools"})))
+    assert (tools.action, tools.name) == ("downgrade", "small")
+
+
+@pytest.mark.parametrize("needs", ["vision", "json_schema", "audio", "tools"])
+def test_each_capability_that_is_needed_keeps_a_model_out_that_lacks_it(way: Way, needs: str) -> None:
+    has = {"vision", "json_schema", "audio", "tools"}
+    prices = {
+        "able": {"input": 1e-6, "output": 1e-5, "max_output": 100, "capabilities": sorted(has)},
+        "lacking": {"input": 1e-7, "output": 1e-6, "max_output": 100, "capabilities": sorted(has - {needs})},
+    }
+    run = Session(Budget("$1.00", downgrade="lacking"), pricing=prices)
+    assert way.authorize(run, call("able", needs=frozenset(has - {needs}))).action == "allow"
+    assert isinstance(way.authorize(run, call("able", needs=frozenset({needs}))).error, InvalidDowngradeError)
+
+
+def test_a_target_may_be_another_providers(way: Way) -> None:
+    run = Session(Budget("$1.00", downgrade=DowngradePolicy(to="claude-3-5-haiku-20241022", at=0.5)))
+    asked = call("gpt-4o", cap=10, provider="openai")
+    assert way.authorize(run, asked).name == "gpt-4o"
+    way.charge(run, "tool", "$0.60")
+    decision = way.authorize(run, asked)
+    assert (decision.action, decision.name) == ("downgrade", "claude-3-5-haiku-20241022")
+    way.commit(decision.require(), Usage(input=1_000, output=10))
+    booked = run.report().breakdown.llm.by_model["claude-3-5-haiku-20241022"]
+    assert booked.total == Decimal("0.00084")  # $0.80 and $4.00 a million tokens

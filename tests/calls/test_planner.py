@@ -260,6 +260,21 @@ def test_only_the_final_call_may_touch_what_is_kept_for_it(way: Way) -> None:
     assert way.authorize(run, call(final=True)).action == "block"
 
 
+def test_an_ordinary_call_leaves_the_reserve_alone_also_right_after_a_final_one(way: Way) -> None:
+    run = session(Budget("$0.50", finalization_reserve="$0.15"))
+    way.release(way.reserve(run, call(final=True)))  # planned while there is plenty, as are the next three
+    for _ in range(3):
+        way.pay(run, call())
+    assert way.authorize(run, call()).action == "block"
+    assert way.authorize(run, call(final=True)).action == "allow"
+
+
+def test_a_final_call_may_take_the_reserve_also_right_after_ordinary_ones(way: Way) -> None:
+    run = session(Budget("$0.25", finalization_reserve="$0.15"))
+    way.pay(run, call())
+    assert way.authorize(run, call(final=True)).action == "allow"
+
+
 def test_a_request_is_kept_for_the_final_call_as_well(way: Way) -> None:
     run = session(Budget("$9", max_requests=2, finalization_reserve="$0.50"))
     way.pay(run, call())

@@ -586,3 +586,49 @@ def test_a_forked_process_takes_leases_of_its_own(shared: Shared, leased: Leased
     assert os.waitpid(child, 0)[1] == 0
     Way(False).pay(run, call())
     assert shared.verbs["reserve"] == 0
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["before it is taken", "after it is taken"])
+async def test_a_lease_whose_taking_is_cancelled_is_given_back(
+    shared: Shared, leased: LeasedLedger, clock: FakeClock, lost: bool
+) -> None:
+    run = await authority(leased, clock, ceilings={"user": Budget("$2")}).asession(Budget("$5"), user="u1")
+    flow = shared.flow
+
+    def cancelled(verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
+        if verb == "reserve":
+            if lost:
+                yield verb, arguments
+            raise asyncio.CancelledError
+        return (yield from flow(verb, arguments))
+
+    shared.flow = cancelled  # type: ignore[method-assign]  # on purpose
+    with pytest.raises(asyncio.CancelledError):
+        await run.aauthorize(call())
+    shared.flow = flow  # type: ignore[method-assign]
+    assert shared.money() == (0, 0)
+    paid = [await hold.acommit(Usage()) for _ in range(20) if (hold := (await run.aauthorize(call())).reservation)]
+    await leased.asettle()
+    assert shared.money() == (sum(paid), 0) and len(paid) == 20
+    assert shared.memory.audit() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_that_forks_again_takes_leases_of_its_own(
+    shared: Shared, leased: LeasedLedger, clock: FakeClock
+) -> None:
+    run = run_of(leased, clock)
+    Way(False).pay(run, call())
+    child = os.fork()
+    if child == 0:
+        Way(False).pay(run, call())
+        shared.verbs.clear()
+        grandchild = os.fork()
+        if grandchild == 0:
+            Way(False).pay(run, call())
+            os._exit(0 if shared.verbs["reserve"] == 1 else 1)
+        _, status = os.waitpid(grandchild, 0)
+        Way(False).pay(run, call())
+        os._exit(0 if status == 0 and shared.verbs["reserve"] == 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0

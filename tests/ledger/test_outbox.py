@@ -651,3 +651,114 @@ def test_suspended_holds_are_settled_by_a_rule(clock: FakeClock, rule: Any, book
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="rule='free'"):
         reconcile(MemoryLedger(), "free")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.parametrize("rule", ["estimate", lambda hold: Amounts(cost=7), lambda hold: Amounts()])
+@pytest.mark.parametrize("other", ["commit", "release"])
+def test_what_somebody_else_settles_meanwhile_is_not_claimed(
+    clock: FakeClock, rule: Any, other: str, awaits: bool
+) -> None:
+    network = Network(clock)
+    network.set_limits(USER, Limits())
+    held = hold_id(clock.now_ms(), "h")
+    network.reserve(held, (USER,), Amounts(cost=DIME), None, 60, True, True)
+    clock.advance(61)
+    flow = network.flow
+
+    def settled_in_between(verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
+        if verb == "suspended":
+            found = network.memory.suspended()
+            if other == "commit":
+                network.memory.commit(held, (USER,), Amounts(cost=3))
+            else:
+                network.memory.release(held, (USER,))
+            return _answer(found)
+        return flow(verb, arguments)
+
+    network.flow = settled_in_between  # type: ignore[method-assign]  # on purpose
+    done = asyncio.run(areconcile(network, rule)) if awaits else reconcile(network, rule)
+    nothing = callable(rule) and rule(done[0].hold) == Amounts()
+    booked = network.committed()
+    if other == "commit":
+        assert (done[0].charged, booked) == (None, 3)
+    else:  # what was billed is charged after a release as well; there is nothing to give back a second time
+        assert (done[0].charged is None) is nothing
+        assert booked == (0 if nothing else done[0].charged.cost if done[0].charged else None)
+
+
+def _answer(found: Any) -> Flow[Any]:
+    return found
+    yield
+
+
+# The claim
+
+
+@pytest.mark.parametrize("where", ["in a file", "in memory"])
+@pytest.mark.parametrize("ends", ["delivered", "still down", "cancelled"])
+def test_spend_of_later_outages_is_delivered_too(path: Path, network: Network, where: str, ends: str) -> None:
+    network.set_limits(USER, Limits())
+    outbox = Outbox(path if where == "in a file" else None)
+    for outage in range(1, 6):
+        outbox.add(new_entry("charge", hold_id(outage, f"o{outage}"), (USER,), Amounts(cost=DIME)))
+        if ends == "still down":
+            network.down = True
+            with pytest.raises(LedgerUnavailable):
+                replay(outbox, network)
+            network.down = False
+        elif ends == "cancelled":
+            network.stops = ("charge", asyncio.CancelledError())
+            with pytest.raises(asyncio.CancelledError):
+                replay(outbox, network)
+        assert replay(outbox, network) == 1
+        assert network.committed() == outage * DIME
+        assert not outbox.pending
+        with outbox.claim() as free:
+            assert free is not None
+
+
+def test_a_claim_is_given_back_to_other_processes_too(path: Path, network: Network) -> None:
+    network.set_limits(USER, Limits())
+    context = multiprocessing.get_context("spawn")
+    for round in range(3):
+        Outbox(path).add(new_entry("charge", hold_id(round, f"r{round}"), (USER,), Amounts(cost=DIME)))
+        assert replay(Outbox(path), network) == 1
+    other = context.Process(target=_claims, args=(str(path),))
+    other.start()
+    other.join(60)
+    assert other.exitcode == 0
+
+
+def _claims(path: str) -> None:
+    with Outbox(path).claim() as claim:
+        assert claim is not None
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("ambiguous", [True, False])
+@pytest.mark.parametrize("verb", ["commit", "charge"])
+def test_spend_of_an_outage_longer_than_ids_live_is_booked_once_or_put_aside(
+    clock: FakeClock, path: Path, fresh: bool, ambiguous: bool, verb: Any
+) -> None:
+    network = Network(clock, retain=1)
+    network.set_limits(USER, Limits())
+    network.set_limits(Scope("user", "busy"), Limits())
+    entry = new_entry(
+        verb, hold_id(clock.now_ms(), "old"), (USER,), Amounts(cost=DIME), fresh=fresh, ambiguous=ambiguous
+    )
+    if not fresh:  # the ledger had acknowledged its hold
+        network.reserve(entry.id, (USER,), Amounts(cost=DIME), None)
+        network.release(entry.id, (USER,))
+    Outbox(path).add(entry)
+    clock.advance(86_400)
+    for number in range(5):  # until its id is older than what the ledger remembers
+        clock.advance(1)
+        network.charge(hold_id(clock.now_ms(), f"b{number}"), (Scope("user", "busy"),), Amounts(cost=1))
+    for _ in range(3):  # as processes do that start one after the other
+        replay(Outbox(path), network)
+    booked = DIME if fresh and not ambiguous else 0
+    assert network.committed() == booked
+    aside = path.with_name("outbox.jsonl.rejected")
+    assert aside.exists() is (booked == 0)
+    assert Outbox(path).entries() == [] and path.stat().st_size == 0

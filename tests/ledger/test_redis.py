@@ -361,6 +361,39 @@ if child:
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_that_forks_again_gets_its_own_answers_too(server: RedisServer) -> None:
+    program = """
+import os, sys
+from tests.ledger.redis_worker import *
+from budget_guard.units.amounts import Limits
+ledger = RedisLedger(sys.argv[1], tenant=sys.argv[2], timeout_s=10)
+for name in "pcg":
+    for scope in scopes_of(name):
+        ledger.set_limits(scope, Limits())
+def spend_all(name):
+    spent, _ = spend(ledger, name, 100)
+    assert ledger.balances(scopes_of(name))[0].committed.cost == spent
+child = os.fork()
+if child == 0:
+    ledger.balances(SHARED)  # its connection is one of its own now, and the next process' must not be the same
+    grandchild = os.fork()
+    spend_all("c" if grandchild else "g")
+    if grandchild:
+        assert os.waitpid(grandchild, 0)[1] == 0
+    os._exit(0)
+spend_all("p")
+assert os.waitpid(child, 0)[1] == 0
+assert ledger.audit() == []
+"""
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, server.url, uuid.uuid4().hex],
+        check=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+
+
 # --- the server
 
 

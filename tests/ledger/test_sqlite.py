@@ -339,6 +339,33 @@ def test_both_sides_of_a_fork_use_the_ledger(ledger: SqliteLedger) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_may_fork_again(ledger: SqliteLedger) -> None:
+    def grandchild() -> None:
+        spend(ledger, 1)
+        ledger.close()
+
+    def child() -> None:
+        for uses_it_first in (False, True):
+            if uses_it_first:
+                spend(ledger, 1)
+            each = multiprocessing.get_context("fork").Process(target=grandchild)
+            each.start()
+            each.join(60)
+            assert each.exitcode == 0
+        spend(ledger, 1)
+        ledger.close()
+
+    spend(ledger, 1)
+    first = multiprocessing.get_context("fork").Process(target=child)
+    first.start()
+    first.join(120)
+    assert first.exitcode == 0
+    spend(ledger, 1)
+    assert committed(ledger) == [6] * 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_finds_no_file_open(ledger: SqliteLedger, path: Path) -> None:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("there is no /proc here")

@@ -350,6 +350,28 @@ def test_the_latest_decisions_of_all_runs_are_kept_and_can_be_asked_for(way: Way
 # What makes no sense
 
 
+def test_a_closed_run_calls_only_with_a_place_that_it_takes_again(way: Way, do: Operator, clock: FakeClock) -> None:
+    ours = live(clock, ceilings={"user": Budget("$9")})
+    run = do.session(ours, Budget("$5"), user="u1")
+    do.close(run)
+    assert do.snapshot(ours, "user", "u1").live_runs == 0
+    way.pay(run, call())
+    assert do.snapshot(ours, "user", "u1").live_runs == 1
+    do.close(run)
+    others = [do.session(ours, Budget("$5"), user="u1") for _ in range(2)]
+    for _ in range(2):
+        assert refusal(way, run) == ("max_live_runs", "user:u1")
+    assert do.snapshot(ours, "user", "u1").live_runs == 2
+    do.close(others[0])
+    way.pay(run, call())
+    assert do.snapshot(ours, "user", "u1").live_runs == 2
+    for _ in range(5):  # its calls keep the place, which those that do not call lose
+        clock.advance(200)
+        way.pay(run, call())
+    ours.ledger.sweep()
+    assert do.snapshot(ours, "user", "u1").live_runs == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

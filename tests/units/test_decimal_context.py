@@ -93,8 +93,8 @@ def money_paths(amount: str) -> list[object]:
     seen += [str(report), sorted(json.loads(report.model_dump_json())["breakdown"]["tools"]["by_tool"])]
     seen += [report.total_spent, report.remaining, report.breakdown.tools.total, report.breakdown.llm.total]
     small = Session(Budget("$0.01"), pricing=PRICES, run_id="small", clock=clock)
-    error: Any = small.authorize(call()).error
-    seen += [str(error), error.limit, error.actual, error.estimate]
+    refused: Any = small.authorize(call()).error
+    seen += [str(refused), refused.limit, refused.actual, refused.estimate]
     snapshot = authority.snapshot("user", "u1")
     seen += [snapshot.spent_usd, snapshot.reserved_usd, snapshot.remaining_usd]
     seen.append(ToolCosts({"serp": "$0.005", "other": lambda result: Decimal("0.5")}).of_result("other", None))

@@ -1,10 +1,11 @@
-"""The file of an SQLite ledger: opened, checked, and brought up to date."""
+"""The file of a ledger: opened, checked, and brought up to date."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
@@ -42,7 +43,7 @@ def scripts() -> tuple[str, ...]:
 
 
 class LedgerFile:
-    """The file that a ledger lives in.
+    """Where the ledger lives.
 
     Args:
         path: The file, made if it is not there. Its folder must be there.
@@ -171,7 +172,7 @@ class LedgerFile:
         """Check that the names still are those of the files that were *opened*.
 
         Raises:
-            LedgerUnavailable: If one was deleted or replaced: other processes would count in another one.
+            LedgerUnavailable: If somebody deleted or replaced one: other processes would count in another one.
         """
         self._must_be_the_same()
         for path, before in ((self._wal, opened.wal), (self._shm, opened.shm)):
@@ -202,8 +203,8 @@ class LedgerFile:
 
 def abandon(db: sqlite3.Connection) -> None:
     """Let *db* go without a last word: others use files of the same names, which it must not write to or remove."""
-    if hasattr(db, "setconfig"):  # from Python 3.12 on
-        db.setconfig(getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE"))  # noqa: B009 (not on the oldest Python)
+    if sys.version_info >= (3, 12):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
         db.close()
     else:  # it is never closed
         with suppress(AttributeError):

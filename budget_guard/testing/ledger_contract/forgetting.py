@@ -81,3 +81,19 @@ class ForgettingRules(LedgerFixtures):
         ledger.commit(new["lost"], BOTH, cost(5))
         assert ledger.release(new["early"], BOTH) is False
         assert figures(ledger, RUN) == (65, 10, 1)
+
+    def test_what_few_have_followed_is_remembered_however_long_ago_it_was(
+        self, ledger: Ledger, ids: Ids, clock: FakeClock
+    ) -> None:
+        spend(ledger, ids, "paid", 60)
+        ledger.commit(ids("guessed"), BOTH, cost(20), uncertain=True)
+        ledger.charge(ids("charged"), (RUN,), cost(5))
+        for _ in range(6):  # a day, in which little happens
+            clock.advance(4 * 3_600)
+            ledger.charge(hold_id(clock.now_ms(), "now and then"), (RUN,), cost(1))
+            ledger.sweep()
+        assert ledger.commit(ids("paid"), BOTH, cost(60)).charged == cost(60)
+        assert ledger.release(ids("paid"), BOTH) is False
+        ledger.charge(ids("charged"), (RUN,), cost(5))
+        assert ledger.commit(ids("guessed"), BOTH, cost(25)).charged == cost(25)
+        assert figures(ledger, RUN) == (96, 0, 0)
