@@ -11,7 +11,7 @@ import json
 import marshal
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -126,6 +126,7 @@ def weigh(
     schema: Any = None,
     opaque: Sequence[str] = (),
     look: Look | None = None,
+    flat_kinds: Collection[str] = (),
 ) -> Prompt:
     """Weigh the input of a call.
 
@@ -138,6 +139,7 @@ def weigh(
         look: How to look into a message that is more than a role and a text. What it makes of equal messages is
             remembered, so equal lookers must be the same object. None takes a message for text, but for parts that
             are known to be more.
+        flat_kinds: The types of messages that *look* takes for text where all their fields are texts.
     """
     fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
     base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
@@ -146,14 +148,14 @@ def weigh(
     if system:
         fixed.append(_weighed(system, _weigh_fixed))
     base += sum([weight for _, weight, _ in fixed])
-    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages, look)
+    parts, text, unweighed = _weigh_messages((messages,) if isinstance(messages, str) else messages, look, flat_kinds)
     base_key = hash(tuple([key for key, _, _ in fixed]))
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation)
 
 
 def _weigh_messages(
-    messages: Sequence[Any], look: Look | None
+    messages: Sequence[Any], look: Look | None, flat_kinds: Collection[str]
 ) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
     """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*."""
     how = look or _weigh_message
@@ -169,7 +171,11 @@ def _weigh_messages(
             if (
                 text is not None
                 and text.isascii()
-                and (message.get("type") not in _MORE_THAN_TEXT if look is None else message.keys() == _ROLE_AND_TEXT)
+                and (
+                    message.get("type") not in _MORE_THAN_TEXT
+                    if look is None
+                    else message.get("type") in flat_kinds or message.keys() == _ROLE_AND_TEXT
+                )
             ):
                 weight = len(text) + _MESSAGE_TOKENS
                 parts.append((hash(text), weight))
