@@ -173,7 +173,7 @@ class GuardedTransport:
 
     def close(self) -> None:
         """Close the connections, where no other client has them."""
-        self.guard.pool.close(self.inner)
+        self.guard.pool.close()
 
     def __enter__(self) -> GuardedTransport:
         return self
@@ -226,7 +226,7 @@ class AsyncGuardedTransport:
 
     async def aclose(self) -> None:
         """Close the connections, where no other client has them."""
-        await self.guard.pool.aclose(self.inner)
+        await self.guard.pool.aclose()
 
     async def __aenter__(self) -> AsyncGuardedTransport:
         return self

@@ -22,7 +22,14 @@ from budget_guard import Budget, BudgetError, Session
 from budget_guard_clients.allow_list import is_free
 
 MOST_REQUESTS = 3
-ANSWER = {"id": "x", "object": "list", "data": [], "status": "completed", "processing_status": "ended", "has_more": False}
+ANSWER = {
+    "id": "x",
+    "object": "list",
+    "data": [],
+    "status": "completed",
+    "processing_status": "ended",
+    "has_more": False,
+}
 CLIENTS = ("OpenAI", "AsyncOpenAI", "AzureOpenAI", "Anthropic", "AsyncAnthropic")
 
 GIVEN: dict[str, Any] = {
