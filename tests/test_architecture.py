@@ -62,6 +62,7 @@ FOREIGN = {"live": {"rich"}, "testing": {"pytest", "starlette", "uvicorn"}, "led
 ALWAYS = {"pydantic", "typing_extensions"}
 
 FRAMEWORKS = {
+    "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
     "openai_agents": {"agents", "openai"},
 }

@@ -537,7 +537,7 @@ class Attempt:
             complete: Whether it came to its end.
         """
         if self._reader is not None:
-            return self._reader.close(complete=complete)
+            return self._named(self._reader.close(complete=complete))
         if not complete or self._size > _MOST_KEPT:
             return unreadable(self._dialect.name, "the answer was not read to its end")
         try:
@@ -546,7 +546,12 @@ class Attempt:
             value = None
         if not isinstance(value, dict):
             return unreadable(self._dialect.name, "the answer is no JSON object")
-        return self._dialect.read_answer(cast("dict[str, Any]", value), self.request)
+        return self._named(self._dialect.read_answer(cast("dict[str, Any]", value), self.request))
+
+    def _named(self, answer: Answer) -> Answer:
+        """*answer* with the model behind a name of one's own."""
+        model = None if answer.model is None else self._attempts.models.get(answer.model)
+        return answer if model is None else answer._replace(model=model)
 
     # The ways out
 
