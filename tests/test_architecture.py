@@ -67,6 +67,7 @@ FOREIGN = {
 ALWAYS = {"pydantic", "typing_extensions"}
 
 FRAMEWORKS = {
+    "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
     "openai_agents": {"agents", "openai"},
 }

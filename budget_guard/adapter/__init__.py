@@ -1,5 +1,16 @@
 """The kit that every adapter of a framework stands on. docs/adapters.md tells how to write one."""
 
+from budget_guard.adapter.attempts import (
+    ADD_FIELDS,
+    AddField,
+    Attempt,
+    Attempts,
+    Counted,
+    begin_counting,
+    counted_by,
+    counting,
+    end_counting,
+)
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.provider_words import (
@@ -14,10 +25,15 @@ from budget_guard.adapter.stops import Stop, StopLatch, Stops, stops_for
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 
 __all__ = [
+    "ADD_FIELDS",
     "BILLED_ITEMS",
     "FINAL_NOTE",
     "KEPT_BY_PROVIDER",
     "OUTPUT_CAPS",
+    "AddField",
+    "Attempt",
+    "Attempts",
+    "Counted",
     "GuardedCall",
     "SessionHandle",
     "SessionSettings",
@@ -26,8 +42,12 @@ __all__ = [
     "Stops",
     "ToolCost",
     "ToolCosts",
+    "begin_counting",
     "check_budget",
     "check_choice",
+    "counted_by",
+    "counting",
+    "end_counting",
     "hosted_tool",
     "opaque_parts",
     "stops_for",

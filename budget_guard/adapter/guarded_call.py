@@ -20,9 +20,10 @@ that none is written twice.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
@@ -34,9 +35,23 @@ from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
+from budget_guard.wire.answer import Answer
 from budget_guard.wire.outcome import never_billed
 
 T = TypeVar("T")
+
+
+class Settler(Protocol):
+    """What settles the holds of a call from below: an attempt on the wire."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has."""
+        ...
+
+    def conclude(self, call: GuardedCall, otherwise: Steps[None]) -> Steps[None]:
+        """Settle now what is known to be over, and do *otherwise* with *call* where that is not known."""
+        ...
 
 
 class GuardedCall:
@@ -45,12 +60,15 @@ class GuardedCall:
     Whatever a budget's ledger raises while a call is settled is raised after all the others are settled, and so is a
     cancellation.
 
+    Where an attempt on the wire below has taken the holds over (see `budget_guard.adapter.attempts`), it settles them,
+    and the verbs here do nothing twice.
+
     Args:
         sessions: The budgets that it spends from, the outermost first.
         latch: Where the stops of the run are remembered. What it remembers stops the call before any budget is asked.
     """
 
-    __slots__ = ("_latch", "_name", "holds", "output_cap", "sessions")
+    __slots__ = ("_latch", "_name", "answer", "below", "holds", "output_cap", "over", "sessions")
 
     never_sent: ClassVar[tuple[type[BaseException], ...]] = ()
     """Errors with which the framework itself refuses to send a call, so that it was not billed."""
@@ -61,6 +79,12 @@ class GuardedCall:
         """One for each session, in their order; none once they are released."""
         self.output_cap: int | None = None
         """The output cap to send, the smallest that any budget asks for; None to send none."""
+        self.below: Settler | None = None
+        """The attempt on the wire that settles the holds, the latest one; None where there is none."""
+        self.answer: Answer | None = None
+        """What the latest answer on the wire said was used, where an attempt below has settled it."""
+        self.over = False
+        """Whether the adapter has settled it, so that nothing that follows is a part of it."""
         self._latch = latch
         self._name: str | None = None
 
@@ -96,14 +120,17 @@ class GuardedCall:
         Returns:
             None if it may be sent; else what stops it. Nothing is held then.
         """
-        return run(self._hold(call, {"sent": True, "may_wait": may_wait}), _Blocking)
+        return perform(self.holding(call, may_wait=may_wait))
 
     async def ahold(self, call: ModelCall | ToolCall) -> Stop | None:
         """As `hold`, and waits without blocking."""
-        return await _Awaiting().run(self._hold(call, {"sent": True}))
+        return await aperform(self.holding(call))
 
-    def _hold(self, call: ModelCall | ToolCall, options: Mapping[str, object]) -> Steps[Stop | None]:
-        self._name = self.output_cap = None
+    def holding(self, call: ModelCall | ToolCall, *, may_wait: bool | None = None) -> Steps[Stop | None]:
+        """As `hold`, as steps for `perform` or `aperform`."""
+        options = {"sent": True} if may_wait is None else {"sent": True, "may_wait": may_wait}
+        self._name = self.output_cap = self.below = self.answer = None
+        self.over = False
         stop = None if self._latch is None else self._latch.get()
         if stop is not None:
             return stop
@@ -118,7 +145,7 @@ class GuardedCall:
                     if error is None:
                         break
                     if not self.asks_again(session, error):
-                        yield from self._release("another budget refused the call")
+                        yield from self.releasing("another budget refused the call")
                         stop = Stop(session, error)
                         if self._latch is not None:
                             self._latch.set(stop)
@@ -130,7 +157,7 @@ class GuardedCall:
                     self.output_cap = cap
                 self.admitted(decision)
         except BaseException:  # a cancelled wait, or what an adapter raises to give the call up
-            yield from self._release("the call could not be made")
+            yield from self.releasing("the call could not be made")
             raise
         return None
 
@@ -178,15 +205,43 @@ class GuardedCall:
         Raises:
             Exception: What a session made of the usage. It has booked what was held, then.
         """
-        run(self._commit(usage, service_tier), _Blocking)
+        perform(self._once(self._commit(usage, service_tier)))
 
     async def acommit(self, usage: Usage | None, *, service_tier: str | None = None) -> None:
         """As `commit`."""
-        await _Awaiting().run(self._commit(usage, service_tier))
+        await aperform(self._once(self._commit(usage, service_tier)))
 
     def _commit(self, usage: Usage | None, service_tier: str | None) -> Steps[None]:
         options = {"model": self.name, "service_tier": service_tier}
-        return self._settle("commit", (usage,), options, otherwise=("commit_estimate", ("its usage made no sense",)))
+        return self._settle("commit", (usage,), options, otherwise=_SENSELESS)
+
+    def commit_answer(self, answer: Answer) -> None:
+        """Book what an answer on the wire says: the model, tier and region that served it, or the provider's own
+        figure; what was held where it does not say.
+
+        Raises:
+            Exception: As `commit`.
+        """
+        perform(self._once(self.answering(answer)))
+
+    async def acommit_answer(self, answer: Answer) -> None:
+        """As `commit_answer`."""
+        await aperform(self._once(self.answering(answer)))
+
+    def answering(self, answer: Answer) -> Steps[None]:
+        """As `commit_answer`, as steps, whatever settles the call from below."""
+        self.answer = answer
+        if answer.usage is None and answer.cost is None:
+            yield from self.estimating(answer.problem or "the provider sent no usage")
+            return
+        options = {
+            "model": served_name(answer.model, self.name),
+            "service_tier": answer.tier,
+            "region": answer.region,
+            "cost": answer.cost,
+            "others": answer.others,
+        }
+        yield from self._settle("commit", (answer.usage,), options, otherwise=_SENSELESS)
 
     def commit_cost(self, cost: UsdLike | None = None) -> None:
         """Book what a tool call cost.
@@ -194,11 +249,11 @@ class GuardedCall:
         Args:
             cost: Dollars; None for what was held.
         """
-        run(self._commit_cost(cost), _Blocking)
+        perform(self._once(self._commit_cost(cost)))
 
     async def acommit_cost(self, cost: UsdLike | None = None) -> None:
         """As `commit_cost`."""
-        await _Awaiting().run(self._commit_cost(cost))
+        await aperform(self._once(self._commit_cost(cost)))
 
     def _commit_cost(self, cost: UsdLike | None) -> Steps[None]:
         return self._settle("commit_cost", (cost,), otherwise=("commit_cost", ()))
@@ -209,11 +264,11 @@ class GuardedCall:
         Raises:
             Exception: What the tool's cost function raised. What was held is booked, then.
         """
-        run(self._commit_result(costs, result), _Blocking)
+        perform(self._once(self._commit_result(costs, result)))
 
     async def acommit_result(self, costs: ToolCosts, result: object) -> None:
         """As `commit_result`."""
-        await _Awaiting().run(self._commit_result(costs, result))
+        await aperform(self._once(self._commit_result(costs, result)))
 
     def _commit_result(self, costs: ToolCosts, result: object) -> Steps[None]:
         try:
@@ -225,40 +280,48 @@ class GuardedCall:
 
     def fail(self, error: BaseException) -> None:
         """Settle a call that ended in *error*: given back only if it provably was not billed, else booked as held."""
-        run(self._fail(error), _Blocking)
+        perform(self._once(self._fail(error)))
 
     async def afail(self, error: BaseException) -> None:
         """As `fail`."""
-        await _Awaiting().run(self._fail(error))
+        await aperform(self._once(self._fail(error)))
 
     def _fail(self, error: BaseException) -> Steps[None]:
         reason = _kind_of(error)
         if isinstance(error, self.never_sent) or never_billed(error):
-            return self._release(reason)
-        return self._estimate(reason)
+            return self.releasing(reason)
+        return self.estimating(reason)
 
     def estimate(self, reason: str) -> None:
         """Book what was held, because nothing tells what the call used. A later `commit` replaces it."""
-        run(self._estimate(reason), _Blocking)
+        perform(self._once(self.estimating(reason)))
 
     async def aestimate(self, reason: str) -> None:
         """As `estimate`."""
-        await _Awaiting().run(self._estimate(reason))
+        await aperform(self._once(self.estimating(reason)))
 
-    def _estimate(self, reason: str) -> Steps[None]:
+    def estimating(self, reason: str) -> Steps[None]:
+        """As `estimate`, as steps, whatever settles the call from below."""
         return self._settle("commit_estimate", (reason,))
 
     def release(self, reason: str) -> None:
         """Give the holds back: the call provably was not billed."""
-        run(self._release(reason), _Blocking)
+        perform(self._once(self.releasing(reason)))
 
     async def arelease(self, reason: str) -> None:
         """As `release`."""
-        await _Awaiting().run(self._release(reason))
+        await aperform(self._once(self.releasing(reason)))
 
-    def _release(self, reason: str) -> Steps[None]:
+    def releasing(self, reason: str) -> Steps[None]:
+        """As `release`, as steps, whatever settles the call from below."""
         yield from self._settle("release", (reason,))
         self.holds.clear()
+
+    def _once(self, steps: Steps[None]) -> Steps[None]:
+        """The *steps* of the adapter itself, where no attempt below has settled the holds."""
+        self.over = True
+        below = self.below
+        return steps if below is None else below.conclude(self, steps)
 
     def _settle(
         self,
@@ -290,6 +353,31 @@ def _kind_of(error: BaseException) -> str:
             if isinstance(status, int):
                 return f"{type(error).__name__} (HTTP {status:d})"
     return type(error).__name__
+
+
+_SENSELESS = ("commit_estimate", ("its usage made no sense",))
+_SNAPSHOT = re.compile(r"[-@:](?:\d{4}-?\d{2}-?\d{2}|\d{4}|\d{3}|latest)(?:-v\d+(?::\d+)?)?")
+"""How a snapshot's name goes on after that of its model."""
+
+
+def served_name(served: str | None, called: str | None) -> str | None:
+    """The model to book an answer under: the one that was *called*, where a snapshot of it served the answer."""
+    if served is None or called is None or served == called:
+        return called
+    bare = called.rsplit("/", 1)[-1]
+    if served.startswith(bare) and (served == bare or _SNAPSHOT.fullmatch(served, len(bare))):
+        return called
+    return served
+
+
+def perform(steps: Steps[T]) -> T:
+    """Perform *steps* of a guarded call where that blocks."""
+    return run(steps, _Blocking)
+
+
+async def aperform(steps: Steps[T]) -> T:
+    """Perform *steps* of a guarded call, awaited. A cancellation is kept back until all that settles a hold is done."""
+    return await _Awaiting().run(steps)
 
 
 class _Blocking:

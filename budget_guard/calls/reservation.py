@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from budget_guard.calls import settlement
 from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.coverage import covers
 from budget_guard.calls.held import HeldCall
 from budget_guard.calls.inside import OpenHold
 from budget_guard.calls.plan import Plan
@@ -152,6 +153,10 @@ class Reservation(HeldCall):
         """As `release`."""
         run = self._run
         settlement.released(run, self, reason, await run.ledger.aio.release(self.id, run.scopes))
+
+    def covers(self, call: ModelCall) -> bool:
+        """Whether what is held is enough for *call*, where that is what is really sent in place of what was planned."""
+        return covers(self._run, self, call)
 
     def interruption(self, output_tokens: int) -> BudgetError | None:
         """Why a call that has begun must not go on; None while it may.

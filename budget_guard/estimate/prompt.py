@@ -12,7 +12,7 @@ import json
 import marshal
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -131,6 +131,7 @@ def weigh(
     schema: Any = None,
     opaque: Sequence[str] = (),
     look: Look | None = None,
+    flat_kinds: Collection[str] = (),
 ) -> Prompt:
     """Weigh the input of a call.
 
@@ -143,6 +144,7 @@ def weigh(
         look: How to look into a message that is more than a role and a text. What it makes of equal messages is
             remembered, so equal lookers must be the same object. None takes a message for text, but for parts that
             are known to be more.
+        flat_kinds: The types of messages that *look* takes for text where all their fields are texts.
     """
     fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
     base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
@@ -153,17 +155,17 @@ def weigh(
     base += sum([weight for _, weight, _ in fixed])
     if isinstance(messages, str):
         messages = (messages,)
-    parts, text, unweighed = _weigh_messages(messages, look)
+    parts, text, unweighed = _weigh_messages(messages, look, flat_kinds)
     base_key = hash(tuple([key for key, _, _ in fixed]))
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
     texts = None
     if tokens.is_installed():
-        texts = Texts(base - (fixed[-1][1] if system else 0), system, tuple(messages), parts, look)
+        texts = Texts(base - (fixed[-1][1] if system else 0), system, tuple(messages), parts, look, flat_kinds)
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation, texts)
 
 
 def _weigh_messages(
-    messages: Sequence[Any], look: Look | None
+    messages: Sequence[Any], look: Look | None, flat_kinds: Collection[str]
 ) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
     """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*."""
     how = look or _weigh_message
@@ -172,7 +174,7 @@ def _weigh_messages(
     total = 0
     for message in messages:
         if message.__class__ is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
-            text = _plain_text(message, look)
+            text = _plain_text(message, look, flat_kinds)
             if text is not None:
                 weight = len(text) + _MESSAGE_TOKENS
                 parts.append((hash(text), weight))
@@ -189,13 +191,14 @@ def _weigh_messages(
 _ROLE_AND_TEXT = {"role", "content"}
 
 
-def _plain_text(message: dict[str, Any], look: Look | None) -> str | None:
+def _plain_text(message: dict[str, Any], look: Look | None, flat_kinds: Collection[str]) -> str | None:
     """All of *message* as one text, where it is made of ASCII texts alone."""
     try:
         text = "\x1f".join([*message, *message.values()])
     except TypeError:
         return None  # it holds more than texts
-    plain = message.get("type") not in _MORE_THAN_TEXT if look is None else message.keys() == _ROLE_AND_TEXT
+    kind = message.get("type")
+    plain = kind not in _MORE_THAN_TEXT if look is None else kind in flat_kinds or message.keys() == _ROLE_AND_TEXT
     return text if plain and text.isascii() else None
 
 
@@ -210,7 +213,7 @@ class Texts:
         look: As in `weigh`. A message that is looked into by it, and is more than a role and a text, is not counted.
     """
 
-    __slots__ = ("_counted", "_fixed", "_look", "_messages", "_parts", "_system")
+    __slots__ = ("_counted", "_fixed", "_flat_kinds", "_look", "_messages", "_parts", "_system")
 
     def __init__(
         self,
@@ -219,8 +222,10 @@ class Texts:
         messages: tuple[Any, ...],
         parts: tuple[tuple[int, int], ...],
         look: Look | None,
+        flat_kinds: Collection[str],
     ) -> None:
         self._look = look
+        self._flat_kinds = flat_kinds
         self._fixed = fixed
         self._system = system
         self._messages: tuple[Any, ...] = messages
@@ -254,7 +259,7 @@ class Texts:
             if known is None:
                 known = tokens.known_count(encoding, key)
                 if known is None:
-                    text = _plain_text(message, self._look) if message.__class__ is dict else None
+                    text = _plain_text(message, self._look, self._flat_kinds) if message.__class__ is dict else None
                     if text is None and self._look is None:
                         text, _, _ = _weigh_message(message)
                     # the holder of the message may have changed it since it was weighed

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from budget_guard.calls import line, settlement
 from budget_guard.calls.authorizer import Authorizer
@@ -418,6 +418,41 @@ class Session:
         """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""
         self.charge(tool, cost, agent=agent)
         return value
+
+    def guard(
+        self,
+        client: T,
+        *,
+        models: Mapping[str, str] | None = None,
+        agent: str | None = None,
+        tool_costs: Mapping[str, UsdLike | Callable[[Any], UsdLike]] | None = None,
+        add_fields: Sequence[Literal["output_cap", "usage"]] = ("output_cap", "usage"),
+    ) -> T:
+        """A copy of *client* whose every request is held in this budget before it is sent, retries included.
+
+        ::
+
+            client = session.guard(OpenAI())                # the same type; Anthropic and the async ones as well
+            http = session.guard(httpx.Client())            # for any SDK that takes an HTTP client
+
+        The client itself is not changed, and nothing is patched. Guard it once more in another session, and requests
+        are held in both. A request whose cost cannot be held is refused before it is sent: docs/clients.md has them.
+
+        Args:
+            client: An OpenAI or Anthropic client, or an ``httpx`` or ``httpx2`` one.
+            models: The models behind names of one's own, such as Azure deployments: ``{"prod-chat": "gpt-4o"}``.
+            agent: Whom to attribute its calls to.
+            tool_costs: What the tools of an MCP session cost; of no use to clients of models.
+            add_fields: What may be added to a request: an output cap where it has none, and the asking of a stream for
+                its usage.
+
+        Raises:
+            TypeError: If it is no client that can be guarded.
+            ValueError: If its SDK is too old, or its address tells nothing about prices and *models* is not given.
+        """
+        from budget_guard.integrations.clients import guard
+
+        return guard(self, client, models=models, agent=agent, tool_costs=tool_costs, add_fields=add_fields)
 
     def close(self) -> None:
         """Stop the run's time, and give up what is kept for the session alone, such as its place among the live runs.

@@ -114,6 +114,9 @@ _TEXTS = Texts(
     kindless=frozenset({"role"}),
 )
 
+_FLAT = frozenset({"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"})
+"""Items of agents that are text where all their fields are."""
+
 
 def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) -> Request:
     """What a request asks for."""
@@ -144,6 +147,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         schema=schema,
         opaque=opaque,
         look=looker(_TEXTS, rules),
+        flat_kinds=_FLAT,
     )
     media = media_of(_TEXTS, rules, messages)
     needs = set(media.needs)

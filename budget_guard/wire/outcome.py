@@ -266,7 +266,8 @@ def _is_filtered(body: object) -> bool:
 
 
 _REFUSED_ARGUMENTS = re.compile(
-    r"\w+\(\) (?:got an unexpected keyword argument|missing \d+ required)|Missing required arg"
+    r"\w+\(\) (?:got (?:an unexpected keyword argument|multiple values for keyword argument)|missing \d+ required)"
+    r"|Missing required arg"
 )
 
 

@@ -186,9 +186,24 @@ _NO_RULES = MediaRules("none")
 _TEXT_ALONE = Media(frozenset(), 0, ())
 
 
+def _may_hold_media(texts: Texts, message: Any) -> bool:
+    """Whether *message* is more than a text, as far as can be told at a glance."""
+    if type(message) is not dict:
+        return type(message) is not str
+    given = cast("dict[str, Any]", message)
+    kind = given.get("type")
+    if kind is None:
+        return "type" in given or type(given.get("content")) is not str
+    inner = texts.kinds.get(kind) if type(kind) is str and kind != "reasoning" else None
+    if not inner:
+        return inner is None
+    return any(type(given.get(name)) is not str for name in inner)
+
+
 def media_of(texts: Texts, rules: MediaRules, messages: Sequence[Any]) -> Media:
     """What besides text *messages* carry."""
-    if all(type(m) is str or (type(m) is dict and type(m.get("content")) is str and "type" not in m) for m in messages):
+    messages = [message for message in messages if _may_hold_media(texts, message)]
+    if not messages:
         return _TEXT_ALONE
     needs: set[str] = set()
     sounds: list[int | None] = []
@@ -226,7 +241,7 @@ def media_of(texts: Texts, rules: MediaRules, messages: Sequence[Any]) -> Media:
                 held = fields(held).get(name)
             walk(held)
 
-    walk(list(messages))
+    walk(messages)
     bound = None if None in sounds else sum(sound for sound in sounds if sound is not None)
     return Media(frozenset(needs), bound, tuple(ids))
 

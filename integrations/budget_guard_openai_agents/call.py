@@ -6,18 +6,23 @@ import copy
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
-from agents import AgentOutputSchemaBase, Handoff, ModelSettings, Tool, TResponseInputItem
-from agents.exceptions import UserError
+from agents import AgentOutputSchemaBase, Handoff, ModelSettings, OpenAIResponsesModel, Tool, TResponseInputItem
+from agents.exceptions import ModelBehaviorError, UserError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
 
-from budget_guard import InvalidDowngradeError
+from budget_guard import InvalidDowngradeError, ModelCall, Session, UnknownPriceError
+from budget_guard.adapter.attempts import AddField
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.provider_words import FINAL_NOTE
 from budget_guard.adapter.stops import Stop
+from budget_guard.calls.call import ToolCall
+from budget_guard.wire import Answer, explain_refusal
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import GuardedRun
-from budget_guard_openai_agents.translate import input_for, model_call, settings_for
+from budget_guard_openai_agents.look import look_of
+from budget_guard_openai_agents.request import Asked, endpoint_for, read_request
+from budget_guard_openai_agents.translate import input_for, settings_for
 
 
 class Arguments(NamedTuple):
@@ -44,10 +49,14 @@ class Arguments(NamedTuple):
         )
 
 
+_DEARER_TIERS = frozenset({"priority"})
+"""Tiers that cost more than the standard one, and that a project may have for its default."""
+
+
 class Attempt(GuardedCall):
     """One attempt of a model call. Every guard of the run holds its worst case before it is sent."""
 
-    __slots__ = ("_final", "_stream", "arguments", "model", "run")
+    __slots__ = ("_final", "_stream", "add_fields", "added", "arguments", "asked", "inner", "model", "refusal", "run")
 
     never_sent = (UserError,)
 
@@ -56,8 +65,63 @@ class Attempt(GuardedCall):
         self.run = run
         self.model = model
         self.arguments = arguments
+        self.asked: Asked
+        """What is asked for."""
+        self.add_fields: frozenset[AddField] = run.add_fields
+        self.added: tuple[str, ...] = ()
+        """The fields that were added to the request."""
+        self.inner = 0
+        """How many guarded models were called inside this call."""
+        self.refusal: Stop | None = None
+        """Why a request of it was not sent."""
         self._stream = stream
         self._final = False
+
+    def asked_of(self, session: Session, call: ModelCall | ToolCall) -> ModelCall | ToolCall:
+        """*call*, as *session* has to see it: it knows only the reasoning that it has seen made."""
+        call = super().asked_of(session, call)
+        ids = self.asked.request.reasoning_ids
+        if ids and isinstance(call, ModelCall) and self.run.unknown_reasoning(session, ids):
+            opaque = (*call.prompt.opaque, "reasoning of another session, kept by the provider")
+            return call._replace(prompt=call.prompt._replace(opaque=opaque, conversation=0))
+        return call
+
+    def note_refusal(self, stop: Stop) -> None:
+        """Remember why a request was not sent."""
+        self.refusal = self.refusal or stop
+
+    async def aanswered(self, answer: Answer) -> Answer:
+        """Book what the answer says, or what the raw answer said.
+
+        Args:
+            answer: What the SDK says of it.
+
+        Returns:
+            What was booked.
+        """
+        await self.acommit_answer(answer)
+        booked = self.answer or answer
+        look, tier = look_of(self.model), booked.tier
+        if look is not None and tier in _DEARER_TIERS and not self.asked.request.tier:
+            look.served_tiers[self.asked.request.model] = tier
+        self.run.note_reasoning((*booked.reasoning_ids, *answer.reasoning_ids))
+        return booked
+
+    async def afailed(self, error: BaseException) -> Stop | None:
+        """Settle a call that ended in *error*. Returns the stop that it is, if it is one.
+
+        Where the endpoint refused a field that was added here, the error says so.
+        """
+        if self.refusal is not None:
+            await self.arelease("it was not sent")  # what was sent before, if anything, is settled
+            return self.refusal
+        await self.afail(error)
+        if self.added:
+            explain(error, self.added)
+        cut_off = self.answer is not None and self.answer.cut_off
+        if cut_off or isinstance(error, ModelBehaviorError):
+            return self.cut_short(known=True)
+        return None
 
     async def admit(self) -> None:
         """Hold the worst case with every guard, and work out what to send to which model.
@@ -78,13 +142,12 @@ class Attempt(GuardedCall):
             if stop is not None:
                 raise recast(stop.error)
 
-    async def _authorize(self, asked: str, agent: str | None) -> Stop | None:
+    async def _authorize(self, name: str, agent: str | None) -> Stop | None:
         arguments, final = self.arguments, self._final
         handoffs = [] if final else arguments.handoffs
-        call = model_call(
+        self.asked = sent = read_request(
             model=self.model,
-            name=asked,
-            agent=agent,
+            name=name,
             system_instructions=arguments.system_instructions,
             input=arguments.input,
             settings=arguments.model_settings,
@@ -94,25 +157,31 @@ class Attempt(GuardedCall):
             previous_response_id=arguments.previous_response_id,
             conversation_id=arguments.conversation_id,
             prompt=arguments.prompt,
-            final=final,
         )
+        asked = sent.request.model
+        call = sent.call(agent=agent, can_cap="output_cap" in self.add_fields, final=final)
         for guard in self.run.guards:
             if guard.tool_costs.unseen:
                 guard.tool_costs.saw(tool.name for tool in arguments.tools)
-        stop = await self.ahold(call)
+        look = look_of(self.model)
+        tier = look.served_tiers.get(asked) if look is not None and sent.request.tier in (None, "auto") else None
+        stop = await self.ahold(call if tier is None else call._replace(service_tier=tier))
+        if stop is not None and tier is not None and isinstance(stop.error, UnknownPriceError):
+            stop = await self.ahold(call)  # no price is known for that tier
         if stop is not None:
             return stop
         called = self._name or asked
         try:
             if called != asked:
                 self.model = self._downgraded(asked, called)
-            settings = settings_for(
+                sent = sent._replace(endpoint=endpoint_for(self.model, called))
+            settings, self.added = settings_for(
                 self.model,
                 arguments.model_settings,
-                asked=asked,
+                asked=sent,
                 called=called,
                 cap=self.output_cap,
-                stream=self._stream,
+                ask_for_usage=self._stream and "usage" in self.add_fields and asks_for_usage(self.model, sent),
                 final=final,
             )
         except InvalidDowngradeError as error:
@@ -141,6 +210,8 @@ class Attempt(GuardedCall):
             if not isinstance(getattr(cheaper, "model", None), str):
                 raise AttributeError("it has no name")
             object.__setattr__(cheaper, "model", target)  # the copy is ours, also where its class is frozen
+            if hasattr(cheaper, "_model_is_explicit"):
+                object.__setattr__(cheaper, "_model_is_explicit", True)
         except AttributeError as error:
             raise InvalidDowngradeError(
                 model=asked,
@@ -149,3 +220,21 @@ class Attempt(GuardedCall):
                 remedy="Give the agent the model by name, with RunConfig(model_provider=...).",
             ) from error
         return cheaper
+
+
+def asks_for_usage(model: Model, sent: Asked) -> bool:
+    """Whether a stream has to be asked for its usage, and the endpoint takes that."""
+    return not isinstance(model, OpenAIResponsesModel) and sent.endpoint.takes_usage_option
+
+
+def explain(error: BaseException, added: tuple[str, ...]) -> None:
+    """Let *error* say who added the field that an endpoint complains of."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int):
+        return
+    said = explain_refusal(added, status, getattr(error, "body", None) or str(error))
+    if said is not None:
+        message = f"{error} ({said})"
+        error.args = (message, *error.args[1:])
+        if isinstance(getattr(error, "message", None), str):
+            error.message = message  # type: ignore[attr-defined]

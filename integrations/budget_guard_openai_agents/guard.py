@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from agents import (
     Agent,
@@ -17,6 +17,7 @@ from agents import (
 from agents.models.interface import Model
 
 from budget_guard import Budget, BudgetAuthority
+from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionSettings, check_budget, check_choice
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
@@ -67,6 +68,8 @@ class BudgetGuard(RunGuard):
         run_id: A name for the budget's scope; made up by default.
         ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
             on where it stopped, also in another process. In memory by default, or where the authority has them.
+        add_fields: What the guard may add to a request: ``output_cap`` where the settings have none, and ``usage``,
+            which asks a stream for it. Leave out what an endpoint refuses.
 
     Raises:
         BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
@@ -93,6 +96,7 @@ class BudgetGuard(RunGuard):
         feature: str | None = None,
         run_id: str | None = None,
         ledger: Ledger | str | None = None,
+        add_fields: Sequence[AddField] = ADD_FIELDS,
     ) -> None:
         check_budget(budget, "BudgetGuard")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
@@ -110,7 +114,10 @@ class BudgetGuard(RunGuard):
             "tool_costs": tool_costs,
             "on_exceeded": on_exceeded,
             "on_midstream": on_midstream,
+            "add_fields": add_fields,
         }
+        self.add_fields = cast("frozenset[AddField]", check_add_fields(add_fields))
+        self.known_reasoning = {}
         self.tool_costs = ToolCosts(tool_costs)
         self.on_exceeded = on_exceeded
         self.on_midstream = on_midstream
@@ -125,13 +132,13 @@ class BudgetGuard(RunGuard):
         """A guard with the same settings and a fresh budget."""
         return BudgetGuard(self._initial_budget, **vars(self._settings), **self._own_settings)
 
-    def run_config(self, base: RunConfig | None = None) -> RunConfig:
+    def run_config(self, base: RunConfig | Mapping[str, Any] | None = None) -> RunConfig:
         """A run config that brings the guard along, for those who would rather pass that than hooks.
 
         Args:
-            base: What to start from; it is not changed.
+            base: What to start from, a config or its fields; it is not changed.
         """
-        return guarded_config(RunConfig() if base is None else base, self)
+        return guarded_config(base if isinstance(base, RunConfig) else RunConfig(**(base or {})), self)
 
     async def needs_approval(self, context: Any = None, arguments: Any = None, call_id: str = "") -> bool:
         """Whether a soft limit is reached, for ``function_tool(needs_approval=guard.needs_approval)``.

@@ -11,6 +11,7 @@ from agents import RunHooks
 from agents.models.interface import Model, ModelProvider
 
 from budget_guard import Session
+from budget_guard.adapter.attempts import ADD_FIELDS, AddField, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle
 from budget_guard.adapter.stops import Stop, StopLatch
@@ -23,6 +24,10 @@ _NOTED = 64
 """How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to keep."""
 
 
+_KNOWN_REASONING = 10_000
+"""How many ids of reasoning are remembered of each guard."""
+
+
 class RunGuard(SessionHandle, RunHooks[Any]):
     """What a run and its calls read of a `BudgetGuard`."""
 
@@ -30,6 +35,10 @@ class RunGuard(SessionHandle, RunHooks[Any]):
     """What the tools cost."""
     on_exceeded: OnExceeded
     on_midstream: OnMidstream
+    add_fields: frozenset[AddField]
+    """What may be added to requests."""
+    known_reasoning: dict[str, None]
+    """The ids of the reasoning that the runs have seen made, the latest last."""
 
 
 class ToolHolds:
@@ -81,6 +90,10 @@ class GuardedRun:
         """Outermost first. A call is made only if all of them allow it."""
         self.sessions = tuple([guard.session for guard in self.guards])
         """The guards' sessions, in the same order."""
+        self.add_fields: frozenset[AddField] = frozenset(
+            field for field in ADD_FIELDS if all(field in guard.add_fields for guard in self.guards)
+        )
+        """What every guard lets be added to requests."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
         self.hooks: object = None
@@ -131,6 +144,19 @@ class GuardedRun:
     def finalized(self, session: Session) -> bool:
         """Whether the final answer that the guard of *session* keeps money for was asked for in this run."""
         return session in self._final
+
+    def unknown_reasoning(self, session: Session, ids: Sequence[str]) -> bool:
+        """Whether any of the *ids* of reasoning is of an answer that the guard of *session* has not seen."""
+        known = self.guard_of(session).known_reasoning
+        return any(each not in known for each in ids)
+
+    def note_reasoning(self, ids: Sequence[str]) -> None:
+        """Remember that the guards have seen reasoning made."""
+        for guard in self.guards if ids else ():
+            known = guard.known_reasoning
+            known.update(dict.fromkeys(ids))
+            while len(known) > _KNOWN_REASONING:
+                del known[next(iter(known))]
 
     def _top(self, session: Session) -> GuardedRun:
         run = self
@@ -183,7 +209,7 @@ class GuardedRun:
 
 
 _current: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
-_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("budget_guard_inside_call", default=False)
+_inside: contextvars.ContextVar[GuardedCall | None] = contextvars.ContextVar("budget_guard_inside_call", default=None)
 
 
 def current_run() -> GuardedRun | None:
@@ -212,23 +238,29 @@ def leave() -> None:
     _current.set(None if run is None else run.parent)
 
 
+def outer_call() -> Any:
+    """The call of an outer model that is accounting for what the current task does; None where there is none."""
+    call = _inside.get()
+    return None if call is None or call.over else call
+
+
 def guarded_already() -> bool:
-    """Whether an outer model is accounting for the call: two guarded models that see one call count it once."""
-    return _inside.get()
-
-
-def run_to_charge() -> GuardedRun | None:
-    """The run whose guards a model call of the current task spends from; None where it is accounted for already."""
-    return None if _inside.get() else _current.get()
+    """Whether an outer model is accounting for the call."""
+    return outer_call() is not None
 
 
 class accounting:
-    """Marks that the call made in its block is accounted for."""
+    """Marks that what its block sends is accounted for by a call."""
 
-    __slots__ = ("_token",)
+    __slots__ = ("_call", "_counted", "_token")
+
+    def __init__(self, call: GuardedCall) -> None:
+        self._call = call
 
     def __enter__(self) -> None:
-        self._token = _inside.set(True)
+        self._token = _inside.set(self._call)
+        self._counted = begin_counting(self._call)
 
     def __exit__(self, *_: object) -> None:
+        end_counting(self._counted)
         _inside.reset(self._token)

@@ -12,9 +12,10 @@ from agents.models.interface import Model
 
 from budget_guard import Session
 from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard_openai_agents.answer import answer_of
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import ToolHolds
-from budget_guard_openai_agents.translate import model_call, usage_of
+from budget_guard_openai_agents.request import Asked, read_request
 
 
 class HooksOnly:
@@ -25,6 +26,7 @@ class HooksOnly:
         self.tools = ToolHolds()
         self.calls: dict[int, GuardedCall] = {}
         """The calls that are held, by the id of their run's context."""
+        self._asked: dict[int, Asked] = {}
         self._warned = False
 
     async def reserve(
@@ -45,34 +47,35 @@ class HooksOnly:
             await failed.aestimate("the call failed unseen")
         instance = agent.model if isinstance(agent.model, Model) else None
         name = agent.model if instance is None else getattr(instance, "model", None) or type(instance).__name__
-        call = model_call(
+        asked = read_request(
             model=instance,
             name=str(name or get_default_model()),
-            agent=agent.name,
             system_instructions=system_prompt,
             input=input_items,
             settings=agent.model_settings,
             tools=agent.tools,
             output_schema=None,
             handoffs=[],
-            can_cap=False,
         )
         held = GuardedCall((self._session,))
-        stop = await held.ahold(call)
+        stop = await held.ahold(asked.call(agent=agent.name, can_cap=False, final=False))
         if stop is not None:
             raise recast(stop.error)
         self.calls[id(context)] = held
+        self._asked[id(context)] = asked
         weakref.finalize(context, self._abandoned, id(context), held)
 
     async def commit(self, context: RunContextWrapper[Any], response: ModelResponse) -> None:
         """Book what the call used, if it was held here."""
         call = self.calls.pop(id(context), None)
-        if call is not None:
-            await call.acommit(usage_of(response.usage, response.output))
+        asked = self._asked.pop(id(context), None)
+        if call is not None and asked is not None:
+            await call.acommit_answer(answer_of(response, asked.request))
 
     def _abandoned(self, context_id: int, call: GuardedCall) -> None:
         if self.calls.get(context_id) is call:
             del self.calls[context_id]
+            self._asked.pop(context_id, None)
             call.estimate("the run ended unseen")
 
     def _warn(self) -> None:

@@ -11,18 +11,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agents import ModelResponse
-from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from agents.models.default_models import get_default_model
 from agents.models.interface import Model, ModelProvider
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 
 from budget_guard import BudgetError
+from budget_guard_openai_agents.answer import answer_of
 from budget_guard_openai_agents.call import Arguments, Attempt
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.guarded_run import RunGuard, accounting, current_run, run_to_charge
+from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, accounting, current_run, outer_call
+from budget_guard_openai_agents.look import look_at, look_of
 from budget_guard_openai_agents.stream import guarded_stream
-from budget_guard_openai_agents.translate import usage_of
 
 
 class _Guarded(Model):
@@ -32,7 +32,7 @@ class _Guarded(Model):
     """
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        run = run_to_charge()
+        run = _run_to_charge(self)
         response: ModelResponse
         if run is None:
             response = await _below(self).get_response(*args, **kwargs)
@@ -40,24 +40,23 @@ class _Guarded(Model):
         attempt = Attempt(run, self, Arguments(*args, **kwargs), stream=False)
         await attempt.admit()
         try:
-            with accounting():
+            with accounting(attempt):
                 response = await _below(attempt.model).get_response(**attempt.arguments._asdict())
+            answer = await attempt.aanswered(answer_of(response, attempt.asked.request))
         except BaseException as error:
-            await attempt.afail(error)
-            if isinstance(error, ModelBehaviorError) and (stop := attempt.cut_short(known=True)) is not None:
+            stop = await attempt.afailed(error)
+            if stop is not None:
                 run.stop(stop)
                 raise recast(stop.error) from error
             raise
-        usage = usage_of(response.usage, response.output)
-        await attempt.acommit(usage)
-        stop = attempt.cut_short(usage)
+        stop = attempt.cut_short(answer.usage, known=answer.cut_off)
         if stop is not None and run.guard_of(stop.session).on_midstream == "raise":
             run.stop(stop)
             raise recast(stop.error)
         return response
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
-        run = run_to_charge()
+        run = _run_to_charge(self)
         if run is None:
             events: AsyncIterator[TResponseStreamEvent] = _below(self).stream_response(*args, **kwargs)
             return events
@@ -77,6 +76,20 @@ class _Guarded(Model):
             # Our own stop is not a failure of the provider: it is not to be tried again.
             return ModelRetryAdvice(suggested=False, normalized=ModelRetryNormalizedError(is_abort=True))
         return super().get_retry_advice(request)
+
+
+def _run_to_charge(model: Model) -> GuardedRun | None:
+    """The run whose guards a call of *model* spends from; None where it is accounted for already.
+
+    A model of one's own may hand its call over to another guarded model, or call several: the first one inside is the
+    call itself, and each further one is a call of its own. What is looked at is told apart below, by what is sent.
+    """
+    outer = outer_call()
+    if outer is not None:
+        outer.inner += 1
+        if outer.inner == 1 or look_of(model) is not None:
+            return None
+    return current_run()
 
 
 def _below(model: Model) -> Any:
@@ -100,6 +113,7 @@ def guard_model(model: Model) -> Model:
     Raises:
         TypeError: If the object does not allow it, as only types written in C do.
     """
+    look_at(model)
     if not isinstance(model, _Guarded):
         try:
             object.__setattr__(model, "__class__", _guarded_class(type(model)))  # frozen classes allow it, too

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from agents.exceptions import ModelBehaviorError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model
 from openai.types.responses import (
@@ -18,10 +17,12 @@ from openai.types.responses import (
     ResponseOutputText,
 )
 
+from budget_guard import BudgetError
+from budget_guard.wire.reader import LONGEST_TOKEN
+from budget_guard_openai_agents.answer import answer_of_stream
 from budget_guard_openai_agents.call import Attempt
 from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import accounting
-from budget_guard_openai_agents.translate import usage_of
 
 _LAST = (ResponseCompletedEvent, ResponseIncompleteEvent, ResponseFailedEvent)
 
@@ -38,22 +39,22 @@ async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncI
     seen = _Seen()
     events: AsyncIterator[TResponseStreamEvent] | None = None
     try:
-        with accounting():
+        with accounting(call):
             events = call.arguments.stream_response(below(call.model).stream_response)
         while True:
-            with accounting():
+            with accounting(call):
                 # only this step is accounted for: the consumer runs between the steps, in the same context
                 event = await anext(events, None)
             if event is None:
                 break
             seen.event(event)
             if isinstance(event, _LAST):
-                usage = usage_of(event.response.usage, event.response.output)
-                await call.acommit(usage)
+                answer = answer_of_stream(event.response, call.model, call.asked.request)
+                answer = await call.aanswered(answer)
                 settled = True
-                stop = call.cut_short(usage, known=_ran_into_its_cap(event))
+                stop = call.cut_short(answer.usage, known=answer.cut_off)
             else:
-                stop = call.interruption(seen.deltas)
+                stop = call.interruption(seen.output_floor)
             if stop is not None:
                 if call.run.guard_of(stop.session).on_midstream == "raise" or not seen.text_only:
                     call.run.stop(stop)
@@ -67,38 +68,38 @@ async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncI
     except BaseException as error:
         if not settled:
             settled = True
-            await call.afail(error)
-        if isinstance(error, ModelBehaviorError) and (stop := call.cut_short(known=True)) is not None:
-            call.run.stop(stop)
-            raise recast(stop.error) from error
+            stop = await call.afailed(error)
+            if stop is not None and not isinstance(error, BudgetError):
+                call.run.stop(stop)
+                raise recast(stop.error) from error
         raise
     finally:
         if not settled:
             await call.acommit(None)
         aclose: Any = getattr(events, "aclose", None)
         if aclose is not None:
-            with accounting():
+            with accounting(call):
                 await aclose()
     if truncated:  # by now the provider has stopped writing
         for event in seen.truncated():
             yield event
 
 
-def _ran_into_its_cap(event: TResponseStreamEvent) -> bool:
-    details = event.response.incomplete_details if isinstance(event, ResponseIncompleteEvent) else None
-    return details is not None and details.reason == "max_output_tokens"
-
-
 class _Seen:
     """What a stream has said so far."""
 
     def __init__(self) -> None:
-        self.deltas = 0
-        """Pieces of output, each at least one token."""
+        self._deltas = 0
+        self._bytes = 0
         self._text: list[str] = []
         self._response: Response | None = None
         self._item_id = "msg_truncated"
         self._calls = False
+
+    @property
+    def output_floor(self) -> int:
+        """Tokens that were made for sure. Pieces tell less: they may be empty, or single characters."""
+        return -(-self._bytes // LONGEST_TOKEN)
 
     @property
     def text_only(self) -> bool:
@@ -106,16 +107,23 @@ class _Seen:
         return self._response is not None and not self._calls
 
     def event(self, event: TResponseStreamEvent) -> None:
-        if event.type == "response.created":
-            self._response = event.response
-        elif event.type == "response.output_item.added":
-            self._calls = self._calls or event.item.type not in ("message", "reasoning")
-            if event.item.type == "message":
-                self._item_id = event.item.id
-        elif event.type.endswith(".delta"):
-            self.deltas += 1
-            if event.type == "response.output_text.delta":
-                self._text.append(event.delta)
+        kind = getattr(event, "type", None)
+        if not isinstance(kind, str):  # a model of one's own may stream anything
+            return
+        given: Any = event
+        if kind == "response.created":
+            self._response = given.response
+        elif kind == "response.output_item.added":
+            self._calls = self._calls or given.item.type not in ("message", "reasoning")
+            if given.item.type == "message":
+                self._item_id = given.item.id
+        elif kind.endswith(".delta"):
+            self._deltas += 1
+            delta = getattr(given, "delta", None)
+            if isinstance(delta, str):
+                self._bytes += len(delta) if delta.isascii() else len(delta.encode("utf-8", "surrogatepass"))
+                if kind == "response.output_text.delta":
+                    self._text.append(delta)
 
     def truncated(self) -> list[TResponseStreamEvent]:
         """The events that end the stream with what came so far as the answer."""
@@ -131,7 +139,7 @@ class _Seen:
         response = self._response.model_copy(update={"output": [message], "status": "incomplete"})
         return [
             ResponseOutputItemDoneEvent(
-                type="response.output_item.done", item=message, output_index=0, sequence_number=self.deltas + 1
+                type="response.output_item.done", item=message, output_index=0, sequence_number=self._deltas + 1
             ),
-            ResponseCompletedEvent(type="response.completed", response=response, sequence_number=self.deltas + 2),
+            ResponseCompletedEvent(type="response.completed", response=response, sequence_number=self._deltas + 2),
         ]

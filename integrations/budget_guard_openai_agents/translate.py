@@ -1,182 +1,73 @@
-"""The SDK's values in the core's terms, and the core's decisions in the SDK's. No policy, no arithmetic but sums."""
+"""The core's decisions in the SDK's terms: the settings and the input to send."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from agents import (
-    AgentOutputSchemaBase,
-    FunctionTool,
-    Handoff,
-    ModelSettings,
-    OpenAIChatCompletionsModel,
-    Tool,
-    TResponseInputItem,
-)
-from agents import Usage as AgentsUsage
+from agents import ModelSettings, OpenAIResponsesModel, TResponseInputItem
 from agents.models.default_models import get_default_model_settings
 from agents.models.interface import Model
-from openai.types.responses import ResponseUsage
 
-from budget_guard import ModelCall, Usage, weigh
-from budget_guard.adapter.provider_words import BILLED_ITEMS, OUTPUT_CAPS, opaque_parts
-from budget_guard.pricing.model_names import provider_at
+from budget_guard.adapter.provider_words import OUTPUT_CAPS
+from budget_guard.wire.values import fields
 from budget_guard_openai_agents.errors import as_items
-
-_HOSTED_TOOLS = {
-    "WebSearchTool": "web_search",
-    "FileSearchTool": "file_search",
-    "CodeInterpreterTool": "code_interpreter",
-    "ImageGenerationTool": "image_generation",
-    "HostedMCPTool": "hosted_mcp",
-}
-"""Tools that the provider runs, by the SDK's class, as `budget_guard.Usage` names them."""
-
-_PLAIN = (str, int, float, dict, list)
-
-
-def model_call(
-    *,
-    model: Model | None,
-    name: str,
-    agent: str | None,
-    system_instructions: str | None,
-    input: str | list[TResponseInputItem],
-    settings: ModelSettings,
-    tools: Sequence[Tool],
-    output_schema: AgentOutputSchemaBase | None,
-    handoffs: Sequence[Handoff[Any, Any]],
-    previous_response_id: str | None = None,
-    conversation_id: str | None = None,
-    prompt: object = None,
-    can_cap: bool = True,
-    final: bool = False,
-) -> ModelCall:
-    """What the core needs to know of one call."""
-    kept = bool(previous_response_id or conversation_id)
-    hosted = tuple([kind for tool in tools if (kind := _hosted(type(tool).__mro__)) is not None])
-    opaque: Sequence[str] = ()
-    if kept or hosted or prompt is not None:
-        opaque = opaque_parts({"conversation_id": kept, "prompt": prompt is not None}, hosted)
-    schema = None if output_schema is None or output_schema.is_plain_text() else output_schema.json_schema()
-    weighed = weigh(
-        system=system_instructions,
-        messages=cast("str | Sequence[dict[str, Any]]", input),
-        tools=[*map(_tool_as_sent, tools), *map(_handoff_as_sent, handoffs)],
-        schema=schema,
-        opaque=opaque,
-    )
-    needs = weighed.needs(tools=bool(tools or handoffs), schema=schema is not None, reasoning=kept and _reasons(name))
-    return ModelCall(
-        name,
-        weighed,
-        provider_of(model),
-        output_cap(settings),
-        can_cap,
-        needs,
-        _setting(settings, "service_tier"),
-        hosted_tools=hosted,
-        agent=agent,
-        final=final,
-    )
-
-
-def provider_of(model: Model | None) -> str | None:
-    """The provider behind an OpenAI client, by its address; None where that does not say."""
-    client = getattr(model, "_client", None)
-    return provider_at(str(getattr(client, "base_url", "")))
-
-
-def output_cap(settings: ModelSettings) -> int | None:
-    """The output cap that the caller set, by whichever name."""
-    caps = [settings.max_tokens]
-    if settings.extra_args or settings.extra_body:
-        caps += [_setting(settings, name) for name in OUTPUT_CAPS]
-    return min([cap for cap in caps if isinstance(cap, int)], default=None)
-
-
-def _setting(settings: ModelSettings, name: str) -> Any:
-    """A request parameter that `ModelSettings` has no field for."""
-    for extra in (settings.extra_args, settings.extra_body):
-        if isinstance(extra, dict) and name in extra:
-            return cast("dict[str, Any]", extra)[name]
-    return None
-
-
-@functools.cache
-def _hosted(classes: tuple[type, ...]) -> str | None:
-    return next((_HOSTED_TOOLS[c.__name__] for c in classes if c.__name__ in _HOSTED_TOOLS), None)
-
-
-def _tool_as_sent(tool: Tool) -> Any:
-    if isinstance(tool, FunctionTool):
-        return (tool.name, tool.description, tool.params_json_schema)
-    return (tool.name, {name: value for name, value in vars(tool).items() if isinstance(value, _PLAIN)})
-
-
-def _handoff_as_sent(handoff: Handoff[Any, Any]) -> Any:
-    return (handoff.tool_name, handoff.tool_description, handoff.input_json_schema)
-
-
-def usage_of(usage: AgentsUsage | ResponseUsage | None, output: Iterable[Any]) -> Usage | None:
-    """What the provider billed, in disjoint buckets; None where it did not say, which the SDK shows as zeros."""
-    if usage is None or not usage.total_tokens:
-        return None
-    details_in, details_out = usage.input_tokens_details, usage.output_tokens_details
-    cached = getattr(details_in, "cached_tokens", 0) or 0
-    written = getattr(details_in, "cache_write_tokens", 0) or 0
-    reasoning = getattr(details_out, "reasoning_tokens", 0) or 0
-    uses: dict[str, int] = {}
-    for item in output:
-        kind = BILLED_ITEMS.get(getattr(item, "type", ""))
-        if kind is not None:
-            uses[kind] = uses.get(kind, 0) + 1
-    return Usage(
-        input=max(0, usage.input_tokens - cached - written),
-        cache_read=cached,
-        cache_write_5m=written,
-        output=max(0, usage.output_tokens - reasoning),
-        reasoning=reasoning,
-        web_search=uses.pop("web_search", 0),
-        other=tuple(uses.items()),
-    )
+from budget_guard_openai_agents.request import Asked, reasons
 
 
 def settings_for(
     model: Model,
     settings: ModelSettings,
     *,
-    asked: str,
+    asked: Asked,
     called: str,
     cap: int | None,
-    stream: bool,
+    ask_for_usage: bool,
     final: bool,
-) -> ModelSettings:
-    """The settings to send: with *cap*, with usage asked for, and with what the model that is called understands."""
+) -> tuple[ModelSettings, tuple[str, ...]]:
+    """The settings to send, with what the model that is called understands, and the fields that were added.
+
+    Args:
+        model: The model to call.
+        settings: The settings as the SDK gives them.
+        asked: What they ask for.
+        called: The name of the model to call, where another one may take the place of the one asked for.
+        cap: The output cap to send; None to send none of ours.
+        ask_for_usage: Whether to ask a stream for its usage.
+        final: Whether it is the final answer, which calls no tools.
+    """
     changes: dict[str, Any] = {}
-    if called != asked:
-        changes |= _without_foreign(settings, asked, called)
-    if cap is not None and (cap != output_cap(settings) or called != asked):
-        extra_args = {name: value for name, value in (settings.extra_args or {}).items() if name not in OUTPUT_CAPS}
-        body: Any = settings.extra_body
-        if isinstance(body, dict):
-            body = cast("dict[str, Any]", body)
-            changes["extra_body"] = {name: value for name, value in body.items() if name not in OUTPUT_CAPS} or None
-        if isinstance(model, OpenAIChatCompletionsModel) and _reasons(called):
-            # These models refuse Chat Completions' older name for it, which is the one that the SDK sends.
-            extra_args["max_completion_tokens"] = cap
-            changes["max_tokens"] = None
-        else:
-            changes["max_tokens"] = cap
-        changes["extra_args"] = extra_args or None
-    if stream and settings.include_usage is None:
+    added: list[str] = []
+    request = asked.request
+    extra_args, given_body = dict(fields(settings.extra_args)), fields(settings.extra_body)
+    extra_body = dict(given_body)
+    replaced: tuple[str, ...] = ()
+    if called != request.model:
+        changes |= _without_foreign(settings, request.model, called)
+        replaced = ("model",)
+    if cap is not None and (cap != request.max_output_tokens or called != request.model):
+        replaced += OUTPUT_CAPS
+        name = "max_tokens"
+        if not isinstance(model, OpenAIResponsesModel):
+            given = [each for each in request.caps if each in extra_args or each in extra_body]
+            name = given[0] if given else asked.endpoint.name_of_cap(called)
+        changes["max_tokens"] = cap if name == "max_tokens" else None
+        if request.max_output_tokens is None:
+            added.append("max_output_tokens" if isinstance(model, OpenAIResponsesModel) else name)
+        if name != "max_tokens":
+            extra_args[name] = cap
+            replaced = tuple(each for each in replaced if each != name)
+            extra_body.pop(name, None)
+    if changes or replaced:
+        changes["extra_args"] = {name: value for name, value in extra_args.items() if name not in replaced} or None
+        if given_body:
+            changes["extra_body"] = {name: value for name, value in extra_body.items() if name not in replaced} or None
+    if ask_for_usage and settings.include_usage is None:
         changes["include_usage"] = True
+        added.append("stream_options.include_usage")
     if final:
         changes["tool_choice"] = "none"
-    return dataclasses.replace(settings, **changes) if changes else settings
+    return (dataclasses.replace(settings, **changes) if changes else settings), tuple(added)
 
 
 def _without_foreign(settings: ModelSettings, model: str, target: str) -> dict[str, Any]:
@@ -190,17 +81,11 @@ def _without_foreign(settings: ModelSettings, model: str, target: str) -> dict[s
         value = getattr(settings, field)
         if value == getattr(was, field):
             changes[field] = getattr(now, field)
-        elif not _reasons(target):
+        elif not reasons(target):
             changes[field] = None
-    if _reasons(target) and not _reasons(model):
+    if reasons(target) and not reasons(model):
         changes |= dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"))
     return changes
-
-
-def _reasons(model: str) -> bool:
-    """Whether *model* is of OpenAI's reasoning families, which take other parameters."""
-    name = model.rsplit("/", 1)[-1]
-    return name.startswith(("gpt-5", "gpt-6", "o1", "o3", "o4")) and "chat-latest" not in name
 
 
 def input_for(

@@ -1,0 +1,672 @@
+"""Attempts: single requests on the wire, each held before it is sent and settled by its answer.
+
+For a transport of any HTTP library, sync or async::
+
+    attempts = Attempts([session])
+    dialect = attempts.dialect_of("POST", host, path)
+    if dialect is None:
+        return send(request)                         # nothing to hold
+    attempt = attempts.begin(dialect, "POST", host, path, headers, body)
+    stop = attempt.hold()
+    if stop is not None:
+        raise stop.error
+    try:
+        with attempt.counting():
+            response = send(attempt.path, attempt.body)
+    except BaseException as error:
+        attempt.fail(error)
+        raise
+    attempt.answered(response.status, response.headers)
+    for data in response:
+        pass_on(attempt.feed(data))
+    pass_on(attempt.end())
+
+**Two layers of ours count a call once.** An adapter that holds a call says so while its framework makes it, with
+`counting`. The first attempt below *adopts* these holds: it checks them against what is really sent, and settles them
+by the raw answer. Each further attempt, a client's retry, is held by itself, in the same sessions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from urllib.parse import quote
+
+from budget_guard.adapter.guarded_call import GuardedCall, aperform, perform
+from budget_guard.adapter.stops import Stop
+from budget_guard.calls.call import ModelCall
+from budget_guard.errors import BudgetError, UnboundedCallError, UnknownPriceError
+from budget_guard.ledger.flow import Steps
+from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.session.session import Session
+from budget_guard.wire import GENERATE_CONTENT, dialect_at
+from budget_guard.wire.added_fields import explain_refusal
+from budget_guard.wire.answer import Answer, unreadable
+from budget_guard.wire.dialect import Dialect, StreamReader
+from budget_guard.wire.hosts import Endpoint, endpoint
+from budget_guard.wire.outcome import Outcome, outcome_of_error, outcome_of_status
+from budget_guard.wire.request import Request
+from budget_guard.wire.values import fields
+
+AddField: TypeAlias = Literal["output_cap", "usage"]
+ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
+"""What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
+
+_STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl")
+_MOST_KEPT = 256 * 1024 * 1024
+"""Bytes of an answer that are kept to be read; more than any model writes."""
+
+
+# What is counted above
+
+
+class Counted(NamedTuple):
+    """The calls that the layers above this one have held, and that are being made now."""
+
+    calls: tuple[GuardedCall, ...] = ()
+    by: Attempt | None = None
+    """The attempt of an outer transport that has adopted them, or holds them."""
+
+
+_NOTHING = Counted()
+_counted: ContextVar[Counted] = ContextVar("budget_guard_counted", default=_NOTHING)
+
+
+def counted_by() -> Counted:
+    """The calls that are held already by layers above, and not settled there."""
+    counted = _counted.get()
+    if counted is not _NOTHING and any(call.over for call in counted.calls):
+        return counted._replace(calls=tuple(call for call in counted.calls if not call.over))
+    return counted
+
+
+@contextmanager
+def counting(call: GuardedCall) -> Generator[None]:
+    """Say that *call* is held, while the block makes it: what is below holds nothing more in its sessions."""
+    token = begin_counting(call)
+    try:
+        yield
+    finally:
+        end_counting(token)
+
+
+def begin_counting(call: GuardedCall) -> Token[Counted]:
+    """As `counting`, for an adapter that is called before a call and after it. What is settled counts no more."""
+    counted = counted_by()
+    return _counted.set(counted._replace(calls=(*counted.calls, call)))
+
+
+def end_counting(token: Token[Counted]) -> None:
+    """End what `begin_counting` began. Does nothing in another context, which has a count of its own."""
+    try:
+        _counted.reset(token)
+    except ValueError:
+        return
+
+
+# One request
+
+
+class Attempts:
+    """What the requests of one client are held in, and how they may be changed.
+
+    Args:
+        sessions: The budgets that every request spends from, the outermost first. With none, requests are looked at
+            only while a layer above counts a call.
+        models: The models behind names of one's own, such as Azure deployments: ``{"prod-chat": "gpt-4o"}``.
+        agent: Whom to attribute the calls to.
+        add_fields: What may be added to a request.
+
+    Raises:
+        ValueError: If *add_fields* names what is not known.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[Session] = (),
+        *,
+        models: Mapping[str, str] | None = None,
+        agent: str | None = None,
+        add_fields: Sequence[AddField] = ADD_FIELDS,
+    ) -> None:
+        self.sessions = tuple(sessions)
+        self.models = dict(models or {})
+        self.agent = agent
+        self.add_fields = check_add_fields(add_fields)
+        self.names_of: dict[str, str] = {}
+        """The names of one's own, by the model behind them."""
+        for name, model in self.models.items():
+            self.names_of.setdefault(model, name)
+
+    def dialect_of(self, method: str, host: str, path: str) -> Dialect | None:
+        """The dialect in which a request is to be read and held; None where it is none of ours, or nothing counts it.
+
+        Args:
+            method: The HTTP method.
+            host: The host, with or without a port.
+            path: The path, with or without a query.
+        """
+        if not self.sessions and not counted_by().calls:
+            return None
+        return dialect_at(endpoint(method, host, path))
+
+    def begin(
+        self, dialect: Dialect, method: str, host: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Attempt:
+        """The attempt that a request is. Nothing is held yet.
+
+        Args:
+            dialect: Its dialect.
+            method: The HTTP method.
+            host: The host, with or without a port.
+            path: The path as it is sent, with or without a query.
+            headers: The request's headers.
+            body: Its body as it is sent.
+
+        Raises:
+            UnboundedCallError: If the body cannot be read, or what it asks for is billed where it cannot be seen.
+        """
+        where = endpoint(method, host, path)
+        signed = any(
+            name.lower() == "authorization" and value.lstrip().startswith("AWS4-") for name, value in headers.items()
+        )
+        try:
+            value: Any = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise UnboundedCallError(
+                model=f"{where.method} {where.path}",
+                reason="the body of the request is no JSON object that can be read",
+                remedy="Send plain JSON, without a content-encoding.",
+            )
+        asked = cast("dict[str, Any]", value)
+        request = dialect.read_request(where, asked, self.models)
+        if request.background or asked.get("background") is True:
+            raise UnboundedCallError(
+                model=request.model,
+                reason="it is answered later, under another address, where its usage cannot be seen",
+                remedy="Leave out background=True (deferred=True at xAI), and stream long answers.",
+            )
+        return Attempt(self, where, dialect, request, path, body, asked, signed)
+
+
+def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
+    """What may be added to a request, checked.
+
+    Raises:
+        ValueError: If it names what is not known.
+    """
+    given = (add_fields,) if isinstance(add_fields, str) else tuple(add_fields)
+    for name in given:
+        if name not in ADD_FIELDS:
+            raise ValueError(f"add_fields={add_fields!r}: {name!r} is not known: use any of {ADD_FIELDS!r}, or ()")
+    return frozenset(given)
+
+
+class Attempt:
+    """One request on the wire: what to send in its place, and how it is settled. Every way out of it is one verb.
+
+    Verbs that may wait come twice: ``hold`` blocks, ``ahold`` is awaited. Each settles once; the first one counts.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_body",
+        "_cap",
+        "_dialect",
+        "_json",
+        "_kept",
+        "_model",
+        "_reader",
+        "_size",
+        "added",
+        "answer",
+        "body",
+        "calls",
+        "endpoint",
+        "hides_usage",
+        "path",
+        "request",
+        "settled",
+        "signed",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        where: Endpoint,
+        dialect: Dialect,
+        request: Request,
+        path: str,
+        body: bytes,
+        value: dict[str, Any],
+        signed: bool,
+    ) -> None:
+        self._attempts = attempts
+        self._dialect = dialect
+        self._json = value
+        self._body = body
+        self.endpoint = where
+        self.request = request
+        """What is asked for."""
+        self.signed = signed
+        """Whether a signature covers the body, which cannot be changed then."""
+        self.calls: list[GuardedCall] = []
+        """What holds it: the calls of layers above that it has adopted, and one of its own for all other sessions."""
+        self.path = path
+        """The path to send it to."""
+        self.body = body
+        """The body to send: the caller's own bytes, where nothing is to be changed."""
+        self.added: tuple[str, ...] = ()
+        """The fields that were added to the body."""
+        self.hides_usage = False
+        """Whether the event that carries the usage is held back from the caller, who did not ask for it."""
+        self.streams = False
+        """Whether the answer is a stream of events."""
+        self.settled = False
+        """Whether the holds are settled."""
+        self.answer: Answer | None = None
+        """What the answer says was used, once it is over."""
+        self._reader: StreamReader | None = None
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._model = request.model  # as the budgets decided
+        self._cap: int | None = None  # the lowest that they ask for
+
+    @property
+    def changed(self) -> bool:
+        """Whether other bytes are to be sent than the caller's."""
+        return self.body is not self._body
+
+    # Before it is sent
+
+    def hold(self, *, may_wait: bool = True) -> Stop | None:
+        """Hold what the request takes at most, in every session, and put into it what the budgets decided.
+
+        Returns:
+            None if it may be sent; else what stops it. Nothing is held for it then.
+
+        Raises:
+            UnboundedCallError: If its body is signed and carries no output cap. Nothing is held then.
+        """
+        return perform(self._hold(may_wait))
+
+    async def ahold(self) -> Stop | None:
+        """As `hold`, and waits without blocking."""
+        return await aperform(self._hold(None))
+
+    def _hold(self, may_wait: bool | None) -> Steps[Stop | None]:
+        counted = counted_by()
+        covered: set[int] = set()
+        own = self._attempts.sessions
+        asked = self._asked()
+        try:
+            for above in counted.calls:
+                if any(not isinstance(hold.call, ModelCall) for hold in above.holds):
+                    continue  # a tool's call: the calls that it makes are held by themselves
+                covered.update(map(id, above.sessions))
+                stop = yield from self._take_over(above, counted.by, asked, may_wait)
+                if stop is not None:
+                    yield from self._give_back("another budget refused the call")
+                    return stop
+            left = [session for session in own if id(session) not in covered] if covered else own
+            if left:
+                if self._model != asked.model:
+                    asked = asked._replace(model=self._model)
+                stop = yield from self._hold_by_itself(GuardedCall(left), asked, may_wait)
+                if stop is not None:
+                    yield from self._give_back("another budget refused the call")
+                    return stop
+            self._rewrite()
+        except BaseException:
+            yield from self._give_back("the call could not be made")
+            raise
+        return None
+
+    def _asked(self) -> ModelCall:
+        """The call to decide on."""
+        attempts, request = self._attempts, self.request
+        can_cap = not self.signed and "output_cap" in attempts.add_fields
+        asked = request.call(can_cap=can_cap, agent=attempts.agent)
+        if self.signed and request.max_output_tokens is None:
+            for session in attempts.sessions:
+                if session.budget.mode == "hard_gate":
+                    raise UnboundedCallError(
+                        model=request.model,
+                        reason="its body is signed, so that no output cap can be put into it, and it carries none",
+                        remedy="Set the cap yourself, for example max_tokens=1_000.",
+                    )
+        if self._model_is_fixed or request.models:
+            asked = asked._replace(downgrade=DowngradePolicy(to=asked.model or "-"))  # which has no cheaper one for it
+        return asked
+
+    @property
+    def _model_is_fixed(self) -> bool:
+        """Whether another model cannot be put into the request: a signature covers it, or it names a deployment."""
+        if self.signed:
+            return True
+        return self.endpoint.deployment is not None and len(self._attempts.names_of) < 2
+
+    def _take_over(
+        self, above: GuardedCall, by: Attempt | None, asked: ModelCall, may_wait: bool | None
+    ) -> Steps[Stop | None]:
+        """Adopt the holds of a layer *above*, or hold a further attempt in its sessions."""
+        below = above.below
+        held = above.holds[0].call if above.holds else None
+        real = self._as_held_above(asked, held) if isinstance(held, ModelCall) else asked
+        in_flight = below is not None and not below.settled
+        if below is None or (in_flight and below is by):  # its first attempt
+            if above.holds and all(hold.covers(real) for hold in above.holds):
+                above.below = self
+                self.calls.append(above)
+                return None
+            yield from above.releasing("more is sent than was held: it is held anew")
+        elif in_flight:  # two attempts at once
+            above = GuardedCall(above.sessions)
+        above.holds.clear()  # settled, or released
+        return (yield from self._hold_by_itself(above, real, may_wait))
+
+    def _as_held_above(self, asked: ModelCall, held: ModelCall) -> ModelCall:
+        """The call that is *asked* for, as the layer above attributes and steers it."""
+        return asked._replace(
+            agent=held.agent or asked.agent,
+            final=held.final,
+            downgrade=asked.downgrade or held.downgrade,
+            provider=asked.provider or held.provider,
+        )
+
+    def _hold_by_itself(self, call: GuardedCall, asked: ModelCall, may_wait: bool | None) -> Steps[Stop | None]:
+        stop = yield from call.holding(asked, may_wait=may_wait)
+        if stop is None and self.request.models:
+            stop = yield from self._hold_the_dearest(call, asked, may_wait)
+        if stop is not None:
+            return Stop(stop.session, self._with_names(stop.error))
+        call.below = self
+        self.calls.append(call)
+        name, cap = call.name, call.output_cap
+        if name is not None and name != asked.model and not self.request.models:
+            self._model = name
+        if cap is not None and (self._cap is None or cap < self._cap):
+            self._cap = cap
+        return None
+
+    def _hold_the_dearest(self, call: GuardedCall, asked: ModelCall, may_wait: bool | None) -> Steps[Stop | None]:
+        """Hold again, for the dearest of all models that may answer in place of the one that is asked for."""
+        dearest, most = asked, max(hold.amounts.cost for hold in call.holds)
+        latest = asked
+        for other in self.request.models:
+            yield from call.releasing("another model may answer")
+            latest = asked._replace(model=other, downgrade=DowngradePolicy(to=other))
+            stop = yield from call.holding(latest, may_wait=may_wait)
+            if stop is not None:
+                return stop
+            cost = max(hold.amounts.cost for hold in call.holds)
+            if cost >= most:
+                dearest, most = latest, cost
+        if dearest is latest:
+            return None
+        yield from call.releasing("another model may answer")
+        return (yield from call.holding(dearest, may_wait=may_wait))
+
+    def _with_names(self, error: BudgetError) -> BudgetError:
+        """*error*, which says how to name the model behind a deployment where it does not know that one."""
+        if not isinstance(error, UnknownPriceError) or error.missing != "model" or error.model != self.request.model:
+            return error
+        name = json.dumps(error.model)
+        told = UnknownPriceError(
+            model=error.model,
+            provider=error.provider,
+            suggestions=lambda: error.suggestions,
+            remedy=lambda: (
+                f'name the model behind it, for example session.guard(client, models={{{name}: "gpt-4o"}}), or '
+                + error.remedy
+            ),
+            decision_id=error.decision_id,
+        )
+        told.__cause__ = error.__cause__
+        return told
+
+    def _give_back(self, reason: str) -> Steps[None]:
+        self.settled = True
+        for call in self.calls:
+            yield from self._of(call, call.releasing(reason))
+
+    def _rewrite(self) -> None:
+        """Put into the request what the budgets decided."""
+        if self.signed:
+            return
+        attempts, where, dialect = self._attempts, self.endpoint, self._dialect
+        body = self._json
+        added: tuple[str, ...] = ()
+        if self._model != self.request.model:
+            body = self._with_model(body, attempts.names_of.get(self._model, self._model))
+        if self._cap is not None and "output_cap" in attempts.add_fields:
+            own = self.request.max_output_tokens
+            if own is None or self._cap < own:
+                body, more = dialect.put_cap(where, body, self._cap)
+                added += more
+        if "usage" in attempts.add_fields and not self.request.asks_for_usage:
+            body, more = dialect.ask_for_usage(where, body)
+            self.hides_usage = bool(more)
+            added += more
+        self.added = added
+        if body is not self._json:
+            self._json = body
+            self.body = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+    def _with_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:
+        where = self.endpoint
+        put = self._dialect.put_model(where, body, model)
+        in_path = where.deployment
+        if put is not None and in_path is None:
+            return without_foreign(put.body, self.request.model, model)
+        path, question, query = self.path.partition("?")
+        if in_path is not None:
+            path = path.replace(f"/deployments/{quote(in_path, safe='')}/", f"/deployments/{quote(model, safe='')}/")
+            body = {**body, "model": model} if "model" in body else body
+        else:
+            path = _MODEL_IN_PATH.sub(lambda found: found[1] + quote(model, safe="") + found[3], path)
+        self.path = path + question + query
+        return without_foreign(body, self.request.model, model)
+
+    @contextmanager
+    def counting(self) -> Generator[None]:
+        """Say to transports of ours further below that the request is held, while the block sends it."""
+        token = _counted.set(Counted(tuple(self.calls), self))
+        try:
+            yield
+        finally:
+            end_counting(token)
+
+    # Its answer
+
+    def answered(self, status: int, content_type: str = "") -> bool:
+        """Note that the head of the answer has come. Returns whether its body is an answer to bill, to be fed.
+
+        Args:
+            status: The HTTP status.
+            content_type: The header of that name.
+        """
+        if not 200 <= status < 300:
+            return False
+        kind = content_type.lower()
+        self.streams = any(name in kind for name in _STREAMS) or (
+            self.request.stream and self._dialect is GENERATE_CONTENT
+        )
+        if self.streams:
+            self._reader = self._dialect.stream(self.request)
+        return True
+
+    def feed(self, data: bytes) -> bytes:
+        """Take in *data*, decompressed, and return what to pass on to the caller."""
+        reader = self._reader
+        if reader is not None:
+            return reader.feed(data, hide_usage=self.hides_usage)
+        self._size += len(data)
+        if self._size <= _MOST_KEPT:
+            self._kept.append(data)
+        return data
+
+    @property
+    def left(self) -> bytes:
+        """What is still to be passed on at the end of a stream: an event that was not finished."""
+        return self._reader.left if self._reader is not None and self.hides_usage else b""
+
+    def interruption(self) -> Stop | None:
+        """Why a stream must not go on; None while it may."""
+        reader = self._reader
+        if reader is None or self.settled:
+            return None
+        tokens = reader.output_floor
+        for call in self.calls:
+            stop = call.interruption(tokens)
+            if stop is not None:
+                return stop
+        return None
+
+    def read(self, *, complete: bool = True) -> Answer:
+        """What the answer so far says was used.
+
+        Args:
+            complete: Whether it came to its end.
+        """
+        if self._reader is not None:
+            return self._named(self._reader.close(complete=complete))
+        if not complete or self._size > _MOST_KEPT:
+            return unreadable(self._dialect.name, "the answer was not read to its end")
+        try:
+            value: Any = json.loads(b"".join(self._kept))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            return unreadable(self._dialect.name, "the answer is no JSON object")
+        return self._named(self._dialect.read_answer(cast("dict[str, Any]", value), self.request))
+
+    def _named(self, answer: Answer) -> Answer:
+        """*answer* with the model behind a name of one's own."""
+        model = None if answer.model is None else self._attempts.models.get(answer.model)
+        return answer if model is None else answer._replace(model=model)
+
+    # The ways out
+
+    def end(self, *, complete: bool = True) -> None:
+        """Settle it by its answer, which is over.
+
+        Args:
+            complete: Whether the answer came to its end, and was not given up or cut off.
+        """
+        perform(self._end(complete))
+
+    async def aend(self, *, complete: bool = True) -> None:
+        """As `end`."""
+        await aperform(self._end(complete))
+
+    def _end(self, complete: bool) -> Steps[None]:
+        if self.settled:
+            return
+        self.settled = True
+        answer = self.answer = self.read(complete=complete)
+        self._kept.clear()
+        yield from self._each(lambda call: call.answering(answer))
+
+    def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
+        """Settle it by an answer that is no success.
+
+        Args:
+            status: The HTTP status.
+            headers: The answer's headers.
+            body: Its body, decompressed.
+
+        Returns:
+            Who added the field that the endpoint complains of, and how to leave it out; None where it does not.
+        """
+        return perform(self._refuse(status, headers, body))
+
+    async def arefuse(self, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
+        """As `refuse`."""
+        return await aperform(self._refuse(status, headers, body))
+
+    def _refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> Steps[str | None]:
+        yield from self._outcome(outcome_of_status(status, headers, body))
+        return explain_refusal(self.added, status, body)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle it by what was raised in place of an answer, or in the middle of one."""
+        perform(self._fail(error))
+
+    async def afail(self, error: BaseException) -> None:
+        """As `fail`."""
+        await aperform(self._fail(error))
+
+    def _fail(self, error: BaseException) -> Steps[None]:
+        if self._reader is not None or self._kept:  # it had begun to answer
+            return self._end(complete=False)
+        if isinstance(error, BudgetError):
+            return self._outcome(Outcome(True, "another budget refused the call"))
+        return self._outcome(outcome_of_error(error))
+
+    def _outcome(self, outcome: Outcome) -> Steps[None]:
+        if self.settled:
+            return
+        self.settled = True
+        if outcome.released:
+            yield from self._each(lambda call: call.releasing(outcome.reason))
+        else:
+            yield from self._each(lambda call: call.estimating(outcome.reason))
+
+    def conclude(self, call: GuardedCall, otherwise: Steps[None]) -> Steps[None]:
+        """Settle now what is known to be over, and do *otherwise* with *call* where that is not known.
+
+        The layer above that made *call* is done with it.
+        """
+        if self.settled:
+            return
+        answer = self.read(complete=False)
+        if answer.usage is not None or answer.cost is not None:
+            self.settled = True
+            self.answer = answer
+            yield from self._each(lambda call: call.answering(answer))
+            return
+        self.settled = True
+        for each in self.calls:
+            if each is not call:
+                yield from self._of(each, each.estimating("it was given up above"))
+        yield from otherwise
+
+    def _each(self, steps_of: Callable[[GuardedCall], Steps[None]]) -> Steps[None]:
+        """Settle every call, and only then raise what failed first."""
+        failed: BaseException | None = None
+        for call in self.calls:
+            try:
+                yield from self._of(call, steps_of(call))
+            except BaseException as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _of(self, call: GuardedCall, steps: Steps[None]) -> Steps[None]:
+        """The *steps* for a call, where no transport further below has taken it over."""
+        below = call.below
+        return steps if below is None or below is self else below.conclude(call, steps)
+
+
+_MODEL_IN_PATH = re.compile(r"(/(?:models|tunedModels|endpoints|model)/)([^/:?]+)([:/])")
+_REASONS = re.compile(r"(?:.*/)?(?:gpt-[5-9]|o[1-9]|codex)(?!.*chat-latest)")
+_OF_REASONING = ("reasoning", "reasoning_effort", "verbosity")
+_NOT_OF_REASONING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs")
+
+
+def without_foreign(body: dict[str, Any], model: str, target: str) -> dict[str, Any]:
+    """*body* without the parameters that *target* refuses, where it takes the place of *model*."""
+    was, now = _REASONS.match(model) is not None, _REASONS.match(target) is not None
+    drop = _OF_REASONING if was and not now else _NOT_OF_REASONING if now and not was else ()
+    kept = {name: value for name, value in body.items() if name not in drop}
+    if was and not now and "verbosity" in fields(kept.get("text")):
+        kept["text"] = {name: value for name, value in fields(kept["text"]).items() if name != "verbosity"}
+    return kept

@@ -1,0 +1,364 @@
+"""Transports of httpx and httpx2 that hold every request before it is sent, and settle it by its answer.
+
+Both libraries have the same shape, so both are served by the same code; the library is given. A new response is
+returned, never one with another stream: an answer that was read already would never be asked for its stream.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any, cast
+
+from budget_guard.adapter import Attempt, Attempts, Stop, Stops
+from budget_guard.errors import BudgetError
+from budget_guard.wire.values import fields
+from budget_guard_clients.allow_list import dialect_or_pass
+from budget_guard_clients.content import Decoder, Plain, accepts_only_readable, decoder_of
+from budget_guard_clients.errors import stops_of
+from budget_guard_clients.pool import Pool
+
+_GIVE_UP_S = 1.0
+_CHANGED = (b"content-length", b"transfer-encoding", b"accept-encoding")
+_OF_CODING = ("content-encoding", "content-length", "transfer-encoding")
+
+
+class Guard:
+    """What the transports of one guarded client share.
+
+    Args:
+        library: The module ``httpx`` or ``httpx2``.
+        attempts: What its requests are held in.
+        package: The SDK that it belongs to; None for a bare HTTP client.
+        pool: Its connections, which are another client's as well.
+    """
+
+    def __init__(self, library: Any, attempts: Attempts, package: str | None, pool: Pool) -> None:
+        self.library = library
+        self.attempts = attempts
+        self.package = package
+        self.pool = pool
+
+    @property
+    def stops(self) -> Stops:
+        """The errors that its client lets through."""
+        return stops_of(self.package)
+
+    def recast(self, error: BudgetError) -> BudgetError:
+        """*error* as one that its client lets through."""
+        found = self.stops.recast(error)
+        found.decision_id = error.decision_id
+        return found
+
+    def looks_at(self, request: Any) -> Any:
+        """The dialect in which *request* is to be held; None to pass it on.
+
+        Raises:
+            UnboundedCallError: If it must not be sent.
+        """
+        url = request.url
+        return dialect_or_pass(self.attempts, request.method, url.host, url.path, self.package)
+
+    def begin(self, dialect: Any, request: Any, body: bytes) -> Attempt:
+        """The attempt that *request* is."""
+        url = request.url
+        path = url.raw_path.decode("ascii")
+        return self.attempts.begin(dialect, request.method, url.host, path, request.headers, body)
+
+    def to_send(self, attempt: Attempt, request: Any) -> Any:
+        """The request to send in the place of *request*."""
+        if attempt.signed or (not attempt.changed and accepts_only_readable(request.headers)):
+            return request
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _CHANGED]
+        headers.append((b"accept-encoding", b"gzip, deflate"))
+        url = request.url
+        path = attempt.path.encode("ascii")
+        if path != url.raw_path:
+            url = url.copy_with(raw_path=path)
+        return self.library.Request(
+            request.method, url, headers=headers, content=attempt.body, extensions=request.extensions
+        )
+
+    def response(self, response: Any, body: bytes | None, stream: Any = None) -> Any:
+        """A new response like *response*, over a body that is decompressed."""
+        headers = response.headers
+        if body is not None or "content-encoding" in headers:
+            headers = self.library.Headers([pair for pair in headers.multi_items() if pair[0] not in _OF_CODING])
+        if body is not None:
+            headers["content-length"] = str(len(body))
+            stream = self.library.ByteStream(body)
+        return self.library.Response(
+            response.status_code, headers=headers, stream=stream, extensions=response.extensions
+        )
+
+    def broken(self, request: Any) -> Exception:
+        """The library's own error for an answer that cannot be decompressed."""
+        return cast(Exception, self.library.DecodingError("the answer's compression is broken", request=request))
+
+
+def decoded(decoder: Decoder | None, pieces: list[bytes]) -> bytes | None:
+    """A whole body, decompressed; None where it cannot be."""
+    data = b"".join(pieces)
+    if decoder is None:
+        return None
+    try:
+        return decoder.decode(data) + decoder.flush()
+    except ValueError:
+        return None
+
+
+def explained(body: bytes, told: str | None) -> bytes:
+    """The *body* of a refusal, with who added the field that it complains of *told* in its message."""
+    if told is None:
+        return body
+    try:
+        value: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    error = fields(value).get("error")
+    holder = error if isinstance(error, dict) else value
+    if not isinstance(holder, dict) or not isinstance(cast("dict[str, Any]", holder).get("message"), str):
+        return body
+    holder["message"] = f"{holder['message']} ({told})"
+    return json.dumps(value).encode()
+
+
+class GuardedTransport:
+    """A transport over *inner* that holds every request."""
+
+    def __init__(self, inner: Any, guard: Guard) -> None:
+        self.inner = inner
+        self.guard = guard
+
+    def handle_request(self, request: Any) -> Any:
+        """Send *request*, if the budgets admit it."""
+        guard = self.guard
+        try:
+            dialect = guard.looks_at(request)
+            if dialect is None:
+                return self.inner.handle_request(request)
+            attempt = guard.begin(dialect, request, request.read())
+            stop = attempt.hold()
+        except BudgetError as error:
+            raise guard.recast(error) from error.__cause__
+        if stop is not None:
+            raise guard.recast(stop.error) from stop.error.__cause__
+        try:
+            sent = guard.to_send(attempt, request)
+            with attempt.counting():
+                response = self.inner.handle_request(sent)
+            decoder = decoder_of(response.headers)
+            if attempt.answered(response.status_code, response.headers.get("content-type", "")) and attempt.streams:
+                tee = _streams_of(guard.library)[0]
+                return guard.response(response, None, tee(guard, attempt, response.stream, decoder, request))
+            raw = list(response.stream)
+            response.stream.close()
+        except BaseException as error:
+            attempt.fail(error)
+            raise
+        body = decoded(decoder, raw)
+        if not 200 <= response.status_code < 300:
+            told = attempt.refuse(response.status_code, response.headers, body or b"")
+            return self._passed(response, raw, None if body is None else explained(body, told))
+        if body is not None:
+            attempt.feed(body)
+        attempt.end(complete=body is not None)
+        return self._passed(response, raw, body)
+
+    def _passed(self, response: Any, raw: list[bytes], body: bytes | None) -> Any:
+        return _passed(self.guard, response, raw, body)
+
+    def close(self) -> None:
+        """Close the connections, where no other client has them."""
+        self.guard.pool.close()
+
+    def __enter__(self) -> GuardedTransport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncGuardedTransport:
+    """As `GuardedTransport`, awaited."""
+
+    def __init__(self, inner: Any, guard: Guard) -> None:
+        self.inner = inner
+        self.guard = guard
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send *request*, if the budgets admit it."""
+        guard = self.guard
+        try:
+            dialect = guard.looks_at(request)
+            if dialect is None:
+                return await self.inner.handle_async_request(request)
+            attempt = guard.begin(dialect, request, await request.aread())
+            stop = await attempt.ahold()
+        except BudgetError as error:
+            raise guard.recast(error) from error.__cause__
+        if stop is not None:
+            raise guard.recast(stop.error) from stop.error.__cause__
+        try:
+            sent = guard.to_send(attempt, request)
+            with attempt.counting():
+                response = await self.inner.handle_async_request(sent)
+            decoder = decoder_of(response.headers)
+            if attempt.answered(response.status_code, response.headers.get("content-type", "")) and attempt.streams:
+                tee = _streams_of(guard.library)[1]
+                return guard.response(response, None, tee(guard, attempt, response.stream, decoder, request))
+            raw = [data async for data in response.stream]
+            await response.stream.aclose()
+        except BaseException as error:
+            await attempt.afail(error)
+            raise
+        body = decoded(decoder, raw)
+        if not 200 <= response.status_code < 300:
+            told = await attempt.arefuse(response.status_code, response.headers, body or b"")
+            return _passed(guard, response, raw, None if body is None else explained(body, told))
+        if body is not None:
+            attempt.feed(body)
+        await attempt.aend(complete=body is not None)
+        return _passed(guard, response, raw, body)
+
+    async def aclose(self) -> None:
+        """Close the connections, where no other client has them."""
+        await self.guard.pool.aclose()
+
+    async def __aenter__(self) -> AsyncGuardedTransport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _passed(guard: Guard, response: Any, raw: list[bytes], body: bytes | None) -> Any:
+    """The whole answer, passed on: decompressed, or as it came where it cannot be read."""
+    if body is not None:
+        return guard.response(response, body)
+    return guard.library.Response(
+        response.status_code,
+        headers=response.headers,
+        stream=guard.library.ByteStream(b"".join(raw)),
+        extensions=response.extensions,
+    )
+
+
+# Streams
+
+
+class _Streamed:
+    """A streamed answer on its way to the caller."""
+
+    def __init__(self, guard: Guard, attempt: Attempt, inner: Any, decoder: Decoder | None, request: Any) -> None:
+        self._guard = guard
+        self._attempt = attempt
+        self._inner = inner
+        self._decoder = decoder
+        self._plain = type(decoder) is Plain
+        self._request = request
+
+    def _pass_on(self, data: bytes) -> bytes:
+        if not self._plain:
+            if self._decoder is None:
+                return data  # it cannot be read: what was held is booked
+            try:
+                data = self._decoder.decode(data)
+            except ValueError:
+                raise self._guard.broken(self._request) from None
+        return self._attempt.feed(data)
+
+    def _stopped(self, stop: Stop) -> BudgetError:
+        return self._guard.recast(stop.error)
+
+    def __del__(self) -> None:
+        attempt: Attempt | None = getattr(self, "_attempt", None)
+        if attempt is not None and not attempt.settled:
+            _settle_elsewhere(lambda: attempt.end(complete=False))
+
+
+def _settle_elsewhere(settle: Callable[[], None]) -> None:
+    """Settle what was collected. On another thread: this one may be within a ledger, and hold its lock."""
+
+    def quietly() -> None:
+        with suppress(Exception):
+            settle()
+
+    with suppress(RuntimeError):  # the interpreter ends
+        thread = threading.Thread(target=quietly, name="budget_guard-collected", daemon=True)
+        thread.start()
+        thread.join(_GIVE_UP_S)
+
+
+class _SyncStreamed(_Streamed):
+    def __iter__(self) -> Iterator[bytes]:
+        attempt = self._attempt
+        try:
+            for data in self._inner:
+                passed = self._pass_on(data)
+                if passed:
+                    yield passed
+                stop = attempt.interruption()
+                if stop is not None:
+                    attempt.end(complete=False)
+                    self._inner.close()
+                    raise self._stopped(stop)
+        except GeneratorExit:  # given up: `close` or the end of this object settles it
+            raise
+        except BaseException as error:
+            attempt.fail(error)
+            raise
+        left = attempt.left
+        attempt.end(complete=self._decoder is not None)
+        if left:
+            yield left
+
+    def close(self) -> None:
+        """Give the stream up, or end it."""
+        try:
+            self._inner.close()
+        finally:
+            self._attempt.end(complete=False)
+
+
+class _AsyncStreamed(_Streamed):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        attempt = self._attempt
+        try:
+            async for data in self._inner:
+                passed = self._pass_on(data)
+                if passed:
+                    yield passed
+                stop = attempt.interruption()
+                if stop is not None:
+                    await attempt.aend(complete=False)
+                    await self._inner.aclose()
+                    raise self._stopped(stop)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            await attempt.afail(error)
+            raise
+        left = attempt.left
+        await attempt.aend(complete=self._decoder is not None)
+        if left:
+            yield left
+
+    async def aclose(self) -> None:
+        """Give the stream up, or end it."""
+        try:
+            await self._inner.aclose()
+        finally:
+            await self._attempt.aend(complete=False)
+
+
+@cache  # a class that is made for each call takes longer than the call's own work
+def _streams_of(library: Any) -> tuple[type[_SyncStreamed], type[_AsyncStreamed]]:
+    """The streams as those of an HTTP library."""
+    return (
+        cast("type[_SyncStreamed]", type("GuardedStream", (_SyncStreamed, library.SyncByteStream), {})),
+        cast("type[_AsyncStreamed]", type("AsyncGuardedStream", (_AsyncStreamed, library.AsyncByteStream), {})),
+    )

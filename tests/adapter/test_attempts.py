@@ -1,0 +1,460 @@
+"""One request on the wire is held before it is sent and settled by its answer, once, whatever layers are above it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from budget_guard import Budget, BudgetExceeded, DowngradePolicy, Session, ToolCall, UnboundedCallError, Usage
+from budget_guard.adapter import Attempt, Attempts, GuardedCall, begin_counting, counted_by, counting, end_counting
+from tests.builders import ZERO, call, session
+
+HOST = "api.example.com"
+CHAT = "/v1/chat/completions"
+DIME = Decimal("0.10")
+BODY: dict[str, Any] = {"model": "dime", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def begin(
+    *sessions: Session, body: Mapping[str, Any] = BODY, headers: Mapping[str, str] = {}, **options: Any
+) -> Attempt:
+    attempts = Attempts(sessions, **options)
+    dialect = attempts.dialect_of("POST", HOST, CHAT)
+    assert dialect is not None
+    return attempts.begin(dialect, "POST", HOST, CHAT, headers, json.dumps(body).encode())
+
+
+def answer(*, model: str = "dime", taken: int = 10, made: int = 5) -> bytes:
+    usage = {"prompt_tokens": taken, "completion_tokens": made, "total_tokens": taken + made}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello"}}
+    return json.dumps(
+        {"id": "1", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
+    ).encode()
+
+
+def serve(attempt: Attempt, data: bytes) -> None:
+    assert attempt.answered(200, "application/json")
+    assert attempt.feed(data) == data
+    attempt.end()
+
+
+def figures(*sessions: Session) -> list[tuple[Decimal, Decimal]]:
+    return [(session.spent_usd, session.reserved_usd) for session in sessions]
+
+
+def test_an_attempt_is_held_and_booked_by_its_answer() -> None:
+    run = session()
+    attempt = begin(run)
+    assert attempt.hold() is None
+    assert figures(run) == [(ZERO, DIME)]
+    serve(attempt, answer())
+    assert figures(run) == [(DIME, ZERO)]
+    attempt.end()
+    assert run.report().breakdown.llm.calls == 1
+
+
+async def test_the_same_awaited() -> None:
+    run = session()
+    attempt = begin(run)
+    assert await attempt.ahold() is None
+    assert attempt.answered(200, "application/json")
+    attempt.feed(answer())
+    await attempt.aend()
+    assert figures(run) == [(DIME, ZERO)]
+
+
+def test_what_does_not_fit_is_stopped() -> None:
+    stop = begin(session("$0.05")).hold()
+    assert stop is not None and isinstance(stop.error, BudgetExceeded)
+
+
+def test_nothing_in_sight_is_nothing_to_do() -> None:
+    assert Attempts().dialect_of("POST", HOST, CHAT) is None
+    assert counted_by().calls == ()
+
+
+def test_the_cap_and_the_cheaper_model_are_put_into_the_body() -> None:
+    run = session(Budget("$1.00", downgrade=DowngradePolicy(to={"large": "small"}, at=0.1), hold_share=0.001))
+    run.charge("tool", "0.20")
+    attempt = begin(run, body={**BODY, "model": "large"})
+    assert attempt.hold() is None and attempt.changed
+    sent = json.loads(attempt.body)
+    assert sent["model"] == "small" and 0 < sent["max_tokens"] < 10_000
+    assert attempt.added == ("max_tokens",)
+
+
+def test_what_is_not_to_be_added_is_not() -> None:
+    run = session(Budget("$1.00", hold_share=0.001))
+    attempt = begin(run, body={**BODY, "model": "large", "stream": True}, add_fields=())
+    with pytest.warns(RuntimeWarning, match="Nothing caps the output"):
+        assert attempt.hold() is None
+    assert not attempt.changed
+
+
+def test_a_senseless_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match="'tools' is not known"):
+        Attempts(add_fields=("tools",))  # type: ignore[arg-type]
+
+
+def test_a_signed_body_is_never_changed() -> None:
+    run = session(Budget("$1.00", downgrade="penny"))
+    run.charge("tool", "0.85")
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}
+    attempt = begin(run, body={**BODY, "max_tokens": 10, "stream": True}, headers=signed)
+    assert attempt.hold() is None
+    assert not attempt.changed and figures(run)[0][1] == DIME
+    with pytest.raises(UnboundedCallError, match="signed"):
+        begin(run, headers=signed).hold()
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"\xff", b"{", b"[" * 100_000])
+def test_a_body_that_cannot_be_read_is_refused(body: bytes) -> None:
+    attempts = Attempts([session()])
+    dialect = attempts.dialect_of("POST", HOST, CHAT)
+    assert dialect is not None
+    with pytest.raises(UnboundedCallError, match="no JSON object"):
+        attempts.begin(dialect, "POST", HOST, CHAT, {}, body)
+
+
+def test_an_answer_in_the_background_is_refused() -> None:
+    with pytest.raises(UnboundedCallError, match="background"):
+        begin(session(), body={**BODY, "background": True})
+
+
+def test_the_dearest_of_all_that_may_answer_is_held() -> None:
+    run = session()
+    attempt = begin(run, body={**BODY, "model": "penny", "models": ["dime", "penny"]})
+    assert attempt.hold() is None
+    assert figures(run) == [(ZERO, DIME)] and not attempt.changed
+    serve(attempt, answer(model="penny"))
+    assert run.spent_usd == Decimal("0.01")
+
+
+# Every way out
+
+
+def stream(*events: Mapping[str, Any] | str) -> bytes:
+    return b"".join(
+        b"data: " + (event if isinstance(event, str) else json.dumps(event)).encode() + b"\n\n" for event in events
+    )
+
+
+PIECE = {"id": "1", "model": "dime", "choices": [{"index": 0, "delta": {"content": "Hello"}}]}
+LAST = {
+    "id": "1",
+    "model": "dime",
+    "choices": [],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+}
+
+
+def streamed(run: Session) -> Attempt:
+    attempt = begin(run, body={**BODY, "stream": True})
+    assert attempt.hold() is None and json.loads(attempt.body)["stream_options"] == {"include_usage": True}
+    assert attempt.answered(200, "text/event-stream; charset=utf-8")
+    return attempt
+
+
+def test_the_usage_that_the_caller_did_not_ask_for_is_hidden() -> None:
+    run = session()
+    attempt = streamed(run)
+    assert attempt.feed(stream(PIECE)) == stream(PIECE)
+    assert attempt.feed(stream(LAST, "[DONE]")) == stream("[DONE]")
+    attempt.end()
+    assert attempt.answer is not None and attempt.answer.usage == Usage(input=9, output=1)
+    assert figures(run) == [(DIME, ZERO)]
+
+
+def test_a_stream_given_up_is_booked_as_held() -> None:
+    run = session()
+    attempt = streamed(run)
+    attempt.feed(stream(PIECE))
+    attempt.end(complete=False)
+    assert figures(run) == [(DIME, ZERO)] and attempt.answer is not None and attempt.answer.usage is None
+
+
+def test_a_stream_of_a_revoked_run_must_not_go_on() -> None:
+    run = session()
+    attempt = streamed(run)
+    attempt.feed(stream(PIECE))
+    assert attempt.interruption() is None
+    run.revoke("compromised")
+    assert attempt.interruption() is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "spent"),
+    [
+        (429, b"{}", ZERO),
+        (400, b'{"error": {"message": "no"}}', ZERO),
+        (307, b"", ZERO),
+        (503, b'{"error": {"message": "overloaded"}}', ZERO),
+        (503, b"<html>", DIME),
+        (500, b'{"error": {"message": "oops"}}', DIME),
+        (408, b"", DIME),
+    ],
+)
+def test_an_answer_that_is_no_success(status: int, body: bytes, spent: Decimal) -> None:
+    run = session()
+    attempt = begin(run)
+    assert attempt.hold() is None and not attempt.answered(status)
+    kind = "application/json" if body.startswith(b"{") else "text/html"
+    assert attempt.refuse(status, {"content-type": kind}, body) is None
+    assert figures(run) == [(spent, ZERO)]
+
+
+def test_a_complaint_about_a_field_of_ours_is_explained() -> None:
+    run = session(Budget("$1.00", hold_share=0.001))
+    attempt = begin(run, body={**BODY, "model": "large"})
+    assert attempt.hold() is None
+    told = attempt.refuse(400, {}, b'{"error": {"message": "unknown field max_tokens"}}')
+    assert told is not None and "add_fields=('usage',)" in told
+
+
+@pytest.mark.parametrize(("error", "spent"), [(ConnectionRefusedError(), ZERO), (TimeoutError(), DIME)])
+def test_what_is_raised_in_place_of_an_answer(error: Exception, spent: Decimal) -> None:
+    run = session()
+    attempt = begin(run)
+    assert attempt.hold() is None
+    attempt.fail(error)
+    assert figures(run) == [(spent, ZERO)]
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b'{"error": {}}', b'{"choices": []}'])
+def test_an_answer_without_usage_is_booked_as_held(data: bytes) -> None:
+    run = session()
+    attempt = begin(run)
+    assert attempt.hold() is None
+    serve(attempt, data)
+    assert figures(run) == [(DIME, ZERO)]
+
+
+# Layers above
+
+
+def above(*sessions: Session, **options: Any) -> GuardedCall:
+    guarded = GuardedCall(sessions)
+    assert guarded.hold(call(**options)) is None
+    return guarded
+
+
+def test_the_first_attempt_settles_what_a_layer_above_holds() -> None:
+    run = session()
+    guarded = above(run, cap=50)
+    with counting(guarded):
+        attempt = begin(run)
+        assert attempt.hold() is None
+    assert figures(run) == [(ZERO, DIME)]
+    serve(attempt, answer())
+    assert guarded.answer is not None and guarded.answer.usage == Usage(input=10, output=5)
+    guarded.commit(Usage(input=1_000, output=1_000))
+    guarded.fail(TimeoutError())
+    guarded.release("nothing")
+    assert figures(run) == [(DIME, ZERO)] and run.report().breakdown.llm.calls == 1
+
+
+def test_a_transport_without_budgets_settles_it_as_well() -> None:
+    run = session()
+    with counting(above(run)):
+        attempt = begin()
+        assert attempt.hold() is None
+    serve(attempt, answer())
+    assert figures(run) == [(DIME, ZERO)] and run.report().breakdown.llm.calls == 1
+
+
+def test_sessions_that_nothing_above_holds_are_held_besides() -> None:
+    outer, inner = session(), session()
+    with counting(above(outer)):
+        attempt = begin(outer, inner)
+        assert attempt.hold() is None
+    serve(attempt, answer())
+    assert figures(outer, inner) == [(DIME, ZERO)] * 2
+
+
+def test_each_further_attempt_is_held_by_itself() -> None:
+    run = session()
+    guarded = above(run)
+    with counting(guarded):
+        for _ in range(2):
+            failing = begin(run)
+            assert failing.hold() is None
+            failing.refuse(500, {}, b"{}")
+        attempt = begin(run)
+        assert attempt.hold() is None
+        serve(attempt, answer())
+    guarded.commit(Usage(input=1, output=1))
+    assert figures(run) == [(3 * DIME, ZERO)] and run.report().breakdown.llm.calls == 3
+
+
+def test_an_attempt_after_one_that_was_not_billed_is_held_anew() -> None:
+    run = session()
+    guarded = above(run)
+    with counting(guarded):
+        refused = begin(run)
+        assert refused.hold() is None
+        refused.refuse(429, {}, b"{}")
+        assert figures(run) == [(ZERO, ZERO)]
+        attempt = begin(run)
+        assert attempt.hold() is None
+        serve(attempt, answer())
+    guarded.commit(Usage(input=1, output=1))
+    assert figures(run) == [(DIME, ZERO)]
+
+
+@pytest.mark.parametrize("more", [{"model": "large", "max_tokens": 9_000}, {"messages": BODY["messages"] * 2_000}])
+def test_where_more_is_sent_than_was_held_more_is_held(more: dict[str, Any]) -> None:
+    run = session()
+    guarded = above(run, model="large", cap=10)
+    before = run.reserved_usd
+    with counting(guarded):
+        attempt = begin(run, body={**BODY, "model": "large", "max_tokens": 10, **more})
+        assert attempt.hold() is None
+    assert run.reserved_usd > before and not attempt.changed
+    attempt.fail(ConnectionRefusedError())
+    assert figures(run) == [(ZERO, ZERO)]
+
+
+def test_where_that_does_not_fit_it_is_refused_and_nothing_is_held() -> None:
+    run = session("$0.05")
+    guarded = above(run, model="large", cap=10)
+    with counting(guarded):
+        stop = begin(run, body={**BODY, "model": "large", "max_tokens": 9_000}).hold()
+    assert stop is not None
+    guarded.fail(stop.error)
+    assert figures(run) == [(ZERO, ZERO)]
+
+
+def test_where_another_session_refuses_the_layer_above_is_given_back() -> None:
+    run, poor = session(), session("$0.05")
+    guarded = above(run)
+    with counting(guarded):
+        assert begin(poor).hold() is not None
+    guarded.fail(RuntimeError())
+    assert figures(run, poor) == [(ZERO, ZERO)] * 2
+
+
+def test_a_layer_above_that_gives_a_stream_up_settles_it() -> None:
+    run = session()
+    guarded = above(run)
+    with counting(guarded):
+        attempt = begin(run, body={**BODY, "stream": True})
+        assert attempt.hold() is None
+    attempt.answered(200, "text/event-stream")
+    attempt.feed(stream(PIECE))
+    guarded.estimate("given up")
+    assert figures(run) == [(DIME, ZERO)]
+    attempt.end()
+    assert run.report().breakdown.llm.calls == 1
+
+
+def test_a_layer_above_that_is_done_first_is_settled_by_what_the_wire_said() -> None:
+    run = session()
+    guarded = above(run, model="large", cap=10)
+    with counting(guarded):
+        attempt = begin(run, body={**BODY, "model": "large", "max_tokens": 10, "stream": True})
+        assert attempt.hold() is None
+    attempt.answered(200, "text/event-stream")
+    attempt.feed(stream({**PIECE, "model": "large"}, {**LAST, "model": "large"}, "[DONE]"))
+    guarded.commit(Usage(input=90, output=10))
+    assert run.spent_usd == Decimal("0.000019")
+    attempt.end()
+    assert run.spent_usd == Decimal("0.000019")
+
+
+def test_two_transports_count_it_once() -> None:
+    run, other = session(), session()
+    outer = begin(run)
+    assert outer.hold() is None
+    with outer.counting():
+        inner = begin(run, other)
+        assert inner.hold() is None
+    serve(inner, answer())
+    serve(outer, answer())
+    assert figures(run, other) == [(DIME, ZERO)] * 2
+    assert [each.report().breakdown.llm.calls for each in (run, other)] == [1, 1]
+
+
+def test_two_transports_below_an_adapter_count_it_once() -> None:
+    run = session()
+    guarded = above(run)
+    with counting(guarded):
+        outer = begin(run)
+        assert outer.hold() is None
+        with outer.counting():
+            inner = begin(run)
+            assert inner.hold() is None
+    inner.refuse(500, {}, b"")
+    outer.refuse(500, {}, b"")
+    guarded.fail(RuntimeError())
+    assert figures(run) == [(DIME, ZERO)] and run.report().breakdown.llm.calls == 1
+
+
+def test_two_attempts_at_once_are_two() -> None:
+    run = session()
+    guarded = above(run)
+    with counting(guarded):
+        first, second = begin(run), begin(run)
+        assert first.hold() is None and second.hold() is None
+    assert run.reserved_usd == 2 * DIME
+    serve(second, answer())
+    serve(first, answer())
+    guarded.commit(None)
+    assert figures(run) == [(2 * DIME, ZERO)]
+
+
+def test_a_call_that_its_adapter_has_settled_counts_no_more() -> None:
+    run = session()
+    guarded = above(run)
+    token = begin_counting(guarded)
+    guarded.commit(Usage(input=1, output=1))
+    attempt = begin(run)
+    assert attempt.hold() is None
+    serve(attempt, answer())
+    end_counting(token)
+    assert figures(run) == [(2 * DIME, ZERO)]
+
+
+def test_a_tool_call_above_counts_no_model_call() -> None:
+    run = session()
+    tool = GuardedCall([run])
+    assert tool.hold(ToolCall("search", 0)) is None
+    with counting(tool):
+        attempt = begin(run)
+        assert attempt.hold() is None
+    serve(attempt, answer())
+    tool.commit_cost()
+    assert figures(run) == [(DIME, ZERO)]
+
+
+def test_a_count_ends_with_its_context() -> None:
+    guarded = above(session())
+
+    async def elsewhere() -> None:
+        token = begin_counting(guarded)
+        await asyncio.to_thread(end_counting, token)  # another context
+        end_counting(token)
+        assert counted_by().calls == ()
+
+    asyncio.run(elsewhere())
+
+
+def test_a_snapshot_is_booked_under_the_name_of_its_model() -> None:
+    run = Session(Budget("$1.00"))
+    attempt = begin(run, body={**BODY, "model": "gpt-4o"})
+    assert attempt.hold() is None
+    serve(attempt, answer(model="gpt-4o-2024-08-06"))
+    assert list(run.report().breakdown.llm.by_model) == ["gpt-4o"]
+
+
+def test_another_model_that_served_is_booked_as_itself() -> None:
+    run = Session(Budget("$1.00"))
+    attempt = begin(run, body={**BODY, "model": "gpt-4o"})
+    assert attempt.hold() is None
+    serve(attempt, answer(model="gpt-4o-mini", taken=1_000_000 // 1_000, made=100))
+    assert list(run.report().breakdown.llm.by_model) == ["gpt-4o-mini"]
+    assert run.spent_usd == Decimal("0.00021")
