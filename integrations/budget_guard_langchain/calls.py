@@ -17,9 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall, Usage
+from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall
 from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.wire import Answer, Request
+from budget_guard.wire.reader import LONGEST_TOKEN
+from budget_guard.wire.values import fields
 from budget_guard_langchain.approval import ask_human
+from budget_guard_langchain.response import Reply
 from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
@@ -36,7 +40,19 @@ class Call(GuardedCall):
 
     __slots__ = (
         *("_called", "_human"),
-        *("batch", "hour_cache", "parent_run_id", "pieces", "run_id", "steering", "unwatch"),
+        *(
+            "_bytes",
+            "_chunk",
+            "_told",
+            "adds_up",
+            "batch",
+            "has_streamed",
+            "parent_run_id",
+            "request",
+            "run_id",
+            "steering",
+        ),
+        "unwatch",
     )
 
     def __init__(
@@ -49,7 +65,7 @@ class Call(GuardedCall):
         steering: Steering | None = None,
         human: bool = False,
         batch: object = None,
-        hour_cache: bool = False,
+        request: Request | None = None,
     ) -> None:
         """
         Args:
@@ -60,7 +76,7 @@ class Call(GuardedCall):
             steering: What can switch its model and cap its output; None where nothing can.
             human: Whether a human is asked before it is refused for want of budget.
             batch: The same object for calls that are all started before the first is sent; None for a single one.
-            hour_cache: Whether its input may be cached for an hour.
+            request: What it asks for; None of a tool.
         """
         super().__init__(sessions)
         self.run_id = run_id
@@ -69,9 +85,13 @@ class Call(GuardedCall):
         self.steering = steering
         self._human = human
         self.batch = batch
-        self.hour_cache = hour_cache
-        self.pieces = 0
-        """Pieces of output that have come."""
+        self.request = request
+        self.adds_up = False
+        """Whether its stream told the usage so far in several chunks, which LangChain adds up."""
+        self.has_streamed = False
+        self._bytes = 0
+        self._chunk: object = None
+        self._told = 0
         self.unwatch: Callable[[], object] | None = None
 
     @property
@@ -101,9 +121,40 @@ class Call(GuardedCall):
         if steering is not None:
             steering.answer(decision)
 
-    def note_if_cut(self, steering: Steering, usage: Usage) -> None:
-        """Leave the stop in *steering* for the model to raise, if a budget's own output cap has cut the answer off."""
-        stop = self.cut_short(usage)
+    def note_chunk(self, chunk: object, written: object, usage: object = None) -> None:
+        """Note a chunk of its stream, once where the handler is listed twice.
+
+        Args:
+            chunk: The chunk.
+            written: What the model wrote in it.
+            usage: The usage that it tells.
+        """
+        self.has_streamed = True
+        if chunk is not None and chunk is self._chunk:
+            return
+        self._chunk = chunk
+        if isinstance(written, str):
+            self._bytes += len(written)
+        if usage:
+            taken = fields(usage).get("input_tokens")
+            if isinstance(taken, int) and taken > 0:
+                # Each part of a sum would tell of other tokens: the whole prompt is not taken in twice.
+                self.adds_up = self.adds_up or 0 < self._told <= taken
+                self._told = taken
+
+    @property
+    def output_floor(self) -> int:
+        """Output tokens that have come for sure. Chunks do not tell: they may be empty, or single characters."""
+        return self._bytes // LONGEST_TOKEN
+
+    def note_if_cut(self, steering: Steering, reply: Reply, answer: Answer) -> None:
+        """Leave the stop in *steering* for the model to raise, if a budget's own output cap has cut the answer off.
+
+        The provider's reason to finish tells; an answer of exactly the cap may be whole. Where it gives none, the
+        length has to tell.
+        """
+        known = answer.cut_off or reply.is_cut_off
+        stop = self.cut_short(answer.usage if reply.finish is None else None, known=known)
         if stop is not None:
             steering.cut = stop.error
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from budget_guard.adapter.provider_words import OUTPUT_CAPS
-from budget_guard_langchain.request import fields, filled_in_cap
+from budget_guard.wire.values import fields
+from budget_guard_langchain.request import filled_in_cap
 
 _THINKING_AT_LEAST = 1_024
 """The smallest thinking budget that Anthropic takes."""
