@@ -20,7 +20,7 @@ from budget_guard.wire.values import fields
 from budget_guard_langchain.calls import Call, Calls, withdraw
 from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
 from budget_guard_langchain.fallbacks import Fallbacks
-from budget_guard_langchain.request import read_call, tool_names
+from budget_guard_langchain.request import read_call, requests_of_texts, tool_names
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.scope import extra_sessions
 from budget_guard_langchain.steering import steering_of
@@ -174,7 +174,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._start(serialized, messages[0], run_id, parent_run_id, metadata or {}, kwargs, in_its_task=True)
+        told = (messages[0], metadata)
+        self._start(serialized, messages[0], run_id, parent_run_id, metadata or {}, kwargs, told, in_its_task=True)
 
     def on_llm_start(
         self,
@@ -188,7 +189,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         # Text models start their calls in tasks of their own.
-        self._start(serialized, prompts[0], run_id, parent_run_id, metadata or {}, kwargs, in_its_task=False)
+        told = (prompts[0], metadata)
+        self._start(serialized, prompts[0], run_id, parent_run_id, metadata or {}, kwargs, told, in_its_task=False)
 
     def _start(
         self,
@@ -198,10 +200,11 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         parent_run_id: UUID | None,
         metadata: Mapping[str, Any],
         kwargs: dict[str, Any],
+        told: tuple[object, ...],
         *,
         in_its_task: bool,
     ) -> None:
-        if self._calls.knows(run_id):
+        if self._calls.find(run_id, told) is not None:
             return
         self._calls.sweep()
         params: Any = kwargs.get("invocation_params") or {}
@@ -221,6 +224,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             human=self._asks_human,
             batch=cast(object, params) if (kwargs.get("batch_size") or 1) > 1 else None,
             request=request,
+            requests=1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size")),
+            told=told,
         )
         self._begin(call, asked, in_its_task, kwargs.get("options"))
 
@@ -254,7 +259,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         """Give back what else is held for a call that is refused with *error*."""
         from budget_guard_langchain.errors import BudgetDowngrade
 
-        withdraw(call.run_id)
+        withdraw(call)
         if call.batch is not None:  # which is started as a whole before any of it is sent
             self._calls.release_batch(call.batch, "another call of the same batch was refused")
         if isinstance(error, BudgetDowngrade) and isinstance(asked, ModelCall):
@@ -344,14 +349,15 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._calls.knows(run_id):
+        told = (metadata, inputs, input_str)
+        if self._calls.find(run_id, told) is not None:
             return
         self._calls.sweep()
         metadata = metadata or {}
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
         if self._tools.unseen:
             self._tools.saw((name,))
-        call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human)
+        call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human, told=told)
         self._begin(call, self._tools.call(name, metadata.get("lc_agent_name")), in_its_task=True)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:

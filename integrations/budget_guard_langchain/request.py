@@ -107,6 +107,8 @@ def read_call(
                 _known.clear()
             known = _known[key] = _read(constructor, (), metadata, params, where, name)
         call, request = known
+        if request.prompt.base_key != _NO_TOOLS:  # tools or a schema, which a plain value can name
+            return _read(constructor, prompt, metadata, params, where, name)
         weighed = weigh(messages=texts, opaque=request.prompt.opaque)
         return Asked(call._replace(prompt=weighed, agent=_agent(metadata)), request._replace(prompt=weighed))
     return _read(constructor, prompt, metadata, params, where, name)
@@ -114,6 +116,7 @@ def read_call(
 
 _OWN_MESSAGES = frozenset(kind for kind, dialect in _DIALECTS.items() if dialect is not CHAT_COMPLETIONS)
 _OF_DIALECT = ("use_responses_api", "output_version")
+_NO_TOOLS = weigh().base_key
 _MOST_KNOWN = 1_024
 _known: dict[Any, Asked] = {}
 """What calls with the same plain arguments ask for, but for their messages: an agent sends the same ones every time."""
@@ -385,6 +388,16 @@ def filled_in_cap(model: str) -> int | None:
 
 def _agent(metadata: Fields) -> str | None:
     return text(metadata.get("lc_agent_name")) or text(metadata.get("langgraph_node"))
+
+
+def requests_of_texts(serialized: Fields | None, params: Fields, texts: object) -> int:
+    """In how many requests a text model sends so many *texts*, at most."""
+    if not isinstance(texts, int) or texts <= 1:
+        return 1
+    if params.get("_type") not in ("openai", "azure"):
+        return texts
+    size = fields(fields(serialized).get("kwargs")).get("batch_size")
+    return -(-texts // (size if isinstance(size, int) and size > 0 else 20))
 
 
 def tool_names(params: Fields) -> Iterator[str]:
