@@ -286,6 +286,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             call.release("it was billed with another call of its batch")
             return
         answer = reply.read(call.request, added_up=call.adds_up)
+        if answer.cost == 0:  # a free variant of the model that is named in the answer
+            answer = answer._replace(model=None)
         if call.batch is not None and answer.usage is not None:
             self._calls.note_paid(call.batch)
         call.commit_answer(answer)

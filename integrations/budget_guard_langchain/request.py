@@ -33,7 +33,7 @@ _CAPS = (*OUTPUT_CAPS, "max_tokens_to_sample", "num_predict", "max_new_tokens")
 """The names of the output cap in the requests of all providers that LangChain calls."""
 _SCHEMAS = ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format")
 """The names of the output schema in providers' requests."""
-_ADDRESSES = ("openai_api_base", "azure_endpoint", "base_url", "api_base", "anthropic_api_url", "endpoint_url")
+ADDRESSES = ("openai_api_base", "azure_endpoint", "base_url", "api_base", "anthropic_api_url", "endpoint_url")
 
 _DIALECTS: Mapping[str, Dialect] = {
     "openai-chat": CHAT_COMPLETIONS,
@@ -187,7 +187,7 @@ def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
 
 def _endpoint(serialized: Fields, constructor: Fields, metadata: Fields, params: Fields) -> Endpoint:
     """Where a call goes to: the client's address where that is known, else the class's own provider."""
-    address = next(filter(None, map(constructor.get, _ADDRESSES)), None)
+    address = next(filter(None, map(constructor.get, ADDRESSES)), None)
     region = constructor.get("region_name")
     if address is None and isinstance(region, str):
         address = f"https://bedrock-runtime.{region}.amazonaws.com"
@@ -196,7 +196,7 @@ def _endpoint(serialized: Fields, constructor: Fields, metadata: Fields, params:
     if kind in _CLIENTS and serialized.get("name") in ("ChatOpenAI", "AzureChatOpenAI", "ChatAnthropic"):
         own = _CLIENTS[kind]
     version = constructor.get("openai_api_version")
-    return _endpoint_at(
+    return endpoint_at(
         address if isinstance(address, str) else None,
         own if isinstance(own, str) else None,
         version if isinstance(version, str) else "",
@@ -204,7 +204,14 @@ def _endpoint(serialized: Fields, constructor: Fields, metadata: Fields, params:
 
 
 @functools.lru_cache(maxsize=1_024)
-def _endpoint_at(address: str | None, own: str | None, version: str) -> Endpoint:
+def endpoint_at(address: str | None, own: str | None, version: str) -> Endpoint:
+    """The endpoint at an address.
+
+    Args:
+        address: The client's base address; None for that of its own provider.
+        own: The provider that the client is made for.
+        version: Azure's version of the API; empty where there is none.
+    """
     if address is None:
         return Endpoint("POST", "", "/", (), own)
     where = endpoint_of_url(f"{address}?api-version={version}" if version and "?" not in address else address)
