@@ -12,6 +12,7 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr
 
 from budget_guard import DowngradePolicy
+from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard_langchain.output_cap import can_cap, cap_set
 from budget_guard_langchain.steered_model import SteeredModel, name_of
 from budget_guard_langchain.steering import Steering
@@ -33,6 +34,7 @@ def budgeted_model(
     *,
     handler: BudgetCallbackHandler | None = None,
     downgrade_at: float = 0.8,
+    add_fields: Sequence[AddField] = ADD_FIELDS,
 ) -> BudgetedChatModel:
     """A chat model that calls *primary*, and *cheaper* once a fraction of the budget is spent.
 
@@ -52,10 +54,12 @@ def budgeted_model(
         cheaper: The model to switch to; it may be another provider's.
         handler: The budget of this model's calls; by default, the handlers that are active in the call.
         downgrade_at: The fraction of a limit at which to switch: above 0, at most 1.
+        add_fields: What may be added to the requests: ``output_cap``, the cap that the budget chooses, and ``usage``,
+            the asking for usage in streams. Leave out what an endpoint refuses.
 
     Raises:
         TypeError: If one of them is no chat model, such as one that is bound to tools already.
-        ValueError: If both are the same model, or *downgrade_at* makes no sense.
+        ValueError: If both are the same model, or *downgrade_at* or *add_fields* makes no sense.
     """
     for name, model in (("primary", primary), ("cheaper", cheaper)):
         if not isinstance(model, BaseChatModel):
@@ -69,6 +73,7 @@ def budgeted_model(
         primary=primary,
         cheaper=cheaper,
         downgrade_at=downgrade_at,
+        add_fields=check_add_fields(add_fields),
         **settings,
     )
 
@@ -79,6 +84,7 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
     primary: BaseChatModel
     cheaper: BaseChatModel
     downgrade_at: float = Field(default=0.8)
+    add_fields: frozenset[str] = frozenset(ADD_FIELDS)
 
     _policy: DowngradePolicy = PrivateAttr()
     _takes: frozenset[str] = PrivateAttr()
@@ -128,12 +134,19 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
 
     def _steer(self, kwargs: dict[str, Any]) -> Steering:
         primary, asked = self._inner(None, kwargs)
-        cap, cappable = cap_set(primary, asked), can_cap(primary) and can_cap(self.cheaper)
+        cap = cap_set(primary, asked)
+        cappable = "output_cap" in self.add_fields and can_cap(primary) and can_cap(self.cheaper)
         if not cappable and cap is not None:
             # Nothing lower can be sent, so what both are set to must be held.
             of_cheaper = cap_set(self.cheaper, asked)
             cap = None if of_cheaper is None else max(cap, of_cheaper)
-        return Steering(can_cap=cappable, cap_set=cap, downgrade=self._policy, takes=self._takes)
+        return Steering(
+            can_cap=cappable,
+            cap_set=cap,
+            downgrade=self._policy,
+            takes=self._takes,
+            asks_for_usage="usage" in self.add_fields,
+        )
 
     def _inner(self, steering: Steering | None, kwargs: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
         model = self.primary if steering is None or steering.model is None else self.cheaper
@@ -148,6 +161,15 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
 
     def _should_stream(self, **kwargs: Any) -> bool:
         return all(model._should_stream(**kwargs) for model in (self.primary, self.cheaper))
+
+    def _should_use_protocol_streaming(self, **kwargs: Any) -> bool:
+        asked: Any = super()
+        if not getattr(asked, "_should_use_protocol_streaming", bool)(**kwargs):  # langchain-core has it from 1.4 on
+            return False
+        return all(
+            any(getattr(type(model), name) is not getattr(BaseChatModel, name) for name in ("_stream", "_astream"))
+            for model in (self.primary, self.cheaper)
+        )
 
 
 class _Bound:

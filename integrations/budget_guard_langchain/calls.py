@@ -17,9 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall, Usage
+from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall
 from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.wire import Answer, Request, outcome_of_error
+from budget_guard.wire.reader import LONGEST_TOKEN
+from budget_guard.wire.values import fields
 from budget_guard_langchain.approval import ask_human
+from budget_guard_langchain.response import Reply
 from budget_guard_langchain.steering import Steering
 
 _REMEMBERED = 4_096
@@ -35,8 +39,9 @@ class Call(GuardedCall):
     """One model call or tool call."""
 
     __slots__ = (
-        *("_called", "_human"),
-        *("batch", "hour_cache", "parent_run_id", "pieces", "run_id", "steering", "unwatch"),
+        *("_bytes", "_called", "_chunk", "_human", "_requests", "_usage_told"),
+        *("adds_up", "batch", "has_streamed", "older", "parent_run_id", "request", "run_id", "steering", "told"),
+        "unwatch",
     )
 
     def __init__(
@@ -49,7 +54,9 @@ class Call(GuardedCall):
         steering: Steering | None = None,
         human: bool = False,
         batch: object = None,
-        hour_cache: bool = False,
+        request: Request | None = None,
+        requests: int = 1,
+        told: tuple[object, ...] = (),
     ) -> None:
         """
         Args:
@@ -60,7 +67,9 @@ class Call(GuardedCall):
             steering: What can switch its model and cap its output; None where nothing can.
             human: Whether a human is asked before it is refused for want of budget.
             batch: The same object for calls that are all started before the first is sent; None for a single one.
-            hour_cache: Whether its input may be cached for an hour.
+            request: What it asks for; None of a tool.
+            requests: In how many requests it may be sent, together with others that are started with it.
+            told: The very objects that LangChain told of its start with. It hands them to all handlers.
         """
         super().__init__(sessions)
         self.run_id = run_id
@@ -69,9 +78,17 @@ class Call(GuardedCall):
         self.steering = steering
         self._human = human
         self.batch = batch
-        self.hour_cache = hour_cache
-        self.pieces = 0
-        """Pieces of output that have come."""
+        self.request = request
+        self.told = told
+        self.older: Call | None = None
+        """Another call under way of the same run id, which a config gives to each call it is used for."""
+        self._requests = requests
+        self.adds_up = False
+        """Whether its stream told the usage so far in several chunks, which LangChain adds up."""
+        self.has_streamed = False
+        self._bytes = 0
+        self._chunk: object = None
+        self._usage_told = 0
         self.unwatch: Callable[[], object] | None = None
 
     @property
@@ -101,9 +118,47 @@ class Call(GuardedCall):
         if steering is not None:
             steering.answer(decision)
 
-    def note_if_cut(self, steering: Steering, usage: Usage) -> None:
-        """Leave the stop in *steering* for the model to raise, if a budget's own output cap has cut the answer off."""
-        stop = self.cut_short(usage)
+    def fail(self, error: BaseException) -> None:
+        outcome = outcome_of_error(error, requests=self._requests)
+        if self._requests > 1 and not outcome.released:
+            self.estimate(outcome.reason)  # some of it may have been answered, and billed
+        else:
+            super().fail(error)
+
+    def note_chunk(self, chunk: object, written: object, usage: object = None) -> None:
+        """Note a chunk of its stream, once where the handler is listed twice.
+
+        Args:
+            chunk: The chunk.
+            written: What the model wrote in it.
+            usage: The usage that it tells.
+        """
+        self.has_streamed = True
+        if chunk is not None and chunk is self._chunk:
+            return
+        self._chunk = chunk
+        if isinstance(written, str):
+            self._bytes += len(written)
+        if usage:
+            taken = fields(usage).get("input_tokens")
+            if isinstance(taken, int) and taken > 0:
+                # Each part of a sum would tell of other tokens: the whole prompt is not taken in twice.
+                self.adds_up = self.adds_up or 0 < self._usage_told <= taken
+                self._usage_told = taken
+
+    @property
+    def output_floor(self) -> int:
+        """Output tokens that have come for sure. Chunks do not tell: they may be empty, or single characters."""
+        return self._bytes // LONGEST_TOKEN
+
+    def note_if_cut(self, steering: Steering, reply: Reply, answer: Answer) -> None:
+        """Leave the stop in *steering* for the model to raise, if a budget's own output cap has cut the answer off.
+
+        The provider's reason to finish tells; an answer of exactly the cap may be whole. Where it gives none, the
+        length has to tell.
+        """
+        known = answer.cut_off or reply.is_cut_off
+        stop = self.cut_short(answer.usage if reply.finish is None else None, known=known)
         if stop is not None:
             steering.cut = stop.error
 
@@ -117,14 +172,21 @@ class Calls:
         self._parts: dict[UUID, set[UUID]] = {}
         self._over: dict[UUID, Call | None] = {}
         """The latest that are over; with the call itself where only an estimate is booked for it."""
-        self._gone: deque[UUID] = deque()
+        self._gone: deque[Call] = deque()
         self._paid: deque[object] = deque(maxlen=_PAID_BATCHES)
         with _ALL_LOCK:
             _ALL.add(self)
 
-    def knows(self, run_id: UUID) -> bool:
-        """Whether this call was seen: the same handler may be listed twice."""
-        return run_id in self._open or run_id in self._over
+    def find(self, run_id: UUID, told: Sequence[object]) -> Call | None:
+        """The call under way that was told of with these objects.
+
+        A handler that is listed twice is told of a start twice, with the same ones. A config may also give one run id
+        to many calls: each has objects of its own.
+        """
+        call = self._open.get(run_id)
+        while call is not None and not all(one is other for one, other in zip(call.told, told, strict=True)):
+            call = call.older
+        return call
 
     def get(self, run_id: UUID) -> Call | None:
         """The call of that run, while it is under way."""
@@ -141,13 +203,14 @@ class Calls:
         if task is not None:
             self._watch_task(call, task)
         with self._lock:
+            call.older = self._open.get(call.run_id)
             self._open[call.run_id] = call
             if call.parent_run_id is not None:
                 self._parts.setdefault(call.parent_run_id, set()).add(call.run_id)
         if isinstance(options, dict):
             watched = cast("dict[str, Any]", options).setdefault(_WATCHED, _Watched(call.id))
             if isinstance(watched, _Watched):
-                watched.calls.append((self, call.run_id))
+                watched.calls.append((self, call))
 
     def end(self, run_id: UUID) -> Call | None:
         """The call that is over, to be settled; also one that ended before and was only estimated."""
@@ -172,24 +235,25 @@ class Calls:
         with self._lock:
             parts = self._parts.pop(run_id, ())
         for part in parts:
-            self._abandon(part, "its run ended, and nobody said how the call did")
+            while (call := self._open.get(part)) is not None:
+                self._abandon(call, "its run ended, and nobody said how the call did")
         self.sweep()
 
     def sweep(self) -> None:
         """Settle the calls that are not being made any more."""
         while self._gone:
             try:
-                run_id = self._gone.popleft()
+                call = self._gone.popleft()
             except IndexError:  # another thread was faster
                 return
-            self._abandon(run_id, "it was abandoned")
+            self._abandon(call, "it was abandoned")
 
     def release_batch(self, batch: object, reason: str) -> None:
         """Give back the holds of calls that were to be sent together with one that is refused."""
         with self._lock:
-            run_ids = [call.run_id for call in self._open.values() if call.batch is batch]
-        for run_id in run_ids:
-            self.withdraw(run_id, reason)
+            calls = [call for call in self._open.values() if call.batch is batch]
+        for call in calls:
+            self.withdraw(call, reason)
 
     def note_paid(self, batch: object) -> None:
         """Note that the usage of a call of *batch* was booked."""
@@ -199,34 +263,46 @@ class Calls:
         """Whether the usage of a call of *batch* was booked."""
         return any(paid is batch for paid in tuple(self._paid))
 
-    def withdraw(self, run_id: UUID, reason: str) -> None:
+    def withdraw(self, call: Call, reason: str) -> None:
         """Give back the holds of a call that is not made after all."""
-        call = self._pop(run_id)
-        if call is not None:
+        if self._pop(call.run_id, call) is not None:
             call.release(reason)
 
-    def gone(self, run_id: UUID) -> None:
+    def gone(self, call: Call) -> None:
         """Note that a call is not being made any more. Takes no lock: it is called while garbage is collected."""
-        if run_id in self._open:
-            self._gone.append(run_id)
+        if call.run_id in self._open:
+            self._gone.append(call)
 
-    def _abandon(self, run_id: UUID, reason: str) -> None:
-        call = self._pop(run_id)
-        if call is not None:
+    def _abandon(self, call: Call, reason: str) -> None:
+        if self._pop(call.run_id, call) is not None:
             with self._lock:
-                self._remember(run_id, call)
+                self._remember(call.run_id, call)
             call.estimate(reason)
 
-    def _pop(self, run_id: UUID) -> Call | None:
+    def _pop(self, run_id: UUID, wanted: Call | None = None) -> Call | None:
+        """Take a call out of those that are under way: the *wanted* one, or the latest of that run."""
         with self._lock:
-            call = self._open.pop(run_id, None)
+            call = self._open.get(run_id)
             if call is None:
                 return None
+            if wanted is None or wanted is call:
+                if call.older is None:
+                    del self._open[run_id]
+                else:
+                    self._open[run_id] = call.older
+            else:
+                while call.older is not None and call.older is not wanted:
+                    call = call.older
+                if call.older is None:
+                    return None
+                call.older = wanted.older
+                call = wanted
             parts = self._parts.get(call.parent_run_id) if call.parent_run_id is not None else None
-            if parts is not None and call.parent_run_id is not None:
+            if parts is not None and call.parent_run_id is not None and run_id not in self._open:
                 parts.discard(run_id)
                 if not parts:
                     del self._parts[call.parent_run_id]
+        call.older = None
         if call.unwatch is not None:
             call.unwatch()
         return call
@@ -237,18 +313,18 @@ class Calls:
             del self._over[next(iter(self._over))]
 
     def _watch_task(self, call: Call, task: asyncio.Task[Any]) -> None:
-        over = functools.partial(self._end_of_task, call.run_id)
+        over = functools.partial(self._end_of_task, call)
         task.add_done_callback(over)
         call.unwatch = functools.partial(task.remove_done_callback, over)
 
-    def _end_of_task(self, run_id: UUID, _: object) -> None:
-        self._abandon(run_id, "its task ended, and nobody said how the call did")
+    def _end_of_task(self, call: Call, _: object) -> None:
+        self._abandon(call, "its task ended, and nobody said how the call did")
 
 
 class _Watched(str):
     """Laid into what LangChain keeps while it makes a call. Its own end says that the call is not made any more."""
 
-    calls: list[tuple[Calls, UUID]]
+    calls: list[tuple[Calls, Call]]
 
     def __new__(cls, decision_id: str) -> _Watched:
         watched = super().__new__(cls, decision_id)  # what a tracer shows of it
@@ -256,16 +332,18 @@ class _Watched(str):
         return watched
 
     def __del__(self) -> None:
-        for calls, run_id in self.calls:
-            calls.gone(run_id)
+        for calls, call in self.calls:
+            calls.gone(call)
 
     def __reduce__(self) -> Any:
         return str, (str(self),)  # a copy watches nothing
 
 
-def withdraw(run_id: UUID) -> None:
+def withdraw(refused: Call) -> None:
     """Give back what the other handlers hold for a call that one of them refuses."""
     with _ALL_LOCK:
         everywhere = list(_ALL)
     for calls in everywhere:
-        calls.withdraw(run_id, "another handler refused the call")
+        call = calls.find(refused.run_id, refused.told)
+        if call is not None:
+            calls.withdraw(call, "another handler refused the call")

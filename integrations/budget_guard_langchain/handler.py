@@ -17,11 +17,12 @@ from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_bu
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
+from budget_guard.wire.values import fields
 from budget_guard_langchain.calls import Call, Calls, withdraw
 from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
 from budget_guard_langchain.fallbacks import Fallbacks
-from budget_guard_langchain.request import model_call, tool_names
-from budget_guard_langchain.response import Answer
+from budget_guard_langchain.request import read_call, requests_of_texts, tool_names
+from budget_guard_langchain.response import Reply
 from budget_guard_langchain.scope import extra_sessions
 from budget_guard_langchain.steering import steering_of
 
@@ -177,7 +178,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._start(serialized, messages[0], run_id, parent_run_id, metadata or {}, kwargs, in_its_task=True)
+        told = (messages[0], metadata)
+        self._start(serialized, messages[0], run_id, parent_run_id, metadata or {}, kwargs, told, in_its_task=True)
 
     def on_llm_start(
         self,
@@ -191,7 +193,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         # Text models start their calls in tasks of their own.
-        self._start(serialized, prompts[0], run_id, parent_run_id, metadata or {}, kwargs, in_its_task=False)
+        told = (prompts[0], metadata)
+        self._start(serialized, prompts[0], run_id, parent_run_id, metadata or {}, kwargs, told, in_its_task=False)
 
     def _start(
         self,
@@ -201,16 +204,18 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         parent_run_id: UUID | None,
         metadata: Mapping[str, Any],
         kwargs: dict[str, Any],
+        told: tuple[object, ...],
         *,
         in_its_task: bool,
     ) -> None:
-        if self._calls.knows(run_id):
+        if self._calls.find(run_id, told) is not None:
             return
         self._calls.sweep()
         params: Any = kwargs.get("invocation_params") or {}
         if self._tools.unseen:
             self._tools.saw(tool_names(params))
-        asked = called = model_call(serialized, prompt, metadata, params)
+        called, request = read_call(serialized, prompt, metadata, params)
+        asked = called
         steering = None if type(params) is dict else steering_of(params)
         if steering is None and self._fallbacks.expected:
             asked = self._fallbacks.asked_for(parent_run_id, called)
@@ -222,7 +227,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             steering=steering,
             human=self._asks_human,
             batch=cast(object, params) if (kwargs.get("batch_size") or 1) > 1 else None,
-            hour_cache=asked.hour_cache,
+            request=request,
+            requests=1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size")),
+            told=told,
         )
         self._begin(call, asked, in_its_task, kwargs.get("options"))
 
@@ -256,7 +263,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         """Give back what else is held for a call that is refused with *error*."""
         from budget_guard_langchain.errors import BudgetDowngrade
 
-        withdraw(call.run_id)
+        withdraw(call)
         if call.batch is not None:  # which is started as a whole before any of it is sent
             self._calls.release_batch(call.batch, "another call of the same batch was refused")
         if isinstance(error, BudgetDowngrade) and isinstance(asked, ModelCall):
@@ -265,57 +272,64 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)
         try:
-            answer = Answer(response)
+            reply = Reply(response, run_id)
             if call is not None:
-                self._settle(call, answer)
-            elif self._calls.is_new(run_id) and not answer.was_cached:
-                self._charge(answer)
+                self._settle(call, reply)
+            elif self._calls.is_new(run_id) and not reply.was_cached:
+                self._charge(reply)
         except Exception:  # the answer is paid for: nothing here may keep it from the caller
             _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
             if call is not None and not all(hold.settled for hold in call.holds):
                 call.estimate("its usage made no sense")
 
-    def _settle(self, call: Call, answer: Answer) -> None:
-        if answer.was_cached:
+    def _settle(self, call: Call, reply: Reply) -> None:
+        if not call.has_streamed and reply.was_cached:
             call.release("the answer came out of a cache")
             return
-        usage, tier = answer.usage(hour_cache=call.hour_cache), answer.service_tier
-        if call.batch is not None and answer.says_no_usage_of_its_own and self._calls.is_paid(call.batch):
+        if call.batch is not None and reply.says_no_usage_of_its_own and self._calls.is_paid(call.batch):
             call.release("it was billed with another call of its batch")
             return
-        if call.batch is not None and usage is not None:
+        answer = reply.read(call.request, added_up=call.adds_up)
+        if answer.cost == 0:  # a free variant of the model that is named in the answer
+            answer = answer._replace(model=None)
+        if call.batch is not None and answer.usage is not None:
             self._calls.note_paid(call.batch)
-        call.commit(usage, service_tier=tier)
-        if usage is not None and call.steering is not None:
-            call.note_if_cut(call.steering, usage)
+        call.commit_answer(answer)
+        if call.steering is not None:
+            call.note_if_cut(call.steering, reply, answer)
 
-    def _charge(self, answer: Answer) -> None:
+    def _charge(self, reply: Reply) -> None:
         """Book a call whose start this handler was not told of."""
-        call = ModelCall(answer.model or "unknown", _NO_PROMPT, service_tier=answer.service_tier)
+        answer = reply.read()
+        call = ModelCall(answer.model or "unknown", _NO_PROMPT, service_tier=answer.tier, region=answer.region)
         for session in (self._session, *self._extra_sessions()):
             with suppress(BudgetExceeded):  # which the next call is told
-                session.charge_call(call, answer.usage())
+                session.charge_call(call, answer.usage)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         call = self._calls.end(run_id)
         if call is not None:
             call.fail(error)
 
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._piece(run_id)
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any) -> None:
+        call = self._calls.get(run_id)
+        if call is not None:
+            call.note_chunk(chunk, token, getattr(getattr(chunk, "message", None), "usage_metadata", None))
+            self._go_on(call)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         if event.get("event") == "content-block-delta":
-            self._piece(run_id)
+            call = self._calls.get(run_id)
+            if call is not None:
+                delta = fields(event.get("delta"))
+                call.note_chunk(event, next((delta[name] for name in _WRITTEN if name in delta), ""))
+                self._go_on(call)
 
-    def _piece(self, run_id: UUID) -> None:
+    def _go_on(self, call: Call) -> None:
         """Stop a stream that must not go on."""
-        call = self._calls.get(run_id)
-        if call is not None:
-            call.pieces += 1
-            stop = call.interruption(call.pieces)
-            if stop is not None:
-                raise _recast(stop.error)
+        stop = call.interruption(call.output_floor)
+        if stop is not None:
+            raise _recast(stop.error)
 
     # Runs
 
@@ -341,14 +355,15 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if self._calls.knows(run_id):
+        told = (metadata, inputs, input_str)
+        if self._calls.find(run_id, told) is not None:
             return
         self._calls.sweep()
         metadata = metadata or {}
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
         if self._tools.unseen:
             self._tools.saw((name,))
-        call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human)
+        call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human, told=told)
         self._begin(call, self._tools.call(name, metadata.get("lc_agent_name")), in_its_task=True)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -373,3 +388,5 @@ def _recast(error: BudgetError) -> BudgetError:
 
 
 _NO_PROMPT = Prompt(0, 0, (), 0)
+_WRITTEN = ("text", "reasoning", "args")
+"""Fields of a block's delta whose values the model writes."""

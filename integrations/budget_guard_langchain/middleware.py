@@ -26,6 +26,7 @@ from langgraph.types import Command
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
+from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.handle import SessionHandle, check_choice
 from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.units.money import UsdLike, parse_usd
@@ -71,6 +72,8 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         thread_limit: What each thread may spend: dollars, or a budget. Kept in the agent's state, so that it
             survives a restart.
         run_limit: What each call of the agent may spend, its pauses and restarts included.
+        add_fields: What may be added to the requests: ``output_cap``, the cap that the budget chooses, and ``usage``,
+            the asking for usage in streams. Leave out what an endpoint refuses.
 
     Raises:
         TypeError: If *budget* is neither a budget nor a handler.
@@ -98,6 +101,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         guard_tools: bool = False,
         thread_limit: UsdLike | Budget | None = None,
         run_limit: UsdLike | Budget | None = None,
+        add_fields: Sequence[AddField] = ADD_FIELDS,
     ) -> None:
         super().__init__()
         handler = BudgetCallbackHandler(budget) if isinstance(budget, Budget) else budget
@@ -120,6 +124,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
             self._models[name_of(model)] = model
         self._exit_behavior: ExitBehavior = exit_behavior
         self._wrap_up_at = wrap_up_at
+        self._add_fields = check_add_fields(add_fields)
         limits: list[tuple[CeilingKind, UsdLike | Budget | None]] = [("run", run_limit), ("thread", thread_limit)]
         self._ceilings = [
             AgentCeiling(kind, _as_budget(f"{kind}_limit", limit), handler.open_session)
@@ -187,7 +192,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
                 final = True
 
     def _steered(self, request: ModelRequest[Any], target: str | None, final: bool) -> ModelRequest[Any]:
-        asked, how = request.model, How(downgrade=self._policy, final=final)
+        asked, how = request.model, How(downgrade=self._policy, add_fields=self._add_fields, final=final)
         if target is not None:
             model = self._model(target)
             how = replace(how, stands_for=(name_of(asked), type(model) is type(asked)))

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import logging
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
 from budget_guard.adapter.provider_words import OUTPUT_CAPS
-from budget_guard_langchain.request import fields, filled_in_cap
+from budget_guard.wire import Endpoint, explain_refusal
+from budget_guard.wire.values import fields
+from budget_guard_langchain.request import ADDRESSES, endpoint_at, filled_in_cap
+
+_log = logging.getLogger("budget_guard")
 
 _THINKING_AT_LEAST = 1_024
 """The smallest thinking budget that Anthropic takes."""
 
 
-class _Parameter(NamedTuple):
-    """How one integration names the output cap."""
-
-    sent: str
-    """The name in the arguments of a call."""
-    field: str
-    """The name of the model's own field."""
-
-
-_PARAMETERS = {
-    # OpenAI's reasoning models refuse the older name; for the Responses API the class renames this one itself, while
-    # a call's "max_tokens" would lose against the constructor's.
-    "langchain_openai.ChatOpenAI": _Parameter("max_completion_tokens", "max_tokens"),
-    "langchain_openai.AzureChatOpenAI": _Parameter("max_completion_tokens", "max_tokens"),
-    "langchain_openai.BaseChatOpenAI": _Parameter("max_tokens", "max_tokens"),  # DeepSeek, xAI and the like
-    "langchain_anthropic.ChatAnthropic": _Parameter("max_tokens", "max_tokens"),
-    "langchain_google_genai.ChatGoogleGenerativeAI": _Parameter("max_output_tokens", "max_output_tokens"),
+_FIELDS = {
+    "langchain_openai.BaseChatOpenAI": "max_tokens",  # OpenAI, Azure, DeepSeek, xAI and the like
+    "langchain_anthropic.ChatAnthropic": "max_tokens",
+    "langchain_google_genai.ChatGoogleGenerativeAI": "max_output_tokens",
 }
-"""By package and class; the class that is nearest in a model's line of descent counts."""
+"""The model's own field of the output cap, by package and class; the class that is nearest in its descent counts."""
 
 
 def can_cap(model: BaseChatModel) -> bool:
     """Whether an output cap can be sent with the calls of *model*."""
-    return _parameter(model) is not None and not _named(getattr(model, "extra_body", None))
+    return _field(model) is not None and not _named(getattr(model, "extra_body", None))
 
 
 def cap_set(model: BaseChatModel, kwargs: dict[str, Any]) -> int | None:
@@ -46,8 +38,7 @@ def cap_set(model: BaseChatModel, kwargs: dict[str, Any]) -> int | None:
     )
     if set_here:
         return set_here
-    parameter = _parameter(model)
-    set_in_model = getattr(model, parameter.field if parameter else "max_tokens", None)
+    set_in_model = getattr(model, _field(model) or "max_tokens", None)
     if not isinstance(set_in_model, int) or set_in_model == _filled_in(model):
         return None
     return set_in_model
@@ -58,13 +49,20 @@ def with_cap(model: BaseChatModel, kwargs: dict[str, Any], cap: int) -> tuple[Ba
 
     A lower cap that the caller set stays. A thinking budget that does not fit under the cap is cut down with it.
     """
-    parameter = _parameter(model)
-    if parameter is None:
+    field = _field(model)
+    if field is None:
         return model, kwargs
     own = cap_set(model, kwargs)
     cap = cap if own is None else min(cap, own)
+    name, in_body = _name_of_cap(model, kwargs, field)
     kwargs = {name: value for name, value in kwargs.items() if name not in OUTPUT_CAPS}
-    kwargs[parameter.sent] = cap
+    if in_body:
+        extra = kwargs.get("extra_body", getattr(model, "extra_body", None))
+        kwargs["extra_body"] = {**fields(extra), name: cap}
+        if getattr(model, field, None) is not None:  # it would be sent as well, under its other name
+            model = model.model_copy(update={field: None})
+    else:
+        kwargs[name] = cap
     thinking = _thinking_under(cap, kwargs.get("thinking"))
     if thinking is not None:
         kwargs["thinking"] = thinking
@@ -75,7 +73,8 @@ def with_cap(model: BaseChatModel, kwargs: dict[str, Any], cap: int) -> tuple[Ba
 
 
 def with_usage(model: BaseChatModel, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a streamed call that asks for its usage, unless the caller said something about that.
+    """The arguments of a streamed call that asks for its usage, unless the caller said something about that, or the
+    endpoint does not take it.
 
     With an address of its own `ChatOpenAI` does not ask, so that each call would be booked as high as it was held.
     """
@@ -85,14 +84,63 @@ def with_usage(model: BaseChatModel, kwargs: dict[str, Any]) -> dict[str, Any]:
         return kwargs
     if "stream_usage" in given or "stream_options" in given or uses_responses(given):
         return kwargs
-    return {**kwargs, "stream_usage": True}
+    return {**kwargs, "stream_usage": True} if _endpoint_of(model).takes_usage_option else kwargs
 
 
-def _parameter(model: BaseChatModel) -> _Parameter | None:
+def added_by(asked: dict[str, Any], sent: dict[str, Any]) -> tuple[str, ...]:
+    """The fields of a request that are in the arguments *sent*, and were not in those that were *asked* for."""
+    more = {**fields(sent.get("extra_body")), **sent}
+    before = {**fields(asked.get("extra_body")), **asked}
+    names = [name for name in OUTPUT_CAPS if name in more and name not in before]
+    if names and "max_completion_tokens" not in names:
+        names.append("max_completion_tokens")  # the name that LangChain's client may make of it
+    if "stream_usage" in more and "stream_usage" not in before:
+        names.append("stream_options.include_usage")
+    return tuple(names)
+
+
+def explain(error: BaseException, added: tuple[str, ...]) -> None:
+    """Note in *error*, where an endpoint refuses a field that was added, who added it and how to leave it out."""
+    status: object = getattr(error, "status_code", None)
+    if not added or not isinstance(status, int):
+        return
+    body: object = getattr(error, "body", None) or getattr(getattr(error, "response", None), "text", "")
+    words = explain_refusal(added, status, body)
+    if words is not None:
+        if hasattr(error, "add_note"):
+            error.add_note(words)
+        _log.warning("%s", words)
+
+
+def _name_of_cap(model: BaseChatModel, kwargs: dict[str, Any], field: str) -> tuple[str, bool]:
+    """The name of the output cap that the endpoint takes, and whether it has to go into the body as it is."""
+    uses_responses: Any = getattr(model, "_use_responses_api", None)
+    if uses_responses is None:
+        return field, False
+    if uses_responses({**fields(getattr(model, "model_kwargs", None)), **kwargs}):
+        # The class renames this one itself, while a call's "max_tokens" would lose against the constructor's.
+        return "max_completion_tokens", False
+    name = getattr(model, "deployment_name", None) or kwargs.get("model") or getattr(model, "model_name", None)
+    cap = _endpoint_of(model).name_of_cap(name if isinstance(name, str) else "")
+    renames = any(cls.__name__ in ("ChatOpenAI", "AzureChatOpenAI") for cls in type(model).__mro__)
+    return cap, renames and cap == "max_tokens"
+
+
+def _endpoint_of(model: BaseChatModel) -> Endpoint:
+    """Where the requests of an OpenAI client of LangChain's go to."""
+    address = next(filter(None, (getattr(model, name, None) for name in ADDRESSES)), None)
+    azure = any(cls.__name__ == "AzureChatOpenAI" for cls in type(model).__mro__)
+    version: object = getattr(model, "openai_api_version", None)
+    own = "azure" if azure else "openai" if type(model).__name__ == "ChatOpenAI" else None
+    where = endpoint_at(address if isinstance(address, str) else None, own, version if isinstance(version, str) else "")
+    return where._replace(provider="azure") if azure and where.provider is None else where
+
+
+def _field(model: BaseChatModel) -> str | None:
     for cls in type(model).__mro__:
-        parameter = _PARAMETERS.get(f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
-        if parameter is not None:
-            return parameter
+        field = _FIELDS.get(f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
+        if field is not None:
+            return field
     return None
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 
 from budget_guard import DowngradePolicy
-from budget_guard_langchain.output_cap import can_cap, cap_set, with_cap, with_usage
+from budget_guard.adapter.attempts import ADD_FIELDS
+from budget_guard_langchain.output_cap import added_by, can_cap, cap_set, explain, with_cap, with_usage
 from budget_guard_langchain.steering import SteeredParams, Steering
 
 if TYPE_CHECKING:
@@ -39,14 +40,20 @@ class SteeredModel(_Base):
         """The model that makes a call, and its arguments; without *steering*, those that are asked for."""
         raise NotImplementedError  # abstract
 
-    def _decided(self, kwargs: dict[str, Any], *, stream: bool = False) -> tuple[BaseChatModel, dict[str, Any]]:
+    def _decided(
+        self, kwargs: dict[str, Any], *, stream: bool = False
+    ) -> tuple[BaseChatModel, dict[str, Any], tuple[str, ...]]:
+        """The model that makes a call, its arguments, and the fields that are added to its request."""
         steering: Steering | None = kwargs.pop(_KEY, None)
-        model, kwargs = self._inner(steering, kwargs)
+        model, asked = self._inner(steering, kwargs)
         if steering is None or not steering.decided:
-            return model, kwargs
+            return model, asked, ()
+        kwargs = asked
         if steering.cap is not None:
             model, kwargs = with_cap(model, kwargs, steering.cap)
-        return model, with_usage(model, kwargs) if stream else kwargs
+        if stream and steering.asks_for_usage:
+            kwargs = with_usage(model, kwargs)
+        return model, kwargs, added_by(asked, kwargs)
 
     def _steered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**kwargs, _KEY: self._steer(kwargs)}
@@ -110,27 +117,41 @@ class SteeredModel(_Base):
     def _generate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        model, kwargs = self._decided(kwargs)
-        return model._generate(messages, stop=stop, run_manager=run_manager, **kwargs)
+        model, kwargs, added = self._decided(kwargs)
+        with _explained(added):
+            return model._generate(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        model, kwargs = self._decided(kwargs)
-        return await model._agenerate(messages, stop=stop, run_manager=run_manager, **kwargs)
+        model, kwargs, added = self._decided(kwargs)
+        with _explained(added):
+            return await model._agenerate(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        model, kwargs = self._decided(kwargs, stream=True)
-        yield from model._stream(messages, stop=stop, run_manager=run_manager, **kwargs)
+        model, kwargs, added = self._decided(kwargs, stream=True)
+        with _explained(added):
+            yield from model._stream(messages, stop=stop, run_manager=run_manager, **kwargs)
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        model, kwargs = self._decided(kwargs, stream=True)
-        async for chunk in model._astream(messages, stop=stop, run_manager=run_manager, **kwargs):
-            yield chunk
+        model, kwargs, added = self._decided(kwargs, stream=True)
+        with _explained(added):
+            async for chunk in model._astream(messages, stop=stop, run_manager=run_manager, **kwargs):
+                yield chunk
+
+
+@contextmanager
+def _explained(added: tuple[str, ...]) -> Generator[None]:
+    """Explain an error in the block that is about a field which was *added*."""
+    try:
+        yield
+    except Exception as error:
+        explain(error, added)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +161,8 @@ class How:
     downgrade: DowngradePolicy | None = None
     stands_for: tuple[str, bool] | None = None
     """The dearer model in whose place it is called, and whether that is the same provider's."""
+    add_fields: frozenset[str] = frozenset(ADD_FIELDS)
+    """What may be added to a request."""
     final: bool = False
     """Whether it makes the final answer that ``Budget.finalization_reserve`` is kept for."""
 
@@ -150,7 +173,8 @@ class _Copy(SteeredModel):
     def _steer(self, kwargs: dict[str, Any]) -> Steering:
         model, how = vars(self)[_HOW]
         return Steering(
-            can_cap=can_cap(model),
+            can_cap="output_cap" in how.add_fields and can_cap(model),
+            asks_for_usage="usage" in how.add_fields,
             cap_set=cap_set(model, kwargs),
             downgrade=how.downgrade,
             stands_for=how.stands_for,
@@ -180,6 +204,9 @@ def _class_of_copies(cls: type[BaseChatModel]) -> type[BaseChatModel]:
     as_before = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     metaclass: Any = type(cls)
     copies: type[BaseChatModel] = metaclass(cls.__name__, (_Copy, cls), as_before)
+    for streams in ("_stream", "_astream"):  # LangChain asks the class whether it can
+        if getattr(cls, streams) is getattr(BaseChatModel, streams):
+            setattr(copies, streams, getattr(BaseChatModel, streams))
     for of_its_own in ("_stream_chat_model_events", "_astream_chat_model_events"):
         setattr(copies, of_its_own, None)  # it would be given our argument; LangChain makes the stream of `_stream`
     return copies

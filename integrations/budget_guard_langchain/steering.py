@@ -23,6 +23,7 @@ class Steering:
         "_final",
         "_stands_for",
         "_takes",
+        "asks_for_usage",
         "cap",
         "cut",
         "decided",
@@ -38,6 +39,7 @@ class Steering:
         takes: frozenset[str] = frozenset(),
         stands_for: tuple[str, bool] | None = None,
         final: bool = False,
+        asks_for_usage: bool = True,
     ) -> None:
         """
         Args:
@@ -47,7 +49,9 @@ class Steering:
             takes: The models to which the call can be switched.
             stands_for: The model in whose place it is called already, and whether that is the same provider's.
             final: Whether it is the final answer that ``Budget.finalization_reserve`` is kept for.
+            asks_for_usage: Whether a stream may be asked for its usage.
         """
+        self.asks_for_usage = asks_for_usage
         self._can_cap, self._cap_set = can_cap, cap_set
         self._downgrade, self._takes, self._stands_for, self._final = downgrade, takes, stands_for, final
         self.decided = False

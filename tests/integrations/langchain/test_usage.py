@@ -324,7 +324,12 @@ def test_the_usage_of_a_text_model_is_read_from_its_output() -> None:
     run_id = uuid4()
     params = {"model_name": "gpt-4o", "max_tokens": 100}
     handler.on_llm_start({}, ["hi"], run_id=run_id, invocation_params=params)
-    usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 10,
+        "total_tokens": 110,
+        "prompt_tokens_details": {"cached_tokens": 40},
+    }
     result = LLMResult(generations=[[Generation(text="ok")]], llm_output={"token_usage": usage})
     handler.on_llm_end(result, run_id=run_id)
     assert handler.spent_usd * 10**9 == 60 * 2_500 + 40 * 1_250 + 10 * 10_000
