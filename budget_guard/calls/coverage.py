@@ -1,4 +1,4 @@
-"""Whether a hold that was made for one request is enough for the request that is really sent."""
+"""Coverage: the check that a hold which was made for one request is enough for the one that is really sent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def covers(run: Run, held: HeldCall, call: ModelCall) -> bool:
         if call.model != rung.model:
             price = run.planner.ladder.price_called(call, call.model, rung.price)
             rung = Rung(rung.model, price)
-        _, amounts = run.planner.plan(run.budget, call, rung, _PLENTY)
+        _, amounts = run.planner.alone(run.budget, call, rung, _PLENTY)
     except (UnboundedCallError, UnknownPriceError, InvalidDowngradeError):
         return False
     return all(needed <= most for needed, most in zip(amounts, held.amounts, strict=True))
