@@ -33,7 +33,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.passed
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Selector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
