@@ -275,10 +275,11 @@ class Authorizer:
         run, budget = self._run, self._run.budget
         left: Limits | None = refused.left if isinstance(refused, Refused) else None
         balances: Sequence[Balance] | None = None
+        looked: Sequence[Balance]
         policy = (call.downgrade or budget.downgrade) if isinstance(call, ModelCall) else None
         if left is None or policy is not None:
-            balances = yield "balances", (run.scopes,)
-            left = least_left(balances)
+            balances = looked = yield "balances", (run.scopes,)
+            left = least_left(looked)
         later = None if balances is None else place.later(balances)
         crowded = place.is_crowded()
         plans: Sequence[Rung | ToolCall] = (call,) if isinstance(call, ToolCall) else self._rungs(call, left, balances)
@@ -293,8 +294,8 @@ class Authorizer:
             else:
                 fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, crowded))
                 if fit is None:
-                    balances = yield "balances", (run.scopes,)
-                    left, later = least_left(balances), place.later(balances)
+                    balances = looked = yield "balances", (run.scopes,)
+                    left, later = least_left(looked), place.later(looked)
                     fit = run.planner.fit(budget, call, each, Space(left, later, may_wait, crowded))
                     assert fit is not None
                 plan, helps = fit
@@ -312,11 +313,11 @@ class Authorizer:
         assert first is not None
         if changed:
             return first._replace(changed=True, waits=True)
-        if balances is None:
-            balances = yield "balances", (run.scopes,)
-            later = place.later(balances)
-        waits = waits or any(fits(needed, later or left) for needed in needs)
-        in_the_way = [each.scope for each in balances if not fits(needs[0], least_left((each,)))]
+        if balances is None or later is None:
+            balances = looked = yield "balances", (run.scopes,)
+            later = place.later(looked)
+        waits = waits or any(fits(needed, later) for needed in needs)
+        in_the_way = [each.scope for each in balances or () if not fits(needs[0], least_left((each,)))]
         return first._replace(waits=waits, in_the_way=in_the_way)
 
     def _rungs(self, call: ModelCall, left: Limits, balances: Sequence[Balance] | None) -> Sequence[Rung]:

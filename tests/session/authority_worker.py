@@ -20,7 +20,7 @@ def main(url: str, user: str, leased: str) -> None:
     if leased == "leased":
         ledger = LeasedLedger(ledger, heartbeat_s=1e-6, lease_ttl_s=60)
     authority = BudgetAuthority(ledger, {"user": Budget("$1.00", window="month")}, pricing=PRICES)
-    with authority.session(Budget("$50"), user=user) as session:
+    with authority.session(Budget("$50", max_wait_s=0), user=user) as session:
         print(json.dumps(session.id), flush=True)
         for line in sys.stdin:
             answers: list[tuple[str, str]] = []
