@@ -55,6 +55,10 @@ bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
 	$(BIN)/python benchmarks/openai_agents_turn.py
 	$(BIN)/python benchmarks/langchain_invoke.py
 
+.PHONY: mutants
+mutants: $(VENV)/.installed  ## Break the code in 300 places and see which breaks no test notices
+	$(BIN)/python scripts/mutants.py --sample 300 --seed 1
+
 .PHONY: prices
 prices: $(VENV)/.installed  ## Compile the price table afresh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[prices]"
