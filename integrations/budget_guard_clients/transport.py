@@ -118,9 +118,8 @@ def explained(body: bytes, told: str | None) -> bytes:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    error = fields(value).get("error")
-    holder = error if isinstance(error, dict) else value
-    if not isinstance(holder, dict) or not isinstance(cast("dict[str, Any]", holder).get("message"), str):
+    holder: Any = fields(value).get("error") or value
+    if not isinstance(fields(holder).get("message"), str):
         return body
     holder["message"] = f"{holder['message']} ({told})"
     return json.dumps(value).encode()
