@@ -175,6 +175,8 @@ class GuardedTransport:
         self.guard.pool.close()
 
     def __enter__(self) -> GuardedTransport:
+        if self.guard.pool.is_unopened:
+            self.inner.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -228,6 +230,8 @@ class AsyncGuardedTransport:
         await self.guard.pool.aclose()
 
     async def __aenter__(self) -> AsyncGuardedTransport:
+        if self.guard.pool.is_unopened:
+            await self.inner.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
