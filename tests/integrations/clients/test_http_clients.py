@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("openai")
 pytest.importorskip("anthropic")
+pytest.importorskip("httpx2")
 
 import anthropic
 import httpx
@@ -156,19 +157,24 @@ BEDROCK = "anthropic.claude-haiku-4-5-20251001-v1:0"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_signed_body_is_sent_as_it_is(provider: LocalProvider, stream: bool) -> None:
-    session = Budget("$1.00", downgrade={BEDROCK: CLAUDE}).session()
-    session.charge("search", "0.85")
-    found = session.guard(bedrock(provider)).messages.create(
-        model=BEDROCK, messages=MESSAGES, max_tokens=1_000, stream=stream
-    )
-    if stream:
-        list(found)
-    provider.wait_until_idle()
-    (call,) = provider.calls
-    assert call.model == BEDROCK and call.body["max_tokens"] == 1_000
-    assert session.reserved_usd == 0
-    assert session.spent_usd - Decimal("0.85") == provider.bill_usd
+def test_a_signed_body_is_sent_as_it_is(stream: bool) -> None:
+    from budget_guard.testing import Rates
+
+    reply = Reply(text="Hello there", input_tokens=20, output_tokens=10)
+    # in one region it costs a tenth more than anywhere
+    with LocalProvider(reply, prices={BEDROCK: Rates(input="1.1", output="5.5")}) as provider:
+        session = Budget("$1.00", downgrade={BEDROCK: CHEAP}).session()
+        session.charge("search", "0.85")
+        found = session.guard(bedrock(provider)).messages.create(
+            model=BEDROCK, messages=MESSAGES, max_tokens=1_000, stream=stream
+        )
+        if stream:
+            list(found)
+        provider.wait_until_idle()
+        (call,) = provider.calls
+        assert call.model == BEDROCK and call.body["max_tokens"] == 1_000
+        assert session.reserved_usd == 0
+        assert session.spent_usd - Decimal("0.85") == provider.bill_usd
 
 
 def test_vertex_is_switched_to_the_cheaper_model_by_its_path() -> None:
