@@ -6,20 +6,22 @@ This is all that an example needs to run offline. Your own code needs none of it
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from budget_guard.testing import LocalProvider, Script
+from budget_guard.testing import LocalProvider, Rates, Script
 
 
 @contextmanager
-def local_provider(script: Script) -> Generator[LocalProvider, None, None]:
-    """Send every call of the block to a local provider that answers by *script*.
+def local_provider(
+    script: Script, *, prices: Mapping[str, Rates] | None = None
+) -> Generator[LocalProvider, None, None]:
+    """Send every call of the block to a local provider that answers by *script*, at its own prices and *prices*.
 
     The clients of OpenAI and Anthropic, and so LangChain's models, look into the environment for where to send it.
     """
-    with LocalProvider(script) as provider:
+    with LocalProvider(script, prices=prices) as provider:
         here = {
             "OPENAI_BASE_URL": provider.base_url,
             "ANTHROPIC_BASE_URL": provider.anthropic_base_url,

@@ -34,6 +34,11 @@ LINES = {
         "All three are ordered.",
         "Ordered: ['ink', 'paper', 'pens']",
     ],
+    "guarded_clients": [
+        "Because the air scatters blue light.\nYes.\nTotal spend: $0.0080",
+        "Stopped by max_cost_usd\nSpent: $0.096048\nThe provider's bill: $0.096048",
+    ],
+    "guarded_http_clients": ["No.\ngpt-4o-mini ", "text-embedding-3-small   $0.0000", "The provider's bill: $0.0000"],
     "langchain_quickstart": [
         "Take an umbrella.",
         "Total spend: $0.0072 | Remaining: $0.9928",

@@ -208,6 +208,20 @@ def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
     return frozenset(given)
 
 
+class _Settled:
+    """Stands in for an attempt that is settled, so that nothing of it is kept."""
+
+    settled = True
+
+    def conclude(self, call: GuardedCall, otherwise: Steps[None]) -> Steps[None]:
+        """Nothing: it is settled."""
+        return
+        yield
+
+
+_SETTLED = _Settled()
+
+
 class Attempt:
     """One request on the wire: what to send in its place, and how it is settled. Every way out of it is one verb.
 
@@ -434,8 +448,7 @@ class Attempt:
 
     def _give_back(self, reason: str) -> Steps[None]:
         self.settled = True
-        for call in self.calls:
-            yield from self._of(call, call.releasing(reason))
+        yield from self._each(lambda call: call.releasing(reason))
 
     def _rewrite(self) -> None:
         """Put into the request what the budgets decided."""
@@ -634,10 +647,7 @@ class Attempt:
             yield from self._each(lambda call: call.answering(answer))
             return
         self.settled = True
-        for each in self.calls:
-            if each is not call:
-                yield from self._of(each, each.estimating("it was given up above"))
-        yield from otherwise
+        yield from self._each(lambda each: otherwise if each is call else each.estimating("it was given up above"))
 
     def _each(self, steps_of: Callable[[GuardedCall], Steps[None]]) -> Steps[None]:
         """Settle every call, and only then raise what failed first."""
@@ -647,6 +657,8 @@ class Attempt:
                 yield from self._of(call, steps_of(call))
             except BaseException as error:
                 failed = failed or error
+            if call.below is self:
+                call.below = _SETTLED
         if failed is not None:
             raise failed
 

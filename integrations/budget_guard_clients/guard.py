@@ -135,7 +135,7 @@ def _guarded_http(http: Any, attempts: Attempts, package: str | None) -> Any:
     )
     library = sys.modules[root]
     found = getattr(http, "_transport", None)
-    owner = http
+    owner: Any = http
     if isinstance(found, (GuardedTransport, AsyncGuardedTransport)):  # guarded before: one accountant for all
         before = found.guard
         sessions = [*before.attempts.sessions]
@@ -147,9 +147,12 @@ def _guarded_http(http: Any, attempts: Attempts, package: str | None) -> Any:
             add_fields=[name for name in ADD_FIELDS if name in attempts.add_fields & before.attempts.add_fields],
         )
         owner, package = before.pool.owner or http, package or before.package
-    cls = _http_class(type(http))
-    clone: Any = object.__new__(cls)
+    cls = _http_class(http.__class__)
+    clone = cast(Any, object.__new__(cls))
     clone.__dict__.update(http.__dict__)
+    state = clone._state
+    if state.name == "OPENED":
+        clone._state = type(state).UNOPENED  # the copy may be entered as well
     shared = Guard(library, attempts, package, Pool(owner))
     kind = AsyncGuardedTransport if hasattr(http, "aclose") else GuardedTransport
     clone._transport = kind(_bare(http._transport), shared)
@@ -212,7 +215,7 @@ def _refuse_sockets(client: Any) -> None:
     All of them read the public attribute ``websocket_base_url`` first, before anything is looked up; on Azure they ask
     `_configure_realtime`.
     """
-    cls = type(client)
+    cls: Any = client.__class__
     if getattr(cls, _ADDRESS, None) is None:
         cls = _sdk_classes.get(cls) or _sdk_classes.setdefault(cls, _sdk_class(cls))
         client.__dict__[_ADDRESS] = client.__dict__.pop("websocket_base_url", None)

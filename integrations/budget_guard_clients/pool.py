@@ -26,6 +26,11 @@ class Pool:
         self.owner: Any = owner
         """The original; None once the copy is closed."""
 
+    @property
+    def is_unopened(self) -> bool:
+        """Whether the original was not entered, so that its transports were not, either."""
+        return self.owner is not None and self.owner._state.name == "UNOPENED"
+
     def _last(self) -> Any:
         """The original, where nobody else has it."""
         owner = self.owner

@@ -118,9 +118,8 @@ def explained(body: bytes, told: str | None) -> bytes:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    error = fields(value).get("error")
-    holder = error if isinstance(error, dict) else value
-    if not isinstance(holder, dict) or not isinstance(cast("dict[str, Any]", holder).get("message"), str):
+    holder: Any = fields(value).get("error") or value
+    if not isinstance(fields(holder).get("message"), str):
         return body
     holder["message"] = f"{holder['message']} ({told})"
     return json.dumps(value).encode()
@@ -176,6 +175,8 @@ class GuardedTransport:
         self.guard.pool.close()
 
     def __enter__(self) -> GuardedTransport:
+        if self.guard.pool.is_unopened:
+            self.inner.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -229,6 +230,8 @@ class AsyncGuardedTransport:
         await self.guard.pool.aclose()
 
     async def __aenter__(self) -> AsyncGuardedTransport:
+        if self.guard.pool.is_unopened:
+            await self.inner.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -237,10 +237,10 @@ def test_guarded_twice_by_one_session_it_counts_once(provider: LocalProvider) ->
 
 
 def test_a_guarded_http_client_within_a_guarded_client_counts_once(provider: LocalProvider) -> None:
-    import httpx2
+    from tests.integrations.clients.walk import http_of
 
     session = Budget("$1").session()
-    with httpx2.Client() as http:
+    with http_of(openai).Client() as http:
         ask(session.guard(open_ai(provider, http_client=session.guard(http))))
     assert session.report().breakdown.llm.calls == 1
     agree(provider, session)

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("openai")
 pytest.importorskip("anthropic")
+pytest.importorskip("httpx2")
 
 import anthropic
 import httpx2
