@@ -7,7 +7,6 @@ retries is held by itself, and the raw answer is what is booked.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Any
@@ -21,6 +20,7 @@ from budget_guard.adapter.attempts import Attempt as WireAttempt
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
 from budget_guard.wire import dialect_for
+from budget_guard_clients.content import accepts_only_readable, decoder_of
 
 
 class RefusedRequest(OpenAIError):
@@ -95,7 +95,8 @@ class LookingTransport:
             _refuse(counted, stop)
             raise _refusals.recast(stop.error)
         headers = request.headers.copy()
-        headers["accept-encoding"] = "identity"  # an answer is read as it passes by
+        if not accepts_only_readable(headers):
+            headers["accept-encoding"] = "gzip, deflate"
         if attempt.changed:
             headers["content-length"] = str(len(attempt.body))
         sent = type(request)(
@@ -171,7 +172,7 @@ class _ReadStream:
     def __init__(self, response: Any, attempt: WireAttempt) -> None:
         self._stream = response.stream
         self._attempt = attempt
-        self._decode = _decoder(response.headers.get("content-encoding", ""))
+        self._decoder = decoder_of(response.headers)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
@@ -181,12 +182,21 @@ class _ReadStream:
                 data = await anext(chunks, None)
                 if data is None:
                     break
-                attempt.feed(self._decode(data))
+                self._read(data)
             except BaseException as error:
                 await attempt.afail(error)
                 raise
             yield data
-        await attempt.aend()
+        await attempt.aend(complete=self._decoder is not None)
+
+    def _read(self, data: bytes) -> None:
+        """Take *data* in. It is passed on as it came: the client decompresses it by itself."""
+        if self._decoder is None:
+            return  # what cannot be read is booked as held
+        try:
+            self._attempt.feed(self._decoder.decode(data))
+        except ValueError:
+            self._decoder = None
 
     async def aclose(self) -> None:
         try:
@@ -194,21 +204,3 @@ class _ReadStream:
                 await self._attempt.aend(complete=False)
         finally:
             await self._stream.aclose()
-
-
-def _decoder(encoding: str) -> Callable[[bytes], bytes]:
-    """How to read a body that was compressed although that was not asked for; what cannot be read is booked as held."""
-    if encoding.lower() not in ("gzip", "deflate"):
-        return bytes
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    broken = False
-
-    def decode(data: bytes) -> bytes:
-        nonlocal broken
-        try:
-            return b"" if broken else inflater.decompress(data)
-        except zlib.error:
-            broken = True
-            return b""
-
-    return decode

@@ -45,7 +45,7 @@ class Wire:
     def client(self, base_url: str = "https://api.openai.com/v1", retries: int = 0) -> AsyncOpenAI:
         return AsyncOpenAI(api_key="none", base_url=base_url, max_retries=retries, http_client=self.http())
 
-    def azure(self, version: str = "2025-04-01-preview") -> AsyncOpenAI:
+    def azure(self, version: str) -> AsyncAzureOpenAI:
         return AsyncAzureOpenAI(
             azure_endpoint="https://contoso.openai.azure.com",
             api_version=version,
@@ -54,7 +54,7 @@ class Wire:
             http_client=self.http(),
         )
 
-    def http(self) -> httpx.AsyncClient:
+    def http(self) -> Any:  # clients of several versions take it
         return httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
 
     def chat(self, name: str = "gpt-4o", **options: Any) -> Model:

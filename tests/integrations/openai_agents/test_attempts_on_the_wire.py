@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
-from agents import OpenAIResponsesModel
+from agents import OpenAIChatCompletionsModel, OpenAIResponsesModel
 from agents.models.interface import Model
+from openai import AsyncOpenAI
 
 from budget_guard import Budget, BudgetExceeded
 from budget_guard.integrations.openai_agents import BudgetGuard
@@ -227,8 +231,8 @@ async def test_more_than_was_held_is_held_before_it_is_sent_or_refused() -> None
     """A subclass may change what is sent after the guard has seen it."""
 
     class Sneaky(OpenAIResponsesModel):
-        def _build_response_create_kwargs(self, **kwargs: Any) -> dict[str, Any]:
-            built: dict[str, Any] = super()._build_response_create_kwargs(**kwargs)
+        def _build_response_create_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            built = super()._build_response_create_kwargs(*args, **kwargs)
             return {**built, "model": "gpt-4", "max_output_tokens": 8_000}
 
     wire = Wire(response(usage_of(100, 8_000), model="gpt-4"))
@@ -241,3 +245,27 @@ async def test_more_than_was_held_is_held_before_it_is_sent_or_refused() -> None
     await ask(Sneaky("gpt-4o-mini", openai_client=wire.client()), enough, max_tokens=100)
     assert enough.spent_usd == Decimal("0.483")
     assert enough.report().overrun == 0
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+async def test_a_compressed_answer_is_read_or_booked_as_held(encoding: str) -> None:
+    body = json.dumps(ANSWER).encode()
+    compressed = gzip.compress(body) if encoding == "gzip" else body
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        assert "br" not in request.headers["accept-encoding"]
+        headers = {"content-type": "application/json", "content-encoding": encoding}
+        return httpx.Response(200, headers=headers, stream=httpx.ByteStream(compressed))
+
+    http: Any = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    client = AsyncOpenAI(api_key="none", max_retries=0, http_client=http)
+    guard = BudgetGuard(Budget("$1.00"))
+    model = OpenAIChatCompletionsModel("gpt-4o", openai_client=client)
+    if encoding == "gzip":
+        await ask(model, guard, max_tokens=500)
+        assert guard.spent_usd == COST
+    else:
+        with contextlib.suppress(Exception):  # no decoder of it may be installed
+            await ask(model, guard, max_tokens=500)
+        assert guard.spent_usd == guard.report().uncertain > COST
+    assert guard.reserved_usd == 0
