@@ -152,7 +152,7 @@ def _guarded_http(http: Any, attempts: Attempts, package: str | None) -> Any:
     clone.__dict__.update(http.__dict__)
     state = clone._state
     if state.name == "OPENED":
-        clone._state = type(state).UNOPENED  # the copy may be entered as well
+        clone._state = state.__class__.UNOPENED  # the copy may be entered as well
     shared = Guard(library, attempts, package, Pool(owner))
     kind = AsyncGuardedTransport if hasattr(http, "aclose") else GuardedTransport
     clone._transport = kind(_bare(http._transport), shared)

@@ -1,4 +1,4 @@
-"""A hundred calls at once never pass the cap: threads and tasks, plain and streamed, in memory and in a file."""
+"""A hundred calls at once never pass the cap: threads and tasks, plain and streamed, in every kind of ledger."""
 
 from __future__ import annotations
 
@@ -29,14 +29,24 @@ TOKENS = {GPT: 10_000, CLAUDE: 20_000}
 """Output tokens of ten cents."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     if request.param == "memory":
         yield MemoryLedger()
         return
-    found = open_ledger(f"sqlite:///{tmp_path / 'budget.db'}")
+    if request.param == "sqlite":
+        found = open_ledger(f"sqlite:///{tmp_path / 'budget.db'}")
+        yield found
+        found.close()
+        return
+    servers = pytest.importorskip("tests.ledger.redis_server", exc_type=ImportError)
+    if servers.BINARY is None:
+        pytest.skip("no redis-server or valkey-server is installed: apt-get install redis-server")
+    server = servers.RedisServer(tmp_path / "redis").start()
+    found = open_ledger(server.url)
     yield found
     found.close()
+    server.stop()
 
 
 def proved(provider: LocalProvider, session: Session, results: list[Any]) -> None:
