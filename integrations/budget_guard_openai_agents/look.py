@@ -7,6 +7,7 @@ retries is held by itself, and the raw answer is what is booked.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Any
@@ -20,7 +21,6 @@ from budget_guard.adapter.attempts import Attempt as WireAttempt
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
 from budget_guard.wire import dialect_for
-from budget_guard_clients.content import accepts_only_readable, decoder_of
 
 
 class RefusedRequest(OpenAIError):
@@ -95,8 +95,7 @@ class LookingTransport:
             _refuse(counted, stop)
             raise _refusals.recast(stop.error)
         headers = request.headers.copy()
-        if not accepts_only_readable(headers):
-            headers["accept-encoding"] = "gzip, deflate"
+        headers["accept-encoding"] = "identity"  # what is compressed can hardly be read
         if attempt.changed:
             headers["content-length"] = str(len(attempt.body))
         sent = type(request)(
@@ -172,7 +171,7 @@ class _ReadStream:
     def __init__(self, response: Any, attempt: WireAttempt) -> None:
         self._stream = response.stream
         self._attempt = attempt
-        self._decoder = decoder_of(response.headers)
+        self._decode = _decoder(response.headers.get("content-encoding", ""))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
@@ -187,16 +186,16 @@ class _ReadStream:
                 await attempt.afail(error)
                 raise
             yield data
-        await attempt.aend(complete=self._decoder is not None)
+        await attempt.aend(complete=self._decode is not None)
 
     def _read(self, data: bytes) -> None:
         """Take *data* in. It is passed on as it came: the client decompresses it by itself."""
-        if self._decoder is None:
+        if self._decode is None:
             return  # what cannot be read is booked as held
         try:
-            self._attempt.feed(self._decoder.decode(data))
-        except ValueError:
-            self._decoder = None
+            self._attempt.feed(self._decode(data))
+        except zlib.error:
+            self._decode = None
 
     async def aclose(self) -> None:
         try:
@@ -204,3 +203,11 @@ class _ReadStream:
                 await self._attempt.aend(complete=False)
         finally:
             await self._stream.aclose()
+
+
+def _decoder(encoding: str) -> Callable[[bytes], bytes] | None:
+    """How to read a body that was compressed although that was not asked for; None where it cannot be read."""
+    coding = encoding.strip().lower()
+    if coding in ("gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+    return bytes if coding in ("", "identity") else None
