@@ -35,6 +35,25 @@ OnExceeded: TypeAlias = Literal["raise", "interrupt"]
 _log = logging.getLogger("budget_guard")
 
 
+class _NoHandler(TypeError, AttributeError):
+    """Raised where a class stands in the place of a handler. What looks through its attributes passes over it."""
+
+
+class _OfHandler:
+    """Whether LangChain is to leave a kind of event out: never. Read of the class, which is no handler, it raises.
+
+    LangChain reads it of whatever is among the callbacks, and a class there would see no call.
+    """
+
+    def __get__(self, instance: object, owner: type) -> bool:
+        if instance is None:
+            raise _NoHandler(
+                f"{owner.__name__} itself is among the callbacks, and it sees no call: "
+                f'write {owner.__name__}(Budget("$1.00"))'
+            )
+        return False
+
+
 class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     """Holds a budget for every run that it is given to.
 
@@ -78,6 +97,10 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     """A refusal must reach the caller: LangChain logs what other handlers raise, and makes the call."""
     run_inline = True
     """In async code too it runs before the call and in its context, and not beside it in a thread."""
+    ignore_llm = _OfHandler()
+    ignore_chat_model = _OfHandler()
+    ignore_chain = _OfHandler()
+    ignore_agent = _OfHandler()
 
     def __init__(
         self,
