@@ -97,10 +97,6 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     """A refusal must reach the caller: LangChain logs what other handlers raise, and makes the call."""
     run_inline = True
     """In async code too it runs before the call and in its context, and not beside it in a thread."""
-    ignore_llm = _OfHandler()
-    ignore_chat_model = _OfHandler()
-    ignore_chain = _OfHandler()
-    ignore_agent = _OfHandler()
 
     def __init__(
         self,
@@ -234,6 +230,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if self._tools.unseen:
             self._tools.saw(tool_names(params))
         called, request = read_call(serialized, prompt, metadata, params)
+        requests = 1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size"))
         asked = called
         steering = None if type(params) is dict else steering_of(params)
         if steering is None and self._fallbacks.expected:
@@ -247,7 +244,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             human=self._asks_human,
             batch=cast(object, params) if (kwargs.get("batch_size") or 1) > 1 else None,
             request=request,
-            requests=1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size")),
+            requests=requests,
             told=told,
         )
         self._begin(call, asked, in_its_task, kwargs.get("options"))
@@ -398,6 +395,10 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         call = self._calls.end(run_id)
         if call is not None:
             call.commit_cost()
+
+
+for _kind in ("llm", "chat_model", "chain", "agent"):
+    setattr(BudgetCallbackHandler, f"ignore_{_kind}", _OfHandler())
 
 
 def _recast(error: BudgetError) -> BudgetError:

@@ -86,7 +86,7 @@ class GuardsTools(HasCeilings):
         return await arun(self._tool_call(request), Caller(handler))
 
     def _tool_call(self, request: ToolCallRequest) -> Steps[_Result]:
-        thread_id = thread_of(request.runtime)
+        thread_id = thread_of(getattr(request, "runtime", None))
         with self._active([ceiling.session(request.state, thread_id) for ceiling in self._ceilings]):
             try:
                 result: _Result = yield "call", (request,)

@@ -367,9 +367,8 @@ def _body_of_any(params: Fields, metadata: Fields, name: str) -> dict[str, Any]:
     if schema is not None:
         body["response_format"] = schema
     for field in ("model_kwargs", "extra_body"):
-        more = params.get(field)
-        if isinstance(more, Mapping):
-            body |= {name: value for name, value in more.items() if name not in _OF_CLIENT}
+        more = fields(params.get(field))
+        body |= {name: value for name, value in more.items() if name not in _OF_CLIENT}
     return body
 
 

@@ -62,7 +62,7 @@ def of(content: Any = "ok", usage: Any = None, **more: Any) -> AIMessage:
 
 # Usage that makes no sense
 
-SENSELESS = [
+SENSELESS: list[Any] = [
     told(0, 0),
     told(0, 0, 1_500),
     told(0, 10),
@@ -385,12 +385,12 @@ KEYS: dict[str, Any] = {"api_key": "none"}
         (None, {"max_completion_tokens": 7}, False),  # it asks by itself there
         ("https://eu.api.openai.com/v1", {"max_completion_tokens": 7}, True),
         ("https://api.mistral.ai/v1", {"extra_body": {"max_tokens": 7}}, False),
-        ("https://x.cloud.databricks.com/serving-endpoints", {"extra_body": {"max_tokens": 7}}, False),
+        ("https://x.cloud.databricks.com/serving-endpoints", {"max_completion_tokens": 7}, False),
         ("https://api.deepseek.com/v1", {"extra_body": {"max_tokens": 7}}, True),
     ],
 )
 def test_fields_are_those_that_the_endpoint_takes(address: str | None, cap: dict[str, Any], asks: bool) -> None:
-    model = ChatOpenAI(model="gpt-4o", base_url=address, **KEYS)
+    model: Any = ChatOpenAI(model="gpt-4o", base_url=address, **KEYS)
     assert with_cap(model, {}, 7)[1] == cap
     assert ("stream_usage" in with_usage(model, {})) is asks
     payload = model._get_request_payload("hi", **with_cap(model, {}, 7)[1])
@@ -432,10 +432,10 @@ def test_each_field_can_be_left_out() -> None:
     big, small = (
         ChatOpenAI(model=name, base_url="http://gateway.example/v1", **KEYS) for name in ("gpt-4o", "gpt-4o-mini")
     )
-    plain = budgeted_model(big, small, add_fields=())
-    steering = plain._steer({})
-    assert not steering.asks_for_usage
-    assert budgeted_model(big, small)._steer({}).asks_for_usage
+    plain: Any = budgeted_model(big, small, add_fields=())
+    usual: Any = budgeted_model(big, small)
+    assert not plain._steer({}).asks_for_usage
+    assert usual._steer({}).asks_for_usage
     with pytest.raises(ValueError, match="add_fields"):
         budgeted_model(big, small, add_fields=("cap",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="add_fields"):

@@ -48,15 +48,18 @@ def asked(model: Any, messages: Any = "hi", **config: Any) -> Asked:
 
 
 def openai(**options: Any) -> ChatOpenAI:
-    return ChatOpenAI(**{"model": "gpt-4o-mini", **KEYS, **options})
+    given: dict[str, Any] = {"model": "gpt-4o-mini", **KEYS, **options}
+    return ChatOpenAI(**given)
 
 
 def claude(**options: Any) -> ChatAnthropic:
-    return ChatAnthropic(**{"model": "claude-sonnet-4-5", **KEYS, **options})
+    given: dict[str, Any] = {"model": "claude-sonnet-4-5", **KEYS, **options}
+    return ChatAnthropic(**given)
 
 
 def gemini(**options: Any) -> ChatGoogleGenerativeAI:
-    return ChatGoogleGenerativeAI(**{"model": "gemini-2.5-flash", "google_api_key": "none", **options})
+    given: dict[str, Any] = {"model": "gemini-2.5-flash", "google_api_key": "none", **options}
+    return ChatGoogleGenerativeAI(**given)
 
 
 # The one that is merged last wins
@@ -80,7 +83,7 @@ def gemini(**options: Any) -> ChatGoogleGenerativeAI:
     ],
 )
 def test_openai_s_requests_are_read_as_they_are_sent(options: dict[str, Any], bound: dict[str, Any]) -> None:
-    model = openai(**options)
+    model: Any = openai(**options)
     payload = model._get_request_payload("hi", **bound)
     sent = {**payload, **payload.get("extra_body", {})}
     request = asked(model.bind(**bound)).request
@@ -103,7 +106,7 @@ def test_openai_s_requests_are_read_as_they_are_sent(options: dict[str, Any], bo
     ],
 )
 def test_anthropic_s_requests_are_read_as_they_are_sent(options: dict[str, Any], bound: dict[str, Any]) -> None:
-    model = claude(**options)
+    model: Any = claude(**options)
     payload = model._get_request_payload("hi", **bound)
     sent = {**payload, **payload.get("extra_body", {})}
     request = asked(model.bind(**bound)).request
