@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from budget_guard_langchain.steering import Steering
 if TYPE_CHECKING:
     from budget_guard_langchain.handler import BudgetCallbackHandler
 
+_log = logging.getLogger("budget_guard")
 _TOOLS = "budget_guard_tools"
 _TAKEN_OVER = (
     *("cache", "callbacks", "custom_get_token_ids", "disable_streaming", "metadata", "output_version"),
@@ -47,7 +49,7 @@ def budgeted_model(
     where the primary model no longer fits into what is left. Calls are sent with the output cap that the budget
     chooses. Tools and structured output are bound to both models; structured output is asked for as a tool call.
     The cache, rate limiter, tags and callbacks are the primary model's, for both. Without a budget's handler in the
-    call, it is the primary model.
+    call, it is the primary model, and says once that nothing limits it.
 
     Args:
         primary: The model to call.
@@ -88,6 +90,7 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
 
     _policy: DowngradePolicy = PrivateAttr()
     _takes: frozenset[str] = PrivateAttr()
+    _warned: bool = PrivateAttr(default=False)
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
@@ -147,6 +150,15 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
             takes=self._takes,
             asks_for_usage="usage" in self.add_fields,
         )
+
+    def _not_decided(self) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "budget_guard: %s of budgeted_model was called, and no budget's handler is active: nothing limits it. "
+                "Give budgeted_model(..., handler=BudgetCallbackHandler(budget)), or the handler among the callbacks.",
+                name_of(self.primary),
+            )
 
     def _inner(self, steering: Steering | None, kwargs: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
         model = self.primary if steering is None or steering.model is None else self.cheaper

@@ -25,15 +25,16 @@ class SessionsById:
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
 
-    def get(self, id: str, spent: Sequence[int] = ()) -> Session:
+    def get(self, id: str, spent: Sequence[int] = (), run_id: str | None = None) -> Session:
         """The session of that id, opened on first sight.
 
         Args:
             id: Of a thread or a run.
             spent: What it has spent at least, as `Amounts`.
+            run_id: The name to open it by; *id* by default.
         """
         with self._lock:
-            session = self._sessions.pop(id, None) or self._open_session(id)
+            session = self._sessions.pop(id, None) or self._open_session(run_id or id)
             self._sessions[id] = session  # at the end: the first is the one that made no call for longest
             if len(self._sessions) > _KEPT:
                 del self._sessions[next(iter(self._sessions))]
@@ -71,11 +72,17 @@ class AgentCeiling:
             return {}
         return {self._key: Spent(id=f"{self._kind}-{uuid.uuid4().hex}", amounts=[])}
 
-    def session(self, state: Mapping[str, Any]) -> Session:
-        """The session of the run or thread with *state*, which has spent at least what that says."""
-        spent = cast(Spent, state[self._key])
-        return self._sessions.get(spent["id"], spent["amounts"])
+    def session(self, state: Mapping[str, Any], thread_id: str | None) -> Session:
+        """The session of the run or thread with *state*, which has spent at least what that says.
 
-    def snapshot(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        A thread is told by its own id, where it has one: its state begins anew where it is resumed from an early
+        checkpoint, and where several first turns run at once.
+        """
+        spent = cast(Spent, state[self._key])
+        id = spent["id"] if thread_id is None or self._kind == "run" else f"thread {thread_id}"
+        return self._sessions.get(id, spent["amounts"], spent["id"])
+
+    def snapshot(self, state: Mapping[str, Any], thread_id: str | None) -> dict[str, Any]:
         """The update of *state* after a call."""
-        return {self._key: Spent(id=state[self._key]["id"], amounts=list(self.session(state).committed))}
+        spent = self.session(state, thread_id).committed
+        return {self._key: Spent(id=state[self._key]["id"], amounts=list(spent))}

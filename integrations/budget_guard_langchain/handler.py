@@ -36,6 +36,25 @@ OnExceeded: TypeAlias = Literal["raise", "interrupt"]
 _log = logging.getLogger("budget_guard")
 
 
+class _NoHandler(TypeError, AttributeError):
+    """Raised where a class stands in the place of a handler. What looks through its attributes passes over it."""
+
+
+class _OfHandler:
+    """Whether LangChain is to leave a kind of event out: never. Read of the class, which is no handler, it raises.
+
+    LangChain reads it of whatever is among the callbacks, and a class there would see no call.
+    """
+
+    def __get__(self, instance: object, owner: type) -> bool:
+        if instance is None:
+            raise _NoHandler(
+                f"{owner.__name__} itself is among the callbacks, and it sees no call: "
+                f'write {owner.__name__}(Budget("$1.00"))'
+            )
+        return False
+
+
 class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     """Holds a budget for every run that it is given to.
 
@@ -215,6 +234,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if self._tools.unseen:
             self._tools.saw(tool_names(params))
         called, request = read_call(serialized, prompt, metadata, params)
+        requests = 1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size"))
         asked = called
         steering = None if type(params) is dict else steering_of(params)
         if steering is None and self._fallbacks.expected:
@@ -228,7 +248,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             human=self._asks_human,
             batch=cast(object, params) if (kwargs.get("batch_size") or 1) > 1 else None,
             request=request,
-            requests=1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size")),
+            requests=requests,
             told=told,
         )
         self._begin(call, asked, in_its_task, kwargs.get("options"))
@@ -379,6 +399,10 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         call = self._calls.end(run_id)
         if call is not None:
             call.commit_cost()
+
+
+for _kind in ("llm", "chat_model", "chain", "agent"):
+    setattr(BudgetCallbackHandler, f"ignore_{_kind}", _OfHandler())
 
 
 def _recast(error: BudgetError) -> BudgetError:

@@ -35,7 +35,7 @@ from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind
 from budget_guard_langchain.errors import BudgetDowngrade
 from budget_guard_langchain.final_answer import farewell, wrapped_up
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.middleware_parts import Caller, GuardsTools, HasCeilings, KeepsSpent
+from budget_guard_langchain.middleware_parts import Caller, GuardsTools, HasCeilings, KeepsSpent, thread_of
 from budget_guard_langchain.steered_model import How, name_of, steered
 
 ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
@@ -152,19 +152,20 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         return await arun(self._call(request), Caller(handler))
 
     def _call(self, request: ModelRequest[Any]) -> Steps[ModelCallResult[Any]]:
-        ceilings = [ceiling.session(request.state) for ceiling in self._ceilings]
-        own = self.handler.session_of(_thread_of(request.runtime))
+        thread_id = thread_of(request.runtime)
+        ceilings = [ceiling.session(request.state, thread_id) for ceiling in self._ceilings]
+        own = self.handler.session_of(thread_id)
         with self._active(ceilings):
             while True:
                 try:
                     response = yield from self._within((own, *ceilings), request)
-                    return self._noted(request.state, response, {})
+                    return self._noted(request, response, {})
                 except (BudgetExceeded, BudgetRevoked) as error:
                     stop = error
                 if self._exit_behavior == "error":
                     raise stop
                 if self._exit_behavior == "end" or not self._asked((own, *ceilings), stop):
-                    return self._noted(request.state, ModelResponse([farewell(stop)]), {"jump_to": "end"})
+                    return self._noted(request, ModelResponse([farewell(stop)]), {"jump_to": "end"})
 
     def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> Steps[ModelResponse[Any]]:
         """Make the call on the model and in the form that the budget leaves room for."""
@@ -213,9 +214,11 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         refused = [session for session in sessions if stop.scope == f"run:{session.id}"]
         return bool(refused) and ask_human(refused[0], stop)  # another's limits are not ours to raise
 
-    def _noted(self, state: Any, response: ModelResponse[Any], update: dict[str, Any]) -> ModelCallResult[Any]:
+    def _noted(
+        self, request: ModelRequest[Any], response: ModelResponse[Any], update: dict[str, Any]
+    ) -> ModelCallResult[Any]:
         for ceiling in self._ceilings:
-            update |= ceiling.snapshot(state)
+            update |= ceiling.snapshot(request.state, thread_of(request.runtime))
         command: Command[Any] = Command(update=update)
         return ExtendedModelResponse(response, command) if update else response
 
@@ -227,8 +230,3 @@ def _with(cls: Any, parts: tuple[Any, ...]) -> Any:
 
 def _as_budget(field: str, limit: UsdLike | Budget) -> Budget:
     return limit if isinstance(limit, Budget) else Budget(parse_usd(limit, field))
-
-
-def _thread_of(runtime: Any) -> str | None:
-    info = getattr(runtime, "execution_info", None)
-    return getattr(info, "thread_id", None)

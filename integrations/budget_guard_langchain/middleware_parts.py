@@ -28,6 +28,12 @@ class Caller(NamedTuple):
     call: Callable[[Any], Any]
 
 
+def thread_of(runtime: Any) -> str | None:
+    """The id of the thread that an agent runs in; None where it has none."""
+    thread_id = getattr(getattr(runtime, "execution_info", None), "thread_id", None)
+    return None if thread_id is None else str(thread_id)
+
+
 class HasCeilings:
     """What the parts of `BudgetMiddleware` know of it: the handler that counts, and the agent's own ceilings."""
 
@@ -80,7 +86,8 @@ class GuardsTools(HasCeilings):
         return await arun(self._tool_call(request), Caller(handler))
 
     def _tool_call(self, request: ToolCallRequest) -> Steps[_Result]:
-        with self._active([ceiling.session(request.state) for ceiling in self._ceilings]):
+        thread_id = thread_of(getattr(request, "runtime", None))
+        with self._active([ceiling.session(request.state, thread_id) for ceiling in self._ceilings]):
             try:
                 result: _Result = yield "call", (request,)
                 return result

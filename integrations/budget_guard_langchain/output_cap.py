@@ -121,8 +121,11 @@ def _name_of_cap(model: BaseChatModel, kwargs: dict[str, Any], field: str) -> tu
         # The class renames this one itself, while a call's "max_tokens" would lose against the constructor's.
         return "max_completion_tokens", False
     name = getattr(model, "deployment_name", None) or kwargs.get("model") or getattr(model, "model_name", None)
-    cap = _endpoint_of(model).name_of_cap(name if isinstance(name, str) else "")
+    where = _endpoint_of(model)
+    cap = where.name_of_cap(name if isinstance(name, str) else "")
     renames = any(cls.__name__ in ("ChatOpenAI", "AzureChatOpenAI") for cls in type(model).__mro__)
+    if renames and where.provider is None:
+        return "max_completion_tokens", False  # what the class sends by itself, to a server that nobody knows
     return cap, renames and cap == "max_tokens"
 
 

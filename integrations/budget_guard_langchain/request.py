@@ -146,7 +146,7 @@ def _read(
     elif dialect is MESSAGES:
         body = _anthropic(prompt, params, constructor, name)
     elif dialect is GENERATE_CONTENT:
-        body = _google(prompt, params, name)
+        body = _google(prompt, params, constructor, name)
     else:
         body = _converse(prompt, params, constructor, name)
     request = dialect.read_request(where, body, {})
@@ -298,19 +298,19 @@ def _parts(content: Any) -> Sequence[Any]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _google(messages: Sequence[BaseMessage], params: Fields, name: str) -> dict[str, Any]:
+def _google(messages: Sequence[BaseMessage], params: Fields, constructor: Fields, name: str) -> dict[str, Any]:
     config = {
         **fields(params.get("generation_config")),
         "candidateCount": params.get("n") or params.get("candidate_count"),
         "maxOutputTokens": _largest_cap(params),
-        "responseModalities": params.get("response_modalities"),
+        "responseModalities": [getattr(each, "name", each) for each in params.get("response_modalities") or ()],
         "responseSchema": _schema(params, *_SCHEMAS, "response_json_schema"),
     }
     return {
         "model": name,
         "generationConfig": config,
         "tools": [_google_tool(tool) for tool in params.get("tools") or ()],
-        "cachedContent": params.get("cached_content"),
+        "cachedContent": params.get("cached_content") or constructor.get("cached_content"),
         "serviceTier": params.get("service_tier"),
         "contents": as_sent(messages, GENERATE_CONTENT.name),
         **fields(params.get("extra_body")),
@@ -367,9 +367,8 @@ def _body_of_any(params: Fields, metadata: Fields, name: str) -> dict[str, Any]:
     if schema is not None:
         body["response_format"] = schema
     for field in ("model_kwargs", "extra_body"):
-        more = params.get(field)
-        if isinstance(more, Mapping):
-            body |= {name: value for name, value in more.items() if name not in _OF_CLIENT}
+        more = fields(params.get(field))
+        body |= {name: value for name, value in more.items() if name not in _OF_CLIENT}
     return body
 
 

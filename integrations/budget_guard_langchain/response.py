@@ -196,7 +196,7 @@ class Reply:
         written, thought = usage.get("output_tokens"), made.get("reasoning") or 0
         raw: dict[str, Any] = {
             "promptTokenCount": usage.get("input_tokens"),
-            "candidatesTokenCount": written - thought if type(written) is int and 0 <= thought <= written else written,
+            "candidatesTokenCount": inside if (inside := _less(written, thought)) is not None else written,
             "thoughtsTokenCount": thought,
             "totalTokenCount": usage.get("total_tokens"),
             "cachedContentTokenCount": given.get("cache_read"),
@@ -269,19 +269,24 @@ def _counts(usage: Json, given: Mapping[str, Any], made: Mapping[str, Any]) -> C
     )
 
 
+def _less(whole: object, part: object) -> int | None:
+    """*whole* without a *part* that stands inside it; None where it cannot."""
+    return whole - part if type(whole) is int and type(part) is int and 0 <= part <= whole else None
+
+
 def _as_anthropic(usage: Json) -> Json:
     """LangChain's usage of a Claude in Anthropic's own words, whose inputs add up."""
     given, made = _details(usage.get("input_token_details")), _details(usage.get("output_token_details"))
     read, short, long = (
         given.get(name) or 0 for name in ("cache_read", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
     )
-    wrote = max(given.get("cache_creation") or 0, short + long)
+    wrote: Any = given.get("cache_creation") or 0
+    if all(type(part) is int for part in (read, short, long, wrote)):
+        wrote = max(wrote, short + long)
     taken = usage.get("input_tokens")
-    inside = read + wrote
-    if type(taken) is int and taken >= inside:  # else the parts stand beside it already
-        taken -= inside
+    plain = _less(_less(taken, read), wrote)
     return {
-        "input_tokens": taken,
+        "input_tokens": taken if plain is None else plain,  # the parts may stand beside it already
         "output_tokens": usage.get("output_tokens"),
         "cache_read_input_tokens": read,
         "cache_creation_input_tokens": wrote,

@@ -40,6 +40,9 @@ class SteeredModel(_Base):
         """The model that makes a call, and its arguments; without *steering*, those that are asked for."""
         raise NotImplementedError  # abstract
 
+    def _not_decided(self) -> None:
+        """Called where no budget decided on a call."""
+
     def _decided(
         self, kwargs: dict[str, Any], *, stream: bool = False
     ) -> tuple[BaseChatModel, dict[str, Any], tuple[str, ...]]:
@@ -47,6 +50,8 @@ class SteeredModel(_Base):
         steering: Steering | None = kwargs.pop(_KEY, None)
         model, asked = self._inner(steering, kwargs)
         if steering is None or not steering.decided:
+            if steering is not None:
+                self._not_decided()
             return model, asked, ()
         kwargs = asked
         if steering.cap is not None:

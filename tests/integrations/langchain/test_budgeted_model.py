@@ -101,7 +101,7 @@ def test_it_switches_at_the_threshold_with_one_start_and_one_end(lab: Lab, kind:
 
 @pytest.mark.parametrize("at", [0.3, 0.8])
 def test_the_fraction_is_the_callers(lab: Lab, at: float) -> None:
-    lab.script(Reply(input_tokens=100, output_tokens=0))
+    lab.script(Reply(input_tokens=100, output_tokens=1))
     handler = BudgetCallbackHandler(Budget(max_requests=20, max_input_tokens=2_000))
     model = pair(lab, downgrade_at=at)
     for _ in range(18):
@@ -282,7 +282,7 @@ def test_structured_output_comes_of_both_models(lab: Lab, kind: str, include_raw
 
 
 def test_a_batch_is_decided_on_call_by_call(lab: Lab) -> None:
-    lab.script(Reply(input_tokens=100, output_tokens=0))
+    lab.script(Reply(input_tokens=100, output_tokens=1))
     handler = BudgetCallbackHandler(Budget(max_input_tokens=10_000))
     model = pair(lab, handler=handler, downgrade_at=0.05)
     model.batch(["hi"] * 12, {"max_concurrency": 1})

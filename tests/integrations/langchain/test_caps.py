@@ -86,7 +86,7 @@ def test_there_is_no_thinking_under_a_cap_that_is_too_low_for_any(lab: Lab) -> N
 
 def test_other_members_of_a_family_have_its_parameter() -> None:
     key = SecretStr("none")
-    azure = AzureChatOpenAI(azure_endpoint="https://x", api_key=key, api_version="2024-10-21", model="gpt-4o")
+    azure = AzureChatOpenAI(azure_endpoint="https://x", api_key=key, api_version="2025-04-01-preview", model="gpt-4o")
     assert with_cap(azure, {}, 7)[1] == {"max_completion_tokens": 7}
 
     class ChatOther(BaseChatOpenAI):
