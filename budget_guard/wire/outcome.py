@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from budget_guard.errors import LedgerUnavailable, ReservationError
+from budget_guard.errors import BudgetError, LedgerUnavailable, ReservationError
 from budget_guard.wire.values import Json, fields, items
 
 _REFUSED = frozenset(
@@ -192,7 +192,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an exception carries."""
+    """The HTTP status that an exception carries. A stop of our own has one for others to answer with, and says nothing."""
+    if isinstance(error, BudgetError):
+        return None
     response: object = getattr(error, "response", None)
     found: list[object] = [
         getattr(error, "status_code", None),

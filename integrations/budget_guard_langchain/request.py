@@ -286,6 +286,10 @@ def _anthropic(messages: Sequence[BaseMessage], params: Fields, constructor: Fie
     if cap is not None and other is not None:
         body["max_tokens"] = max(cap, other)
     body["model"] = name
+    body.pop("response_format", None)
+    schema = _schema(params, "response_format")
+    if schema is not None:  # which the client sends under the provider's own name
+        body["output_config"] = {**fields(body.get("output_config")), "format": schema}
     sent = as_sent(messages, MESSAGES.name)
     body["system"] = [part for message in sent if message["role"] == "system" for part in _parts(message["content"])]
     body["messages"] = [message for message in sent if message["role"] != "system"]

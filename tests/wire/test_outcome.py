@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
-from budget_guard.errors import LedgerUnavailable, ReservationConflict
+from budget_guard.errors import BudgetRevoked, LedgerUnavailable, ReservationConflict
 from budget_guard.wire import never_billed, outcome_of_error, outcome_of_status
 
 OWN = {"error": {"message": "secret prompt, sk-123", "type": "x", "code": None}}
@@ -239,3 +240,9 @@ def test_requests_raises_what_is_known_here() -> None:
         with pytest.raises(requests.RequestException) as error:
             requests.get(url, timeout=1)
         assert never_billed(error.value), url
+
+
+def test_a_stop_of_our_own_says_nothing_of_the_bill() -> None:
+    stop = BudgetRevoked(scope="run:r1", reason="compromised", at=datetime.now(timezone.utc))
+    assert stop.http_status == 402
+    assert not never_billed(stop)
