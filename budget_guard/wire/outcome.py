@@ -192,7 +192,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an exception carries. A stop of our own has one for others to answer with, and says nothing."""
+    """The HTTP status that an exception carries. One of our own stops tells nothing by it."""
     if isinstance(error, BudgetError):
         return None
     response: object = getattr(error, "response", None)
