@@ -16,9 +16,9 @@ from typing import NamedTuple, TypeAlias, cast
 
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
-from budget_guard.calls.inside import OpenHold, enter, holds_around, total_in
-from budget_guard.calls.line import Steps, Ticket
+from budget_guard.calls.enclosing import OpenHold, enter, holds_around, total_in
 from budget_guard.calls.plan import Plan, Rung, Space, Terms
+from budget_guard.calls.queue import Steps, Ticket
 from budget_guard.calls.refusals import cause, exceeded, revoked
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import Run
@@ -92,7 +92,7 @@ class Authorizer:
     def offer(self, call: ModelCall | ToolCall) -> Offer | None:
         """The first request to the ledger for *call*, where that may be all there is to do; None where it is not."""
         run = self._run
-        if run.line.tickets:
+        if run.queue.tickets:
             return None
         for each in run.keepalives:
             if each.due():
@@ -422,9 +422,9 @@ class _Place:
     def is_behind(self) -> bool:
         """Whether somebody waits already for a scope of this call: then it stands behind him."""
         run = self._run
-        if self._is_inside or not run.line.tickets:
+        if self._is_inside or not run.queue.tickets:
             return False
-        awaited = run.line.awaited(run.scopes)
+        awaited = run.queue.awaited(run.scopes)
         if awaited:
             self.take(tuple(awaited))
         return bool(awaited)
@@ -434,14 +434,14 @@ class _Place:
         run = self._run
         if self.ticket is None:
             self.ticket = Ticket(run.clock, scopes, self._around, self._is_inside)
-            run.line.join(self.ticket)
+            run.queue.join(self.ticket)
         else:
-            run.line.wait_for(self.ticket, scopes)
+            run.queue.wait_for(self.ticket, scopes)
 
     def is_crowded(self) -> bool:
         """Whether others wait for a scope of this call."""
         run = self._run
-        return bool(run.line.tickets and run.line.awaited(run.scopes, self.ticket))
+        return bool(run.queue.tickets and run.queue.awaited(run.scopes, self.ticket))
 
     def later(self, balances: Sequence[Balance]) -> Limits:
         """What will be left once the holds are given back that this call can wait for."""
@@ -450,7 +450,7 @@ class _Place:
             if self.ticket is None:
                 self.take(())  # first, so that of two that look at once at least one sees the other
             seen = {id(hold) for hold in stay}
-            stay = [*stay, *(hold for hold in self._run.line.around_others(self.ticket) if id(hold) not in seen)]
+            stay = [*stay, *(hold for hold in self._run.queue.around_others(self.ticket) if id(hold) not in seen)]
         return least_left(
             [each._replace(reserved=total_in(each.scope, stay)) if each.open_holds else each for each in balances]
         )
@@ -461,7 +461,7 @@ class _Place:
         patience = deadline - run.clock.monotonic()
         if ticket is None or patience <= 0:
             return False
-        times = run.line.turn(ticket)
+        times = run.queue.turn(ticket)
         if times is not None:
             yield "await_turn", (ticket, times, patience)
         elif version is not None:
@@ -473,7 +473,7 @@ class _Place:
     def leave(self) -> None:
         """Wait no longer."""
         if self.ticket is not None:
-            self._run.line.leave(self.ticket)
+            self._run.queue.leave(self.ticket)
             self.ticket = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budget_guard.calls.call import ModelCall, ToolCall
-from budget_guard.calls.inside import OpenHold
+from budget_guard.calls.enclosing import OpenHold
 from budget_guard.calls.plan import Plan
 from budget_guard.reporting.posting import Posting
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from budget_guard.calls import settlement
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.coverage import covers
+from budget_guard.calls.enclosing import OpenHold
 from budget_guard.calls.held import HeldCall
-from budget_guard.calls.inside import OpenHold
 from budget_guard.calls.plan import Plan
 from budget_guard.calls.run import Run
 from budget_guard.calls.settlement import Bill

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Protocol
 
-from budget_guard.calls.inside import OpenHold
+from budget_guard.calls.enclosing import OpenHold
 from budget_guard.calls.ladder import Ladder
-from budget_guard.calls.line import line_of
 from budget_guard.calls.planner import Planner
+from budget_guard.calls.queue import queue_of
 from budget_guard.calls.recorder import Recorder
 from budget_guard.calls.refusals import remedy_of
 from budget_guard.clock import Clock
@@ -73,7 +73,7 @@ class Run:
         """Set where the run was cut off by this very session."""
         self.keepalives: tuple[KeepAlive, ...] = ()
         """What is kept up for as long as the session lives; looked after before each call."""
-        self.line = line_of(ledger)
+        self.queue = queue_of(ledger)
         """The calls that wait for room in the ledger."""
         self.around: tuple[OpenHold, ...] = ()
         """The holds that it is inside of: a child session's on the money of its parent, and so on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from budget_guard.calls.inside import OpenHold, enter
+from budget_guard.calls.enclosing import OpenHold, enter
 from budget_guard.calls.refusals import exceeded, revoked
 from budget_guard.calls.run import Run
 from budget_guard.errors import BudgetRevoked, ReservationConflict, StaleReservation

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, TypeVar
 
-from budget_guard.calls import line, settlement
+from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Action, Decision, DecisionLog
@@ -358,32 +358,32 @@ class Session:
         authorizer, ledger = self._authorizer, self._ledger
         offer = authorizer.offer(call)
         if offer is None:
-            return line.drive(authorizer.authorize(call, may_wait, sent), ledger)
+            return queue.drive(authorizer.authorize(call, may_wait, sent), ledger)
         hold_id, at_s, plan, room = offer
         _, amounts = plan
         try:
             outcome = ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
-            return line.drive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
+            return queue.drive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
             return authorizer.admitted(hold_id, at_s, call, plan)
-        return line.drive(authorizer.authorize(call, may_wait, sent, outcome), ledger)
+        return queue.drive(authorizer.authorize(call, may_wait, sent, outcome), ledger)
 
     async def aauthorize(self, call: ModelCall | ToolCall, *, sent: bool = False) -> Decision:
         """As `authorize`, and waits without blocking."""
         authorizer, ledger = self._authorizer, self._ledger.aio
         offer = authorizer.offer(call)
         if offer is None:
-            return await line.adrive(authorizer.authorize(call, True, sent), ledger)
+            return await queue.adrive(authorizer.authorize(call, True, sent), ledger)
         hold_id, at_s, plan, room = offer
         _, amounts = plan
         try:
             outcome = await ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
-            return await line.adrive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
+            return await queue.adrive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
             return authorizer.admitted(hold_id, at_s, call, plan)
-        return await line.adrive(authorizer.authorize(call, True, sent, outcome), ledger)
+        return await queue.adrive(authorizer.authorize(call, True, sent, outcome), ledger)
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.

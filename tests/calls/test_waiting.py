@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, Session, ToolCall, Usage
-from budget_guard.calls import inside
-from budget_guard.calls.line import Line, Ticket, line_of
+from budget_guard.calls import enclosing as inside
+from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, ZERO, Way, apart, call, session
@@ -129,13 +129,13 @@ def test_threads_are_served_in_the_same_order() -> None:
         thread = threading.Thread(target=one, args=(number,))
         threads.append(thread)
         thread.start()
-        while len(line_of(run.ledger).tickets) <= number:
+        while len(queue_of(run.ledger).tickets) <= number:
             pass
     held.commit(Usage(output=1))
     for thread in threads:
         thread.join()
     assert served == list(range(5))
-    assert line_of(run.ledger).tickets == []
+    assert queue_of(run.ledger).tickets == []
 
 
 def test_who_waits_for_another_scope_stands_in_nobodys_way() -> None:
@@ -145,7 +145,7 @@ def test_who_waits_for_another_scope_stands_in_nobodys_way() -> None:
         first = asyncio.create_task(pay(tight, 10, 5, cap=5_000))
         second = asyncio.create_task(pay(tight, 10, 5, cap=5_000))
         await asyncio.sleep(1)
-        assert len(line_of(ledger).tickets) == 1
+        assert len(queue_of(ledger).tickets) == 1
         assert await pay(other, 10, 1, cap=5_000) == 5_000
         assert clock.monotonic() == 2
         await asyncio.gather(first, second)
@@ -179,11 +179,11 @@ async def test_a_cancelled_wait_leaves_the_line() -> None:
     await asyncio.gather(*waiting[:2], return_exceptions=True)
     await held.arelease("429")
     assert (await waiting[2]).action == "allow"
-    assert line_of(run.ledger).tickets == []
+    assert queue_of(run.ledger).tickets == []
 
 
 def test_a_forked_process_begins_with_an_empty_line() -> None:
-    line = Line()
+    line = WaitingQueue()
     line.join(Ticket(FakeClock(), (), (), False))
     line.forked()
     assert line.tickets == []

@@ -1,10 +1,10 @@
-"""The line of calls that wait for room in one ledger, in order of arrival.
+"""The queue of calls that wait for room in one ledger, in order of arrival.
 
-First come, first served: a call does not take room that an older one waits for. The line is this process's own; over a
+First come, first served: a call does not take room that an older one waits for. The queue is this process's own; over a
 ledger that processes share, whoever of them looks first is served first.
 
-Two kinds of calls are in it. A call that runs inside of no other stands in line: only the first one for a scope asks
-the ledger, and wakes the next when it leaves. A call made *inside* an open hold (a tool's, a stream's) passes the line,
+Two kinds of calls are in it. A call that runs inside of no other stands in the queue: only the first one for a scope asks
+the ledger, and wakes the next when it leaves. A call made *inside* an open hold (a tool's, a stream's) passes it,
 because those in it may wait for that very hold. So that two of these never wait for each other, neither counts on a
 hold that another one is inside of.
 """
@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from budget_guard.calls.inside import OpenHold
+from budget_guard.calls.enclosing import OpenHold
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import AsyncLedger, Ledger
 from budget_guard.ledger.flow import arun, run
@@ -51,24 +51,24 @@ class Ticket:
         """Wakes it when it is first."""
 
 
-class Line:
+class WaitingQueue:
     """The calls of this process that wait for room in one ledger, oldest first. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self.tickets: list[Ticket] = []
         """Those that wait."""
         self._lock = threading.Lock()
-        _all_lines.add(self)
+        _all_queues.add(self)
 
     def awaited(self, scopes: Sequence[Scope], but: Ticket | None = None) -> frozenset[Scope]:
-        """Those of *scopes* that somebody stands in line for, *but* for one."""
+        """Those of *scopes* that a call stands in the queue for, *but* for one."""
         with self._lock:
             standing = [ticket for ticket in self.tickets if not ticket.passes and ticket is not but]
             awaited = {scope for ticket in standing for scope in ticket.scopes}
         return frozenset(awaited.intersection(scopes))
 
     def join(self, ticket: Ticket) -> None:
-        """Stand at the end of the line."""
+        """Stand at the end of the queue."""
         with self._lock:
             self.tickets.append(ticket)
 
@@ -85,7 +85,7 @@ class Line:
             return None if ticket.passes or ticket in self._first() else ticket.turn.times
 
     def leave(self, ticket: Ticket) -> None:
-        """Leave the line, and wake who is first then."""
+        """Leave the queue, and wake who is first then."""
         with self._lock:
             if ticket in self.tickets:
                 self.tickets.remove(ticket)
@@ -116,20 +116,20 @@ class Line:
         self.tickets = []
 
 
-_lines: weakref.WeakKeyDictionary[Ledger, Line] = weakref.WeakKeyDictionary()
-_lines_lock = threading.Lock()
-_all_lines: weakref.WeakSet[Line] = weakref.WeakSet()
+_queues: weakref.WeakKeyDictionary[Ledger, WaitingQueue] = weakref.WeakKeyDictionary()
+_queues_lock = threading.Lock()
+_all_queues: weakref.WeakSet[WaitingQueue] = weakref.WeakSet()
 
 
-def line_of(ledger: Ledger) -> Line:
-    """The line of *ledger*, which all sessions on it share."""
+def queue_of(ledger: Ledger) -> WaitingQueue:
+    """The queue of *ledger*, which all sessions on it share."""
     while isinstance(ledger, LedgerWrapper):
         ledger = ledger.inner
-    with _lines_lock:
+    with _queues_lock:
         try:
-            return _lines.setdefault(ledger, Line())
+            return _queues.setdefault(ledger, WaitingQueue())
         except TypeError:  # somebody's own ledger, of which there can be no weak reference, or which has no hash
-            return Line()
+            return WaitingQueue()
 
 
 class _Blocking:
@@ -169,10 +169,10 @@ async def adrive(steps: Steps[T], ledger: AsyncLedger) -> T:
 
 
 def _forked() -> None:
-    global _lines_lock
-    _lines_lock = threading.Lock()
-    for line in _all_lines:
-        line.forked()
+    global _queues_lock
+    _queues_lock = threading.Lock()
+    for queue in _all_queues:
+        queue.forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
