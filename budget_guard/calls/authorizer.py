@@ -341,6 +341,8 @@ class Authorizer:
             action, reason = "advisory_warn", str(ignored)
         reservation = Reservation(hold_id, call, plan, self._run)
         enter(reservation)
+        if isinstance(call, ToolCall):
+            self._run.open_tools[hold_id] = reservation
         recorder = self._recorder
         if recorder.terminated_by is not None and ignored is None and isinstance(call, ModelCall) and not call.final:
             recorder.goes_on()
@@ -445,7 +447,9 @@ class _Place:
 
     def later(self, balances: Sequence[Balance]) -> Limits:
         """What will be left once the holds are given back that this call can wait for."""
-        stay = self._around
+        # A tool mostly costs what is held for it, and frameworks lose the context in which it was held: a call that it
+        # makes would wait for it.
+        stay = list({id(hold): hold for hold in (*self._around, *self._run.open_tools.values())}.values())
         if self._is_inside:  # nor is one given back that another waiting call is inside of: it may wait for ours
             if self.ticket is None:
                 self.take(())  # first, so that of two that look at once at least one sees the other

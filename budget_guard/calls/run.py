@@ -77,6 +77,8 @@ class Run:
         """The calls that wait for room in the ledger."""
         self.around: tuple[OpenHold, ...] = ()
         """The holds that it is inside of: a child session's on the money of its parent, and so on."""
+        self.open_tools: dict[str, OpenHold] = {}
+        """The holds of tool calls in flight, by their ids."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)

@@ -160,6 +160,8 @@ def estimate(held: HeldCall, reason: str) -> Bill:
 def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
     """Record what the ledger has booked for a call; return its cost in nano-dollars."""
     held.settled = True
+    if run.open_tools:
+        run.open_tools.pop(held.id, None)
     committed, charged, uncertain, above = settled
     cost, read, written, total, _, _ = charged
     terms, name, note = held.terms, bill.name, bill.note
@@ -190,6 +192,8 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
 def released(run: Run, held: HeldCall, reason: str, freed: bool) -> None:
     """Record that the ledger gave a hold back."""
     held.settled = True
+    if run.open_tools:
+        run.open_tools.pop(held.id, None)
     if freed:
         timeline = run.recorder.timeline
         timeline.emit(CallReleased(timeline.at(), held.id, held.terms.rung.model, reason))

@@ -233,6 +233,18 @@ def test_tasks_inside_a_tool_wait_for_each_other_but_not_for_the_tool() -> None:
     assert 0 < run_virtually(program) < 30
 
 
+def test_a_call_waits_for_no_tool_of_its_run_whose_context_a_framework_may_have_lost(way: Way) -> None:
+    clock = FakeClock()
+    run = session(Budget("$0.05", max_tool_calls=1), clock=clock)
+    tool = way.reserve(run, ToolCall("research", 30_000_000))
+    assert way.authorize(run, ToolCall("search")).action == "block"
+    assert way.authorize(run, call("large", tokens=0, cap=3_000)).action == "block"
+    assert clock.monotonic() == 0
+    way.commit_cost(tool, 0)
+    assert run._run.open_tools == {}
+    assert way.authorize(run, call("large", tokens=0, cap=3_000)).action == "allow"
+
+
 def test_a_call_does_not_wait_for_a_child_session_that_is_open_around_it(way: Way) -> None:
     clock = FakeClock()
     run = session("$0.05", clock=clock)

@@ -141,7 +141,7 @@ class State(TypedDict):
 @pytest.mark.parametrize("surface", ["ainvoke", "astream", "invoke"])
 def test_parallel_siblings_of_a_stopped_node_finish_and_are_booked(lab: Lab, surface: str) -> None:
     model = lab.chat("dime")
-    handler = BudgetCallbackHandler(Budget("$0.20"), pricing=DIME)
+    handler = BudgetCallbackHandler(Budget("$0.20", max_wait_s=0), pricing=DIME)
 
     async def awork(state: Any) -> State:
         try:
