@@ -89,7 +89,7 @@ def test_the_cap_and_the_cheaper_model_are_put_into_the_body() -> None:
 
 
 def test_what_is_not_to_be_added_is_not() -> None:
-    run = session(Budget("$1.00", hold_share=0.001))
+    run = session("$0.05")  # less than the longest answer of the model costs
     attempt = begin(run, body={**BODY, "model": "large", "stream": True}, add_fields=())
     with pytest.warns(RuntimeWarning, match="Nothing caps the output"):
         assert attempt.hold() is None
