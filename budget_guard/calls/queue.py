@@ -3,8 +3,8 @@
 First come, first served: a call does not take room that an older one waits for. The queue is this process's own; over a
 ledger that processes share, whoever of them looks first is served first.
 
-Two kinds of calls are in it. A call that runs inside of no other stands in the queue: only the first one for a scope asks
-the ledger, and wakes the next when it leaves. A call made *inside* an open hold (a tool's, a stream's) passes it,
+Two kinds of calls are in it. A call that runs inside of no other stands in the queue: only the first one for a scope
+asks the ledger, and wakes the next when it leaves. A call made *inside* an open hold (a tool's, a stream's) passes it,
 because those in it may wait for that very hold. So that two of these never wait for each other, neither counts on a
 hold that another one is inside of.
 """
