@@ -54,6 +54,8 @@ bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
 	$(BIN)/python benchmarks/ledgers.py
 	$(BIN)/python benchmarks/openai_agents_turn.py
 	$(BIN)/python benchmarks/langchain_invoke.py
+	$(BIN)/python benchmarks/guarded_client.py
+	$(BIN)/python benchmarks/useful_share.py
 
 .PHONY: mutants
 mutants: $(VENV)/.installed  ## Break the code in 300 places and see which breaks no test notices
