@@ -52,7 +52,7 @@ def switching(request: pytest.FixtureRequest) -> Iterator[None]:
     threading.settrace(before)
 
 
-def over(*modules: ModuleType) -> Any:
+def over(*modules: ModuleType) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("switching", [modules], indirect=True, ids=[""])
 
 
@@ -117,7 +117,8 @@ def test_raises_at_once_are_all_counted() -> None:
         ]
     )
     budget = run.budget
-    assert (budget.max_requests, budget.max_tool_calls, budget.max_total_tokens, budget.max_cost_usd) == (5, 6, 7, 8)
+    assert (budget.max_requests, budget.max_tool_calls, budget.max_total_tokens) == (5, 6, 7)
+    assert budget.max_cost_usd == 8
     assert run.times_raised == 4
     assert run.ledger.balances((run.scope,))[0].limits == budget.limits
 
