@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".mutants"
@@ -49,7 +49,12 @@ COPIED = (
 )
 LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
 LEAST_TIMEOUT_S = 90.0
+_IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
+"""Their programs run in processes of their own, where nothing sees which lines they run."""
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider")
+
+
+Result: TypeAlias = Literal["noticed", "hung", "survived", "not covered"]
 
 
 class Mutant(NamedTuple):
@@ -69,7 +74,7 @@ class Outcome(NamedTuple):
     """What became of a mutant."""
 
     mutant: Mutant
-    result: Literal["noticed", "hung", "survived", "not covered"]
+    result: Result
     seconds: float
     before: str
     after: str
@@ -268,8 +273,9 @@ import pytest
 ROOT = os.environ["MUTANTS_ROOT"] + os.sep
 FOLDERS = tuple(ROOT + each for each in ("budget_guard" + os.sep, "integrations" + os.sep))
 KNOWN = {}
-lines, quiet, seconds = {}, {}, {}
+quiet = {}
 current = None
+out = None
 
 def trace(frame, event, argument):
     code = frame.f_code
@@ -293,8 +299,11 @@ def trace(frame, event, argument):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    global current
-    current = lines.setdefault(item.nodeid, {})
+    global current, out
+    if out is None:
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "all")
+        out = open(os.path.join(os.environ["MUTANTS_OUT"], worker + ".jsonl"), "a", buffering=1)
+    mine, current = os.getpid(), {}
     quiet.clear()
     began = time.perf_counter()
     threading.settrace(trace)
@@ -302,13 +311,9 @@ def pytest_runtest_protocol(item, nextitem):
     yield
     sys.settrace(None)
     threading.settrace(None)
-    seconds[item.nodeid] = time.perf_counter() - began
-
-def pytest_sessionfinish(session):
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "all")
-    found = {test: {file: sorted(each) for file, each in files.items()} for test, files in lines.items()}
-    with open(os.path.join(os.environ["MUTANTS_OUT"], worker + ".json"), "w") as out:
-        json.dump({"lines": found, "seconds": seconds}, out)
+    if os.getpid() == mine:  # and not a fork of it
+        found = {file: sorted(each) for file, each in current.items()}
+        out.write(json.dumps([item.nodeid, time.perf_counter() - began, found]) + "\\n")
 '''
 
 
@@ -325,7 +330,7 @@ class Coverage:
                     self._tests.setdefault((file, number), []).append(test)
 
     def of(self, mutant: Mutant, most: int) -> list[str]:
-        """The tests that run the line of *mutant*: those of its own room first, and in it the most special ones."""
+        """The tests that run the line of *mutant*: the most special ones of its own room, and as many of all others."""
         if mutant.path.endswith(".lua"):
             return [test for test in sorted(self._size) if test.startswith(LUA_TESTS)]
         room = "/".join(Path(mutant.path).with_suffix("").parts[1:2])
@@ -333,10 +338,13 @@ class Coverage:
             room = "integrations/" + Path(mutant.path).parts[1].removeprefix("budget_guard_")
         tests = self._tests.get((mutant.path, mutant.line), [])
         ordered = sorted(tests, key=lambda test: (not test.startswith(f"tests/{room}"), self._size[test], test))
-        return ordered[:most]
+        special, others = ordered[: most // 2], ordered[most // 2 :]
+        return special + random.Random(f"{mutant.path}:{mutant.line}").sample(
+            others, min(most - len(special), len(others))
+        )
 
 
-def coverage(anew: bool, processes: int) -> Coverage:
+def coverage(anew: bool, processes: int, folders: Sequence[str]) -> Coverage:
     """The map, made where it is not there."""
     file = FOLDER / "map.json"
     if anew or not file.exists():
@@ -367,10 +375,10 @@ def coverage(anew: bool, processes: int) -> Coverage:
             )
             lines: dict[str, dict[str, list[int]]] = {}
             seconds: dict[str, float] = {}
-            for part in Path(out).glob("*.json"):
-                told = json.loads(part.read_text())
-                lines.update(told["lines"])
-                seconds.update(told["seconds"])
+            for part in Path(out).glob("*.jsonl"):
+                for line in part.read_text().splitlines():
+                    test, took, found = json.loads(line)
+                    lines[test], seconds[test] = found, took
         file.write_text(json.dumps({"lines": lines, "seconds": seconds}))
     told = json.loads(file.read_text())
     return Coverage(told["lines"], told["seconds"])
@@ -409,26 +417,30 @@ def run(mutant: Mutant, tree: Path, tests: Sequence[str], seconds: float) -> Out
     began = time.monotonic()
     try:
         file.write_text(broken, "utf-8")
-        names = tree / "mutant-tests.txt"
-        names.write_text("\n".join(tests))
-        process = subprocess.Popen(
-            [*_PYTEST, "-x", f"@{names}"],
-            cwd=tree,
-            env=_environment(tree),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(max(LEAST_TIMEOUT_S, 10 * seconds))
-            result: Literal["noticed", "hung", "survived"] = "survived" if code in (0, 5) else "noticed"
-        except subprocess.TimeoutExpired:
-            result = "hung"
-        finally:
-            _end(process)
+        result = ran(tree, tests, seconds)
     finally:
         file.write_text(text, "utf-8")
     return Outcome(mutant, result, time.monotonic() - began, before, after)
+
+
+def ran(tree: Path, tests: Sequence[str], seconds: float) -> Result:
+    """Run *tests* in *tree*, which took about *seconds* when they were mapped."""
+    names = tree / "mutant-tests.txt"
+    names.write_text("\n".join(tests))
+    process = subprocess.Popen(
+        [*_PYTEST, "-x", f"@{names}"],
+        cwd=tree,
+        env=_environment(tree),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return "survived" if process.wait(max(LEAST_TIMEOUT_S, 10 * seconds)) == 0 else "noticed"
+    except subprocess.TimeoutExpired:
+        return "hung"
+    finally:
+        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -487,11 +499,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2, help="how many at the same time")
     parser.add_argument("--most-tests", type=int, default=150, help="how many tests one is run by at most")
     parser.add_argument("--map", action="store_true", help="make the map of which tests cover which lines anew")
+    parser.add_argument("--tests", nargs="*", default=["tests"], help="which tests to make the map of")
     parser.add_argument("--only", default="", help="only kinds of changes with these words in them, such as 'lock'")
     options = parser.parse_args()
     mutants = [each for each in all_mutants(options.folders) if options.only in each.what]
     chosen = random.Random(options.seed).sample(mutants, min(options.sample or len(mutants), len(mutants)))
-    tests = coverage(options.map, options.processes)
+    tests = coverage(options.map, options.processes, options.tests)
     print(f"{len(chosen)} of {len(mutants)} mutants, seed {options.seed}", flush=True)
     trees: SimpleQueue[Path] = SimpleQueue()
     printing = threading.Lock()
@@ -506,6 +519,10 @@ def main() -> int:
                     tree.mkdir(exist_ok=True)
                     shutil.copy(source, tree / name)
             trees.put(tree)
+        some = random.Random(options.seed).sample(sorted(tests.seconds), min(60, len(tests.seconds)))
+        if ran(tree, some, sum(tests.seconds[test] for test in some)) != "survived":
+            print("the tests fail in a copy of the tree without any mutant in it: run them, then this again with --map")
+            return 2
 
         def one(mutant: Mutant) -> Outcome:
             tree = trees.get()

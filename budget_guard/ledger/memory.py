@@ -158,7 +158,7 @@ class MemoryLedger(LedgerRules[Hold]):
             above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in others]) if others else ()
             return unchecked(Settled, (first.committed, hold.charged or NOTHING, hold.uncertain, above))
 
-    def keep_while(self, scope: Scope, user: object, *, single_use: bool = False) -> None:
+    def keep_while(self, scope: Scope, user: object, single_use: bool = False) -> None:
         """Remember *scope* for as long as *user* lives, and then until `retain_runs` others have ended since.
 
         A run that is forgotten is a new one when it is opened again. What it spent stays counted in the scopes above

@@ -127,7 +127,7 @@ class Session:
         """How often the limits were raised."""
         self._run = Run(budget, self._ledger, (self._scope, *scopes), prices, clock, tags or {})
         if ledger is not None and isinstance(self._ledger, MemoryLedger):
-            self._ledger.keep_while(self._scope, self._run, single_use=wiring.single_use)
+            self._ledger.keep_while(self._scope, self._run, wiring.single_use)
         if not wiring.keepalives:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self._run.keepalives = tuple(wiring.keepalives)

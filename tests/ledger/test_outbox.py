@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import random
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -762,3 +764,30 @@ def test_spend_of_an_outage_longer_than_ids_live_is_booked_once_or_put_aside(
     aside = path.with_name("outbox.jsonl.rejected")
     assert aside.exists() is (booked == 0)
     assert Outbox(path).entries() == [] and path.stat().st_size == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no flock here")
+@pytest.mark.parametrize("verb", ["add", "empty"])
+def test_nobody_writes_to_the_file_while_another_process_does(path: Path, network: Network, verb: str) -> None:
+    import fcntl
+
+    network.set_limits(USER, Limits())
+    outbox = Outbox(path)
+    outbox.add(new_entry("charge", hold_id(0, "first"), (USER,), Amounts(cost=1)))
+    done = threading.Event()
+
+    def write() -> None:
+        if verb == "add":
+            outbox.add(new_entry("charge", hold_id(1, "second"), (USER,), Amounts(cost=1)))
+        else:
+            replay(outbox, network)
+        done.set()
+
+    theirs = os.open(path, os.O_RDWR)
+    fcntl.flock(theirs, fcntl.LOCK_EX)
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert not done.wait(0.2)
+    os.close(theirs)
+    thread.join(20)
+    assert done.is_set()
