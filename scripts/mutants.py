@@ -367,6 +367,8 @@ def coverage(anew: bool, processes: int, folders: Sequence[str]) -> Coverage:
                     str(processes),
                     "-p",
                     "no:cacheprovider",
+                    *_IGNORED,
+                    *folders,
                 ],
                 cwd=ROOT,
                 env=environment,

@@ -187,41 +187,46 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while cause is not None and id(cause) not in seen and len(seen) < _MOST_CAUSES:
         seen.add(id(cause))
         yield cause
-        reason: object = getattr(cause, "reason", None)  # urllib3's MaxRetryError, urllib's URLError
+        reason: object = _told(cause, "reason")  # urllib3's MaxRetryError, urllib's URLError
         cause = cause.__cause__ or (reason if isinstance(reason, BaseException) else cause.__context__)
+
+
+def _told(of: object, name: str) -> object:
+    """An attribute; None where there is none, or where it cannot be read, such as the content of an unread stream."""
+    try:
+        return getattr(of, name, None)
+    except Exception:  # each client has errors of its own for it
+        return None
 
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an exception carries. One of our own stops tells nothing by it."""
     if isinstance(error, BudgetError):
         return None
-    response: object = getattr(error, "response", None)
+    response: object = _told(error, "response")
     found: list[object] = [
-        getattr(error, "status_code", None),
+        _told(error, "status_code"),
         fields(fields(response).get("ResponseMetadata")).get("HTTPStatusCode"),  # botocore's
-        getattr(response, "status_code", None),
-        getattr(response, "status", None),
-        getattr(error, "code", None),
-        getattr(error, "status", None),
-        getattr(error, "http_status", None),
+        _told(response, "status_code"),
+        _told(response, "status"),
+        _told(error, "code"),
+        _told(error, "status"),
+        _told(error, "http_status"),
     ]
     return next((int(each) for each in found if type(each) is not bool and isinstance(each, int) and each >= 100), None)
 
 
 def _response_of(error: BaseException) -> tuple[Mapping[str, str] | None, object]:
     """The headers and the body of the response that an exception carries, as far as they were read."""
-    response: object = getattr(error, "response", None)
+    response: object = _told(error, "response")
     if given := fields(response):  # botocore's
         return None, {"error": given.get("Error")} if given.get("Error") else None
-    headers = fields(getattr(response, "headers", None)) or None
-    body: object = getattr(error, "body", None)
+    headers = fields(_told(response, "headers")) or None
+    body: object = _told(error, "body")
     if not _is_readable(body):
-        body = getattr(error, "details", None)  # google-genai keeps its JSON there
+        body = _told(error, "details")  # google-genai keeps its JSON there
     if not _is_readable(body):
-        try:
-            body = getattr(response, "content", None)
-        except Exception:  # a stream that was not read: each client has an error of its own for it
-            body = None
+        body = _told(response, "content")
     return headers, body if _is_readable(body) else None
 
 

@@ -246,3 +246,14 @@ def test_a_stop_of_our_own_says_nothing_of_the_bill() -> None:
     stop = BudgetRevoked(scope="run:r1", reason="compromised", at=datetime.now(timezone.utc))
     assert stop.http_status == 402
     assert not never_billed(stop)
+
+
+@pytest.mark.parametrize(
+    "name", ["status_code", "response", "code", "status", "http_status", "body", "details", "reason"]
+)
+def test_what_cannot_be_read_of_an_error_tells_nothing(name: str) -> None:
+    def unreadable(self: object) -> object:
+        raise RuntimeError("not read yet")
+
+    error = type("Odd", (Exception,), {name: property(unreadable)})()
+    assert not never_billed(error)
