@@ -118,15 +118,14 @@ def read_request(
         longer = _LONGER_BASE + _LONGER_TOOL * (len(tools) + len(handoffs)) + _LONGER_MESSAGE * len(items.prompt.parts)
         items = items._replace(prompt=items.prompt._replace(base=items.prompt.base + longer))
     cap = settings.max_tokens
-    if not extra and settings.prompt_cache_options is None:
+    newer = _newer_settings(settings, ("prompt_cache_options",))
+    if not extra and not newer:
         chat = _plain_chat(where, name, cap)
     else:
         sent: dict[str, Any] = {"model": name}
         if cap is not None:
             sent["max_tokens"] = cap
-        if settings.prompt_cache_options is not None:
-            sent["prompt_cache_options"] = dict(settings.prompt_cache_options)
-        chat = CHAT_COMPLETIONS.read_request(where, {**sent, **extra}, _NO_ALIASES)
+        chat = CHAT_COMPLETIONS.read_request(where, {**sent, **newer, **extra}, _NO_ALIASES)
     return Asked(_together(items, chat), where, CHAT_COMPLETIONS, kept)
 
 
@@ -176,10 +175,13 @@ def _put_settings(body: dict[str, Any], settings: ModelSettings) -> None:
     """Put into *body* what the SDK's settings for Responses may cost."""
     if settings.max_tokens is not None:
         body["max_output_tokens"] = settings.max_tokens
-    for name in ("context_management", "prompt_cache_options"):
-        value = getattr(settings, name, None)  # newer than the oldest SDK that is supported
-        if value is not None:
-            body[name] = value
+    body.update(_newer_settings(settings, ("context_management", "prompt_cache_options")))
+
+
+def _newer_settings(settings: ModelSettings, names: Sequence[str]) -> dict[str, Any]:
+    """Those of *names* that are set. The oldest SDK that is supported has none of them."""
+    given = {name: getattr(settings, name, None) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def extra_fields(settings: ModelSettings) -> dict[str, Any]:
