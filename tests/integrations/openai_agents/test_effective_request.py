@@ -139,7 +139,7 @@ async def test_a_conversation_of_the_extra_body_is_weighed(field: str) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     model = wire.chat() if field == "messages" else wire.responses()
     await ask(model, guard, max_tokens=100, extra_body={field: [{"role": "user", "content": "x" * 40_000}]})
-    assert decided(guard).estimate.input_tokens > 40_000
+    assert decided(guard).estimate.input_tokens > 5_000  # its tokens, where a tokenizer is installed; else its bytes
 
 
 async def test_a_plain_parameter_that_nobody_knows_passes() -> None:
