@@ -522,9 +522,11 @@ def main() -> int:
                     shutil.copy(source, tree / name)
             trees.put(tree)
         some = random.Random(options.seed).sample(sorted(tests.seconds), min(60, len(tests.seconds)))
-        if ran(tree, some, sum(tests.seconds[test] for test in some)) != "survived":
+        clean = trees.get()
+        if ran(clean, some, sum(tests.seconds[test] for test in some)) != "survived":
             print("the tests fail in a copy of the tree without any mutant in it: run them, then this again with --map")
             return 2
+        trees.put(clean)
 
         def one(mutant: Mutant) -> Outcome:
             tree = trees.get()
