@@ -288,7 +288,7 @@ async def _awaited_round_trips(ledger: Ledger, client: Any) -> None:
 
 
 def _served(client: Any) -> tuple[int, int]:
-    """How often the server has read from its clients, and how many scripts it has run."""
+    """The reads of the server from its clients, and the scripts it has run, counted."""
     stats, commands = client.info("stats"), client.info("commandstats")
     scripts = sum(commands.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha", "fcall"))
     return int(stats["total_reads_processed"]), int(scripts)

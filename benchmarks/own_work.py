@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 
 def sessions() -> dict[str, tuple[Session, str]]:
-    """What is compared, with the goal for the median in microseconds."""
+    """The sessions that are compared, with the goal for the median in microseconds."""
     ceilings = {kind: Budget(PLENTY) for kind in ("user", "key", "team")}
     authority = BudgetAuthority(ceilings=ceilings)
     downgrade = DowngradePolicy(to="gpt-4o-mini", at=0.8)
@@ -83,7 +83,7 @@ def floor() -> Callable[[], None]:
 
 
 def clock_ns() -> float:
-    """What the clock itself takes, between two looks at it."""
+    """Nanoseconds that the clock itself takes, between two looks at it."""
     taken: list[int] = []
     for _ in range(10_000):
         start = time.thread_time_ns()

@@ -37,7 +37,7 @@ OWN_MOST = 16_384
 
 
 class Load(NamedTuple):
-    """What is asked for."""
+    """A budget, and the calls that are made of it."""
 
     name: str
     budget: str
@@ -83,7 +83,7 @@ class ScaledClock:
 
 
 class Counts:
-    """What came of the calls."""
+    """Whole, cut and refused answers, counted."""
 
     def __init__(self) -> None:
         self.whole = self.cut = self.refused = 0
@@ -110,7 +110,7 @@ def model_call(load: Load, number: int) -> ModelCall:
 
 
 def written(load: Load, cap: int | None) -> Usage:
-    """What the provider bills."""
+    """The usage that the provider bills."""
     return Usage(input=load.input_tokens, output=min(load.output_tokens, cap or OWN_MOST))
 
 
@@ -304,7 +304,7 @@ def langchain_middleware(base_url: str, budget: Budget | None) -> Callable[[], A
 
     from budget_guard.integrations.langchain import BudgetMiddleware
 
-    model = ChatOpenAI(model=MODEL, base_url=base_url, api_key="none", max_retries=0)  # type: ignore[arg-type]
+    model = ChatOpenAI(model=MODEL, base_url=base_url, api_key="none", max_retries=0)  # type: ignore[arg-type]  # a str serves
     middleware = [] if budget is None else [BudgetMiddleware(budget, exit_behavior="error")]
     agent: Any = create_agent(model, [], middleware=middleware)
     return lambda: agent.ainvoke({"messages": [("user", "Why is the sky blue?")]})

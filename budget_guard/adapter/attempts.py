@@ -112,7 +112,7 @@ def end_counting(token: Token[Counted]) -> None:
 
 
 class Attempts:
-    """What the requests of one client are held in, and how they may be changed.
+    """The budgets that hold the requests of one client, and the changes that these requests may take.
 
     Args:
         sessions: The budgets that every request spends from, the outermost first. With none, requests are looked at
@@ -196,7 +196,7 @@ class Attempts:
 
 
 def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
-    """What may be added to a request, checked.
+    """The fields that may be added to a request, checked.
 
     Raises:
         ValueError: If it names what is not known.
@@ -268,9 +268,9 @@ class Attempt:
         self._body = body
         self.endpoint = where
         self.request = request
-        """What is asked for."""
+        """The request that is asked for."""
         self.signed = signed
-        """Whether a signature covers the body, which cannot be changed then."""
+        """True if a signature covers the body, which cannot be changed then."""
         self.calls: list[GuardedCall] = []
         """What holds it: the calls of layers above that it has adopted, and one of its own for all other sessions."""
         self.path = path

@@ -28,7 +28,7 @@ class OpenHold:
     @property
     def scopes(self) -> Sequence[Scope]:
         """Where it is held."""
-        raise NotImplementedError
+        raise NotImplementedError  # a reservation says it
 
     @property
     def outer(self) -> Sequence[OpenHold]:

@@ -36,7 +36,7 @@ class _Framing:
 
     def feed(self, data: bytes) -> Iterator[_Event]:
         """The events that *data* completes."""
-        raise NotImplementedError
+        raise NotImplementedError  # each framing says it
 
     def close(self) -> Iterator[_Event]:
         """What is left at the end."""
@@ -255,11 +255,11 @@ class EventReader:
 
     def take(self, event: Json) -> None:
         """Take in one event."""
-        raise NotImplementedError
+        raise NotImplementedError  # each dialect says it
 
     def whole(self) -> Answer:
         """What has been said so far, as one answer."""
-        raise NotImplementedError
+        raise NotImplementedError  # each dialect says it
 
     def is_usage_alone(self, event: Json) -> bool:
         """Whether *event* is one that exists only because its stream was asked for usage."""

@@ -66,7 +66,7 @@ class Attempt(GuardedCall):
         self.model = model
         self.arguments = arguments
         self.asked: Asked
-        """What is asked for."""
+        """The call as it is asked for."""
         self.add_fields: frozenset[AddField] = run.add_fields
         self.added: tuple[str, ...] = ()
         """The fields that were added to the request."""
@@ -237,4 +237,4 @@ def explain(error: BaseException, added: tuple[str, ...]) -> None:
         message = f"{error} ({said})"
         error.args = (message, *error.args[1:])
         if isinstance(getattr(error, "message", None), str):
-            error.message = message  # type: ignore[attr-defined]
+            error.message = message  # type: ignore[attr-defined]  # the client's own errors have it

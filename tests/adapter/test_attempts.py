@@ -98,7 +98,7 @@ def test_what_is_not_to_be_added_is_not() -> None:
 
 def test_a_senseless_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="'tools' is not known"):
-        Attempts(add_fields=("tools",))  # type: ignore[arg-type]
+        Attempts(add_fields=("tools",))  # type: ignore[arg-type]  # a wrong name on purpose
 
 
 def test_a_signed_body_is_never_changed() -> None:

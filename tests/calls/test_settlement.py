@@ -213,7 +213,7 @@ def test_a_call_that_costs_more_than_was_held_is_charged_and_told(way: Way) -> N
     assert (report.overrun, report.bound_violations) == (usd(cost - HELD_COST), 1)
     assert report.remaining == Decimal("-0.0011")
     told = {type(e): e for e in run.events()}
-    assert told[OverrunCharged].overrun == cost - HELD_COST  # type: ignore[union-attr]
+    assert told[OverrunCharged].overrun == cost - HELD_COST  # type: ignore[union-attr]  # its key is its type
     violated = told[BoundViolated]
     assert isinstance(violated, BoundViolated)
     assert (violated.decision_id, violated.model) == (reservation.id, "large")

@@ -366,4 +366,4 @@ def test_tool_costs_and_unknown_fields_are_refused(provider: LocalProvider) -> N
     with pytest.raises(ValueError, match="tool_costs="):
         session.guard(open_ai(provider), tool_costs={"search": "0.01"})
     with pytest.raises(ValueError, match="add_fields="):
-        session.guard(open_ai(provider), add_fields=("cap",))  # type: ignore[arg-type]
+        session.guard(open_ai(provider), add_fields=("cap",))  # type: ignore[arg-type]  # a wrong name on purpose

@@ -418,7 +418,7 @@ def test_a_refusal_of_a_field_that_was_added_says_so(caplog: pytest.LogCaptureFi
     added = added_by({"temperature": 1}, {"temperature": 1, "extra_body": {"max_tokens": 7}, "stream_usage": True})
     assert added == ("max_tokens", "max_completion_tokens", "stream_options.include_usage")
     error = Status(422, {"detail": [{"loc": ["body", "stream_options"]}]})
-    error.status_code = 422  # type: ignore[attr-defined]
+    error.status_code = 422  # type: ignore[attr-defined]  # as clients do
     with caplog.at_level(logging.WARNING):
         explain(error, added)
     assert "add_fields=('output_cap',)" in caplog.text
@@ -437,9 +437,9 @@ def test_each_field_can_be_left_out() -> None:
     assert not plain._steer({}).asks_for_usage
     assert usual._steer({}).asks_for_usage
     with pytest.raises(ValueError, match="add_fields"):
-        budgeted_model(big, small, add_fields=("cap",))  # type: ignore[arg-type]
+        budgeted_model(big, small, add_fields=("cap",))  # type: ignore[arg-type]  # a wrong name on purpose
     with pytest.raises(ValueError, match="add_fields"):
-        BudgetMiddleware(Budget("$1.00"), add_fields=("cap",))  # type: ignore[arg-type]
+        BudgetMiddleware(Budget("$1.00"), add_fields=("cap",))  # type: ignore[arg-type]  # a wrong name on purpose
 
 
 # Never silently useless
