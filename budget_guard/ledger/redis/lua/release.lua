@@ -1,17 +1,7 @@
 -- Give the whole hold back, unspent. As `settle`.
 
-local hold = read_hold(HOLD)
-local wrong
-if hold then
-  wrong = another_hold(hold)
-else
-  wrong = doubt(id)
-end
-if wrong then
-  return wrong
-end
-local scopes, problem = find(FIRST)
-if not scopes then
+local hold, scopes, problem = hold_to_settle()
+if problem then
   return problem
 end
 

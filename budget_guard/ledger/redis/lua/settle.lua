@@ -51,6 +51,22 @@ local function another_hold(record)
   return no_hold(record)
 end
 
+-- The hold to settle, nil if it is unknown, and its scopes; or, third, what keeps it from being settled.
+local function hold_to_settle()
+  local hold = read_hold(HOLD)
+  local wrong
+  if hold then
+    wrong = another_hold(hold)
+  else
+    wrong = doubt(id)
+  end
+  if wrong then
+    return nil, nil, wrong
+  end
+  local scopes, problem = find(FIRST)
+  return hold, scopes, problem
+end
+
 -- What keeps a record from being of the same verb with the same parameters; nil if nothing does.
 local function another_than(record, verb)
   if record.verb ~= verb then
