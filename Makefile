@@ -22,6 +22,10 @@ demo: $(VENV)/.installed  ## Watch a runaway agent being stopped, without an API
 test: $(VENV)/.installed  ## Run every test
 	$(BIN)/python -m pytest --quiet --numprocesses auto
 
+.PHONY: fuzz
+fuzz: $(VENV)/.installed  ## Run the property tests on examples that were never tried
+	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest --quiet --numprocesses auto -m hypothesis
+
 .PHONY: lint
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .

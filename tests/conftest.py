@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from tests.builders import Way
+
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+"""The same examples each time, so that a change is judged by what it changed; ``make fuzz`` draws new ones."""
 
 
 @pytest.fixture(params=["blocking", "async"])
