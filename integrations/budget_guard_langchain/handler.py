@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, ModelCall, Prompt, Session, ToolCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
+from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
@@ -24,7 +25,7 @@ from budget_guard_langchain.fallbacks import Fallbacks
 from budget_guard_langchain.request import read_call, requests_of_texts, tool_names
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.scope import extra_sessions
-from budget_guard_langchain.steering import steering_of
+from budget_guard_langchain.steering import LaterHold, steering_of
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -266,18 +267,36 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             BudgetError: In LangChain's terms, if it is refused.
             BudgetDowngrade: If a cheaper model is to make it, and it cannot be switched.
         """
+        loop = _running_loop()
+        task = asyncio.current_task(loop) if loop is not None and in_its_task else None
+        steering = call.steering
+        if steering is None or not steering.awaits or call.batch is not None:
+            self._hold(call, asked, task, options)
+            return
+        of_call = (call, asked, task, options)
+        steering.hold_later(
+            LaterHold(self, functools.partial(self._hold, *of_call), functools.partial(self._ahold, *of_call))
+        )
+
+    def _hold(self, call: Call, asked: ModelCall | ToolCall, task: asyncio.Task[Any] | None, options: object) -> None:
+        with self._refusing(call, asked):
+            _raise(call.hold(asked, may_wait=_running_loop() is None))  # a loop must not be blocked
+        self._calls.begin(call, task, options)
+
+    async def _ahold(
+        self, call: Call, asked: ModelCall | ToolCall, task: asyncio.Task[Any] | None, options: object
+    ) -> None:
+        with self._refusing(call, asked):
+            _raise(await call.ahold(asked))
+        self._calls.begin(call, task, options)
+
+    @contextmanager
+    def _refusing(self, call: Call, asked: ModelCall | ToolCall) -> Generator[None]:
         try:
-            loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        try:
-            stop = call.hold(asked, may_wait=loop is None)  # a loop must not be blocked
-            if stop is not None:
-                raise _recast(stop.error) from stop.error.__cause__
+            yield
         except BaseException as error:
             self._withdraw(call, asked, error)
             raise
-        self._calls.begin(call, asyncio.current_task(loop) if loop is not None and in_its_task else None, options)
 
     def _withdraw(self, call: Call, asked: ModelCall | ToolCall, error: BaseException) -> None:
         """Give back what else is held for a call that is refused with *error*."""
@@ -403,6 +422,18 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
 for _kind in ("llm", "chat_model", "chain", "agent"):
     setattr(BudgetCallbackHandler, f"ignore_{_kind}", _OfHandler())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _raise(stop: Stop | None) -> None:
+    if stop is not None:
+        raise _recast(stop.error) from stop.error.__cause__
 
 
 def _recast(error: BudgetError) -> BudgetError:

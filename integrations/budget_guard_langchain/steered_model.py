@@ -48,6 +48,8 @@ class SteeredModel(_Base):
     ) -> tuple[BaseChatModel, dict[str, Any], tuple[str, ...]]:
         """The model that makes a call, its arguments, and the fields that are added to its request."""
         steering: Steering | None = kwargs.pop(_KEY, None)
+        if steering is not None:
+            steering.hold()
         model, asked = self._inner(steering, kwargs)
         if steering is None or not steering.decided:
             if steering is not None:
@@ -60,8 +62,19 @@ class SteeredModel(_Base):
             kwargs = with_usage(model, kwargs)
         return model, kwargs, added_by(asked, kwargs)
 
-    def _steered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return {**kwargs, _KEY: self._steer(kwargs)}
+    async def _adecided(
+        self, kwargs: dict[str, Any], *, stream: bool = False
+    ) -> tuple[BaseChatModel, dict[str, Any], tuple[str, ...]]:
+        """As `_decided`, in async code, where it may wait for room."""
+        steering: Steering | None = kwargs.get(_KEY)
+        if steering is not None:
+            await steering.ahold()
+        return self._decided(kwargs, stream=stream)
+
+    def _steered(self, kwargs: dict[str, Any], *, awaits: bool = False) -> dict[str, Any]:
+        steering = self._steer(kwargs)
+        steering.awaits = awaits
+        return {**kwargs, _KEY: steering}
 
     # Every way into a chat model passes one of these six, and each hands its arguments to all that follow.
 
@@ -72,7 +85,7 @@ class SteeredModel(_Base):
         return result
 
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
-        kwargs = self._steered(kwargs)
+        kwargs = self._steered(kwargs, awaits=True)
         result = await super().agenerate(*args, **kwargs)
         kwargs[_KEY].raise_if_cut()
         return result
@@ -83,7 +96,7 @@ class SteeredModel(_Base):
         kwargs[_KEY].raise_if_cut()
 
     async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        kwargs = self._steered(kwargs)
+        kwargs = self._steered(kwargs, awaits=True)
         pieces: Any = super().astream(*args, **kwargs)
         async with aclosing(pieces):
             async for piece in pieces:
@@ -94,10 +107,11 @@ class SteeredModel(_Base):
         return super().stream_events(*args, **self._steered_v3(kwargs))
 
     def astream_events(self, *args: Any, **kwargs: Any) -> Any:
-        return super().astream_events(*args, **self._steered_v3(kwargs))
+        return super().astream_events(*args, **self._steered_v3(kwargs, awaits=True))
 
-    def _steered_v3(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return self._steered(kwargs) if kwargs.get("version") == "v3" else kwargs  # the others pass `astream`
+    def _steered_v3(self, kwargs: dict[str, Any], *, awaits: bool = False) -> dict[str, Any]:
+        # the other versions pass `astream`
+        return self._steered(kwargs, awaits=awaits) if kwargs.get("version") == "v3" else kwargs
 
     # What callbacks are told, and what caches look for.
 
@@ -129,7 +143,7 @@ class SteeredModel(_Base):
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        model, kwargs, added = self._decided(kwargs)
+        model, kwargs, added = await self._adecided(kwargs)
         with _explained(added):
             return await model._agenerate(messages, stop=stop, run_manager=run_manager, **kwargs)
 
@@ -143,7 +157,7 @@ class SteeredModel(_Base):
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        model, kwargs, added = self._decided(kwargs, stream=True)
+        model, kwargs, added = await self._adecided(kwargs, stream=True)
         with _explained(added):
             async for chunk in model._astream(messages, stop=stop, run_manager=run_manager, **kwargs):
                 yield chunk

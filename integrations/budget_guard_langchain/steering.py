@@ -8,9 +8,21 @@ once, by its hold.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from budget_guard import BudgetError, Decision, DowngradePolicy, ModelCall
+
+
+class LaterHold(NamedTuple):
+    """The hold of a call that its model takes, just before it sends the call: in async code it can wait for room."""
+
+    by: object
+    """The handler that decides."""
+    hold: Callable[[], None]
+    """Holds it, blocking. Raises what refuses the call."""
+    ahold: Callable[[], Awaitable[None]]
+    """As `hold`, awaited."""
 
 
 class Steering:
@@ -21,9 +33,12 @@ class Steering:
         "_cap_set",
         "_downgrade",
         "_final",
+        "_keeps_cut",
+        "_later",
         "_stands_for",
         "_takes",
         "asks_for_usage",
+        "awaits",
         "cap",
         "cut",
         "decided",
@@ -40,6 +55,7 @@ class Steering:
         stands_for: tuple[str, bool] | None = None,
         final: bool = False,
         asks_for_usage: bool = True,
+        keeps_cut: bool = False,
     ) -> None:
         """
         Args:
@@ -50,7 +66,12 @@ class Steering:
             stands_for: The model in whose place it is called already, and whether that is the same provider's.
             final: Whether it is the final answer that ``Budget.finalization_reserve`` is kept for.
             asks_for_usage: Whether a stream may be asked for its usage.
+            keeps_cut: Whether an answer that a budget's own cap cuts off is kept as it is.
         """
+        self.awaits = False
+        """Whether the model itself takes the holds, which it can await. A callback on an event loop must not wait."""
+        self._later: list[LaterHold] = []
+        self._keeps_cut = keeps_cut
         self.asks_for_usage = asks_for_usage
         self._can_cap, self._cap_set = can_cap, cap_set
         self._downgrade, self._takes, self._stands_for, self._final = downgrade, takes, stands_for, final
@@ -62,6 +83,25 @@ class Steering:
         """The output cap that was decided on."""
         self.cut: BudgetError | None = None
         """The stop that the answer is, where that cap has cut it off."""
+
+    def hold_later(self, later: LaterHold) -> None:
+        """Leave a hold to the model. A handler that is listed twice leaves one."""
+        if all(each.by is not later.by for each in self._later):
+            self._later.append(later)
+
+    def hold(self) -> None:
+        """Take the holds that were left to the model.
+
+        Raises:
+            BudgetError: In LangChain's terms, if a budget refuses. Nothing is held then.
+        """
+        while self._later:
+            self._later.pop(0).hold()
+
+    async def ahold(self) -> None:
+        """As `hold`, and waits for room without blocking."""
+        while self._later:
+            await self._later.pop(0).ahold()
 
     def ask(self, call: ModelCall) -> ModelCall:
         """*call* in the terms of the model that is steered."""
@@ -86,7 +126,7 @@ class Steering:
         Raises:
             BudgetExceeded: In LangChain's terms. What the answer cost is booked.
         """
-        if self.cut is not None:
+        if self.cut is not None and not self._keeps_cut:
             from budget_guard_langchain.errors import recast
 
             raise recast(self.cut)
@@ -111,6 +151,9 @@ class SteeredParams(dict[str, Any]):
     def __init__(self, params: dict[str, Any], steering: Steering) -> None:
         super().__init__(params)
         self.steering = steering
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # a copy, as tracers make them, steers nothing
 
 
 def steering_of(invocation_params: object) -> Steering | None:
