@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from budget_guard.events.model import Subscriber
 from budget_guard.ledger.base import Ledger
@@ -17,6 +17,9 @@ from budget_guard.session.budget import Budget
 from budget_guard.session.opening import open_session
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
+
+OnCutOff: TypeAlias = Literal["raise", "keep"]
+"""What becomes of an answer that a budget's own output cap cuts off: it is a stop, or it is kept as the answer."""
 
 
 class SessionHandle:

@@ -37,6 +37,10 @@ class Answer(NamedTuple):
     """Parts of it that only the provider has, and that later requests may name."""
     output_floor: int = 0
     """Tokens that were made for sure, of a stream whose usage is not known."""
+    text: str = ""
+    """What it says, of an answer that is no stream and was cut off."""
+    calls_tools: bool = False
+    """Whether an answer that is no stream was cut off with tools to call, the last of them perhaps half made."""
 
     @property
     def source(self) -> str | None:

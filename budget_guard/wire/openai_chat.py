@@ -261,6 +261,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         if events:
             found = with_events(found, events)
     asked = model if request is None else request.model
+    cut_off = any(fields(choice).get("finish_reason") in ("length", "max_tokens", "MAX_TOKENS") for choice in choices)
     return Answer(
         NAME,
         found,
@@ -270,7 +271,9 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         text(usage.get("inference_geo")),
         ident,
         provider_cost(usage, provider=provider, model=asked, answer_id=ident),
-        any(fields(choice).get("finish_reason") in ("length", "max_tokens", "MAX_TOKENS") for choice in choices),
+        cut_off,
+        text=(text(said[0].get("content")) or "") if cut_off else "",
+        calls_tools=cut_off and any(s.get("tool_calls") or s.get("function_call") for s in said),
     )
 
 
@@ -344,7 +347,8 @@ class _Stream(EventReader):
         message = {"content": "x" if self.output_bytes else None, "annotations": self._annotations}
         reasons = self._finish or [""]
         choices = [{"finish_reason": reason, "message": message} for reason in reasons]
-        return read_answer({**self._seen, "choices": choices, "usage": self._usage}, self._request)
+        answer = read_answer({**self._seen, "choices": choices, "usage": self._usage}, self._request)
+        return answer._replace(text="")
 
 
 def _later(before: Json, now: Json) -> Json:

@@ -270,6 +270,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         found = with_events(found, events)
     model, ident = text(body.get("model")), text(body.get("id"))
     asked = model if request is None else request.model
+    cut_off = status == "incomplete" and fields(body.get("incomplete_details")).get("reason") == "max_output_tokens"
     return Answer(
         NAME,
         found,
@@ -279,12 +280,21 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         None,
         ident,
         provider_cost(usage, provider=provider, model=asked, answer_id=ident),
-        status == "incomplete" and fields(body.get("incomplete_details")).get("reason") == "max_output_tokens",
+        cut_off,
         status == "failed",
         reasoning_ids=tuple(
             str(given["id"]) for item in output if (given := fields(item)).get("type") == "reasoning" and "id" in given
         ),
+        text=_written(output) if cut_off else "",
+        calls_tools=cut_off and any(fields(item).get("type") not in ("message", "reasoning") for item in output),
     )
+
+
+def _written(output: list[Any]) -> str:
+    parts = [
+        part for item in output for part in items(fields(item).get("content")) if fields(item).get("type") == "message"
+    ]
+    return "".join([text(fields(part).get("text")) or "" for part in parts])
 
 
 class _Stream(EventReader):

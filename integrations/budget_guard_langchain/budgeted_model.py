@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from budget_guard import DowngradePolicy
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
+from budget_guard.adapter.handle import OnCutOff, check_choice
 from budget_guard_langchain.output_cap import can_cap, cap_set
 from budget_guard_langchain.steered_model import SteeredModel, name_of
 from budget_guard_langchain.steering import Steering
@@ -37,6 +38,7 @@ def budgeted_model(
     handler: BudgetCallbackHandler | None = None,
     downgrade_at: float = 0.8,
     add_fields: Sequence[AddField] = ADD_FIELDS,
+    on_cut_off: OnCutOff = "raise",
 ) -> BudgetedChatModel:
     """A chat model that calls *primary*, and *cheaper* once a fraction of the budget is spent.
 
@@ -58,11 +60,14 @@ def budgeted_model(
         downgrade_at: The fraction of a limit at which to switch: above 0, at most 1.
         add_fields: What may be added to the requests: ``output_cap``, the cap that the budget chooses, and ``usage``,
             the asking for usage in streams. Leave out what an endpoint refuses.
+        on_cut_off: What becomes of an answer that the budget's own output cap cuts off: ``raise`` a stop that has what
+            came (``partial_output``), or ``keep`` it as the answer.
 
     Raises:
         TypeError: If one of them is no chat model, such as one that is bound to tools already.
         ValueError: If both are the same model, or *downgrade_at* or *add_fields* makes no sense.
     """
+    check_choice("on_cut_off", on_cut_off, OnCutOff)
     for name, model in (("primary", primary), ("cheaper", cheaper)):
         if not isinstance(model, BaseChatModel):
             raise TypeError(
@@ -76,6 +81,7 @@ def budgeted_model(
         cheaper=cheaper,
         downgrade_at=downgrade_at,
         add_fields=check_add_fields(add_fields),
+        keeps_cut=on_cut_off == "keep",
         **settings,
     )
 
@@ -87,6 +93,7 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
     cheaper: BaseChatModel
     downgrade_at: float = Field(default=0.8)
     add_fields: frozenset[str] = frozenset(ADD_FIELDS)
+    keeps_cut: bool = False
 
     _policy: DowngradePolicy = PrivateAttr()
     _takes: frozenset[str] = PrivateAttr()
@@ -149,6 +156,7 @@ class BudgetedChatModel(SteeredModel, BaseChatModel):
             downgrade=self._policy,
             takes=self._takes,
             asks_for_usage="usage" in self.add_fields,
+            keeps_cut=self.keeps_cut,
         )
 
     def _not_decided(self) -> None:

@@ -39,7 +39,7 @@ class Call(GuardedCall):
     """One model call or tool call."""
 
     __slots__ = (
-        *("_bytes", "_called", "_chunk", "_human", "_requests", "_usage_told"),
+        *("_bytes", "_called", "_chunk", "_human", "_requests", "_text", "_usage_told"),
         *("adds_up", "batch", "has_streamed", "older", "parent_run_id", "request", "run_id", "steering", "told"),
         "unwatch",
     )
@@ -87,6 +87,7 @@ class Call(GuardedCall):
         """Whether its stream told the usage so far in several chunks, which LangChain adds up."""
         self.has_streamed = False
         self._bytes = 0
+        self._text: list[str] = []
         self._chunk: object = None
         self._usage_told = 0
         self.unwatch: Callable[[], object] | None = None
@@ -125,13 +126,14 @@ class Call(GuardedCall):
         else:
             super().fail(error)
 
-    def note_chunk(self, chunk: object, written: object, usage: object = None) -> None:
+    def note_chunk(self, chunk: object, written: object, usage: object = None, *, is_text: bool = False) -> None:
         """Note a chunk of its stream, once where the handler is listed twice.
 
         Args:
             chunk: The chunk.
             written: What the model wrote in it.
             usage: The usage that it tells.
+            is_text: Whether that is a part of the answer's text.
         """
         self.has_streamed = True
         if chunk is not None and chunk is self._chunk:
@@ -139,6 +141,8 @@ class Call(GuardedCall):
         self._chunk = chunk
         if isinstance(written, str):
             self._bytes += len(written)
+            if is_text:
+                self._text.append(written)
         if usage:
             taken = fields(usage).get("input_tokens")
             if isinstance(taken, int) and taken > 0:
@@ -147,20 +151,27 @@ class Call(GuardedCall):
                 self._usage_told = taken
 
     @property
+    def text(self) -> str:
+        """The text that has come in its stream."""
+        return "".join(self._text)
+
+    @property
     def output_floor(self) -> int:
         """Output tokens that have come for sure. Chunks do not tell: they may be empty, or single characters."""
         return self._bytes // LONGEST_TOKEN
 
-    def note_if_cut(self, steering: Steering, reply: Reply, answer: Answer) -> None:
-        """Leave the stop in *steering* for the model to raise, if a budget's own output cap has cut the answer off.
+    def cut_short_by(self, reply: Reply, answer: Answer) -> BudgetError | None:
+        """The stop that the answer is, for the model to raise, if a budget's own output cap has cut it off.
 
         The provider's reason to finish tells; an answer of exactly the cap may be whole. Where it gives none, the
         length has to tell.
         """
         known = answer.cut_off or reply.is_cut_off
         stop = self.cut_short(answer.usage if reply.finish is None else None, known=known)
-        if stop is not None:
-            steering.cut = stop.error
+        if stop is None:
+            return None
+        stop.error.partial_output = reply.text or None
+        return stop.error
 
 
 class Calls:

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain.agents.middleware.types import ModelRequest
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.messages import AIMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from budget_guard import BudgetExceeded, BudgetRevoked
 from budget_guard.adapter.provider_words import FINAL_NOTE
@@ -43,12 +43,15 @@ def _needs_tools(request: ModelRequest[Any]) -> bool:
     )
 
 
-def farewell(stop: BudgetExceeded | BudgetRevoked) -> AIMessage:
-    """The last message of a run that is stopped. Its metadata says by what."""
+def farewell(stop: BudgetExceeded | BudgetRevoked) -> list[BaseMessage]:
+    """The last messages of a run that is stopped: what came of an answer that was cut off, and why it is stopped.
+
+    The metadata says by what.
+    """
     stopped_by = stop.dimension if isinstance(stop, BudgetExceeded) else "revoked"
-    return AIMessage(
-        words(stop), response_metadata={"budget_guard": {"stopped_by": stopped_by, "decision_id": stop.decision_id}}
-    )
+    metadata = {"budget_guard": {"stopped_by": stopped_by, "decision_id": stop.decision_id}}
+    partial = [] if stop.partial_output is None else [AIMessage(stop.partial_output)]
+    return [*partial, AIMessage(words(stop), response_metadata=metadata)]
 
 
 def words(stop: BudgetExceeded | BudgetRevoked) -> str:

@@ -13,7 +13,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, ModelCall, Prompt, Session, ToolCall
-from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
+from budget_guard.adapter.handle import OnCutOff, SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.ledger.base import Ledger
@@ -87,6 +87,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         run_id: A name for the budget's scope; made up by default.
         ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
             on where it stopped, also in another process. In memory by default, or where the authority has them.
+        on_cut_off: What becomes of an answer that the budget's own output cap cuts off, which `BudgetMiddleware` and
+            `budgeted_model` send: ``raise`` stops the run, with what came as ``partial_output``; ``keep`` takes it as
+            the answer.
 
     Raises:
         BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
@@ -119,17 +122,25 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         feature: str | None = None,
         run_id: str | None = None,
         ledger: Ledger | str | None = None,
+        on_cut_off: OnCutOff = "raise",
     ) -> None:
         check_budget(budget, "BudgetCallbackHandler")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("scope", scope, HandlerScope)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
+        check_choice("on_cut_off", on_cut_off, OnCutOff)
         self._initial_budget = budget
         self._settings = SessionSettings(
             authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing, ledger=ledger
         )
-        self._own_settings: dict[str, Any] = {"scope": scope, "on_exceeded": on_exceeded, "tool_costs": tool_costs}
+        self._own_settings: dict[str, Any] = {
+            "scope": scope,
+            "on_exceeded": on_exceeded,
+            "tool_costs": tool_costs,
+            "on_cut_off": on_cut_off,
+        }
         self._tools = ToolCosts(tool_costs)
+        self._stops_cut = on_cut_off == "raise"
         self._asks_human = on_exceeded == "interrupt"
         self._calls = Calls()
         self._fallbacks = Fallbacks()
@@ -335,7 +346,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             self._calls.note_paid(call.batch)
         call.commit_answer(answer)
         if call.steering is not None:
-            call.note_if_cut(call.steering, reply, answer)
+            stop = call.cut_short_by(reply, answer)
+            if stop is not None and self._stops_cut:
+                call.steering.cut = stop
 
     def _charge(self, reply: Reply) -> None:
         """Book a call whose start this handler was not told of."""
@@ -353,7 +366,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any) -> None:
         call = self._calls.get(run_id)
         if call is not None:
-            call.note_chunk(chunk, token, getattr(getattr(chunk, "message", None), "usage_metadata", None))
+            usage = getattr(getattr(chunk, "message", None), "usage_metadata", None)
+            call.note_chunk(chunk, token, usage, is_text=True)
             self._go_on(call)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -361,14 +375,17 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             call = self._calls.get(run_id)
             if call is not None:
                 delta = fields(event.get("delta"))
-                call.note_chunk(event, next((delta[name] for name in _WRITTEN if name in delta), ""))
+                written = next((delta[name] for name in _WRITTEN if name in delta), "")
+                call.note_chunk(event, written, is_text="text" in delta)
                 self._go_on(call)
 
     def _go_on(self, call: Call) -> None:
         """Stop a stream that must not go on."""
         stop = call.interruption(call.output_floor)
         if stop is not None:
-            raise _recast(stop.error)
+            error = _recast(stop.error)
+            error.partial_output = call.text or None
+            raise error
 
     # Runs
 

@@ -27,7 +27,7 @@ from typing_extensions import Self
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy, Session
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
-from budget_guard.adapter.handle import SessionHandle, check_choice
+from budget_guard.adapter.handle import OnCutOff, SessionHandle, check_choice
 from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
@@ -74,6 +74,8 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         run_limit: What each call of the agent may spend, its pauses and restarts included.
         add_fields: What may be added to the requests: ``output_cap``, the cap that the budget chooses, and ``usage``,
             the asking for usage in streams. Leave out what an endpoint refuses.
+        on_cut_off: What becomes of an answer that the budget's own output cap cuts off: ``raise`` makes it a stop, to
+            which *exit_behavior* applies, with what came as ``partial_output``; ``keep`` takes it as the answer.
 
     Raises:
         TypeError: If *budget* is neither a budget nor a handler.
@@ -102,6 +104,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         thread_limit: UsdLike | Budget | None = None,
         run_limit: UsdLike | Budget | None = None,
         add_fields: Sequence[AddField] = ADD_FIELDS,
+        on_cut_off: OnCutOff = "raise",
     ) -> None:
         super().__init__()
         handler = BudgetCallbackHandler(budget) if isinstance(budget, Budget) else budget
@@ -112,6 +115,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         if downgrade_to is not None and handler.budget.downgrade is not None:
             raise ValueError(f"downgrade_to={downgrade_to!r} is set, and Budget.downgrade too: set one of them")
         check_choice("exit_behavior", exit_behavior, ExitBehavior)
+        check_choice("on_cut_off", on_cut_off, OnCutOff)
         if wrap_up_at is not None and not 0 < wrap_up_at <= 1:
             raise ValueError(f"wrap_up_at={wrap_up_at!r} must be a fraction above 0 and at most 1, for example 0.9")
         self.handler = handler
@@ -124,6 +128,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
             self._models[name_of(model)] = model
         self._exit_behavior: ExitBehavior = exit_behavior
         self._wrap_up_at = wrap_up_at
+        self._keeps_cut = on_cut_off == "keep"
         self._add_fields = check_add_fields(add_fields)
         limits: list[tuple[CeilingKind, UsdLike | Budget | None]] = [("run", run_limit), ("thread", thread_limit)]
         self._ceilings = [
@@ -165,7 +170,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
                 if self._exit_behavior == "error":
                     raise stop
                 if self._exit_behavior == "end" or not self._asked((own, *ceilings), stop):
-                    return self._noted(request, ModelResponse([farewell(stop)]), {"jump_to": "end"})
+                    return self._noted(request, ModelResponse(farewell(stop)), {"jump_to": "end"})
 
     def _within(self, sessions: Sequence[Session], request: ModelRequest[Any]) -> Steps[ModelResponse[Any]]:
         """Make the call on the model and in the form that the budget leaves room for."""
@@ -193,7 +198,8 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
                 final = True
 
     def _steered(self, request: ModelRequest[Any], target: str | None, final: bool) -> ModelRequest[Any]:
-        asked, how = request.model, How(downgrade=self._policy, add_fields=self._add_fields, final=final)
+        asked = request.model
+        how = How(downgrade=self._policy, add_fields=self._add_fields, final=final, keeps_cut=self._keeps_cut)
         if target is not None:
             model = self._model(target)
             how = replace(how, stands_for=(name_of(asked), type(model) is type(asked)))

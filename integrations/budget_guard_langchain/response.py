@@ -96,6 +96,11 @@ class Reply:
         """Whether an output cap ended it early, by what the provider says."""
         return self.finish in _CUT
 
+    @property
+    def text(self) -> str:
+        """The text of the answer, of its first choice."""
+        return str(getattr(self._choices[0], "text", "")) if self._choices else ""
+
     def read(self, request: Request | None = None, *, added_up: bool = False) -> Answer:
         """What it says was used, in the words of the dialect that *request* was made in.
 

@@ -184,6 +184,8 @@ class How:
     """What may be added to a request."""
     final: bool = False
     """Whether it makes the final answer that ``Budget.finalization_reserve`` is kept for."""
+    keeps_cut: bool = False
+    """Whether an answer that a budget's own cap cuts off is kept as it is."""
 
 
 class _Copy(SteeredModel):
@@ -198,6 +200,7 @@ class _Copy(SteeredModel):
             downgrade=how.downgrade,
             stands_for=how.stands_for,
             final=how.final,
+            keeps_cut=how.keeps_cut,
         )
 
     def _inner(self, steering: Steering | None, kwargs: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:

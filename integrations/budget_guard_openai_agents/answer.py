@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agents import ModelResponse, OpenAIResponsesModel
@@ -80,12 +80,36 @@ def _read(usage: AgentsUsage | ResponseUsage | None, raw: object, output: Iterab
     return Answer("agents", found, problem, reasoning_ids=reasoning_ids_in(items))
 
 
+def usage_of(answer: Answer) -> AgentsUsage:
+    """What an answer on the wire used, as the SDK counts it."""
+    used = answer.usage
+    if used is None:
+        return AgentsUsage(requests=1)
+    read, written = used.input_tokens, used.output_tokens
+    return AgentsUsage(requests=1, input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def text_of(output: Sequence[Any]) -> str:
+    """The text in the *output* of an answer."""
+    parts = [part for item in output for part in getattr(item, "content", None) or () if _kind_of(item) == "message"]
+    return "".join([str(getattr(part, "text", None) or "") for part in parts])
+
+
+def text_only(output: Sequence[Any]) -> bool:
+    """Whether the *output* of an answer is text, which can be kept where it was cut off, and calls no tool."""
+    return all(_kind_of(item) in ("message", "reasoning") for item in output) and bool(text_of(output))
+
+
+def _kind_of(item: Any) -> object:
+    return getattr(item, "type", None) or fields(item).get("type")
+
+
 _WITHOUT_BILL = frozenset({"message", "function_call", "custom_tool_call"})
 
 
 def _as_json(item: Any) -> Json:
     """What of an output item may be billed by use."""
-    kind = getattr(item, "type", None) or fields(item).get("type")
+    kind = _kind_of(item)
     if kind in _WITHOUT_BILL:
         return {"type": kind}
     if isinstance(item, Mapping):

@@ -6,19 +6,29 @@ import copy
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
-from agents import AgentOutputSchemaBase, Handoff, ModelSettings, OpenAIResponsesModel, Tool, TResponseInputItem
+from agents import (
+    AgentOutputSchemaBase,
+    Handoff,
+    ModelResponse,
+    ModelSettings,
+    OpenAIResponsesModel,
+    Tool,
+    TResponseInputItem,
+)
 from agents.exceptions import ModelBehaviorError, UserError
 from agents.items import TResponseStreamEvent
 from agents.models.interface import Model, ModelTracing
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
-from budget_guard import InvalidDowngradeError, ModelCall, Session, UnknownPriceError
+from budget_guard import BudgetError, InvalidDowngradeError, ModelCall, Session, UnknownPriceError
 from budget_guard.adapter.attempts import AddField
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.provider_words import FINAL_NOTE
 from budget_guard.adapter.stops import Stop
 from budget_guard.calls.call import ToolCall
 from budget_guard.wire import Answer, explain_refusal
-from budget_guard_openai_agents.errors import recast
+from budget_guard_openai_agents.answer import usage_of
+from budget_guard_openai_agents.errors import BudgetStop, recast
 from budget_guard_openai_agents.guarded_run import GuardedRun
 from budget_guard_openai_agents.look import look_of
 from budget_guard_openai_agents.request import Asked, endpoint_for, read_request
@@ -56,7 +66,19 @@ _DEARER_TIERS = frozenset({"priority"})
 class Attempt(GuardedCall):
     """One attempt of a model call. Every guard of the run holds its worst case before it is sent."""
 
-    __slots__ = ("_final", "_stream", "add_fields", "added", "arguments", "asked", "inner", "model", "refusal", "run")
+    __slots__ = (
+        "_asked_with",
+        "_final",
+        "_stream",
+        "add_fields",
+        "added",
+        "arguments",
+        "asked",
+        "inner",
+        "model",
+        "refusal",
+        "run",
+    )
 
     never_sent = (UserError,)
 
@@ -76,6 +98,7 @@ class Attempt(GuardedCall):
         """Why a request of it was not sent."""
         self._stream = stream
         self._final = False
+        self._asked_with = arguments.input
 
     def asked_of(self, session: Session, call: ModelCall | ToolCall) -> ModelCall | ToolCall:
         """*call*, as *session* has to see it: it knows only the reasoning that it has seen made."""
@@ -122,6 +145,46 @@ class Attempt(GuardedCall):
         if cut_off or isinstance(error, ModelBehaviorError):
             return self.cut_short(known=True)
         return None
+
+    def cut_short_by(self, answer: Answer) -> Stop | None:
+        """The stop that *answer* is, if a guard's own output cap has cut it off.
+
+        The provider's reason to finish tells: an answer of exactly the cap may be whole. Where only the SDK tells of
+        the answer, which drops that reason, its length has to tell.
+        """
+        return self.cut_short(answer.usage if self.below is None else None, known=answer.cut_off)
+
+    def keeps(self, stop: Stop) -> bool:
+        """Whether the guard that stops the call keeps what has come of an answer."""
+        return self.run.guard_of(stop.session).on_cut_off == "keep"
+
+    @property
+    def partial_output(self) -> str:
+        """The text of an answer that was cut off, as the provider wrote it."""
+        return "" if self.answer is None else self.answer.text
+
+    def kept(self, stop: Stop) -> ModelResponse | None:
+        """The answer that a guard keeps though the SDK takes it for an error, as it does with one that is incomplete.
+
+        None where there is none to keep.
+        """
+        answer = self.answer
+        if self.refusal is not None or answer is None or not answer.text or answer.calls_tools or not self.keeps(stop):
+            return None
+        content: list[Any] = [ResponseOutputText(text=answer.text, type="output_text", annotations=[])]
+        message = ResponseOutputMessage(
+            id=answer.id or "msg_cut_off", type="message", role="assistant", status="incomplete", content=content
+        )
+        return ModelResponse(output=[message], usage=usage_of(answer), response_id=answer.id)
+
+    def stopped(self, stop: Stop, partial_output: str) -> BudgetError:
+        """The error of a stop of this call, to be raised: noted in the run, and with what has come of the answer."""
+        self.run.stop(stop)
+        error = recast(stop.error)
+        error.partial_output = partial_output or None
+        if isinstance(error, BudgetStop):
+            error.partial_of = self.run.agent_of(self._asked_with)
+        return error
 
     async def admit(self) -> None:
         """Hold the worst case with every guard, and work out what to send to which model.

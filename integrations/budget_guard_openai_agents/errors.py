@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agents import Agent, AgentsException, RunErrorDetails, TResponseInputItem
 
 import budget_guard
+from budget_guard import BudgetError
 from budget_guard.adapter.stops import stops_for
 
 
@@ -22,13 +23,18 @@ def as_items(input: str | list[TResponseInputItem]) -> list[TResponseInputItem]:
 class BudgetStop(AgentsException):
     """The base of all stops of a guarded run: they carry the partial work, and how to go on from it."""
 
+    partial_of: str | None = None
+    """The agent whose answer the stop has in ``partial_output``; None where not known."""
+
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         # Read by the SDK from 0.15.2 on: deliver the stream events that are queued, then raise.
         self._agents_drain_queued_stream_events = True
 
     def resume_input(self) -> list[TResponseInputItem]:
-        """The conversation up to the stop, tool results included, as the input of a run that goes on from it.
+        """The conversation up to the stop, as the input of a run that goes on from it.
+
+        With the results of tools, and at its end what had come of an answer that was cut off (``partial_output``).
 
         ::
 
@@ -40,7 +46,11 @@ class BudgetStop(AgentsException):
             RuntimeError: If the run had not started, so that there is nothing to resume.
         """
         details = self._details()
-        return as_items(details.input) + [item.to_input_item() for item in details.new_items]
+        items = as_items(details.input) + [item.to_input_item() for item in details.new_items]
+        partial = cast("BudgetError", self).partial_output
+        if partial and self.partial_of in (None, details.last_agent.name):  # and not of an agent that is its tool
+            items.append(cast(TResponseInputItem, {"role": "assistant", "content": partial}))
+        return items
 
     @property
     def last_agent(self) -> Agent[Any]:

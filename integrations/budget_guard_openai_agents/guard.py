@@ -19,7 +19,7 @@ from agents.models.interface import Model
 from budget_guard import Budget, BudgetAuthority
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.guarded_call import GuardedCall
-from budget_guard.adapter.handle import SessionSettings, check_budget, check_choice
+from budget_guard.adapter.handle import OnCutOff, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
@@ -27,7 +27,6 @@ from budget_guard_openai_agents.errors import recast, stops
 from budget_guard_openai_agents.guarded_run import (
     GuardedRun,
     OnExceeded,
-    OnMidstream,
     RunGuard,
     ToolHolds,
     current_run,
@@ -59,7 +58,9 @@ class BudgetGuard(RunGuard):
         tool_costs: What tools cost a call, by name: dollars, or a function of the tool's result.
         on_exceeded: ``raise`` stops the run with `BudgetExceeded`; ``finalize`` lets it make one last answer without
             tools, out of the budget's ``finalization_reserve``.
-        on_midstream: What to do with a stream that must not go on: ``raise``, or ``truncate`` the answer where it is.
+        on_cut_off: What becomes of an answer that the guard's own output cap cuts off, and of a stream that must not go
+            on: ``raise`` a stop that has what came (``partial_output``), or ``keep`` it as the answer. Half a tool call
+            is never kept.
         authority: Where the ceilings live that the runs share with others; none by default.
         user: The user whose ceiling holds as well, or, without an authority, whom to name in the report.
         key: The API key's name, likewise. Not the secret: it is logged.
@@ -88,7 +89,7 @@ class BudgetGuard(RunGuard):
         pricing: Mapping[str, PriceLike] | None = None,
         tool_costs: Mapping[str, ToolCost] | None = None,
         on_exceeded: OnExceeded = "raise",
-        on_midstream: OnMidstream = "raise",
+        on_cut_off: OnCutOff = "raise",
         authority: BudgetAuthority | None = None,
         user: str | None = None,
         key: str | None = None,
@@ -101,7 +102,7 @@ class BudgetGuard(RunGuard):
         check_budget(budget, "BudgetGuard")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
-        check_choice("on_midstream", on_midstream, OnMidstream)
+        check_choice("on_cut_off", on_cut_off, OnCutOff)
         if on_exceeded == "finalize" and budget.finalization_reserve is None:
             raise ValueError(
                 'on_exceeded="finalize" needs money kept back for the answer: Budget(..., finalization_reserve="$0.05")'
@@ -113,14 +114,14 @@ class BudgetGuard(RunGuard):
         self._own_settings: dict[str, Any] = {
             "tool_costs": tool_costs,
             "on_exceeded": on_exceeded,
-            "on_midstream": on_midstream,
+            "on_cut_off": on_cut_off,
             "add_fields": add_fields,
         }
         self.add_fields = cast("frozenset[AddField]", check_add_fields(add_fields))
         self.known_reasoning = {}
         self.tool_costs = ToolCosts(tool_costs)
         self.on_exceeded = on_exceeded
-        self.on_midstream = on_midstream
+        self.on_cut_off = on_cut_off
         with stops.recasting():
             session = self._settings.open(budget, run_id)
         self.session = session

@@ -13,12 +13,11 @@ from agents.models.interface import Model, ModelProvider
 from budget_guard import Session
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GuardedCall
-from budget_guard.adapter.handle import SessionHandle
+from budget_guard.adapter.handle import OnCutOff, SessionHandle
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
 
 OnExceeded: TypeAlias = Literal["raise", "finalize"]
-OnMidstream: TypeAlias = Literal["raise", "truncate"]
 
 _NOTED = 64
 """How many of the latest calls' agents and models are remembered: more than run in parallel, few enough to keep."""
@@ -34,7 +33,7 @@ class RunGuard(SessionHandle, RunHooks[Any]):
     tool_costs: ToolCosts
     """What the tools cost."""
     on_exceeded: OnExceeded
-    on_midstream: OnMidstream
+    on_cut_off: OnCutOff
     add_fields: frozenset[AddField]
     """What may be added to requests."""
     known_reasoning: dict[str, None]

@@ -17,9 +17,8 @@ from agents.models.interface import Model, ModelProvider
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 
 from budget_guard import BudgetError
-from budget_guard_openai_agents.answer import answer_of
+from budget_guard_openai_agents.answer import answer_of, text_of, text_only
 from budget_guard_openai_agents.call import Arguments, Attempt
-from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, accounting, current_run, outer_call
 from budget_guard_openai_agents.look import look_at, look_of
 from budget_guard_openai_agents.stream import guarded_stream
@@ -45,14 +44,15 @@ class _Guarded(Model):
             answer = await attempt.aanswered(answer_of(response, attempt.asked.request))
         except BaseException as error:
             stop = await attempt.afailed(error)
-            if stop is not None:
-                run.stop(stop)
-                raise recast(stop.error) from error
-            raise
-        stop = attempt.cut_short(answer.usage, known=answer.cut_off)
-        if stop is not None and run.guard_of(stop.session).on_midstream == "raise":
-            run.stop(stop)
-            raise recast(stop.error)
+            if stop is None:
+                raise
+            kept = attempt.kept(stop)
+            if kept is not None:
+                return kept
+            raise attempt.stopped(stop, attempt.partial_output) from error
+        stop = attempt.cut_short_by(answer)
+        if stop is not None and not (attempt.keeps(stop) and text_only(response.output)):
+            raise attempt.stopped(stop, text_of(response.output))
         return response
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:

@@ -21,7 +21,6 @@ from budget_guard import BudgetError
 from budget_guard.wire.reader import LONGEST_TOKEN
 from budget_guard_openai_agents.answer import answer_of_stream
 from budget_guard_openai_agents.call import Attempt
-from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import accounting
 
 _LAST = (ResponseCompletedEvent, ResponseIncompleteEvent, ResponseFailedEvent)
@@ -52,13 +51,12 @@ async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncI
                 answer = answer_of_stream(event.response, call.model, call.asked.request)
                 answer = await call.aanswered(answer)
                 settled = True
-                stop = call.cut_short(answer.usage, known=answer.cut_off)
+                stop = call.cut_short_by(answer)
             else:
                 stop = call.interruption(seen.output_floor)
             if stop is not None:
-                if call.run.guard_of(stop.session).on_midstream == "raise" or not seen.text_only:
-                    call.run.stop(stop)
-                    raise recast(stop.error)
+                if not (call.keeps(stop) and seen.text_only):
+                    raise call.stopped(stop, seen.text)
                 if not isinstance(event, ResponseCompletedEvent):  # which is an answer as it is
                     truncated = True
                     if not settled:
@@ -70,8 +68,7 @@ async def guarded_stream(call: Attempt, below: Callable[[Model], Any]) -> AsyncI
             settled = True
             stop = await call.afailed(error)
             if stop is not None and not isinstance(error, BudgetError):
-                call.run.stop(stop)
-                raise recast(stop.error) from error
+                raise call.stopped(stop, seen.text) from error
         raise
     finally:
         if not settled:
@@ -102,16 +99,21 @@ class _Seen:
         return -(-self._bytes // LONGEST_TOKEN)
 
     @property
+    def text(self) -> str:
+        """The text that came."""
+        return "".join(self._text)
+
+    @property
     def text_only(self) -> bool:
-        """Whether it can be cut here and leave a whole answer: half a tool call must not be run."""
-        return self._response is not None and not self._calls
+        """Whether it is text so far, which can be cut here and kept: half a tool call must not be run."""
+        return self._response is not None and bool(self.text) and not self._calls
 
     def event(self, event: TResponseStreamEvent) -> None:
         kind = getattr(event, "type", None)
         if not isinstance(kind, str):  # a model of one's own may stream anything
             return
         given: Any = event
-        if kind == "response.created":
+        if kind in ("response.created", "response.incomplete"):
             self._response = given.response
         elif kind == "response.output_item.added":
             self._calls = self._calls or given.item.type not in ("message", "reasoning")
@@ -134,7 +136,7 @@ class _Seen:
             type="message",
             role="assistant",
             status="incomplete",
-            content=[ResponseOutputText(text="".join(self._text), type="output_text", annotations=[])],
+            content=[ResponseOutputText(text=self.text, type="output_text", annotations=[])],
         )
         response = self._response.model_copy(update={"output": [message], "status": "incomplete"})
         return [

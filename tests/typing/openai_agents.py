@@ -24,7 +24,7 @@ async def run(agent: Agent[None], other: RunHooks[Any], ladder: Mapping[str, str
         pricing={"gpt-4o": (2.5e-6, 10e-6)},
         tool_costs={"serp_api": "0.01", "paid": Decimal("0.02"), "by_result": tool_cost},
         on_exceeded="finalize",
-        on_midstream="truncate",
+        on_cut_off="keep",
         user="u1",
     )
     BudgetGuard(Budget("$5.00"), downgrade_to=ladder, downgrade_at=0.5)

@@ -146,19 +146,80 @@ async def test_an_answer_that_the_guards_own_cap_cut_off_does_not_pass_for_a_who
     assert guard.spent_usd > 0
 
 
-@pytest.mark.parametrize(
-    ("mode", "model_of"),  # not streamed, the SDK makes an error of a cut answer on Responses, and keeps nothing of it
-    [("run", ENDPOINTS[1]), ("run_streamed", ENDPOINTS[0]), ("run_streamed", ENDPOINTS[1])],
-    ids=["run chat", "run_streamed responses", "run_streamed chat"],
-)
+@modes
+@endpoints  # not streamed, the SDK makes an error of a cut answer on Responses, and keeps nothing of it
 async def test_an_answer_that_was_cut_off_is_kept_where_the_user_wants_it_so(
     lab: Lab, mode: str, model_of: Callable[[Lab, str], Any]
 ) -> None:
     lab.script(Reply(text="a" * 8_000))
-    guard = BudgetGuard(Budget("$0.01"), on_midstream="truncate")
+    guard = BudgetGuard(Budget("$0.01"), on_cut_off="keep")
     result = await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=guard)
     assert 0 < len(result.final_output) < 8_000
     agree(lab.provider, guard)
+    used, billed = result.context_wrapper.usage, lab.calls[0].usage
+    assert (used.input_tokens, used.output_tokens) == (billed.input_tokens, billed.output_tokens)
+
+
+@modes
+@endpoints
+async def test_what_came_of_a_cut_off_answer_is_on_the_stop_and_the_run_goes_on_from_it(
+    lab: Lab, mode: str, model_of: Callable[[Lab, str], Any]
+) -> None:
+    lab.script([Reply(text="a" * 8_000), Reply(text="and the rest")])
+    guard = BudgetGuard(Budget("$0.01"))
+    with pytest.raises(BudgetExceeded) as raised:
+        await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=guard)
+    stop = raised.value
+    partial = stop.partial_output
+    assert partial is not None
+    assert 0 < len(partial) < 8_000
+    assert set(partial) == {"a"}
+    assert guard.report().terminated_by == "output_cap"
+    assert stop.resume_input()[-1] == {"role": "assistant", "content": partial}
+    guard.raise_limits(max_cost_usd="1.00")
+    again = await lab.run(mode, stop.last_agent, stop.resume_input(), hooks=guard)
+    assert again.final_output == "and the rest"
+    assert partial in str(lab.calls[-1].body)
+    assert guard.report().terminated_by is None
+    agree(lab.provider, guard)
+
+
+@modes
+@endpoints
+@pytest.mark.parametrize("on_cut_off", ["raise", "keep"])
+async def test_an_answer_of_exactly_the_cap_that_says_it_is_done_is_whole(
+    lab: Lab, mode: str, model_of: Callable[[Lab, str], Any], on_cut_off: Any
+) -> None:
+    lab.script(lambda request: Reply(text="done", output_tokens=request.max_output_tokens))
+    guard = BudgetGuard(Budget("$0.01"), on_cut_off=on_cut_off)
+    result = await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=guard)
+    assert result.final_output == "done"
+    assert lab.calls[0].usage.output_tokens == lab.calls[0].max_output_tokens
+    assert guard.report().terminated_by is None
+    agree(lab.provider, guard)
+
+
+@modes
+@endpoints
+@pytest.mark.parametrize("on_cut_off", ["raise", "keep"])
+async def test_a_cut_off_answer_with_half_a_tool_call_is_a_stop_all_the_same(
+    lab: Lab, mode: str, model_of: Callable[[Lab, str], Any], on_cut_off: Any
+) -> None:
+    lab.script(Reply(tool_calls=caller_of("lookup").tool_calls, output_tokens=20_000))
+    guard = BudgetGuard(Budget("$0.01"), on_cut_off=on_cut_off)
+    with pytest.raises(BudgetExceeded, match="cut the answer off"):
+        await lab.run(mode, agent_named("Worker", model_of(lab, BIG), tools=[lookup]), hooks=guard)
+    assert guard.report().breakdown.tools.calls == 0
+
+
+async def test_a_sub_agents_cut_off_answer_is_not_a_part_of_the_outer_conversation(lab: Lab) -> None:
+    lab.script(by_role({"Boss": caller_of("ask_worker", input="go"), "Worker": Reply(text="a" * 8_000)}))
+    guard = BudgetGuard(Budget("$0.02"))
+    worker = agent_named("Worker", lab.chat())
+    boss = agent_named("Boss", lab.chat(), tools=[worker.as_tool("ask_worker", "asks")], model_settings=capped(200))
+    with pytest.raises(BudgetExceeded, match="cut the answer off") as stop:
+        await lab.run("run", boss, hooks=guard)
+    assert all(item.get("content") != "a" * 100 and "aaaa" not in str(item) for item in stop.value.resume_input())
 
 
 @modes

@@ -162,8 +162,8 @@ def test_it_needs_money_of_its_own() -> None:
         BudgetGuard(Budget("$1.00"), on_exceeded="finalize")
     with pytest.raises(ValueError, match="on_exceeded='stop'"):
         BudgetGuard(Budget("$1.00"), on_exceeded="stop")  # type: ignore[arg-type]  # on purpose
-    with pytest.raises(ValueError, match="on_midstream='stop'"):
-        BudgetGuard(Budget("$1.00"), on_midstream="stop")  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(ValueError, match="on_cut_off='stop'"):
+        BudgetGuard(Budget("$1.00"), on_cut_off="stop")  # type: ignore[arg-type]  # on purpose
 
 
 @modes

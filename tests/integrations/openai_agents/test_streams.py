@@ -212,7 +212,7 @@ async def test_a_revoked_stream_is_stopped_where_it_is(lab: Lab) -> None:
 
 async def test_a_revoked_stream_can_end_as_if_the_answer_were_complete(lab: Lab) -> None:
     lab.script(Reply(text=TEXT, chunks=CHUNKS, gate_chunks=True))
-    guard = BudgetGuard(Budget("$1.00"), on_midstream="truncate")
+    guard = BudgetGuard(Budget("$1.00"), on_cut_off="keep")
     result, seen = await revoke_after(lab, guard, wordy(lab), 2)
     assert result.final_output == "".join(seen)
     assert result.final_output != TEXT
@@ -222,9 +222,9 @@ async def test_a_revoked_stream_can_end_as_if_the_answer_were_complete(lab: Lab)
     never_below(lab.provider, guard)
 
 
-@pytest.mark.parametrize("on_midstream", ["raise", "truncate"])
-async def test_a_half_made_tool_call_is_never_run(lab: Lab, on_midstream: Any) -> None:
-    guard = BudgetGuard(Budget("$1.00"), on_midstream=on_midstream)
+@pytest.mark.parametrize("on_cut_off", ["raise", "keep"])
+async def test_a_half_made_tool_call_is_never_run(lab: Lab, on_cut_off: Any) -> None:
+    guard = BudgetGuard(Budget("$1.00"), on_cut_off=on_cut_off)
 
     class CutOff(DelegatingModel):
         async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
@@ -254,7 +254,7 @@ async def test_a_model_that_ignores_its_cap_is_stopped(lab: Lab) -> None:
 
 
 async def test_a_model_that_ignores_its_cap_can_be_truncated(lab: Lab) -> None:
-    guard = BudgetGuard(Budget("$1.00"), on_midstream="truncate")
+    guard = BudgetGuard(Budget("$1.00"), on_cut_off="keep")
     agent = agent_named("Worker", Babbler(lab.responses()), model_settings=capped(300))
     result = await lab.run("run_streamed", agent, hooks=guard)
     assert result.final_output == "o" * 128 * 301
