@@ -3,6 +3,7 @@ too."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from budget_guard.estimate.prompt import weigh
@@ -290,7 +291,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
     )
 
 
-def _written(output: list[Any]) -> str:
+def _written(output: Sequence[Any]) -> str:
     parts = [
         part for item in output for part in items(fields(item).get("content")) if fields(item).get("type") == "message"
     ]
