@@ -95,9 +95,14 @@ def counting(call: GuardedCall) -> Generator[None]:
 
 
 def begin_counting(call: GuardedCall) -> Token[Counted]:
-    """As `counting`, for an adapter that is called before a call and after it. What is settled counts no more."""
+    """As `counting`, for an adapter that is called before a call and after it. What is settled counts no more.
+
+    A call inside another one that is held in all of that one's sessions is one more call of them, and no part of it.
+    """
     counted = counted_by()
-    return _counted.set(counted._replace(calls=(*counted.calls, call)))
+    own = set(map(id, call.sessions))
+    around = [outer for outer in counted.calls if not own.issuperset(map(id, outer.sessions))]
+    return _counted.set(counted._replace(calls=(*around, call)))
 
 
 def end_counting(token: Token[Counted]) -> None:

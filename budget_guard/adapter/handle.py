@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from budget_guard.events.model import Subscriber
 from budget_guard.ledger.base import Ledger
@@ -20,6 +22,7 @@ from budget_guard.units.money import UsdLike
 
 OnCutOff: TypeAlias = Literal["raise", "keep"]
 """What becomes of an answer that a budget's own output cap cuts off: it is a stop, or it is kept as the answer."""
+H = TypeVar("H", bound="SessionHandle")
 
 
 class SessionHandle:
@@ -138,6 +141,56 @@ class SessionSettings:
             pricing=self.pricing,
             ledger=self.ledger if shared else None,
         )
+
+
+async def opened(make: Callable[..., H], *args: Any, **settings: Any) -> H:
+    """What *make* gives of the arguments, made in a thread: its ledger may have to be waited for.
+
+    A cancellation waits until it is made, and closes it.
+    """
+    making = asyncio.ensure_future(asyncio.to_thread(functools.partial(make, *args, **settings)))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.wait([making])
+        if making.exception() is None:
+            await making.result().aclose()
+        raise
+
+
+def forked(
+    budget: Budget,
+    settings: SessionSettings,
+    own: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    fork: Callable[..., object],
+) -> dict[str, Any]:
+    """The arguments of a guard or handler like one that there is, with *changes*.
+
+    Args:
+        budget: What the one that there is may spend.
+        settings: What it opens its sessions with.
+        own: What else it was given, by name.
+        changes: What is to be another.
+        fork: The method that is called, for the error to name.
+
+    Raises:
+        TypeError: If a change names what is no setting.
+    """
+    known = {"budget": budget, "run_id": None, **vars(settings), **own}
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"{fork.__name__}() takes no {name}=: it takes {', '.join(known)}")
+    made = {**known, **changes}
+    given = changes.get("budget")
+    if isinstance(given, Budget) and given.downgrade is not None and "downgrade_to" not in changes:
+        made["downgrade_to"] = None  # a budget that says it itself has the last word
+        made.pop("downgrade_at", None)
+    if changes.get("authority") is not None and "ledger" not in changes:
+        made["ledger"] = None
+    if changes.get("ledger") is not None and "authority" not in changes:
+        made["authority"] = None
+    return made
 
 
 def check_budget(budget: object, owner: str) -> None:

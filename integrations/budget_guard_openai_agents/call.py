@@ -26,10 +26,11 @@ from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.provider_words import FINAL_NOTE
 from budget_guard.adapter.stops import Stop
 from budget_guard.calls.call import ToolCall
+from budget_guard.ledger.flow import Steps
 from budget_guard.wire import Answer, explain_refusal
 from budget_guard_openai_agents.answer import usage_of
 from budget_guard_openai_agents.errors import BudgetStop, recast
-from budget_guard_openai_agents.guarded_run import GuardedRun
+from budget_guard_openai_agents.guarded_run import GuardedRun, open_calls
 from budget_guard_openai_agents.look import look_of
 from budget_guard_openai_agents.request import Asked, endpoint_for, read_request
 from budget_guard_openai_agents.translate import input_for, settings_for
@@ -108,6 +109,10 @@ class Attempt(GuardedCall):
             opaque = (*call.prompt.opaque, "reasoning of another session, kept by the provider")
             return call._replace(prompt=call.prompt._replace(opaque=opaque, conversation=0))
         return call
+
+    def _once(self, steps: Steps[None]) -> Steps[None]:
+        open_calls.end(self)
+        return super()._once(steps)
 
     def note_refusal(self, stop: Stop) -> None:
         """Remember why a request was not sent."""
@@ -193,7 +198,11 @@ class Attempt(GuardedCall):
             BudgetError: In the SDK's terms, if a guard refuses. Nothing is held then.
         """
         run = self.run
+        open_calls.settle_lost()
         asked, agent = run.name_of(self.model), run.agent_of(self.arguments.input)
+        if run.ambient:
+            for guard in run.guards:
+                await guard.hand_over(self.arguments.input)
         stop = run.stopped() or await self._authorize(asked, agent)
         if stop is not None:
             run.stop(stop)
@@ -204,6 +213,7 @@ class Attempt(GuardedCall):
             stop = await self._authorize(asked, agent)
             if stop is not None:
                 raise recast(stop.error)
+        open_calls.begin(self)
 
     async def _authorize(self, name: str, agent: str | None) -> Stop | None:
         arguments, final = self.arguments, self._final

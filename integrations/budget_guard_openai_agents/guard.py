@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,11 +16,12 @@ from agents import (
     TResponseInputItem,
 )
 from agents.models.interface import Model
+from typing_extensions import Self
 
-from budget_guard import Budget, BudgetAuthority
+from budget_guard import Budget, BudgetAuthority, Session
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.guarded_call import GuardedCall
-from budget_guard.adapter.handle import OnCutOff, SessionSettings, check_budget, check_choice
+from budget_guard.adapter.handle import OnCutOff, SessionSettings, check_budget, check_choice, forked, opened
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
@@ -100,18 +102,20 @@ class BudgetGuard(RunGuard):
         add_fields: Sequence[AddField] = ADD_FIELDS,
     ) -> None:
         check_budget(budget, "BudgetGuard")
-        budget = budget.with_downgrade(downgrade_to, downgrade_at)
+        given, budget = budget, budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
         check_choice("on_cut_off", on_cut_off, OnCutOff)
         if on_exceeded == "finalize" and budget.finalization_reserve is None:
             raise ValueError(
                 'on_exceeded="finalize" needs money kept back for the answer: Budget(..., finalization_reserve="$0.05")'
             )
-        self._initial_budget = budget
+        self._initial_budget = given
         self._settings = SessionSettings(
             authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing, ledger=ledger
         )
         self._own_settings: dict[str, Any] = {
+            "downgrade_to": downgrade_to,
+            "downgrade_at": downgrade_at,
             "tool_costs": tool_costs,
             "on_exceeded": on_exceeded,
             "on_cut_off": on_cut_off,
@@ -123,15 +127,73 @@ class BudgetGuard(RunGuard):
         self.on_exceeded = on_exceeded
         self.on_cut_off = on_cut_off
         with stops.recasting():
-            session = self._settings.open(budget, run_id)
-        self.session = session
-        """The core's session: decisions, events and the ledger's counters."""
-        self._hooks_only = HooksOnly(self.session)
+            self._session = self._settings.open(budget, run_id)
+        self._hooks_only = HooksOnly(self._session)
         install()
 
-    def fork(self) -> BudgetGuard:
-        """A guard with the same settings and a fresh budget."""
-        return BudgetGuard(self._initial_budget, **vars(self._settings), **self._own_settings)
+    @classmethod
+    async def open(cls, budget: Budget, **settings: Any) -> Self:
+        """As ``BudgetGuard(budget, ...)``, without blocking an event loop where a ledger has to be asked."""
+        return await opened(cls, budget, **settings)
+
+    def fork(self, **changes: Any) -> BudgetGuard:
+        """A guard with the same settings and a fresh budget; of a child, another child.
+
+        Args:
+            **changes: Other settings, under the names that the class takes: ``fork(budget=Budget("$1"), user="u2")``.
+
+        Raises:
+            TypeError: If a name is not known.
+        """
+        if self.parent is not None and isinstance(self.parent, BudgetGuard) and changes.keys() <= {"budget", "run_id"}:
+            return self.parent.child(changes.get("budget", self._initial_budget), changes.get("run_id"))
+        return BudgetGuard(**forked(self._initial_budget, self._settings, self._own_settings, changes, self.fork))
+
+    def child(self, budget: Budget, run_id: str | None = None) -> BudgetGuard:
+        """A guard that spends from a part of this one's budget, to be given to a run of its own.
+
+        ::
+
+            with guard.child(Budget("$0.20")) as part:
+                await Runner.run(researcher, "...", hooks=part)
+
+        All that *budget* allows is held here while the child is open. Closing it, best with ``with``, books what it
+        spent and gives the rest back. As `Session.child`.
+
+        Args:
+            budget: What it may spend. Every limit that holds here must be set in it, too.
+            run_id: Its own name, never used before; made up by default.
+
+        Raises:
+            BudgetExceeded: If that much is not left.
+            ValueError: If the budget leaves out a limit that holds here.
+        """
+        with stops.recasting():
+            return self._parent_of(self._session.child(_checked(budget), run_id))
+
+    async def achild(self, budget: Budget, run_id: str | None = None) -> BudgetGuard:
+        """As `child`."""
+        with stops.recasting():
+            return self._parent_of(await self._session.achild(_checked(budget), run_id))
+
+    def _parent_of(self, session: Session) -> BudgetGuard:
+        child = copy.copy(self)
+        child.parent = self
+        child.known_reasoning = {}
+        child._initial_budget = cast("Budget", session.budget)
+        child._session = session
+        child._hooks_only = HooksOnly(session)
+        return child
+
+    @property
+    def session(self) -> Session:  # type: ignore[override]  # never replaced
+        """The core's session: decisions, events and the ledger's counters."""
+        self._hooks_only.sweep()
+        return super().session
+
+    async def hand_over(self, items: object) -> None:
+        if self._hooks_only.calls:
+            await self._hooks_only.hand_over(items)
 
     def run_config(self, base: RunConfig | Mapping[str, Any] | None = None) -> RunConfig:
         """A run config that brings the guard along, for those who would rather pass that than hooks.
@@ -154,7 +216,7 @@ class BudgetGuard(RunGuard):
 
     def __exit__(self, *_: object) -> None:
         leave()
-        if self._settings.authority is not None:
+        if self._ends_with_its_block:
             self.close()
 
     async def __aenter__(self) -> BudgetGuard:
@@ -162,8 +224,12 @@ class BudgetGuard(RunGuard):
 
     async def __aexit__(self, *_: object) -> None:
         leave()
-        if self._settings.authority is not None:
+        if self._ends_with_its_block:
             await self.aclose()
+
+    @property
+    def _ends_with_its_block(self) -> bool:
+        return self._settings.authority is not None or self.parent is not None
 
     # The SDK's hooks
 
@@ -179,7 +245,7 @@ class BudgetGuard(RunGuard):
         input_items: list[TResponseInputItem],
     ) -> None:
         run = current_run()
-        if run is not None and self in run.guards and (not run.ambient or isinstance(agent.model, Model)):
+        if run is not None and run.covers(self) and (not run.ambient or isinstance(agent.model, Model)):
             run.note_agent(input_items, agent.name)  # the model, which comes next, accounts for the call
         else:
             await self._hooks_only.reserve(context, agent, system_prompt, input_items)
@@ -198,7 +264,7 @@ class BudgetGuard(RunGuard):
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
         tools = self._tools()
-        if tools.has(context, tool.name):
+        if tools.has(context, tool.name) or self._has_child_in_charge():
             return
         call = GuardedCall((self.session,))
         stop = await call.ahold(self.tool_costs.call(tool.name, agent.name))
@@ -224,7 +290,16 @@ class BudgetGuard(RunGuard):
         run = self._run()
         return self._hooks_only.tools if run is None else run.tools_of(self)
 
+    def _has_child_in_charge(self) -> bool:
+        run = current_run()
+        return run is not None and self not in run.guards and run.covers(self)
+
     def _run(self) -> GuardedRun | None:
         """The run that our own runner has prepared for this guard."""
         run = current_run()
         return run if run is not None and self in run.guards and not run.ambient else None
+
+
+def _checked(budget: Budget) -> Budget:
+    check_budget(budget, "guard.child")
+    return budget

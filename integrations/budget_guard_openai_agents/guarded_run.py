@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -10,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from agents import RunHooks
 from agents.models.interface import Model, ModelProvider
 
-from budget_guard import Session
+from budget_guard import Session, ToolCall
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import OnCutOff, SessionHandle
@@ -27,9 +29,49 @@ _KNOWN_REASONING = 10_000
 """How many ids of reasoning are remembered of each guard."""
 
 
+class OpenCalls:
+    """The calls that are held now, by the event loop that makes them: one that is closed never ends its calls.
+
+    Takes no lock: a call may end wherever the garbage is collected.
+    """
+
+    def __init__(self) -> None:
+        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[GuardedCall, None]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def begin(self, call: GuardedCall) -> None:
+        """Note that *call* is held, and made by the running loop."""
+        self._of_loop.setdefault(asyncio.get_running_loop(), {})[call] = None
+
+    def end(self, call: GuardedCall) -> None:
+        """Note that *call* is being settled."""
+        for calls in list(self._of_loop.values()):
+            calls.pop(call, None)
+
+    def tools(self) -> list[GuardedCall]:
+        """The tool calls that are held now."""
+        every = [call for calls in list(self._of_loop.values()) for call in list(calls)]
+        return [call for call in every if call.holds and isinstance(call.holds[0].call, ToolCall)]
+
+    def settle_lost(self) -> None:
+        """Book the calls whose loop was closed over them."""
+        for loop, calls in list(self._of_loop.items()):
+            while calls and loop.is_closed():
+                call, _ = calls.popitem()
+                call.estimate("its event loop was closed")
+
+
+open_calls = OpenCalls()
+"""The calls of all guarded runs."""
+
+
 class RunGuard(SessionHandle, RunHooks[Any]):
     """What a run and its calls read of a `BudgetGuard`."""
 
+    _session: Session
+    parent: RunGuard | None = None
+    """The guard that this one's money is a part of."""
     tool_costs: ToolCosts
     """What the tools cost."""
     on_exceeded: OnExceeded
@@ -38,6 +80,22 @@ class RunGuard(SessionHandle, RunHooks[Any]):
     """What may be added to requests."""
     known_reasoning: dict[str, None]
     """The ids of the reasoning that the runs have seen made, the latest last."""
+
+    @property
+    def session(self) -> Session:  # type: ignore[override]  # never replaced
+        """The core's session: decisions, events and the ledger's counters."""
+        open_calls.settle_lost()
+        return self._session
+
+    async def hand_over(self, items: object) -> None:
+        """Leave the call of these input *items* to its model, where hooks hold it already."""
+
+    def is_part_of(self, other: RunGuard) -> bool:
+        """Whether this guard's money is a part of *other*'s, which holds it already."""
+        above = self.parent
+        while above is not None and above is not other:
+            above = above.parent
+        return above is not None
 
 
 class ToolHolds:
@@ -52,6 +110,7 @@ class ToolHolds:
 
     def start(self, context: Any, tool: str, call: GuardedCall) -> None:
         """Remember a tool call until the tool ends."""
+        open_calls.begin(call)
         self._open.setdefault(_key(context, tool), []).append(call)
 
     def end(self, context: Any, tool: str) -> GuardedCall | None:
@@ -60,12 +119,15 @@ class ToolHolds:
         call = calls.pop() if calls else None
         if not calls:
             self._open.pop(_key(context, tool), None)
+        if call is not None:
+            open_calls.end(call)
         return call
 
     def settle(self) -> None:
         """Book the tools whose end no hook told of: they were cancelled, or they raised."""
         for calls in self._open.values():
             for call in calls:
+                open_calls.end(call)
                 call.commit_cost()
         self._open.clear()
 
@@ -85,8 +147,11 @@ class GuardedRun:
     def __init__(self, guards: Sequence[RunGuard], parent: GuardedRun | None, *, ambient: bool = False) -> None:
         inherited: tuple[RunGuard, ...] = parent.guards if parent is not None else ()
         self.parent = parent
-        self.guards: tuple[RunGuard, ...] = tuple(dict.fromkeys((*inherited, *guards)))
-        """Outermost first. A call is made only if all of them allow it."""
+        every = tuple(dict.fromkeys((*inherited, *guards)))
+        self.guards: tuple[RunGuard, ...] = tuple(
+            guard for guard in every if not any(other.is_part_of(guard) for other in every)
+        )
+        """Outermost first. A call is made only if all of them allow it. A child stands for the guard that it is of."""
         self.sessions = tuple([guard.session for guard in self.guards])
         """The guards' sessions, in the same order."""
         self.add_fields: frozenset[AddField] = frozenset(
@@ -103,6 +168,10 @@ class GuardedRun:
         self._final: set[Session] = set()
         self._agents: dict[int, tuple[object, str]] = {}
         self._resolved: dict[int, tuple[Model, str, ModelProvider]] = {}
+
+    def covers(self, guard: RunGuard) -> bool:
+        """Whether what the run spends is spent from *guard*."""
+        return any(guard is each or each.is_part_of(guard) for each in self.guards)
 
     def guard_of(self, session: Session) -> RunGuard:
         """The guard whose session it is."""
@@ -208,6 +277,7 @@ class GuardedRun:
 
 
 _current: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
+_compacting: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_compacting", default=None)
 _inside: contextvars.ContextVar[GuardedCall | None] = contextvars.ContextVar("budget_guard_inside_call", default=None)
 
 
@@ -235,6 +305,21 @@ def leave() -> None:
     """Go back to the run that was current before `enter`."""
     run = _current.get()
     _current.set(None if run is None else run.parent)
+
+
+def compacting_run() -> GuardedRun | None:
+    """The run in which a session is being compacted by the current task; None where none is."""
+    return _compacting.get()
+
+
+@contextmanager
+def compacting(run: GuardedRun) -> Generator[None]:
+    """Say that *run* pays for the compaction that the block makes."""
+    token = _compacting.set(run)
+    try:
+        yield
+    finally:
+        _compacting.reset(token)
 
 
 def outer_call() -> Any:

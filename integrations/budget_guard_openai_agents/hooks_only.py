@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections import deque
 from typing import Any
 
 from agents import Agent, ModelResponse, RunContextWrapper, TResponseInputItem
@@ -14,7 +15,7 @@ from budget_guard import Session
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard_openai_agents.answer import answer_of
 from budget_guard_openai_agents.errors import recast
-from budget_guard_openai_agents.guarded_run import ToolHolds
+from budget_guard_openai_agents.guarded_run import ToolHolds, open_calls
 from budget_guard_openai_agents.request import Asked, read_request
 
 
@@ -27,6 +28,9 @@ class HooksOnly:
         self.calls: dict[int, GuardedCall] = {}
         """The calls that are held, by the id of their run's context."""
         self._asked: dict[int, Asked] = {}
+        self._items: dict[int, object] = {}
+        self._gone: deque[GuardedCall] = deque()
+        """Those whose context is gone. It goes wherever the garbage is collected, and there no lock can be taken."""
         self._warned = False
 
     async def reserve(
@@ -42,7 +46,8 @@ class HooksOnly:
             BudgetError: In the SDK's terms, if it is refused.
         """
         self._warn()
-        failed = self.calls.pop(id(context), None)
+        self.sweep()
+        failed, _ = self._pop(id(context))
         if failed is not None:
             await failed.aestimate("the call failed unseen")
         instance = agent.model if isinstance(agent.model, Model) else None
@@ -63,20 +68,40 @@ class HooksOnly:
             raise recast(stop.error)
         self.calls[id(context)] = held
         self._asked[id(context)] = asked
+        self._items[id(context)] = input_items
+        open_calls.begin(held)
         weakref.finalize(context, self._abandoned, id(context), held)
 
     async def commit(self, context: RunContextWrapper[Any], response: ModelResponse) -> None:
         """Book what the call used, if it was held here."""
-        call = self.calls.pop(id(context), None)
-        asked = self._asked.pop(id(context), None)
+        call, asked = self._pop(id(context))
         if call is not None and asked is not None:
             await call.acommit_answer(answer_of(response, asked.request))
 
+    async def hand_over(self, items: object) -> None:
+        """Give back the hold of the call with these input *items*: its model accounts for it."""
+        for context_id, held in list(self._items.items()):
+            if held is items:
+                call, _ = self._pop(context_id)
+                if call is not None:
+                    await call.arelease("its model accounts for it")
+
+    def sweep(self) -> None:
+        """Book the calls whose run is gone."""
+        while self._gone:
+            self._gone.popleft().estimate("the run ended unseen")
+
+    def _pop(self, context_id: int) -> tuple[GuardedCall | None, Asked | None]:
+        self._items.pop(context_id, None)
+        call = self.calls.pop(context_id, None)
+        if call is not None:
+            open_calls.end(call)
+        return call, self._asked.pop(context_id, None)
+
     def _abandoned(self, context_id: int, call: GuardedCall) -> None:
         if self.calls.get(context_id) is call:
-            del self.calls[context_id]
-            self._asked.pop(context_id, None)
-            call.estimate("the run ended unseen")
+            self._pop(context_id)
+            self._gone.append(call)
 
     def _warn(self) -> None:
         if not self._warned:

@@ -20,7 +20,8 @@ from budget_guard.adapter.attempts import ADD_FIELDS, AddField, Attempts, Counte
 from budget_guard.adapter.attempts import Attempt as WireAttempt
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
-from budget_guard.wire import dialect_for
+from budget_guard.wire import RESPONSES, dialect_for
+from budget_guard_openai_agents.guarded_run import compacting_run
 
 
 class RefusedRequest(OpenAIError):
@@ -39,9 +40,13 @@ def _attempts(add_fields: frozenset[AddField]) -> Attempts:
 
 def look_at(model: Model) -> None:
     """Wrap the transport of *model*'s OpenAI client, where it has one."""
-    if not isinstance(model, (OpenAIResponsesModel, OpenAIChatCompletionsModel)):
-        return
-    http: Any = getattr(getattr(model, "_client", None), "_client", None)
+    if isinstance(model, (OpenAIResponsesModel, OpenAIChatCompletionsModel)):
+        look_at_client(getattr(model, "_client", None))
+
+
+def look_at_client(client: Any) -> None:
+    """Wrap the transport of an OpenAI *client*."""
+    http: Any = getattr(client, "_client", None)
     transport = getattr(http, "_transport", None)
     if transport is None or type(transport) is LookingTransport:
         return
@@ -76,20 +81,25 @@ class LookingTransport:
     async def handle_async_request(self, request: Any) -> Any:
         """Send *request*; held before, and settled by its answer, where a guarded model is making it."""
         counted = counted_by()
-        if not counted.calls:
+        compacting = None if counted.calls else compacting_run()
+        if not counted.calls and compacting is None:
             return await self._inner.handle_async_request(request)
         url = request.url
         path = url.raw_path.decode("ascii")
         dialect = dialect_for(request.method, url.host, path)
+        if compacting is not None:
+            dialect = RESPONSES if request.method == "POST" and url.path.endswith("/responses/compact") else None
         if dialect is None:
             return await self._inner.handle_async_request(request)
         body = await request.aread()
+        sessions = counted.calls[0].sessions if compacting is None else compacting.sessions
         try:
-            attempts = _attempts(_may_add(counted))
+            # a compaction takes no output cap
+            attempts = _attempts(_may_add(counted)) if compacting is None else Attempts(sessions, add_fields=())
             attempt = attempts.begin(dialect, request.method, url.host, path, request.headers, body)
             stop = await attempt.ahold()
         except BudgetError as error:
-            _refuse(counted, Stop(counted.calls[0].sessions[0], error))
+            _refuse(counted, Stop(sessions[0], error))
             raise _refusals.recast(error) from error.__cause__
         if stop is not None:
             _refuse(counted, stop)

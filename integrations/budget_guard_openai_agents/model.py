@@ -6,8 +6,13 @@ calls no hooks for sub-agents and guardrail agents. A model sees every call.
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator
+import inspect
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from agents import ModelResponse
@@ -16,10 +21,10 @@ from agents.models.default_models import get_default_model
 from agents.models.interface import Model, ModelProvider
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 
-from budget_guard import BudgetError
+from budget_guard import BudgetError, Session
 from budget_guard_openai_agents.answer import answer_of, text_of, text_only
 from budget_guard_openai_agents.call import Arguments, Attempt
-from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, accounting, current_run, outer_call
+from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, accounting, current_run, open_calls, outer_call
 from budget_guard_openai_agents.look import look_at, look_of
 from budget_guard_openai_agents.stream import guarded_stream
 
@@ -89,7 +94,29 @@ def _run_to_charge(model: Model) -> GuardedRun | None:
         outer.inner += 1
         if outer.inner == 1 or look_of(model) is not None:
             return None
-    return current_run()
+    run = current_run()
+    if run is None:
+        _warn_if_lost()
+    return run
+
+
+_told: weakref.WeakSet[Session] = weakref.WeakSet()
+"""The sessions that were told of calls that their tools may have made."""
+
+
+def _warn_if_lost() -> None:
+    """Warn once of a call outside of every run that a tool may have made in a thread or task which lost its run."""
+    for tool in open_calls.tools():
+        for session in tool.sessions:
+            if session not in _told:
+                _told.add(session)
+                warnings.warn(
+                    f"A model was called outside of every guarded run while the tool {tool.name!r} of {session.scope} "
+                    "was running. If that tool made the call, it is not covered: a thread, pool or worker of your own "
+                    "loses the run. Start it with contextvars.copy_context().run(...) or asyncio.to_thread(...).",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
 
 
 def _below(model: Model) -> Any:
@@ -102,6 +129,64 @@ def _guarded_class(cls: type[Model]) -> type[Model]:
     # __slots__ keeps the layout, which a change of an object's class requires.
     as_before = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls.__name__, (_Guarded, cls), {"__slots__": (), **as_before})
+
+
+def discover_models() -> None:
+    """Have every model account for its calls from the first one on that it makes in a guarded run.
+
+    The runner hands over the models of agents and providers. Those that are called by hand, in a ``with guard:`` block
+    or by another model, are found when they are called: the methods of the model classes that there are look for a
+    run. Where there is none, they do what they did.
+    """
+    classes: list[type[Any]] = Model.__subclasses__()
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if not issubclass(cls, _Guarded):
+            for name, finding in (("get_response", _finding), ("stream_response", _finding_stream)):
+                method: Any = cls.__dict__.get(name)
+                if inspect.isfunction(method) and not hasattr(method, _FINDS):
+                    with suppress(AttributeError, TypeError):  # a class that does not let itself be changed
+                        setattr(cls, name, finding(method))
+
+
+_FINDS = "__budget_guard_finds__"
+
+
+def _finding(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def get_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_found(self):
+            return await self.get_response(*args, **kwargs)
+        return await method(self, *args, **kwargs)
+
+    setattr(get_response, _FINDS, True)
+    return get_response
+
+
+def _finding_stream(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def stream_response(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_found(self):
+            return self.stream_response(*args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    setattr(stream_response, _FINDS, True)
+    return stream_response
+
+
+def _is_found(model: Any) -> bool:
+    """Whether *model* accounts for its calls only now."""
+    if isinstance(model, _Guarded):
+        return False
+    if current_run() is None:
+        if look_of(model) is not None:
+            _warn_if_lost()
+        return False
+    try:
+        guard_model(model)
+    except TypeError:
+        return False
+    return True
 
 
 def guard_model(model: Model) -> Model:
@@ -137,8 +222,12 @@ class GuardedProvider(ModelProvider):
         outer = inner.guards if isinstance(inner, GuardedProvider) else ()
         self.guards: tuple[RunGuard, ...] = outer if guard is None else (*outer, guard)
         """The guards of every run that is given this provider."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that its models were last asked for on."""
 
     def get_model(self, model_name: str | None) -> Model:
+        with suppress(RuntimeError):
+            self.loop = asyncio.get_running_loop()
         model = self._inner.get_model(model_name)
         name = model_name or get_default_model()
         run = current_run()

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from typing import Any, cast
 
 from agents import RunConfig, RunHooks, RunResult, RunResultStreaming
 from agents.models.interface import Model, ModelProvider
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
+from budget_guard_openai_agents.compaction import guard_compactions
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, activate, current_run
-from budget_guard_openai_agents.model import GuardedProvider, guard_model
+from budget_guard_openai_agents.model import GuardedProvider, discover_models, guard_model
+
+_log = logging.getLogger("budget_guard")
 
 
 def install() -> None:
-    """Put our runner in front of the default one, once."""
+    """Put our runner in front of the default one, once, and find the models that are called by hand."""
+    discover_models()
     current = get_default_agent_runner()
     if not isinstance(current, GuardingRunner):
         set_default_agent_runner(GuardingRunner(current))
@@ -50,8 +55,7 @@ class GuardingRunner(AgentRunner):
             try:
                 return self._inner.run_sync(starting_agent, input, **prepared.kwargs)
             finally:
-                # The loop that the provider's connections lived on is the SDK's: it is not running any more.
-                prepared.run.end()
+                prepared.end_sync()
 
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
         prepared = _prepare(kwargs)
@@ -61,7 +65,9 @@ class GuardingRunner(AgentRunner):
             result = self._inner.run_streamed(starting_agent, input, **prepared.kwargs)
         task = result.run_loop_task
         if task is not None:
-            task.add_done_callback(lambda _: prepared.end_streamed())
+            task.add_done_callback(lambda _: prepared.run.end())
+            if prepared.owned is not None:
+                _close_when_done(prepared.owned, result, task)
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -72,20 +78,55 @@ class GuardingRunner(AgentRunner):
 class _Prepared:
     run: GuardedRun
     kwargs: dict[str, Any]
-    owned: ModelProvider | None
+    owned: GuardedProvider | None
     """The provider, where the SDK would have made one and closed it at the end."""
 
     async def end(self) -> None:
         self.run.end()
         if self.owned is not None:
-            await asyncio.shield(self.owned.aclose())
+            await _close(self.owned)
 
-    def end_streamed(self) -> None:
+    def end_sync(self) -> None:
+        """As `end`, on the loop that the SDK has run on and leaves open."""
         self.run.end()
-        if self.owned is not None:
-            task = asyncio.ensure_future(self.owned.aclose())
-            _closing.add(task)
-            task.add_done_callback(_closing.discard)
+        loop = None if self.owned is None else self.owned.loop
+        if self.owned is not None and loop is not None and not loop.is_closed() and not loop.is_running():
+            loop.run_until_complete(_close(self.owned))
+
+
+async def _close(provider: ModelProvider) -> None:
+    """Close what the SDK would have made and closed: to the end, whoever cancels it, and a failure is only logged."""
+
+    async def close() -> None:
+        try:
+            await provider.aclose()
+        except Exception as error:
+            _log.warning("budget_guard: the run's model provider could not be closed: %s", type(error).__name__)
+
+    closing = asyncio.ensure_future(close())
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+def _close_when_done(provider: ModelProvider, result: RunResultStreaming, task: asyncio.Task[Any]) -> None:
+    """Close *provider* when a streamed run is over; its result waits for that where the SDK has a way to say so."""
+    ensure = getattr(result, "_ensure_model_provider_cleanup_on_completion", None)
+    if callable(ensure):
+        ensure(lambda: _close(provider))
+        return
+
+    def start(_: object) -> None:
+        closing = asyncio.ensure_future(_close(provider))
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+
+    task.add_done_callback(start)
 
 
 _closing: set[asyncio.Future[None]] = set()
@@ -112,8 +153,11 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
         hooks = CompositeRunHooks(*missing, *(() if hooks is None else (hooks,)))
     config = guarded_config(config, None)
     run.hooks, run.config = hooks, config
-    owned = fields is not None and "model_provider" not in fields
-    return _Prepared(run, {**kwargs, "hooks": hooks, "run_config": config}, config.model_provider if owned else None)
+    guard_compactions(kwargs.get("session"))
+    provider = config.model_provider
+    made_here = fields is not None and "model_provider" not in fields
+    owned = provider if made_here and isinstance(provider, GuardedProvider) else None
+    return _Prepared(run, {**kwargs, "hooks": hooks, "run_config": config}, owned)
 
 
 def guards_in(hooks: RunHooks[Any] | None) -> tuple[RunGuard, ...]:

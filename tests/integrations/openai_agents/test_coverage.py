@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import threading
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -17,6 +21,7 @@ from agents import (
     GuardrailFunctionOutput,
     InputGuardrail,
     ModelSettings,
+    ModelTracing,
     OpenAIChatCompletionsModel,
     OpenAIProvider,
     OpenAIResponsesModel,
@@ -35,6 +40,7 @@ from tests.integrations.openai_agents.support import (
     BIG,
     NAMELESS_PRICE,
     DelegatingModel,
+    Lab,
     NamelessModel,
     agent_named,
     agree,
@@ -213,3 +219,72 @@ def test_the_cap_holds_wherever_the_call_comes_from(
     assert len(setting.provider.calls) < SCENARIOS[scenario]
     # the two calls of the guardrail's run are made at once, and the stop of one cuts the other off
     assert setting.provider.calls or scenario is guardrail_agent
+
+
+@pytest.mark.parametrize("way", ["thread", "pool", "executor", "worker"])
+async def test_a_tool_whose_thread_or_worker_loses_the_run_is_told_of_once(lab: Lab, way: str) -> None:
+    inner = agent_named("Inner", BIG, model_settings=capped(100))
+    queue: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()
+
+    async def serve() -> None:
+        while True:
+            asked = await queue.get()
+            await lab.run("run", inner)
+            asked.set_result("done")
+
+    def in_a_thread() -> None:
+        async def one() -> None:
+            with LocalProvider(Reply()) as provider:
+                async with client_of(provider) as client:
+                    model = OpenAIResponsesModel(BIG, openai_client=client)
+                    with BudgetGuard(Budget("$1")):
+                        await ask(model)  # it is marked from now on
+                    await ask(model)
+
+        async def ask(model: OpenAIResponsesModel) -> None:
+            arguments: Any = (None, "go", capped(100), [], None, [], ModelTracing.DISABLED)
+            await model.get_response(*arguments, previous_response_id=None, conversation_id=None, prompt=None)
+
+        asyncio.run(one())
+
+    @function_tool
+    async def work() -> str:
+        for _ in range(2):
+            if way == "worker":
+                asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+                queue.put_nowait(asked)
+                await asked
+            elif way == "thread":
+                thread = threading.Thread(target=in_a_thread)
+                thread.start()
+                while thread.is_alive():
+                    await asyncio.sleep(0)
+            else:
+                with ThreadPoolExecutor(1) as pool:
+                    if way == "pool":
+                        await asyncio.wrap_future(pool.submit(in_a_thread))
+                    else:
+                        await asyncio.get_running_loop().run_in_executor(pool, in_a_thread)
+        return "worked"
+
+    worker = asyncio.ensure_future(serve())
+    lab.script(by_role({"Outer": [caller_of("work"), Reply(text="all")], "Inner": Reply(text="x")}))
+    guard = BudgetGuard(Budget("$1.00"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await lab.run("run", agent_named("Outer", lab.chat(), tools=[work]), hooks=guard)
+    worker.cancel()
+    told = [str(each.message) for each in caught if "outside of every guarded run" in str(each.message)]
+    assert len(told) == 1
+    assert "'work'" in told[0]
+    assert "copy_context" in told[0]
+
+
+async def test_a_run_without_a_guard_beside_a_guarded_one_is_not_told_of(lab: Lab) -> None:
+    agent = agent_named("Worker", lab.chat())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        await asyncio.gather(
+            lab.run("run", agent, hooks=BudgetGuard(Budget("$1.00"))),
+            lab.run("run", agent),
+        )

@@ -207,3 +207,60 @@ async def test_a_model_that_is_called_directly_in_a_block_is_guarded_call_by_cal
     assert len(lab.calls) == 2
     assert guard.report().breakdown.llm.calls == 1
     assert guard.spent_usd == Decimal(lab.calls[0].cost_nano or 0) / NANO
+
+
+async def ask_by_hand(model: Model, *, stream: bool, tokens: int = 100) -> None:
+    arguments: Any = (None, "go", ModelSettings(max_tokens=tokens), [], None, [], ModelTracing.DISABLED)
+    more: Any = {"previous_response_id": None, "conversation_id": None, "prompt": None}
+    if stream:
+        async for _ in model.stream_response(*arguments, **more):
+            pass
+    else:
+        await model.get_response(*arguments, **more)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@kinds
+async def test_a_model_that_no_run_has_ever_seen_is_guarded_in_a_block(lab: Lab, kind: str, stream: bool) -> None:
+    model = MODELS[kind](lab)
+    await ask_by_hand(model, stream=stream)
+    lab.script(Reply())
+    with BudgetGuard(Budget(max_requests=1)) as guard:
+        await ask_by_hand(model, stream=stream)
+        with pytest.raises(BudgetExceeded):
+            await ask_by_hand(model, stream=stream)
+    agree(lab.provider, guard)
+    assert len(lab.calls) == 1
+
+
+class Ensemble(Model):
+    """A user's own model that asks several others."""
+
+    model = BIG
+
+    def __init__(self, *inner: Model) -> None:
+        self.inner = inner
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+        first, *_ = [await model.get_response(*args, **kwargs) for model in self.inner]
+        return first
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        for model in self.inner:
+            async for event in model.stream_response(*args, **kwargs):
+                if model is self.inner[-1]:
+                    yield event
+
+
+@modes
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_models_that_a_model_of_ones_own_calls_are_each_counted_though_no_run_has_seen_them(
+    lab: Lab, mode: str, depth: int
+) -> None:
+    model: Model = Ensemble(lab.responses(), lab.chat(), lab.responses(SMALL))
+    if depth == 2:
+        model = Ensemble(lab.chat(), model)
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, agent_named("Worker", model, model_settings=ModelSettings(max_tokens=100)), hooks=guard)
+    assert len(lab.calls) == 2 + depth
+    agree(lab.provider, guard)

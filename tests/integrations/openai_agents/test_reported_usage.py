@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from agents import ModelResponse, ModelSettings, ModelTracing, Usage
+from agents import ModelResponse, Usage
 from agents.models.interface import Model
+from openai.types.responses import Response
 
 from budget_guard import Allowance, Budget
 from budget_guard.integrations.openai_agents import BudgetGuard
@@ -96,15 +97,7 @@ class Reporting(Model):
         self._raw = raw
 
     async def get_response(self, *_: Any, **__: Any) -> ModelResponse:
-        wire = Wire(response(usage_of(10, 10)))
-        answer = await wire.responses().get_response(
-            None,
-            "x",
-            *(ModelSettings(), [], None, [], ModelTracing.DISABLED),
-            previous_response_id=None,
-            conversation_id=None,
-            prompt=None,
-        )
+        answer = Response.model_validate(response(None))
         return ModelResponse([*self._output, *answer.output], self._usage, None, raw_usage=self._raw)
 
     def stream_response(self, *_: Any, **__: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import warnings
 from collections.abc import Iterator
@@ -12,22 +13,25 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, MultiProvider, RunContextWrapper, function_tool
+from agents import Agent, MultiProvider, OpenAIResponsesModel, RunContextWrapper, Runner, function_tool
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
-from budget_guard.testing import Reply
+from budget_guard.testing import LocalProvider, Reply
 from tests.integrations.openai_agents.support import (
     BIG,
+    DelegatingModel,
     Lab,
     agent_named,
     agree,
     by_role,
     caller_of,
     capped,
+    client_of,
     lookup,
     never_below,
+    run_anyhow,
     run_in,
 )
 
@@ -272,4 +276,64 @@ async def test_a_provider_that_is_made_for_the_run_is_closed_and_one_that_is_giv
     await lab.run(mode, agent, run_config=lab.config(model_provider=MultiProvider()), hooks=guard)
     await lab.quiet()
     assert len(closed) == 1
+    agree(lab.provider, guard)
+
+
+@pytest.mark.parametrize("mode", ["run", "run_sync", "run_streamed"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_provider_that_is_made_for_the_run_is_closed_on_its_loop_and_a_failure_is_only_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str, fails: bool
+) -> None:
+    closed: list[asyncio.AbstractEventLoop] = []
+    ran: list[asyncio.AbstractEventLoop] = []
+
+    async def aclose(self: MultiProvider) -> None:
+        await asyncio.sleep(0)
+        closed.append(asyncio.get_running_loop())
+        if fails:
+            raise RuntimeError("sk-secret")
+
+    monkeypatch.setattr(MultiProvider, "aclose", aclose, raising=False)
+    with LocalProvider(Reply()) as provider:
+        client = client_of(provider)
+
+        class Model(DelegatingModel):
+            async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+                ran.append(asyncio.get_running_loop())
+                return await super().get_response(*args, **kwargs)
+
+            def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+                ran.append(asyncio.get_running_loop())
+                return super().stream_response(*args, **kwargs)
+
+        inner = OpenAIResponsesModel(BIG, openai_client=client)
+        monkeypatch.setattr(MultiProvider, "get_model", lambda self, name: Model(inner))
+        guard = BudgetGuard(Budget("$1.00"))
+        result = run_anyhow(mode, lambda _: (agent_named("Worker", BIG), None), client, hooks=guard)  # type: ignore[arg-type,return-value]  # no run config
+        assert result.final_output == "ok"
+        agree(provider, guard)
+    assert closed == ran
+    assert ("could not be closed" in caplog.text) is fails
+    assert "sk-secret" not in caplog.text
+
+
+async def test_a_run_that_is_cancelled_while_its_provider_is_closed_closes_it_and_is_cancelled(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    async def aclose(self: MultiProvider) -> None:
+        closing.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        closed.set()
+
+    monkeypatch.setattr(MultiProvider, "aclose", aclose, raising=False)
+    guard = BudgetGuard(Budget("$1.00"))
+    run = asyncio.ensure_future(Runner.run(agent_named("Worker", lab.responses()), "go", hooks=guard))
+    await closing.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert closed.is_set()
     agree(lab.provider, guard)
