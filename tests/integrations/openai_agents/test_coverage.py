@@ -241,7 +241,7 @@ async def test_a_tool_whose_thread_or_worker_loses_the_run_is_told_of_once(lab: 
                         await ask(model)  # it is marked from now on
                     await ask(model)
 
-        async def ask(model: OpenAIResponsesModel) -> None:
+        async def ask(model: Any) -> None:
             arguments: Any = (None, "go", capped(100), [], None, [], ModelTracing.DISABLED)
             await model.get_response(*arguments, previous_response_id=None, conversation_id=None, prompt=None)
 
