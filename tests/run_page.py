@@ -13,11 +13,12 @@ import inspect
 import os
 import re
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from agents import set_default_openai_client, set_tracing_disabled
 from openai import AsyncOpenAI
 
 from budget_guard.testing import LocalProvider, ProviderRequest, Reply, ToolCall
@@ -64,14 +65,17 @@ def run(code: CodeType, names: dict[str, Any]) -> None:
 
 def main(page: Path) -> None:
     names: dict[str, Any] = {}
-    set_tracing_disabled(True)
+    agents = import_module("agents") if find_spec("agents") else None  # other frameworks are tested without it
+    if agents is not None:
+        agents.set_tracing_disabled(True)
     with LocalProvider(answer) as of_page:  # for LangChain's models, which live for several blocks
         os.environ |= {"OPENAI_BASE_URL": of_page.base_url, "OPENAI_API_KEY": "none"}
         os.environ |= {"ANTHROPIC_BASE_URL": of_page.anthropic_base_url, "ANTHROPIC_API_KEY": "none"}
         for code in blocks(page):
             with LocalProvider(answer) as of_block:  # for a client that belongs to one event loop
                 client = AsyncOpenAI(base_url=of_block.base_url, max_retries=0)
-                set_default_openai_client(client, use_for_tracing=False)
+                if agents is not None:
+                    agents.set_default_openai_client(client, use_for_tracing=False)
                 run(code, names)
 
 

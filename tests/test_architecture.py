@@ -70,6 +70,7 @@ FRAMEWORKS = {
     "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
     "openai_agents": {"agents", "openai"},
+    "pydantic_ai": {"pydantic_ai"},
 }
 """What each adapter imports beside the rooms of the core: its framework."""
 

@@ -9,10 +9,12 @@ from budget_guard.adapter.attempts import (
     begin_counting,
     counted_by,
     counting,
+    counting_nothing,
     end_counting,
 )
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
+from budget_guard.adapter.model_guard import ModelGuard, SessionLatch, latch_of, session_of
 from budget_guard.adapter.provider_words import (
     BILLED_ITEMS,
     FINAL_NOTE,
@@ -23,6 +25,7 @@ from budget_guard.adapter.provider_words import (
 )
 from budget_guard.adapter.stops import Stop, StopLatch, Stops, stops_for
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.adapter.versions import require
 
 __all__ = [
     "ADD_FIELDS",
@@ -35,7 +38,9 @@ __all__ = [
     "Attempts",
     "Counted",
     "GuardedCall",
+    "ModelGuard",
     "SessionHandle",
+    "SessionLatch",
     "SessionSettings",
     "Stop",
     "StopLatch",
@@ -47,8 +52,12 @@ __all__ = [
     "check_choice",
     "counted_by",
     "counting",
+    "counting_nothing",
     "end_counting",
     "hosted_tool",
+    "latch_of",
     "opaque_parts",
+    "require",
+    "session_of",
     "stops_for",
 ]

@@ -94,6 +94,16 @@ def counting(call: GuardedCall) -> Generator[None]:
         end_counting(token)
 
 
+@contextmanager
+def counting_nothing() -> Generator[None]:
+    """Run the block as if no call were being made: a tool that a model's own method runs makes calls of its own."""
+    token = _counted.set(_NOTHING)
+    try:
+        yield
+    finally:
+        end_counting(token)
+
+
 def begin_counting(call: GuardedCall) -> Token[Counted]:
     """As `counting`, for an adapter that is called before a call and after it. What is settled counts no more.
 
