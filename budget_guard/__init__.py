@@ -20,9 +20,10 @@ from budget_guard.errors import (
     UnknownPriceError,
     UnknownReservation,
 )
-from budget_guard.estimate.prompt import Allowance, Prompt, token_bound, weigh
+from budget_guard.estimate.prompt import Prompt, token_bound, weigh
 from budget_guard.ledger import Ledger, MemoryLedger
 from budget_guard.ledger.url import open_ledger
+from budget_guard.policy.allowance import Allowance
 from budget_guard.policy.downgrade import DowngradePolicy
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport

@@ -15,6 +15,7 @@ from budget_guard.adapter.attempts import (
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.model_guard import ModelGuard, SessionLatch, latch_of, session_of
+from budget_guard.adapter.priced_request import PricedRequest, priced_request
 from budget_guard.adapter.provider_words import (
     BILLED_ITEMS,
     FINAL_NOTE,
@@ -39,6 +40,7 @@ __all__ = [
     "Counted",
     "GuardedCall",
     "ModelGuard",
+    "PricedRequest",
     "SessionHandle",
     "SessionLatch",
     "SessionSettings",
@@ -57,6 +59,7 @@ __all__ = [
     "hosted_tool",
     "latch_of",
     "opaque_parts",
+    "priced_request",
     "require",
     "session_of",
     "stops_for",

@@ -30,9 +30,11 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 from urllib.parse import quote
 
@@ -57,6 +59,10 @@ ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
 """What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
 
 _STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl")
+_NO_NAMES: frozenset[str] = frozenset()
+_told_of: set[str] = set()
+"""Parameters that nobody knows and that were warned of."""
+_MOST_TOLD_OF = 1_000
 _MOST_KEPT = 256 * 1024 * 1024
 """Bytes of an answer that are kept to be read; more than any model writes."""
 
@@ -123,6 +129,21 @@ def end_counting(token: Token[Counted]) -> None:
         return
 
 
+class _Counting:
+    """A block in which something is counted. As a generator it would take three times as long."""
+
+    __slots__ = ("_counted", "_token")
+
+    def __init__(self, counted: Counted) -> None:
+        self._counted = counted
+
+    def __enter__(self) -> None:
+        self._token = _counted.set(self._counted)
+
+    def __exit__(self, *_: object) -> None:
+        end_counting(self._token)
+
+
 # One request
 
 
@@ -157,6 +178,27 @@ class Attempts:
         for name, model in self.models.items():
             self.names_of.setdefault(model, name)
 
+    def admitted(self, request: Request) -> frozenset[str]:
+        """The parameters that every budget admits, of those that *request* has and that nobody knows.
+
+        Warns once of those that pass because they hold a plain value.
+        """
+        if not request.unknown and not request.unknown_structures:
+            return _NO_NAMES
+        named = [frozenset(session.budget.allowance.parameters) for session in self.sessions]
+        admitted = frozenset.intersection(*named) if named else _NO_NAMES
+        for name in request.unknown:
+            if name not in admitted and name not in _told_of and len(_told_of) < _MOST_TOLD_OF:
+                _told_of.add(name)
+                warnings.warn(
+                    f"the parameter {name!r} of {request.dialect} is not known: if it costs more than the text of the "
+                    "request, what is held for it is too little. Budget(..., allowance=Allowance(parameters="
+                    f"({name!r},))) says that it does not.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        return admitted
+
     def dialect_of(self, method: str, host: str, path: str) -> Dialect | None:
         """The dialect in which a request is to be read and held; None where it is none of ours, or nothing counts it.
 
@@ -185,10 +227,24 @@ class Attempts:
         Raises:
             UnboundedCallError: If the body cannot be read, or what it asks for is billed where it cannot be seen.
         """
-        where = endpoint(method, host, path)
         signed = any(
             name.lower() == "authorization" and value.lstrip().startswith("AWS4-") for name, value in headers.items()
         )
+        return self.begin_at(endpoint(method, host, path), dialect, path, signed, body)
+
+    def begin_at(self, where: Endpoint, dialect: Dialect, path: str, signed: bool, body: bytes) -> Attempt:
+        """As `begin`, where more is known of the request already.
+
+        Args:
+            where: Where it goes to.
+            dialect: Its dialect.
+            path: The path as it is sent, with or without a query.
+            signed: Whether a signature covers the body.
+            body: Its body as it is sent.
+
+        Raises:
+            UnboundedCallError: As `begin`.
+        """
         try:
             value: Any = json.loads(body)
         except (ValueError, RecursionError):
@@ -221,6 +277,12 @@ def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
         if name not in ADD_FIELDS:
             raise ValueError(f"add_fields={add_fields!r}: {name!r} is not known: use any of {ADD_FIELDS!r}, or ()")
     return frozenset(given)
+
+
+@lru_cache(maxsize=256)
+def _is_stream(content_type: str) -> bool:
+    kind = content_type.lower()
+    return any(name in kind for name in _STREAMS)
 
 
 class _Settled:
@@ -362,7 +424,7 @@ class Attempt:
         """The call to decide on."""
         attempts, request = self._attempts, self.request
         can_cap = not self.signed and "output_cap" in attempts.add_fields
-        asked = request.call(can_cap=can_cap, agent=attempts.agent)
+        asked = request.call(can_cap=can_cap, agent=attempts.agent, admitted=attempts.admitted(request))
         if self.signed and request.max_output_tokens is None:
             for session in attempts.sessions:
                 if session.budget.mode == "hard_gate":
@@ -503,14 +565,9 @@ class Attempt:
         self.path = path + question + query
         return without_foreign(body, self.request.model, model)
 
-    @contextmanager
-    def counting(self) -> Generator[None]:
+    def counting(self) -> _Counting:
         """Say to transports of ours further below that the request is held, while the block sends it."""
-        token = _counted.set(Counted(tuple(self.calls), self))
-        try:
-            yield
-        finally:
-            end_counting(token)
+        return _Counting(Counted(tuple(self.calls), self))
 
     # Its answer
 
@@ -523,10 +580,7 @@ class Attempt:
         """
         if not 200 <= status < 300:
             return False
-        kind = content_type.lower()
-        self.streams = any(name in kind for name in _STREAMS) or (
-            self.request.stream and self._dialect is GENERATE_CONTENT
-        )
+        self.streams = _is_stream(content_type) or (self.request.stream and self._dialect is GENERATE_CONTENT)
         if self.streams:
             self._reader = self._dialect.stream(self.request)
         return True

@@ -34,6 +34,8 @@ LATER_SHARE = 4
 """Once a model's answers are known, a call has no more than this part of `Budget.hold_share` beyond what they tell."""
 UNKNOWN_MOST = 8_192
 """The longest answer of a model of which no source has the most that it writes: many APIs refuse a higher cap."""
+A_PARAMETER = "the parameter "
+"""What `Prompt.opaque` calls a parameter of a request that nobody knows, before its name."""
 OUTPUT_FLOOR = 256
 """The guard never sends a lower output cap of its own: an answer cut shorter is worth less than a clear refusal."""
 
@@ -73,7 +75,7 @@ def plan_model(
             raise UnboundedCallError(
                 model=model,
                 reason=f"it carries {unweighed}",
-                remedy="Say what to reserve for it: Budget(..., allowance=Allowance(input_tokens=20_000)).",
+                remedy=_remedy_for(unweighed),
             )
         input_tokens += budget.allowance.input_tokens
 
@@ -255,6 +257,17 @@ def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits, tools
     other = tuple((name, uses) for name in tools if name != "web_search")
     searches = uses if "web_search" in tools else 0
     return rung.price.cost(Usage(web_search=searches, requests=0, other=other))
+
+
+def _remedy_for(unweighed: str) -> str:
+    reserve = "Budget(..., allowance=Allowance(input_tokens=20_000))"
+    name = unweighed.removeprefix(A_PARAMETER)
+    if name == unweighed:
+        return f"Say what to reserve for it: {reserve}."
+    return (
+        f"If it costs nothing more, name it: Budget(..., allowance=Allowance(parameters=({name!r},))). "
+        f"Else say what to reserve for it: {reserve}."
+    )
 
 
 def may_clamp(budget: BudgetPolicy, call: ModelCall) -> bool:

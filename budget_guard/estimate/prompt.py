@@ -13,7 +13,6 @@ import marshal
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from budget_guard.estimate import tokens
@@ -55,26 +54,6 @@ def token_bound(text: str) -> int:
         return len(text)
     rare = _NON_ASCII.findall(text)
     return len(text) - len(rare) + sum(map(_TOKENS_OF_CHARACTER.__getitem__, rare))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
-    """The reserve for content that cannot be weighed before the call.
-
-    A hard gate refuses a call with an image, a file, audio, history kept by the provider or a hosted tool, unless an
-    allowance says what such a call may take.
-    """
-
-    input_tokens: int = 0
-    """Input tokens to reserve for each call that carries such content."""
-    hosted_tool_calls: int = 0
-    """Uses of each hosted tool to reserve in each call that offers it."""
-
-    def __post_init__(self) -> None:
-        for field in ("input_tokens", "hosted_tool_calls"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"allowance.{field}={value!r} must be a whole number, zero or more")
 
 
 _CONTENT_NEEDS = (("an image", "vision"), ("audio", "audio"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
-from budget_guard.estimate.prompt import Allowance
+from budget_guard.policy.allowance import Allowance
 from budget_guard.policy.downgrade import DowngradePolicy
 from budget_guard.policy.misspelt import BUDGET_WORDS, meant, tells_what_was_meant
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits

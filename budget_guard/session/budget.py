@@ -41,7 +41,7 @@ class Budget(BudgetPolicy):
         hold_share: The fraction of what remains that such a cap may be worth.
         max_wait_s: Seconds that a call may wait for room that other calls in flight are holding.
         finalization_reserve: Dollars kept back for one final answer once everything else is spent.
-        allowance: What to reserve for content that cannot be weighed: `Allowance(input_tokens=...)`.
+        allowance: What to reserve for calls whose cost the request does not tell: `Allowance(input_tokens=...)`.
 
     Raises:
         TypeError: If a keyword is not known, naming the one that was most likely meant.

@@ -82,6 +82,22 @@ def dialect_at(where: Endpoint) -> Dialect | None:
     return None
 
 
+def is_named(where: Endpoint, path: str) -> bool:
+    """Whether a user who names *path*, as it follows a client's base URL, means the endpoint *where*.
+
+    Args:
+        where: The endpoint.
+        path: The path, in which ``{...}`` stands for any name: ``"/threads/{id}/runs"``.
+    """
+    return _named(path).fullmatch(where.path) is not None
+
+
+@lru_cache(maxsize=1_024)
+def _named(path: str) -> re.Pattern[str]:
+    literal = re.split(r"\{[^/{}]*\}", path.rstrip("/"))
+    return re.compile(f"(?:{_BASE})" + "[^/]+".join(map(re.escape, literal)))
+
+
 def dialect_of_answer(body: object) -> Dialect | None:
     """The dialect of a whole answer, by its own look; None where it has none that is unmistakable."""
     given = fields(body)
@@ -121,6 +137,7 @@ __all__ = [
     "endpoint",
     "endpoint_of_url",
     "explain_refusal",
+    "is_named",
     "never_billed",
     "outcome_of_error",
     "outcome_of_status",

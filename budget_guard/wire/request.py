@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from budget_guard.calls.call import ModelCall
+from budget_guard.calls.worst_case import A_PARAMETER
 from budget_guard.estimate.prompt import Prompt
 
 _STANDARD_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand", "performance"})
@@ -84,7 +85,7 @@ class Request(NamedTuple):
             admitted: Unknown fields that the budget's allowance names.
         """
         prompt = self.prompt
-        more = [f"the parameter {name}" for name in self.unknown_structures if name not in admitted]
+        more = [f"{A_PARAMETER}{name}" for name in self.unknown_structures if name not in admitted]
         if more:
             prompt = prompt._replace(opaque=(*prompt.opaque, *more), conversation=0)
         tier = None if self.tier in _STANDARD_TIERS else self.tier

@@ -6,12 +6,15 @@ that an SDK adds is refused until it is known, and no price is guessed.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import NoReturn
+from functools import lru_cache
+from typing import NamedTuple, NoReturn
 
-from budget_guard.adapter.attempts import Attempts
+from budget_guard.adapter.attempts import Attempts, counted_by
+from budget_guard.adapter.priced_request import PricedRequest, priced_request
 from budget_guard.errors import UnboundedCallError
-from budget_guard.wire import Dialect
+from budget_guard.wire import Dialect, Endpoint, dialect_at
 from budget_guard.wire.hosts import endpoint
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -42,44 +45,85 @@ _FREE = {
 }
 
 
-def is_free(method: str, host: str, path: str, speaks: str | None = None) -> bool:
-    """Whether a request costs nothing.
+class Route(NamedTuple):
+    """What is known of a request by its method and its address alone."""
+
+    where: Endpoint
+    dialect: Dialect | None
+    """The dialect in which it is held; None where it is none of ours."""
+    free: bool
+    """Whether it costs nothing."""
+
+
+@lru_cache(maxsize=1_024)
+def route(method: str, host: str, path: str, speaks: str | None = None) -> Route:
+    """What is known of a request.
 
     Args:
         method: The HTTP method.
         host: The host.
-        path: The path.
+        path: The path, with or without a query.
         speaks: Whose language the client speaks, where the host is not known: ``"openai"``, ``"anthropic"``.
     """
     where = endpoint(method, host, path)
-    if where.method in _HARMLESS:
-        return True
-    if where.method != "POST":
-        return False
-    provider = where.provider or speaks
-    return any(free.fullmatch(where.path) for free in _FREE.get(provider or "", (_ANYWHERE,)))
+    free = where.method in _HARMLESS
+    if where.method == "POST":
+        provider = where.provider or speaks
+        free = any(each.fullmatch(where.path) for each in _FREE.get(provider or "", (_ANYWHERE,)))
+    return Route(where, dialect_at(where), free)
 
 
-def dialect_or_pass(attempts: Attempts, method: str, host: str, path: str, speaks: str | None) -> Dialect | None:
-    """The dialect in which a request is to be held; None where it passes as it is.
+def is_free(method: str, host: str, path: str, speaks: str | None = None) -> bool:
+    """Whether a request costs nothing. The arguments are those of `route`."""
+    return route(method, host, path, speaks).free
+
+
+def way_of(attempts: Attempts, way: Route) -> Dialect | PricedRequest | None:
+    """The dialect in which a request is to be held, or the request at a price that the user names.
+
+    Returns:
+        None where it passes as it is.
 
     Raises:
         UnboundedCallError: If it may be sent by no guarded client.
     """
+    dialect = way.dialect
     if not attempts.sessions:  # it watches for the layers above alone
-        return None if is_free(method, host, path, speaks) else attempts.dialect_of(method, host, path)
-    if is_free(method, host, path, speaks):
+        return dialect if not way.free and counted_by().calls else None
+    if way.free and way.where.method in _HARMLESS:
         return None
-    dialect = attempts.dialect_of(method, host, path)
-    if dialect is None:
-        _refuse(f"{method} {endpoint(method, host, path).path}")
-    return dialect
+    if dialect is not None and not way.free:
+        return dialect
+    priced = priced_request(attempts.sessions, way.where, attempts.agent)
+    if priced is None and not way.free:
+        _refuse(way.where)
+    return priced
 
 
-def _refuse(what: str) -> NoReturn:
+def check_allowances(attempts: Attempts) -> None:
+    """Refuse a price by request for what is held by its tokens: it would not count.
+
+    Raises:
+        ValueError: If an allowance names one.
+    """
+    for session in attempts.sessions:
+        for path in session.budget.allowance.requests:
+            if dialect_at(endpoint("POST", "", path)) is not None:
+                raise ValueError(
+                    f"allowance.requests[{path!r}]: such a request is held by what its model costs. Leave it out, and "
+                    'give the model a price with pricing={"my-model": (2.5e-6, 10e-6)}'
+                )
+
+
+_VERSION = re.compile(r".*/(?:v\d[a-z0-9]*|openai|deployments/[^/]+)(?=/)")
+
+
+def _refuse(where: Endpoint) -> NoReturn:
+    path = json.dumps(_VERSION.sub("", where.path))
     raise UnboundedCallError(
-        model=what,
+        model=f"{where.method} {where.path}",
         reason="the guard cannot hold what this endpoint costs, so the request was not sent",
-        remedy="Send it with the client that is not guarded, and book what it cost with "
+        remedy=f'Say what one such request costs: Budget(..., allowance=Allowance(requests={{{path}: "0.04"}})). '
+        "Or send it with the client that is not guarded, and book what it cost with "
         'session.charge("images", "0.04").',
     )

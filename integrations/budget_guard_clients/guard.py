@@ -12,6 +12,7 @@ from budget_guard.adapter import ADD_FIELDS, AddField, Attempts
 from budget_guard.errors import UnboundedCallError
 from budget_guard.session.session import Session
 from budget_guard.wire.hosts import provider_of_host
+from budget_guard_clients.allow_list import check_allowances
 from budget_guard_clients.errors import stops_of
 from budget_guard_clients.pool import Pool
 from budget_guard_clients.transport import AsyncGuardedTransport, Guard, GuardedTransport
@@ -67,6 +68,7 @@ def guard(
         raise ValueError("tool_costs= has no use here: a client of a model calls no tools. Use session.track_tool")
     package = _package_of(client)
     attempts = Attempts([session], models=models, agent=agent, add_fields=add_fields)
+    check_allowances(attempts)
     if package in _HTTP_LIBRARIES:
         return cast(T, _guarded_http(client, attempts, None))
     _check_version(package)

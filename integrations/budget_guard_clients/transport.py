@@ -13,11 +13,12 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 
-from budget_guard.adapter import Attempt, Attempts, Stop, Stops
+from budget_guard.adapter import Attempt, Attempts, PricedRequest, Stop, Stops
 from budget_guard.errors import BudgetError
+from budget_guard.wire import Dialect
 from budget_guard.wire.values import fields
-from budget_guard_clients.allow_list import dialect_or_pass
-from budget_guard_clients.content import Decoder, Plain, accepts_only_readable, decoder_of
+from budget_guard_clients.allow_list import Route, route, way_of
+from budget_guard_clients.content import ACCEPTED, CODING, Decoder, Plain, accepts_only_readable, decoder_of, header
 from budget_guard_clients.errors import stops_of
 from budget_guard_clients.pool import Pool
 
@@ -53,24 +54,25 @@ class Guard:
         found.decision_id = error.decision_id
         return found
 
-    def looks_at(self, request: Any) -> Any:
-        """The dialect in which *request* is to be held; None to pass it on.
+    def way_of(self, request: Any) -> tuple[Route, Dialect | PricedRequest | None]:
+        """Where *request* goes to, and how it is to be held; None to pass it on.
 
         Raises:
             UnboundedCallError: If it must not be sent.
         """
         url = request.url
-        return dialect_or_pass(self.attempts, request.method, url.host, url.path, self.package)
+        way = route(request.method, url.host, url.raw_path.decode("ascii"), self.package)
+        return way, way_of(self.attempts, way)
 
-    def begin(self, dialect: Any, request: Any, body: bytes) -> Attempt:
+    def begin(self, way: Route, dialect: Dialect, request: Any, body: bytes) -> Attempt:
         """The attempt that *request* is."""
-        url = request.url
-        path = url.raw_path.decode("ascii")
-        return self.attempts.begin(dialect, request.method, url.host, path, request.headers, body)
+        path = request.url.raw_path.decode("ascii")
+        signed = header(request.headers, b"authorization").lstrip().startswith("AWS4-")
+        return self.attempts.begin_at(way.where, dialect, path, signed, body)
 
     def to_send(self, attempt: Attempt, request: Any) -> Any:
         """The request to send in the place of *request*."""
-        if attempt.signed or (not attempt.changed and accepts_only_readable(request.headers)):
+        if attempt.signed or (not attempt.changed and accepts_only_readable(header(request.headers, ACCEPTED))):
             return request
         headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _CHANGED]
         headers.append((b"accept-encoding", b"gzip, deflate"))
@@ -82,14 +84,20 @@ class Guard:
             request.method, url, headers=headers, content=attempt.body, extensions=request.extensions
         )
 
-    def response(self, response: Any, body: bytes | None, stream: Any = None) -> Any:
-        """A new response like *response*, over a body that is decompressed."""
+    def response(self, response: Any, body: bytes, *, changed: bool) -> Any:
+        """A new response like *response*, with a whole body; *changed* where that is not the one that came."""
+        stream = self.library.ByteStream(body)
+        if not changed:
+            return self.streamed(response, stream, changed=False)
+        made = self.streamed(response, stream, changed=True)
+        made.headers["content-length"] = str(len(body))
+        return made
+
+    def streamed(self, response: Any, stream: Any, *, changed: bool) -> Any:
+        """A new response like *response*, over another stream; *changed* where that decompresses the body."""
         headers = response.headers
-        if body is not None or "content-encoding" in headers:
-            headers = self.library.Headers([pair for pair in headers.multi_items() if pair[0] not in _OF_CODING])
-        if body is not None:
-            headers["content-length"] = str(len(body))
-            stream = self.library.ByteStream(body)
+        if changed:
+            headers = [pair for pair in headers.multi_items() if pair[0].lower() not in _OF_CODING]
         return self.library.Response(
             response.status_code, headers=headers, stream=stream, extensions=response.extensions
         )
@@ -99,21 +107,20 @@ class Guard:
         return cast(Exception, self.library.DecodingError("the answer's compression is broken", request=request))
 
 
-def decoded(decoder: Decoder | None, pieces: list[bytes]) -> bytes | None:
+def decoded(decoder: Decoder | None, data: bytes) -> bytes | None:
     """A whole body, decompressed; None where it cannot be."""
-    data = b"".join(pieces)
     if decoder is None:
         return None
+    if type(decoder) is Plain:
+        return data
     try:
         return decoder.decode(data) + decoder.flush()
     except ValueError:
         return None
 
 
-def explained(body: bytes, told: str | None) -> bytes:
+def explained(body: bytes, told: str) -> bytes:
     """The *body* of a refusal, with who added the field that it complains of *told* in its message."""
-    if told is None:
-        return body
     try:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -136,10 +143,12 @@ class GuardedTransport:
         """Send *request*, if the budgets admit it."""
         guard = self.guard
         try:
-            dialect = guard.looks_at(request)
-            if dialect is None:
+            way, held = guard.way_of(request)
+            if held is None:
                 return self.inner.handle_request(request)
-            attempt = guard.begin(dialect, request, request.read())
+            if isinstance(held, PricedRequest):
+                return self._priced(held, request)
+            attempt = guard.begin(way, held, request, request.read())
             stop = attempt.hold()
         except BudgetError as error:
             raise guard.recast(error) from error.__cause__
@@ -149,11 +158,12 @@ class GuardedTransport:
             sent = guard.to_send(attempt, request)
             with attempt.counting():
                 response = self.inner.handle_request(sent)
-            decoder = decoder_of(response.headers)
-            if attempt.answered(response.status_code, response.headers.get("content-type", "")) and attempt.streams:
-                tee = _streams_of(guard.library)[0]
-                return guard.response(response, None, tee(guard, attempt, response.stream, decoder, request))
-            raw = list(response.stream)
+            kind = header(response.headers, b"content-type")
+            decoder = decoder_of(header(response.headers, CODING))
+            if attempt.answered(response.status_code, kind) and attempt.streams:
+                tee = _streams_of(guard.library)[0](guard, attempt, response.stream, decoder, request)
+                return guard.streamed(response, tee, changed=tee.decodes)
+            raw = b"".join(response.stream)
             response.stream.close()
         except BaseException as error:
             attempt.fail(error)
@@ -161,14 +171,32 @@ class GuardedTransport:
         body = decoded(decoder, raw)
         if not 200 <= response.status_code < 300:
             told = attempt.refuse(response.status_code, response.headers, body or b"")
-            return self._passed(response, raw, None if body is None else explained(body, told))
+            return _refused(guard, response, raw, body, told)
         if body is not None:
             attempt.feed(body)
         attempt.end(complete=body is not None)
-        return self._passed(response, raw, body)
+        return _whole(guard, response, raw, body)
 
-    def _passed(self, response: Any, raw: list[bytes], body: bytes | None) -> Any:
-        return _passed(self.guard, response, raw, body)
+    def _priced(self, priced: PricedRequest, request: Any) -> Any:
+        """Send a request whose price is known."""
+        guard = self.guard
+        stop = priced.hold()
+        if stop is not None:
+            raise stop.error
+        try:
+            with priced.sending():
+                response = self.inner.handle_request(request)
+            if 200 <= response.status_code < 300:
+                priced.answered()
+                return response
+            raw = b"".join(response.stream)
+            response.stream.close()
+        except BaseException as error:
+            priced.fail(error)
+            raise
+        body = decoded(decoder_of(header(response.headers, CODING)), raw)
+        priced.refuse(response.status_code, response.headers, body or b"")
+        return guard.response(response, raw, changed=False)
 
     def close(self) -> None:
         """Close the connections, where no other client has them."""
@@ -194,10 +222,12 @@ class AsyncGuardedTransport:
         """Send *request*, if the budgets admit it."""
         guard = self.guard
         try:
-            dialect = guard.looks_at(request)
-            if dialect is None:
+            way, held = guard.way_of(request)
+            if held is None:
                 return await self.inner.handle_async_request(request)
-            attempt = guard.begin(dialect, request, await request.aread())
+            if isinstance(held, PricedRequest):
+                return await self._priced(held, request)
+            attempt = guard.begin(way, held, request, await request.aread())
             stop = await attempt.ahold()
         except BudgetError as error:
             raise guard.recast(error) from error.__cause__
@@ -207,11 +237,12 @@ class AsyncGuardedTransport:
             sent = guard.to_send(attempt, request)
             with attempt.counting():
                 response = await self.inner.handle_async_request(sent)
-            decoder = decoder_of(response.headers)
-            if attempt.answered(response.status_code, response.headers.get("content-type", "")) and attempt.streams:
-                tee = _streams_of(guard.library)[1]
-                return guard.response(response, None, tee(guard, attempt, response.stream, decoder, request))
-            raw = [data async for data in response.stream]
+            kind = header(response.headers, b"content-type")
+            decoder = decoder_of(header(response.headers, CODING))
+            if attempt.answered(response.status_code, kind) and attempt.streams:
+                tee = _streams_of(guard.library)[1](guard, attempt, response.stream, decoder, request)
+                return guard.streamed(response, tee, changed=tee.decodes)
+            raw = b"".join([data async for data in response.stream])
             await response.stream.aclose()
         except BaseException as error:
             await attempt.afail(error)
@@ -219,11 +250,32 @@ class AsyncGuardedTransport:
         body = decoded(decoder, raw)
         if not 200 <= response.status_code < 300:
             told = await attempt.arefuse(response.status_code, response.headers, body or b"")
-            return _passed(guard, response, raw, None if body is None else explained(body, told))
+            return _refused(guard, response, raw, body, told)
         if body is not None:
             attempt.feed(body)
         await attempt.aend(complete=body is not None)
-        return _passed(guard, response, raw, body)
+        return _whole(guard, response, raw, body)
+
+    async def _priced(self, priced: PricedRequest, request: Any) -> Any:
+        """Send a request whose price is known."""
+        guard = self.guard
+        stop = await priced.ahold()
+        if stop is not None:
+            raise stop.error
+        try:
+            with priced.sending():
+                response = await self.inner.handle_async_request(request)
+            if 200 <= response.status_code < 300:
+                await priced.aanswered()
+                return response
+            raw = b"".join([data async for data in response.stream])
+            await response.stream.aclose()
+        except BaseException as error:
+            await priced.afail(error)
+            raise
+        body = decoded(decoder_of(header(response.headers, CODING)), raw)
+        await priced.arefuse(response.status_code, response.headers, body or b"")
+        return guard.response(response, raw, changed=False)
 
     async def aclose(self) -> None:
         """Close the connections, where no other client has them."""
@@ -238,16 +290,18 @@ class AsyncGuardedTransport:
         await self.aclose()
 
 
-def _passed(guard: Guard, response: Any, raw: list[bytes], body: bytes | None) -> Any:
+def _whole(guard: Guard, response: Any, raw: bytes, body: bytes | None) -> Any:
     """The whole answer, passed on: decompressed, or as it came where it cannot be read."""
-    if body is not None:
-        return guard.response(response, body)
-    return guard.library.Response(
-        response.status_code,
-        headers=response.headers,
-        stream=guard.library.ByteStream(b"".join(raw)),
-        extensions=response.extensions,
-    )
+    if body is None:
+        return guard.response(response, raw, changed=False)
+    return guard.response(response, body, changed=body is not raw)
+
+
+def _refused(guard: Guard, response: Any, raw: bytes, body: bytes | None, told: str | None) -> Any:
+    """An answer that is no success, with who added the field that it complains of."""
+    if body is None or told is None:
+        return _whole(guard, response, raw, body)
+    return guard.response(response, explained(body, told), changed=True)
 
 
 # Streams
@@ -263,6 +317,11 @@ class _Streamed:
         self._decoder = decoder
         self._plain = type(decoder) is Plain
         self._request = request
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the body is passed on decompressed."""
+        return self._decoder is not None and not self._plain
 
     def _pass_on(self, data: bytes) -> bytes:
         if not self._plain:

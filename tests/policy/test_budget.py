@@ -210,3 +210,35 @@ def test_a_ladder_is_followed_from_each_of_its_rungs() -> None:
 def test_an_allowance_is_a_whole_number(field: str, bad: Any) -> None:
     with pytest.raises(ValueError, match=f"allowance.{field}="):
         Allowance(**{field: bad})
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"requests": "/images"}, r"allowance\.requests='/images' is no mapping"),
+        ({"requests": {"images": "0.04"}}, r"'images', which is no path.*base URL"),
+        ({"requests": {"https://api.openai.com/v1/images": "0.04"}}, "which is no path"),
+        ({"requests": {"/images?n=1": "0.04"}}, "which is no path"),
+        ({"requests": {5: "0.04"}}, "has 5, which is no path"),
+        ({"requests": {"/images": "dear"}}, r"allowance\.requests\['/images'\]"),
+        ({"requests": {"/images": -1}}, r"allowance\.requests\['/images'\]"),
+        ({"requests": {"/images": True}}, r"allowance\.requests\['/images'\]"),
+        ({"requests": {"/images": float("nan")}}, r"allowance\.requests\['/images'\]"),
+        ({"parameters": "x"}, r'allowance\.parameters=\'x\' must be names.*parameters=\("x",\)'),
+        ({"parameters": ("x", 5)}, r"allowance\.parameters="),
+        ({"parameters": ("",)}, r"allowance\.parameters="),
+        ({"parameters": None}, r"allowance\.parameters=None"),
+    ],
+)
+def test_an_allowance_names_what_is_wrong_with_it(bad: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Allowance(**bad)
+
+
+def test_an_allowance_is_a_value() -> None:
+    prices: dict[str, Any] = {"/images": "0.04"}
+    allowance = Allowance(requests=prices, parameters=["x"])  # type: ignore[arg-type]
+    prices["/videos"] = "1"
+    assert allowance == Allowance(requests={"/images": "0.04"}, parameters=("x",))
+    assert pickle.loads(pickle.dumps(allowance)) == allowance
+    assert hash(allowance) == hash(Allowance(requests={}, parameters=("x",)))
