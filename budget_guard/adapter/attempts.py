@@ -51,8 +51,9 @@ from budget_guard.wire.answer import Answer, unreadable
 from budget_guard.wire.dialect import Dialect, StreamReader
 from budget_guard.wire.hosts import Endpoint, endpoint
 from budget_guard.wire.outcome import Outcome, outcome_of_error, outcome_of_status
+from budget_guard.wire.remembered import read_request
 from budget_guard.wire.request import Request
-from budget_guard.wire.values import fields
+from budget_guard.wire.values import fields, read_json
 
 AddField: TypeAlias = Literal["output_cap", "usage"]
 ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
@@ -245,10 +246,7 @@ class Attempts:
         Raises:
             UnboundedCallError: As `begin`.
         """
-        try:
-            value: Any = json.loads(body)
-        except (ValueError, RecursionError):
-            value = None
+        value = read_json(body)
         if not isinstance(value, dict):
             raise UnboundedCallError(
                 model=f"{where.method} {where.path}",
@@ -256,7 +254,7 @@ class Attempts:
                 remedy="Send plain JSON, without a content-encoding.",
             )
         asked = cast("dict[str, Any]", value)
-        request = dialect.read_request(where, asked, self.models)
+        request = read_request(dialect, where, asked, self.models)
         if request.background or asked.get("background") is True:
             raise UnboundedCallError(
                 model=request.model,
@@ -283,6 +281,12 @@ def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
 def _is_stream(content_type: str) -> bool:
     kind = content_type.lower()
     return any(name in kind for name in _STREAMS)
+
+
+def _nothing() -> Steps[None]:
+    """No steps."""
+    return
+    yield
 
 
 class _Settled:
@@ -622,10 +626,7 @@ class Attempt:
             return self._named(self._reader.close(complete=complete))
         if not complete or self._size > _MOST_KEPT:
             return unreadable(self._dialect.name, "the answer was not read to its end")
-        try:
-            value: Any = json.loads(b"".join(self._kept))
-        except (ValueError, RecursionError):
-            value = None
+        value = read_json(b"".join(self._kept))
         if not isinstance(value, dict):
             return unreadable(self._dialect.name, "the answer is no JSON object")
         return self._named(self._dialect.read_answer(cast("dict[str, Any]", value), self.request))
@@ -651,11 +652,11 @@ class Attempt:
 
     def _end(self, complete: bool) -> Steps[None]:
         if self.settled:
-            return
+            return _nothing()
         self.settled = True
         answer = self.answer = self.read(complete=complete)
         self._kept.clear()
-        yield from self._each(lambda call: call.answering(answer))
+        return self._each(lambda call: call.answering(answer))
 
     def refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
         """Settle it by an answer that is no success.

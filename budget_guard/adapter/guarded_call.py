@@ -232,8 +232,7 @@ class GuardedCall:
         """As `commit_answer`, as steps, whatever settles the call from below."""
         self.answer = answer
         if answer.usage is None and answer.cost is None:
-            yield from self.estimating(answer.problem or "the provider sent no usage")
-            return
+            return self.estimating(answer.problem or "the provider sent no usage")
         options = {
             "model": served_name(answer.model, self.name),
             "service_tier": answer.tier,
@@ -241,7 +240,7 @@ class GuardedCall:
             "cost": answer.cost,
             "others": answer.others,
         }
-        yield from self._settle("commit", (answer.usage,), options, otherwise=_SENSELESS)
+        return self._settle("commit", (answer.usage,), options, otherwise=_SENSELESS)
 
     def commit_cost(self, cost: UsdLike | None = None) -> None:
         """Book what a tool call cost.

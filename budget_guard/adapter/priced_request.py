@@ -35,14 +35,14 @@ class PricedRequest:
     __slots__ = ("_agent", "_call", "_cost", "_name", "_where")
 
     def __init__(self, sessions: Sequence[Session], where: Endpoint, name: str, cost: int, agent: str | None) -> None:
+        self._where: Endpoint = where
         above = _sending.get()
         if above is not None and above._where == where:  # a guarded client over a guarded HTTP client
             sessions = [session for session in sessions if session not in above._call.sessions]
-        self._where = where
         self._name = name
         self._cost = cost
         self._agent = agent
-        self._call = GuardedCall(sessions)
+        self._call: GuardedCall = GuardedCall(sessions)
 
     def hold(self, *, may_wait: bool = True) -> Stop | None:
         """Hold its price in every session. Returns None if it may be sent; else what stops it."""

@@ -143,6 +143,16 @@ def weigh(
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation, texts)
 
 
+def with_messages(prompt: Prompt, messages: Sequence[Any], look: Look, flat_kinds: Collection[str] = ()) -> Prompt:
+    """*prompt*, which was weighed without messages, with *messages*: as `weigh` makes it of both together."""
+    base, base_key, _, _, _, opaque, _, texts = prompt
+    parts, text, unweighed = _weigh_messages(messages, look, flat_kinds)
+    conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
+    if texts is not None:
+        texts = texts.with_messages(messages, parts, look, flat_kinds)
+    return Prompt(base, base_key, parts, text, unweighed, opaque, conversation, texts)
+
+
 def _weigh_messages(
     messages: Sequence[Any], look: Look | None, flat_kinds: Collection[str]
 ) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
@@ -210,6 +220,12 @@ class Texts:
         self._messages: tuple[Any, ...] = messages
         self._parts = parts
         self._counted: dict[str, tuple[int, Mapping[int, int]] | None] = {}
+
+    def with_messages(
+        self, messages: Sequence[Any], parts: tuple[tuple[int, int], ...], look: Look, flat_kinds: Collection[str]
+    ) -> Texts:
+        """The same, which was not counted yet, with other messages."""
+        return Texts(self._fixed, self._system, tuple(messages), parts, look, flat_kinds)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Texts) and (self._fixed, self._parts) == (other._fixed, other._parts)

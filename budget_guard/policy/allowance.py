@@ -58,7 +58,8 @@ def _check_path(path: object) -> None:
 
 
 def _names(given: object) -> tuple[str, ...]:
-    names = () if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable) else tuple(given)
-    if (not names and given not in ((), [], set(), frozenset())) or not all(isinstance(n, str) and n for n in names):
-        raise ValueError(f'allowance.parameters={given!r} must be names of parameters: write parameters=("x",)')
-    return cast("tuple[str, ...]", names)
+    if isinstance(given, (list, tuple, set, frozenset)):
+        names = tuple(cast("Iterable[object]", given))
+        if all(isinstance(name, str) and name for name in names):
+            return cast("tuple[str, ...]", names)
+    raise ValueError(f'allowance.parameters={given!r} must be names of parameters: write parameters=("x",)')

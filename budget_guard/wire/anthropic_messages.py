@@ -8,11 +8,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from budget_guard.estimate.prompt import weigh
+from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.units.usage import Usage
 from budget_guard.wire.answer import Answer, served_tier, unreadable
 from budget_guard.wire.counting import Counts, added, read_counts, with_events
-from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, put_model_field, unchanged
+from budget_guard.wire.dialect import (
+    NO_ALIASES,
+    Aliases,
+    Dialect,
+    Plain,
+    Rewritten,
+    put_field,
+    put_model_field,
+    unchanged,
+)
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens
 from budget_guard.wire.reader import EventReader
@@ -100,6 +109,10 @@ def model_in_path(endpoint: Endpoint) -> tuple[str | None, bool]:
     if found is None:
         return None, False
     return found["bedrock"] or found["vertex"], bool(found["stream"] or found["streams"])
+
+
+def _look_of(_: Endpoint, model: str) -> Look:
+    return looker(_TEXTS, media_rules("anthropic", model))
 
 
 def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) -> Request:
@@ -343,5 +356,6 @@ MESSAGES = Dialect(
     ask_for_usage=unchanged,
     read_answer=read_answer,
     stream=_Stream,
+    plain=Plain("messages", frozenset({"role", "content"}), _look_of),
 )
 """Anthropic Messages."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from budget_guard.estimate.prompt import Look
 from budget_guard.wire.answer import Answer
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.request import Request
@@ -56,6 +57,21 @@ class StreamReader(Protocol):
         ...
 
 
+class Plain(NamedTuple):
+    """Where a dialect keeps its messages, and when they are nothing but text: see `budget_guard.wire.remembered`."""
+
+    field: str
+    """The field that holds the messages."""
+    names: frozenset[str]
+    """Fields of messages that are text or tools' calls, whatever they hold, but for ``content``."""
+    look_of: Callable[[Endpoint, str], Look]
+    """The look into messages to a model at an endpoint, as `read_request` has it."""
+    flat_kinds: frozenset[str] = frozenset()
+    """As of `budget_guard.estimate.prompt.weigh`."""
+    takes_text: bool = False
+    """Whether a text in place of the messages is one message of the user."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One provider's language over HTTP, of which others speak copies."""
@@ -74,6 +90,8 @@ class Dialect:
     """What a whole answer says was used."""
     stream: Callable[[Request | None], StreamReader]
     """A reader for one streamed answer."""
+    plain: Plain | None = None
+    """How a request of text alone is read in less time; None where it is not."""
 
 
 def unchanged(_: Endpoint, body: Json) -> Rewritten:

@@ -61,6 +61,8 @@ class Endpoint(NamedTuple):
     @property
     def deployment(self) -> str | None:
         """The Azure deployment in the path."""
+        if "/deployments/" not in self.path:
+            return None
         found = _DEPLOYMENT.search(self.path + "/")
         return found and found[1]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from budget_guard.estimate.prompt import weigh
+from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
 from budget_guard.wire.counting import Counts, convention_of, read_counts, with_events
-from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, put_model_field
+from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Plain, Rewritten, put_field, put_model_field
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
 from budget_guard.wire.provider_cost import provider_cost
@@ -100,6 +100,10 @@ _TEXTS = Texts(
     parts_of_kindless=_MESSAGE_PARTS,
     kept={"audio": KEPT_HISTORY},
 )
+
+
+def _look_of(endpoint: Endpoint, model: str) -> Look:
+    return looker(_TEXTS, media_rules(endpoint.provider, model))
 
 
 def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) -> Request:
@@ -199,8 +203,14 @@ def ask_for_usage(endpoint: Endpoint, body: Json) -> Rewritten:
     return Rewritten({**body, "stream_options": options}, ("stream_options.include_usage",))
 
 
+_NAMES_OF_TOTALS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_TOTALS = frozenset(_NAMES_OF_TOTALS)
+
+
 def read_usage(usage: Json) -> Counts:
     """The counts of a usage object. Cached tokens have many places."""
+    if usage.keys() <= _TOTALS:  # as many servers have it
+        return Counts(*map(usage.get, _NAMES_OF_TOTALS))
     details_in = fields(usage.get("prompt_tokens_details"))
     details_out = fields(usage.get("completion_tokens_details"))
     read = details_in.get("cached_tokens")
@@ -233,6 +243,10 @@ def read_usage(usage: Json) -> Counts:
     )
 
 
+_SAID = ("content", "tool_calls", "function_call", "refusal")
+_CUT_OFF = ("length", "max_tokens", "MAX_TOKENS")
+
+
 def read_answer(body: Json, request: Request | None = None) -> Answer:
     """What an answer says was used."""
     choices = items(body.get("choices"))
@@ -244,8 +258,16 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         usage = usage or next(filter(None, (fields(fields(choice).get("usage")) for choice in choices)), usage)
     provider = None if request is None else request.provider
     model, ident = text(body.get("model")), text(body.get("id"))
-    said = [fields(fields(choice).get("message")) for choice in choices]
-    answered = any(s.get("content") or s.get("tool_calls") or s.get("function_call") or s.get("refusal") for s in said)
+    said: list[Json] = []
+    answered = cut_off = False
+    for choice in choices:
+        given = fields(choice)
+        message = fields(given.get("message"))
+        said.append(message)
+        if not answered and any(map(message.get, _SAID)):
+            answered = True
+        if given.get("finish_reason") in _CUT_OFF:
+            cut_off = True
     where = convention_of(provider)
     reading = read_counts(
         read_usage(usage),
@@ -292,7 +314,7 @@ def _events(body: Json, usage: Json, said: list[Json], request: Request | None, 
     searches = fields(usage.get("server_tool_use")).get("web_search_requests")
     if type(searches) is int and searches > 0:
         events["web_search"] = searches
-    elif _SEARCHES_BY_ITSELF.fullmatch(model):
+    elif "-search-" in model and _SEARCHES_BY_ITSELF.fullmatch(model):
         events["web_search"] = 1  # a fee for each call, found or not: https://platform.openai.com/docs/pricing
     elif (request is not None and "web_search" in request.hosted_tools) and any(
         fields(note).get("type") == "url_citation" for message in said for note in items(message.get("annotations"))
@@ -367,5 +389,6 @@ CHAT_COMPLETIONS = Dialect(
     ask_for_usage=ask_for_usage,
     read_answer=read_answer,
     stream=_Stream,
+    plain=Plain("messages", frozenset({"role", "content", "name", "tool_calls", "tool_call_id"}), _look_of),
 )
 """OpenAI Chat Completions."""

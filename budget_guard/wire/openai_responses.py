@@ -6,10 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from budget_guard.estimate.prompt import weigh
+from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
 from budget_guard.wire.counting import Counts, convention_of, read_counts, with_events, with_long_writes
-from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, put_model_field, unchanged
+from budget_guard.wire.dialect import (
+    NO_ALIASES,
+    Aliases,
+    Dialect,
+    Plain,
+    Rewritten,
+    put_field,
+    put_model_field,
+    unchanged,
+)
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
 from budget_guard.wire.provider_cost import provider_cost
@@ -117,6 +126,10 @@ _TEXTS = Texts(
 
 _FLAT = frozenset({"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"})
 """Items of agents that are text where all their fields are."""
+
+
+def _look_of(endpoint: Endpoint, model: str) -> Look:
+    return looker(_TEXTS, media_rules(endpoint.provider, model))
 
 
 def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) -> Request:
@@ -341,5 +354,6 @@ RESPONSES = Dialect(
     ask_for_usage=unchanged,
     read_answer=read_answer,
     stream=_Stream,
+    plain=Plain("input", frozenset({"role", "content"}), _look_of, _FLAT, takes_text=True),
 )
 """OpenAI Responses."""

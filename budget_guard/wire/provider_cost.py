@@ -25,6 +25,8 @@ def provider_cost(usage: Json, *, provider: str | None, model: str | None, answe
         model: The model asked for, or the one that served.
         answer_id: The id of the answer.
     """
+    if "cost" not in usage and "cost_in_usd_ticks" not in usage:
+        return None
     ticks = usage.get("cost_in_usd_ticks")
     if type(ticks) is int and provider in (None, "x-ai") and 0 < ticks <= MOST:
         return -(-ticks // _TICKS_PER_NANO)

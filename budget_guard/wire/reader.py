@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from budget_guard.wire.answer import Answer
 from budget_guard.wire.event_stream import BrokenFrame, Frame, FrameDecoder
 from budget_guard.wire.sse import EventParser, ServerEvent
-from budget_guard.wire.values import Json, fields
+from budget_guard.wire.values import Json, fields, read_json
 
 LONGEST_TOKEN = 128
 """Bytes of the longest token of any tokenizer in use, as runs of spaces in o200k_base. So *n* bytes of output are at
@@ -149,10 +149,7 @@ class _Array(_Framing):
 
 
 def _object(data: bytes) -> Json | None:
-    try:
-        value: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
+    value = read_json(data)
     return cast(Json, value) if isinstance(value, dict) else None
 
 

@@ -13,6 +13,9 @@ _STANDARD_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on
 """The names of a provider's standard tier, and of leaving it to the provider."""
 
 
+_TEXT_ALONE: frozenset[str] = frozenset()
+
+
 class Request(NamedTuple):
     """What one request asks for, read from what is really sent."""
 
@@ -85,9 +88,10 @@ class Request(NamedTuple):
             admitted: Unknown fields that the budget's allowance names.
         """
         prompt = self.prompt
-        more = [f"{A_PARAMETER}{name}" for name in self.unknown_structures if name not in admitted]
-        if more:
-            prompt = prompt._replace(opaque=(*prompt.opaque, *more), conversation=0)
+        if self.unknown_structures:
+            more = [f"{A_PARAMETER}{name}" for name in self.unknown_structures if name not in admitted]
+            if more:
+                prompt = prompt._replace(opaque=(*prompt.opaque, *more), conversation=0)
         tier = None if self.tier in _STANDARD_TIERS else self.tier
         return ModelCall(
             self.model if model is None else model,
@@ -115,4 +119,4 @@ class Request(NamedTuple):
             or not self.needs.isdisjoint(("vision", "audio"))
         ):
             return None
-        return frozenset([f"output_{kind}" for kind in self.modalities])
+        return frozenset([f"output_{kind}" for kind in self.modalities]) if self.modalities else _TEXT_ALONE

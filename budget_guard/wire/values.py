@@ -21,6 +21,17 @@ def fields(value: object) -> Json:
     return cast(Json, value) if value is not None and isinstance(value, Mapping) else _NO_FIELDS
 
 
+def read_json(data: bytes) -> Any:
+    """The JSON value in *data*; None where it holds none."""
+    try:
+        try:
+            return json.loads(data.decode())  # given bytes it looks for their encoding first
+        except UnicodeDecodeError:
+            return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
 def items(value: object) -> Sequence[Any]:
     """*value* if it is a JSON array, else an empty one."""
     return cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else _NO_ITEMS
