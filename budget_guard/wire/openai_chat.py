@@ -283,7 +283,6 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         if events:
             found = with_events(found, events)
     asked = model if request is None else request.model
-    cut_off = any(fields(choice).get("finish_reason") in ("length", "max_tokens", "MAX_TOKENS") for choice in choices)
     return Answer(
         NAME,
         found,
