@@ -31,7 +31,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from functools import lru_cache
@@ -60,7 +60,6 @@ ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
 """What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
 
 _STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl")
-_NO_NAMES: frozenset[str] = frozenset()
 _told_of: set[str] = set()
 """Parameters that nobody knows and that were warned of."""
 _MOST_TOLD_OF = 1_000
@@ -179,15 +178,15 @@ class Attempts:
         for name, model in self.models.items():
             self.names_of.setdefault(model, name)
 
-    def admitted(self, request: Request) -> frozenset[str]:
+    def admitted(self, request: Request) -> Collection[str]:
         """The parameters that every budget admits, of those that *request* has and that nobody knows.
 
         Warns once of those that pass because they hold a plain value.
         """
         if not request.unknown and not request.unknown_structures:
-            return _NO_NAMES
-        named = [frozenset(session.budget.allowance.parameters) for session in self.sessions]
-        admitted = frozenset.intersection(*named) if named else _NO_NAMES
+            return ()
+        asked = {*request.unknown, *request.unknown_structures} if self.sessions else set[str]()
+        admitted = asked.intersection(*(session.budget.allowance.parameters for session in self.sessions))
         for name in request.unknown:
             if name not in admitted and name not in _told_of and len(_told_of) < _MOST_TOLD_OF:
                 _told_of.add(name)

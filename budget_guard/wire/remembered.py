@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from budget_guard.estimate.prompt import Look, with_messages
 from budget_guard.units.amounts import unchecked
-from budget_guard.wire.dialect import Aliases, Dialect
+from budget_guard.wire.dialect import Aliases, Dialect, Plain
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.request import Request
 from budget_guard.wire.values import Json
@@ -27,9 +27,8 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     plain = dialect.plain
     if plain is None:
         return dialect.read_request(where, body, aliases)
-    given: object = body.get(plain.field)
-    messages: Any = [{"role": "user", "content": given}] if type(given) is str and plain.takes_text else given
-    if type(messages) is not list or not messages or not _are_plain(messages, plain.names):
+    messages = _plain_messages(body.get(plain.field), plain)
+    if messages is None:
         return dialect.read_request(where, body, aliases)
     rest = dict(body)
     del rest[plain.field]
@@ -52,15 +51,18 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     return unchecked(Request, (*request[:2], prompt, *request[3:]))
 
 
-def _are_plain(messages: list[Any], names: frozenset[str]) -> bool:
-    """Whether each message holds nothing but fields of these *names*, with a text for its content."""
+def _plain_messages(given: object, plain: Plain) -> list[Any] | None:
+    """The messages, where each holds nothing but the fields that are *plain*, with a text for its content."""
+    if type(given) is str and plain.takes_text:
+        return [{"role": "user", "content": given}]
+    if type(given) is not list or not given:
+        return None
+    messages = cast("list[Any]", given)
+    is_plain = plain.names.issuperset
     for message in messages:
-        if type(message) is not dict:
-            return False
-        given = cast("dict[str, Any]", message)
-        if "role" not in given or not names.issuperset(given):
-            return False
-        content = given.get("content")
+        if type(message) is not dict or "role" not in message or not is_plain(cast("dict[str, Any]", message)):
+            return None
+        content = cast("dict[str, Any]", message).get("content")
         if content is not None and type(content) is not str:
-            return False
-    return True
+            return None
+    return messages
