@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from budget_guard.units.money import UsdLike, nano_of
 
@@ -37,16 +37,19 @@ class Allowance:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"allowance.{name}={value!r} must be a whole number, zero or more")
-        requests: Any = self.requests  # callers without a type checker pass anything
-        if not isinstance(requests, Mapping):
-            raise ValueError(
-                f'allowance.requests={requests!r} is no mapping: write requests={{"/images/generations": "0.04"}}'
-            )
-        object.__setattr__(self, "requests", dict(requests))
+        object.__setattr__(self, "requests", _prices(self.requests))
         for path, cost in self.requests.items():
             _check_path(path)
             nano_of(cost, f"allowance.requests[{path!r}]")
         object.__setattr__(self, "parameters", _names(self.parameters))
+
+
+def _prices(given: object) -> dict[str, UsdLike]:
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f'allowance.requests={given!r} is no mapping: write requests={{"/images/generations": "0.04"}}'
+        )
+    return dict(cast("Mapping[str, UsdLike]", given))
 
 
 def _check_path(path: object) -> None:

@@ -51,13 +51,13 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     return unchecked(Request, (*request[:2], prompt, *request[3:]))
 
 
-def _plain_messages(given: object, plain: Plain) -> list[Any] | None:
+def _plain_messages(given: Any, plain: Plain) -> list[Any] | None:
     """The messages, where each holds nothing but the fields that are *plain*, with a text for its content."""
     if type(given) is str and plain.takes_text:
         return [{"role": "user", "content": given}]
-    if type(given) is not list or not given:
+    if given.__class__ is not list or not given:
         return None
-    messages = cast("list[Any]", given)
+    messages: list[Any] = given
     is_plain = plain.names.issuperset
     for message in messages:
         if type(message) is not dict or "role" not in message or not is_plain(cast("dict[str, Any]", message)):
