@@ -53,7 +53,7 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
 
 def _plain_messages(given: Any, plain: Plain) -> list[Any] | None:
     """The messages, where each holds nothing but the fields that are *plain*, with a text for its content."""
-    if type(given) is str and plain.takes_text:
+    if given.__class__ is str and plain.takes_text:
         return [{"role": "user", "content": given}]
     if given.__class__ is not list or not given:
         return None
