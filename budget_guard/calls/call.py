@@ -57,6 +57,10 @@ class ToolCall(NamedTuple):
     cost: int = 0
     """What it is known to cost, in nano-dollars; 0 where it is free or only the result tells."""
     agent: str | None = None
+    counts: bool = True
+    """Whether it counts as a tool call. False of what one costs that an adapter counts already."""
+    tracked: bool = False
+    """Whether the function itself is held, by `Session.track_tool`. Else an adapter holds it, from above."""
 
 
 def name_of(call: ModelCall | ToolCall) -> str:

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Protocol
 
+from budget_guard.calls.call import ToolCall
 from budget_guard.calls.enclosing import OpenHold
+from budget_guard.calls.held import HeldCall
 from budget_guard.calls.ladder import Ladder
 from budget_guard.calls.planner import Planner
 from budget_guard.calls.queue import queue_of
@@ -77,8 +79,10 @@ class Run:
         """The calls that wait for room in the ledger."""
         self.around: tuple[OpenHold, ...] = ()
         """The holds that it is inside of: a child session's on the money of its parent, and so on."""
-        self.open_tools: dict[str, OpenHold] = {}
+        self.open_tools: dict[str, HeldCall] = {}
         """The holds of tool calls in flight, by their ids."""
+        self.claimed_tools: set[str] = set()
+        """Those of them that a tracked function is a part of already."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)
@@ -95,6 +99,24 @@ class Run:
         at = budget.soft_limit
         limited = [(i, limit) for i, limit in enumerate(self.limits) if limit]
         self._soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
+
+    def claim_tool(self, tool: str) -> bool:
+        """Whether an adapter counts a call of *tool* in flight that no tracked function has claimed yet.
+
+        By its name alone: frameworks lose the context in which a tool's call was held.
+        """
+        if not self.open_tools:
+            return False
+        with self.recorder.lock:
+            open_tools = dict(self.open_tools)
+            self.claimed_tools.intersection_update(open_tools)
+            for hold_id, hold in open_tools.items():
+                call = hold.call
+                known = isinstance(call, ToolCall) and call.tool == tool and not call.tracked
+                if known and hold_id not in self.claimed_tools:
+                    self.claimed_tools.add(hold_id)
+                    return True
+        return False
 
     def balance(self) -> Balance:
         """The run's own counters."""

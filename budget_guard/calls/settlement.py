@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.held import HeldCall
 from budget_guard.calls.plan import Plan, Rung, Terms
-from budget_guard.calls.refusals import OUTPUT_CAP, cause, exceeded, remedy_of
+from budget_guard.calls.refusals import OUTPUT_CAP, cause, exceeded, remedy_of, revoked
 from budget_guard.calls.run import Run
 from budget_guard.calls.worst_case import plan_tool
-from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, UnknownPriceError
+from budget_guard.errors import BudgetError, BudgetExceeded, BudgetRevoked, LedgerUnavailable, UnknownPriceError
 from budget_guard.events.model import CallReleased
 from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
 from budget_guard.ledger.checks import checked_amounts
@@ -148,7 +148,7 @@ def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
     """
     if not isinstance(held.call, ToolCall):
         raise TypeError(f"{held.call.model!r} is a model call: settle it with commit(usage)")
-    amounts = held.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=1)
+    amounts = held.amounts if cost is None else Amounts(cost=nano_of(cost, "cost"), tool_calls=held.amounts.tool_calls)
     return Bill(amounts, held.call.tool)
 
 
@@ -199,10 +199,17 @@ def released(run: Run, held: HeldCall, reason: str, freed: bool) -> None:
         timeline.emit(CallReleased(timeline.at(), held.id, held.terms.rung.model, reason))
 
 
-def charge(run: Run, call: ToolCall) -> Flow[None]:
-    """Book money that was spent on a tool without asking."""
+def charge(run: Run, call: ToolCall, *, even_if_revoked: bool = True) -> Flow[None]:
+    """Book money that was spent on a tool without asking.
+
+    Args:
+        run: The run.
+        call: The tool's call.
+        even_if_revoked: Whether a run that was cut off goes on silently: what was in flight is still booked. Else
+            `BudgetRevoked` is raised, after it is booked.
+    """
     plan, _ = plan_tool(call, run.budget)
-    yield from _charge(run, call, plan, None)
+    yield from _charge(run, call, plan, None, even_if_revoked)
 
 
 def charge_call(run: Run, call: ModelCall, usage: Usage | None) -> Flow[None]:
@@ -215,24 +222,44 @@ def charge_call(run: Run, call: ModelCall, usage: Usage | None) -> Flow[None]:
     yield from _charge(run, call, (terms, amounts), note)
 
 
-def _charge(run: Run, call: ModelCall | ToolCall, plan: Plan, note: str | None) -> Flow[None]:
+def _charge(
+    run: Run, call: ModelCall | ToolCall, plan: Plan, note: str | None, even_if_revoked: bool = True
+) -> Flow[None]:
     recorder = run.recorder
     at_s = recorder.timeline.start()
     held = HeldCall(run.new_id(), call, plan)
     passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
     posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False)
     recorder.record(held, posting, note)
+    balances: Sequence[Balance]
     try:
-        balances: Sequence[Balance] = yield "balances", (run.scopes,)
+        balances = yield "balances", (run.scopes,)
         own, *others = balances
         run.warn(own.committed, [ScopeSpend(balance.committed, balance.limits) for balance in others])
     except LedgerUnavailable:
-        return  # it is booked, or kept to be booked
+        balances = ()  # it is booked, or kept to be booked
+    stop: BudgetExceeded | BudgetRevoked | None = None
     if passed is not None:
-        error = exceeded(passed, None, now=run.clock.now())
-        error.report = run.report_for_error()
-        recorder.terminated_by = cause(error)
-        raise error
+        stop = exceeded(passed, None, now=run.clock.now())
+    if not even_if_revoked:
+        cut_off = next((revoked(balance.revoked) for balance in balances if balance.revoked is not None), run.revoked)
+        stop = cut_off or (yield from _revoked_above(run)) or stop
+    if stop is not None:
+        stop.report = run.report_for_error()
+        recorder.terminated_by = cause(stop)
+        raise stop
+
+
+def _revoked_above(run: Run) -> Flow[BudgetRevoked | None]:
+    """The error where what the run depends on was cut off: the parent of a child session."""
+    try:
+        for each in run.keepalives:
+            yield from each.keep()
+    except BudgetRevoked as error:
+        return error
+    except BudgetError:
+        return None  # told by the next call
+    return None
 
 
 def interruption(run: Run, held: HeldCall, output_tokens: int) -> BudgetError | None:

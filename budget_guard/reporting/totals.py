@@ -63,8 +63,11 @@ class Totals:
             calls: 1 or -1.
         """
         _, _, name, amounts, overrun, uncertain, unpriced, violation, source = posting
-        cost, input_tokens, output_tokens, _, requests, _ = amounts
-        sums = self._models if requests else self._tools
+        cost, input_tokens, output_tokens, _, requests, tool_calls = amounts
+        if requests:
+            sums = self._models
+        else:  # what a tool costs may be booked beside the call itself
+            sums, calls = self._tools, tool_calls
         of_name = sums.get(name)
         if of_name is None:
             of_name = _new(sums, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import time
@@ -9,16 +10,17 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.ladder import check_policy, spent_fraction
+from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.errors import BudgetRevoked
+from budget_guard.errors import BudgetError, BudgetRevoked
 from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.ledger.base import HELD, Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
@@ -30,13 +32,17 @@ from budget_guard.policy.budget import BudgetPolicy, OnLedgerError, fails_open
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
+from budget_guard.session import entered
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S
+from budget_guard.session.tracking import to_the_end, tracked
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 _log = logging.getLogger("budget_guard")
@@ -414,10 +420,98 @@ class Session:
         """As `charge_call`."""
         await adrive(settlement.charge_call(self._run, call, usage), self._ledger.aio)
 
-    def track(self, value: T, *, cost: UsdLike, tool: str, agent: str | None = None) -> T:
-        """Book *cost* dollars that making *value* took, as `charge` does, and return *value*."""
-        self.charge(tool, cost, agent=agent)
+    def track(self, value: T, *, cost: UsdLike, tool: str = "tool", agent: str | None = None) -> T:
+        """Book *cost* dollars that making *value* took, and return *value*. They are spent: always charged.
+
+        Args:
+            value: What was paid for.
+            cost: Dollars.
+            tool: What to report them under.
+            agent: Whom to attribute them to.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. The money is booked, and the error carries *value*.
+            BudgetRevoked: If the run, or whom it belongs to, was cut off; likewise.
+            ValueError: If *cost* is no amount of money. Nothing is booked then.
+        """
+        call = ToolCall(tool, nano_of(cost, "cost"), agent)
+        try:
+            drive(settlement.charge(self._run, call, even_if_revoked=False), self._ledger)
+        except BudgetError as stop:
+            stop.value = value
+            raise
         return value
+
+    async def atrack(self, value: T, *, cost: UsdLike, tool: str = "tool", agent: str | None = None) -> T:
+        """As `track`."""
+        call = ToolCall(tool, nano_of(cost, "cost"), agent)
+        try:
+            await to_the_end(adrive(settlement.charge(self._run, call, even_if_revoked=False), self._ledger.aio))
+        except BudgetError as stop:
+            stop.value = value
+            raise
+        return value
+
+    def track_tool(
+        self,
+        *,
+        cost: UsdLike | Callable[[Any], UsdLike] | None = None,
+        estimate: UsdLike | Callable[..., UsdLike] | None = None,
+        tool: str | None = None,
+        agent: str | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function of one's own as a tool with a price: held before it runs, booked after.
+
+        ::
+
+            @session.track_tool(cost="0.02")
+            def search(query: str) -> list[str]: ...
+
+            @session.track_tool(estimate=lambda sql, limit: limit * 1e-4, cost=lambda rows: len(rows) * 1e-4)
+            async def query(sql: str, limit: int) -> list[Row]: ...
+
+        A call that does not fit is refused before the function runs. What it returned is booked; what it raised is
+        booked as held, unless that proves that nothing was billed, such as a 404. It may be plain, async, or a
+        generator (held from the first item to the end), a bound method or any callable; signature and docstring stay,
+        so that it goes below ``@function_tool`` and LangChain's ``@tool``. Where an adapter of this session counts a
+        call of the same name already, its cost is added to that.
+
+        Args:
+            cost: Dollars a call, or a function of the result that says them. None for a tool that is free, or that
+                costs what was estimated.
+            estimate: What a call costs at most, or a function of its arguments that says it. By default *cost*, where
+                that is an amount, and else nothing.
+            tool: The tool's name; the function's own by default.
+            agent: Whom to attribute the calls to.
+
+        Raises:
+            ValueError: If an amount is none, naming the tool.
+            TypeError: If what is decorated is no function, or is a generator whose cost only its result would tell.
+        """
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            return tracked(function, lambda: self, cost=cost, estimate=estimate, tool=tool, agent=agent)
+
+        return decorate
+
+    def hold_tool(self, tool: str, cost: int, agent: str | None) -> Reservation:
+        """Hold a call of a tracked function, to be settled by the caller. As `track_tool` does before each call.
+
+        Args:
+            tool: The tool.
+            cost: What it costs at most, in nano-dollars.
+            agent: Whom to attribute it to.
+
+        Raises:
+            BudgetError: If it may not be made.
+        """
+        call = ToolCall(tool, cost, agent, counts=not self._run.claim_tool(tool), tracked=True)
+        return self.authorize(call, may_wait=not _on_a_loop(), sent=True).require()
+
+    async def ahold_tool(self, tool: str, cost: int, agent: str | None) -> Reservation:
+        """As `hold_tool`."""
+        call = ToolCall(tool, cost, agent, counts=not self._run.claim_tool(tool), tracked=True)
+        return (await self.aauthorize(call, sent=True)).require()
 
     def guard(
         self,
@@ -473,16 +567,46 @@ class Session:
 
     def __enter__(self) -> Session:
         self._run.recorder.timeline.start()
+        entered.enter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        entered.leave(self)
         self.close()
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
+        entered.leave(self)
         await self.aclose()
+
+
+def current_session() -> Session:
+    """The session that the running task or thread is inside of, by ``with session:``; the innermost one.
+
+    For tools of a module, which are written before any session is opened. A thread of your own is inside of none,
+    unless it is started with ``contextvars.copy_context().run``.
+
+    Raises:
+        TypeError: If it is inside of none.
+    """
+    found = entered.innermost()
+    if not isinstance(found, Session):
+        raise TypeError(
+            "no session is open here, so nothing would be held: call it inside `with Budget(...).session():` or a "
+            "function with @budgeted(Budget(...)), in a thread of your own by contextvars.copy_context().run"
+        )
+    return found
+
+
+def _on_a_loop() -> bool:
+    """Whether this thread runs an event loop, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _must_be_callable(subscriber: object) -> None:

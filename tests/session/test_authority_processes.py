@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetAuthority, Ledger, open_ledger
+from budget_guard import Budget, BudgetAuthority, Ledger
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,29 +44,6 @@ class Worker:
     def end(self) -> None:
         self.process.communicate(timeout=60)
         assert self.process.returncode == 0
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[str, None, None]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/budget.db"
-        return
-    if importlib.util.find_spec("redis") is None:
-        pytest.skip("redis is not installed")
-    from tests.ledger.redis_server import BINARY, RedisServer
-
-    if BINARY is None:
-        pytest.skip("no redis-server or valkey-server is installed")
-    server = RedisServer(tmp_path / "redis").start()
-    yield f"{server.url}?tenant=acme"
-    server.kill()
-
-
-@pytest.fixture
-def ledger(url: str) -> Generator[Ledger, None, None]:
-    opened = open_ledger(url)
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize("leased", [False, True], ids=["direct", "leased"])
