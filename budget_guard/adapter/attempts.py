@@ -313,6 +313,7 @@ class Attempt:
         "_body",
         "_cap",
         "_dialect",
+        "_headers",
         "_json",
         "_kept",
         "_model",
@@ -368,6 +369,7 @@ class Attempt:
         self.answer: Answer | None = None
         """What the answer says was used, once it is over."""
         self._reader: StreamReader | None = None
+        self._headers: Mapping[str, str] | None = None
         self._kept: list[bytes] = []
         self._size = 0
         self._model = request.model  # as the budgets decided
@@ -574,13 +576,15 @@ class Attempt:
 
     # Its answer
 
-    def answered(self, status: int, content_type: str = "") -> bool:
+    def answered(self, status: int, content_type: str = "", headers: Mapping[str, str] | None = None) -> bool:
         """Note that the head of the answer has come. Returns whether its body is an answer to bill, to be fed.
 
         Args:
             status: The HTTP status.
             content_type: The header of that name.
+            headers: All of them, where known: an answer without an id is known by that of its request.
         """
+        self._headers = headers
         if not 200 <= status < 300:
             return False
         self.streams = _is_stream(content_type) or (self.request.stream and self._dialect is GENERATE_CONTENT)
@@ -631,7 +635,9 @@ class Attempt:
         return self._named(self._dialect.read_answer(cast("dict[str, Any]", value), self.request))
 
     def _named(self, answer: Answer) -> Answer:
-        """*answer* with the model behind a name of one's own."""
+        """*answer* with the model behind a name of one's own, and the id that it is known by."""
+        if answer.id is None and self._headers is not None:
+            answer = answer._replace(id=self._headers.get("x-request-id") or self._headers.get("request-id"))
         model = None if answer.model is None else self._attempts.models.get(answer.model)
         return answer if model is None else answer._replace(model=model)
 

@@ -231,6 +231,9 @@ class GuardedCall:
     def answering(self, answer: Answer) -> Steps[None]:
         """As `commit_answer`, as steps, whatever settles the call from below."""
         self.answer = answer
+        if answer.id is not None:
+            for session in self.sessions:
+                session.note_answer(answer.id)
         if answer.usage is None and answer.cost is None:
             return self.estimating(answer.problem or "the provider sent no usage")
         options = {

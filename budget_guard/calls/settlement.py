@@ -26,7 +26,7 @@ from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.pricing.rate_card import BUCKETS
 from budget_guard.pricing.table import same_tier
 from budget_guard.reporting.posting import Posting, Source
-from budget_guard.units.amounts import DIMENSIONS, Amounts, in_unit, unchecked
+from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits, in_unit, unchecked
 from budget_guard.units.money import UsdLike, format_usd, nano_of
 from budget_guard.units.usage import Usage
 
@@ -212,24 +212,51 @@ def charge(run: Run, call: ToolCall, *, even_if_revoked: bool = True) -> Flow[No
     yield from _charge(run, call, plan, None, even_if_revoked)
 
 
-def charge_call(run: Run, call: ModelCall, usage: Usage | None) -> Flow[None]:
-    """Book a model call that was made without asking."""
+def charge_call(
+    run: Run,
+    call: ModelCall,
+    usage: Usage | None,
+    *,
+    cost: int | None = None,
+    others: Sequence[tuple[str, Usage]] = (),
+    strict: bool = False,
+) -> Flow[None]:
+    """Book a model call that was made without asking.
+
+    Args:
+        run: The run.
+        call: The call.
+        usage: What the provider billed; None where it did not say.
+        cost: The provider's own figure, in nano-dollars.
+        others: What other models used for the same answer.
+        strict: Whether to raise as well, after it is booked, where the run was cut off, or where a hard gate would have
+            refused the call because its price is not known.
+    """
     price = run.planner.ladder.price_called(call, call.model, None)
     terms, amounts = Terms(Rung(call.model, price), None, False, False), Amounts(requests=1)
     note: str | None = _NO_USAGE
-    if usage is not None:
-        amounts, _, _, note, _ = bill(run, HeldCall("", call, (terms, amounts)), usage, None, None)
-    yield from _charge(run, call, (terms, amounts), note)
+    source: Source = "price"
+    if usage is not None or cost:
+        held = HeldCall("", call, (terms, amounts))
+        amounts, _, _, note, source = bill(run, held, usage or Usage(), None, None, cost=cost, others=others)
+    yield from _charge(run, call, (terms, amounts), note, even_if_revoked=not strict, strict=strict, source=source)
 
 
 def _charge(
-    run: Run, call: ModelCall | ToolCall, plan: Plan, note: str | None, even_if_revoked: bool = True
+    run: Run,
+    call: ModelCall | ToolCall,
+    plan: Plan,
+    note: str | None,
+    even_if_revoked: bool,
+    *,
+    strict: bool = False,
+    source: Source = "price",
 ) -> Flow[None]:
     recorder = run.recorder
     at_s = recorder.timeline.start()
     held = HeldCall(run.new_id(), call, plan)
     passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
-    posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False)
+    posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False, source)
     recorder.record(held, posting, note)
     balances: Sequence[Balance]
     try:
@@ -238,16 +265,37 @@ def _charge(
         run.warn(own.committed, [ScopeSpend(balance.committed, balance.limits) for balance in others])
     except LedgerUnavailable:
         balances = ()  # it is booked, or kept to be booked
-    stop: BudgetExceeded | BudgetRevoked | None = None
+    stop: BudgetExceeded | BudgetRevoked | UnknownPriceError | None = None
+    if strict and note is not None and isinstance(call, ModelCall):
+        stop = _unpriced(run, call, note, balances)
     if passed is not None:
         stop = exceeded(passed, None, now=run.clock.now())
     if not even_if_revoked:
         cut_off = next((revoked(balance.revoked) for balance in balances if balance.revoked is not None), run.revoked)
         stop = cut_off or (yield from _revoked_above(run)) or stop
     if stop is not None:
-        stop.report = run.report_for_error()
+        if not isinstance(stop, UnknownPriceError):
+            stop.report = run.report_for_error()
         recorder.terminated_by = cause(stop)
         raise stop
+
+
+def _unpriced(run: Run, call: ModelCall, note: str, balances: Sequence[Balance]) -> UnknownPriceError | None:
+    """The error for a call of which it is not known what it cost, where a hard gate would have refused it."""
+    budget = run.budget
+    limits = [run.limits, *(balance.limits for balance in balances)]
+    if budget.mode != "hard_gate" or budget.unpriced == "allow" or not any(any(each) for each in limits):
+        return None
+    try:
+        dollars = any(each.cost is not None for each in limits)
+        run.planner.ladder.asked(budget, call, Limits(cost=0) if dollars else Limits())
+    except UnknownPriceError as error:
+        return error
+    if note != _NO_USAGE and not dollars:
+        return None
+    missing = "the usage" if note == _NO_USAGE else "a part of the usage"
+    remedy = 'guard the client, or book it with session.charge("tool", "0.01")'
+    return UnknownPriceError(model=call.model, missing=missing, remedy=remedy)
 
 
 def _revoked_above(run: Run) -> Flow[BudgetRevoked | None]:

@@ -9,6 +9,7 @@ except ImportError as error:
     raise ImportError('LangChain is not installed: pip install "budget-guard-py[langchain]"') from error
 
 from budget_guard_langchain.handler import BudgetCallbackHandler
+from budget_guard_langchain.response import read_message as read_message  # for session.wrap
 from budget_guard_langchain.scope import budget_scope
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
@@ -20,7 +21,8 @@ from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.errors import BudgetError, BudgetRevoked
+from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable
+from budget_guard.estimate.prompt import Prompt
 from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subscriber
 from budget_guard.ledger.base import HELD, Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
@@ -32,7 +34,7 @@ from budget_guard.policy.budget import BudgetPolicy, OnLedgerError, fails_open
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
-from budget_guard.session import entered
+from budget_guard.session import answers, entered
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S
 from budget_guard.session.tracking import to_the_end, tracked
@@ -40,6 +42,7 @@ from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
+from budget_guard.wire.answer import Answer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +50,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("budget_guard")
 
+NO_PROMPT = Prompt(0, 0, (), 0)
+"""The prompt of a call that was made already."""
 OLD_PRICES_DAYS = 90
 """From this age on the bundled prices are warned of, once in a process."""
 _told_of_old_prices = False
@@ -142,6 +147,7 @@ class Session:
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self._run_ttl_s = run_ttl_s
         self._is_child = False
+        self._answers = answers.KnownAnswers()
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
 
     def __repr__(self) -> str:
@@ -513,6 +519,105 @@ class Session:
         call = ToolCall(tool, cost, agent, counts=not self._run.claim_tool(tool), tracked=True)
         return (await self.aauthorize(call, sent=True)).require()
 
+    def wrap(self, answer: T, *, model: str | None = None, agent: str | None = None) -> T:
+        """Book *answer*, which a model gave without asking, by its own model and usage, and return it.
+
+        ::
+
+            reply = session.wrap(client.chat.completions.create(model="gpt-4o", messages=messages))
+
+        It is spent, so it is always booked; once for each answer, also where a guarded client has booked it already.
+        `guard` holds a call before it is made, and sees streams: prefer it where you can.
+
+        Args:
+            answer: An answer of openai, anthropic, google-genai, mistralai, cohere or LiteLLM, a message of LangChain,
+                a raw or a parsed one, an HTTP response, or a dict of one of these.
+            model: The model that answered, where the answer names none, as Cohere's and Amazon's do not, or a name of
+                your own.
+            agent: Whom to attribute it to.
+
+        Raises:
+            BudgetExceeded: If a limit is passed now. It is booked, and the error carries it as ``value``.
+            BudgetRevoked: If the run, or whom it belongs to, was cut off; likewise.
+            UnknownPriceError: If it tells no usage, or no price is known, in a hard gate; likewise, and it is reported
+                as an unpriced call.
+            TypeError: If it is no answer yet: a coroutine, which `awrap` takes, or a stream, which is counted as an
+                unpriced call. Or if it is nothing that a model answers, which `charge` books.
+        """
+        try:
+            found = answers.read(answer, _read_message)
+        except answers.NotRead:
+            self._count_unread(model, agent)
+            raise
+        if self._is_new(found, answer):
+            try:
+                drive(self._booking(found.answer, model, agent), self._ledger)
+            except BudgetError as stop:
+                self._not_booked(found, answer, stop)
+                raise
+        return answer
+
+    @overload
+    async def awrap(self, answer: Awaitable[T], *, model: str | None = None, agent: str | None = None) -> T: ...
+
+    @overload
+    async def awrap(self, answer: T, *, model: str | None = None, agent: str | None = None) -> T: ...
+
+    async def awrap(self, answer: Any, *, model: str | None = None, agent: str | None = None) -> Any:
+        """As `wrap`, of what *answer* brings when it is awaited.
+
+        ::
+
+            reply = await session.awrap(client.chat.completions.create(model="gpt-4o", messages=messages))
+        """
+        if inspect.isawaitable(answer):
+            answer = await answer
+        given = answer
+        if hasattr(given, "parse") and hasattr(given, "http_response"):  # a raw response, which may have to be awaited
+            given = given.parse()
+            given = await given if inspect.isawaitable(given) else given
+        try:
+            found = answers.read(given, _read_message)
+        except answers.NotRead:
+            self._count_unread(model, agent)
+            raise
+        if self._is_new(found, given):
+            try:
+                await to_the_end(adrive(self._booking(found.answer, model, agent), self._ledger.aio))
+            except BudgetError as stop:
+                self._not_booked(found, answer, stop)
+                raise
+        return answer
+
+    def note_answer(self, key: str | None) -> None:
+        """Note that the answer of that id is booked, so that `wrap` books nothing more for it."""
+        if key is not None:
+            self._answers.add(key)
+
+    def _is_new(self, found: answers.Read, answer: object) -> bool:
+        if found.unbilled:
+            return False
+        return self._answers.add_object(answer) if found.key is None else self._answers.add(found.key)
+
+    def _not_booked(self, found: answers.Read, answer: object, stop: BudgetError) -> None:
+        """Hand *answer*, which is paid for, on with *stop*; forget it where it was not booked."""
+        stop.value = answer
+        if isinstance(stop, LedgerUnavailable):
+            self._answers.forget(found.key, answer)
+
+    def _booking(self, answer: Answer, model: str | None, agent: str | None) -> Flow[None]:
+        call = ModelCall(
+            model or answer.model or "unknown", NO_PROMPT, service_tier=answer.tier, region=answer.region, agent=agent
+        )
+        return settlement.charge_call(
+            self._run, call, answer.usage, cost=answer.cost, others=answer.others, strict=True
+        )
+
+    def _count_unread(self, model: str | None, agent: str | None) -> None:
+        """Count a call that nothing tells the cost of. What that leads to is told by the next call."""
+        with suppress(BudgetError):
+            self.charge_call(ModelCall(model or "unknown", NO_PROMPT, agent=agent), None)
+
     def guard(
         self,
         client: T,
@@ -598,6 +703,13 @@ def current_session() -> Session:
             "function with @budgeted(Budget(...)), in a thread of your own by contextvars.copy_context().run"
         )
     return found
+
+
+def _read_message(message: object) -> Answer:
+    """What a message of LangChain says was used."""
+    from budget_guard.integrations.langchain import read_message
+
+    return read_message(message)
 
 
 def _on_a_loop() -> bool:

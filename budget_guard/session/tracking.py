@@ -180,7 +180,8 @@ def tracked(
         raise TypeError(f"track_tool: {function!r} is no function: put @track_tool(...) nearest to the function")
     price = _Tool(function, session, cost, estimate, tool, agent)
     given: Any = function
-    kind: Any = given if inspect.isroutine(given) or isinstance(given, functools.partial) else given.__call__
+    is_object = not inspect.isroutine(function) and not isinstance(function, functools.partial)
+    kind: Any = given.__call__ if is_object else given
     if inspect.isasyncgenfunction(kind) or inspect.isgeneratorfunction(kind):
         if price.depends_on_result:
             raise TypeError(

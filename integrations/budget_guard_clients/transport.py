@@ -160,7 +160,7 @@ class GuardedTransport:
                 response = self.inner.handle_request(sent)
             kind = header(response.headers, b"content-type")
             decoder = decoder_of(header(response.headers, CODING))
-            if attempt.answered(response.status_code, kind) and attempt.streams:
+            if attempt.answered(response.status_code, kind, response.headers) and attempt.streams:
                 tee = _streams_of(guard.library)[0](guard, attempt, response.stream, decoder, request)
                 return guard.streamed(response, tee, changed=tee.decodes)
             raw = b"".join(response.stream)
@@ -239,7 +239,7 @@ class AsyncGuardedTransport:
                 response = await self.inner.handle_async_request(sent)
             kind = header(response.headers, b"content-type")
             decoder = decoder_of(header(response.headers, CODING))
-            if attempt.answered(response.status_code, kind) and attempt.streams:
+            if attempt.answered(response.status_code, kind, response.headers) and attempt.streams:
                 tee = _streams_of(guard.library)[1](guard, attempt, response.stream, decoder, request)
                 return guard.streamed(response, tee, changed=tee.decodes)
             raw = b"".join([data async for data in response.stream])

@@ -34,6 +34,13 @@ _CUT = frozenset({"length", "max_tokens", "MAX_TOKENS", "max_output_tokens"})
 """Reasons to finish, in the words of all providers, that are an output cap."""
 
 
+def read_message(message: Any) -> Answer:
+    """What a *message* that a model made says was used."""
+    from langchain_core.outputs import ChatGeneration, LLMResult
+
+    return Reply(LLMResult(generations=[[ChatGeneration(message=message)]])).read()
+
+
 class Reply:
     """One answer to one call. Of several choices each carries the usage of all, so the first one is read."""
 
@@ -108,7 +115,11 @@ class Reply:
             request: What was asked for.
             added_up: Whether a stream told the usage so far in several chunks, which LangChain has added up: no usage.
         """
-        dialect = CHAT_COMPLETIONS.name if request is None else request.dialect
+        answer = self._read(request, added_up)
+        return answer if answer.id is not None else answer._replace(id=text(getattr(self._message, "id", None)))
+
+    def _read(self, request: Request | None, added_up: bool) -> Answer:
+        dialect = self._own_dialect if request is None else request.dialect
         if added_up:
             return Answer(dialect, problem=f"{dialect}: the stream told its usage more than once", model=self.model)
         usage = self._usage
@@ -126,6 +137,16 @@ class Reply:
         if dialect == GENERATE_CONTENT.name:
             return self._google(request)
         return self._any(dialect, raw, request)
+
+    @property
+    def _own_dialect(self) -> str:
+        """The dialect that it looks like, where it is not known what was asked."""
+        if self._said.get("object") == "response":
+            return RESPONSES.name
+        provider = str(self._provider or "")
+        if provider.startswith("google"):
+            return GENERATE_CONTENT.name
+        return MESSAGES.name if provider == "anthropic" else CHAT_COMPLETIONS.name
 
     @property
     def _provider(self) -> object:
