@@ -30,7 +30,7 @@ from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.authority import BudgetAuthority
 from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import ScopeSnapshot
-from budget_guard.session.functions import track_tool
+from budget_guard.session.functions import budgeted, track_tool
 from budget_guard.session.session import Session, current_session
 from budget_guard.units.printable import EscapingFilter as _EscapingFilter
 from budget_guard.units.scope import Scope
@@ -72,6 +72,7 @@ __all__ = [
     "UnknownPriceError",
     "UnknownReservation",
     "Usage",
+    "budgeted",
     "current_session",
     "open_ledger",
     "token_bound",

@@ -167,6 +167,25 @@ class BudgetPolicy:
             return NOTHING
         return Amounts(cost=cost_nano(self.finalization_reserve), requests=1)
 
+    @classmethod
+    def metered(cls, **policies: Any) -> Self:
+        """A budget that counts and limits nothing, to see what a run costs.
+
+        Args:
+            **policies: Fields that are no limits, such as ``allowance``.
+
+        Raises:
+            ValueError: If one of them is a limit, or makes no sense.
+        """
+        for name, value in policies.items():
+            if name in _LIMITS and value is not None:
+                raise ValueError(
+                    f"{name}={value!r} is a limit, and a metered budget has none: write Budget({name}=...)"
+                )
+        budget = cls(max_requests=1, **policies)
+        object.__setattr__(budget, "max_requests", None)
+        return budget
+
     def __repr__(self) -> str:
         shown: list[str] = []
         for field in fields(self):
@@ -175,11 +194,19 @@ class BudgetPolicy:
                 dollars = isinstance(value, Decimal)
                 words = repr(f"${value:f}") if dollars else repr(value)
                 shown.append(words if field.name == "max_cost_usd" else f"{field.name}={words}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        made = ".metered" if self._is_metered else ""
+        return f"{type(self).__name__}{made}({', '.join(shown)})"
+
+    @property
+    def _is_metered(self) -> bool:
+        return self.max_duration_s is None and not any(limit is not None for limit in self.limits)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with *changes*, checked like a new one."""
-        return type(self)(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | changes
+        if self._is_metered and all(values.get(name) is None for name in _LIMITS):
+            return type(self).metered(**{name: value for name, value in values.items() if name not in _LIMITS})
+        return type(self)(**values)
 
     def with_downgrade(self, to: str | Mapping[str, str] | None, at: float) -> Self:
         """A copy that switches to the cheaper model *to* at the fraction *at*; itself where *to* is None.

@@ -28,3 +28,26 @@ def innermost() -> object | None:
     """The session that was entered last and is not left yet."""
     entered = _entered.get()
     return entered[-1] if entered else None
+
+
+_runs: ContextVar[tuple[tuple[object, object], ...]] = ContextVar("budget_guard_runs", default=())
+
+
+def begin_run(session: object) -> object:
+    """Note that what follows is a run of its own of *session*; returns what it is known by."""
+    run = object()
+    _runs.set((*_runs.get(), (session, run)))
+    return run
+
+
+def end_run(run: object) -> None:
+    """Undo `begin_run`."""
+    _runs.set(tuple(each for each in _runs.get() if each[1] is not run))
+
+
+def run_of(session: object) -> object:
+    """What the run is known by that is under way here: the latest one of *session*, or the session as a whole."""
+    for owner, run in reversed(_runs.get()):
+        if owner is session:
+            return run
+    return session

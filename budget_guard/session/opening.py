@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.overlay import PriceLike
@@ -58,3 +59,17 @@ def open_session(
         tags={kind: tag for kind, tag in tags.items() if tag is not None},
         pricing=pricing,
     )
+
+
+async def aopen_session(
+    authority: BudgetAuthority | None,
+    budget: Budget,
+    run_id: str | None,
+    *,
+    ledger: Ledger | str | None = None,
+    **settings: Any,
+) -> Session:
+    """As `open_session`, awaited where there is an authority to ask."""
+    if isinstance(authority, BudgetAuthority) and ledger is None:
+        return await authority.asession(budget, run_id, **settings)
+    return open_session(authority, budget, run_id, ledger=ledger, **settings)

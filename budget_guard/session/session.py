@@ -7,11 +7,11 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args, overload
 
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
@@ -50,6 +50,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("budget_guard")
 
+Outcome: TypeAlias = Literal["ok", "failed", "stopped", "abandoned"]
+"""How a run ended."""
 NO_PROMPT = Prompt(0, 0, (), 0)
 """The prompt of a call that was made already."""
 OLD_PRICES_DAYS = 90
@@ -148,6 +150,7 @@ class Session:
         self._run_ttl_s = run_ttl_s
         self._is_child = False
         self._answers = answers.KnownAnswers()
+        self._outcome: Outcome | None = None
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
 
     def __repr__(self) -> str:
@@ -670,20 +673,64 @@ class Session:
         for each in self._run.keepalives:
             yield from each.drop()
 
+    @contextmanager
+    def run(self) -> Generator[Session]:
+        """A block that is a run of its own, where several of them share this session: ``with session.run():``.
+
+        What is spent is the session's all the same. Loops are looked for within each run; without a block, the whole
+        session is one. It is the `current_session` inside.
+        """
+        run = entered.begin_run(self)
+        entered.enter(self)
+        try:
+            yield self
+        finally:
+            entered.leave(self)
+            entered.end_run(run)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended: ``ok``, ``failed``, ``stopped`` by the budget, or ``abandoned``. None while it is open.
+
+        Set it to what you know. By default it is how ``with`` ends: ``ok`` without an error, ``stopped`` where the
+        budget has stopped the run and nothing was called since, ``abandoned`` by a cancellation or an interrupt, and
+        ``failed`` with any other error.
+        """
+        return self._outcome
+
+    @outcome.setter
+    def outcome(self, outcome: Outcome) -> None:
+        if outcome not in get_args(Outcome):
+            words = ", ".join(map(repr, get_args(Outcome)))
+            raise ValueError(f"outcome={outcome!r} is not known: use one of {words}")
+        self._outcome = outcome
+
+    def _ended(self, error: BaseException | None) -> None:
+        """Note how the block ended, where nobody has said it."""
+        entered.leave(self)
+        if self._outcome is None:
+            if isinstance(error, BudgetError) or (error is None and self.terminated_by is not None):
+                self._outcome = "stopped"
+            elif error is None:
+                self._outcome = "ok"
+            else:
+                gone = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+                self._outcome = "abandoned" if isinstance(error, gone) else "failed"
+
     def __enter__(self) -> Session:
         self._run.recorder.timeline.start()
         entered.enter(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        entered.leave(self)
+    def __exit__(self, kind: object, error: BaseException | None = None, trace: object = None) -> None:
+        self._ended(error)
         self.close()
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
 
-    async def __aexit__(self, *_: object) -> None:
-        entered.leave(self)
+    async def __aexit__(self, kind: object, error: BaseException | None = None, trace: object = None) -> None:
+        self._ended(error)
         await self.aclose()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import anthropic
 import httpx
@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Session, UnknownPriceError
 from budget_guard.testing import LocalProvider, Rates, Reply
-from budget_guard_clients.guard import guard
 from tests.integrations.clients.support import (
     CLAUDE,
     GPT,
@@ -146,7 +145,7 @@ def test_an_answer_that_the_guard_has_booked_is_not_booked_again(provider: Local
     session = Budget("$5.00").session()
     plain, plain_claude = open_ai(provider), claude(provider)
     client, of_claude = session.guard(plain), session.guard(plain_claude)
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "ChatCompletion": lambda: ask(client),
         "Response": lambda: client.responses.create(model=GPT, input="Hi"),
         "Message": lambda: ask_claude(of_claude),
@@ -161,7 +160,7 @@ def test_an_answer_that_the_guard_has_booked_is_not_booked_again(provider: Local
 def test_in_another_session_than_the_guards_it_is_booked() -> None:
     with LocalProvider(REPLY) as provider:
         guarded, other = Budget("$5.00").session(), Budget("$5.00").session()
-        other.wrap(ask(guard(guarded, open_ai(provider))))
+        other.wrap(ask(guarded.guard(open_ai(provider))))
         agree(provider, guarded, other)
 
 
@@ -199,7 +198,7 @@ def test_a_coroutine_is_refused_unsent_and_awrap_takes_it(provider: LocalProvide
 
     async def all_of_them(client: openai.AsyncOpenAI, of_claude: anthropic.AsyncAnthropic) -> None:
         with pytest.raises(TypeError, match="awrap"):
-            session.wrap(client.chat.completions.create(model=GPT, messages=MESSAGES))
+            session.wrap(cast(object, client.chat.completions.create(model=GPT, messages=MESSAGES)))
         assert (len(provider.calls), session.report().unpriced_calls) == (0, 0)
         answer = await session.awrap(client.chat.completions.create(model=GPT, messages=MESSAGES))
         assert answer.choices[0].message.content == REPLY.text
