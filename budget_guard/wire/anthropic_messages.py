@@ -303,6 +303,9 @@ def _events(usage: Json, content: Any) -> dict[str, int]:
     return events
 
 
+_STREAMED = ("text", "thinking", "partial_json")
+
+
 class _Stream(EventReader):
     """Reads the events of one streamed answer. Counts are cumulative: the last ones count."""
 
@@ -329,7 +332,7 @@ class _Stream(EventReader):
             self.wrote(block.get("text"))
         elif kind == "content_block_delta":
             delta = fields(event.get("delta"))
-            for name in ("text", "thinking", "partial_json"):
+            for name in _STREAMED:
                 self.wrote(delta.get(name))
         elif kind == "message_delta":
             self._message |= {k: v for k, v in fields(event.get("delta")).items() if v is not None}
@@ -343,6 +346,13 @@ class _Stream(EventReader):
 
     def _add_usage(self, usage: object) -> None:
         self._usage |= {name: value for name, value in fields(usage).items() if value is not None}
+
+    def text_alone(self, event: Json) -> str | None:
+        if event.get("type") != "content_block_delta":
+            return None
+        delta = fields(event.get("delta"))
+        written = [value for name in _STREAMED if (value := delta.get(name))]
+        return text(written[0]) if len(written) == 1 else None
 
     def whole(self) -> Answer:
         return read_answer({**self._message, "content": self._content, "usage": self._usage}, self._request)

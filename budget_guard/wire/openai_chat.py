@@ -325,6 +325,9 @@ def _events(body: Json, usage: Json, said: list[Json], request: Request | None, 
     return events
 
 
+_STREAMED = ("content", "refusal", "reasoning_content", "reasoning", "tool_calls", "function_call")
+
+
 class _Stream(EventReader):
     """Reads the chunks of one streamed answer. Usage may come once, at the end, or grow from chunk to chunk."""
 
@@ -351,7 +354,7 @@ class _Stream(EventReader):
         for choice in choices:
             given = fields(choice)
             delta = fields(given.get("delta"))
-            for name in ("content", "refusal", "reasoning_content", "reasoning", "tool_calls", "function_call"):
+            for name in _STREAMED:
                 value = delta.get(name)
                 if value:
                     self.wrote(value)
@@ -363,6 +366,17 @@ class _Stream(EventReader):
             usage = usage or fields(given.get("usage"))
         if usage:
             self._usage = _later(self._usage, usage)
+
+    def text_alone(self, event: Json) -> str | None:
+        choices = items(event.get("choices"))
+        if len(choices) != 1 or event.get("usage") or event.get("x_groq"):
+            return None
+        given = fields(choices[0])
+        delta = fields(given.get("delta"))
+        if given.get("finish_reason") or given.get("usage") or delta.get("annotations"):
+            return None
+        written = [value for name in _STREAMED if (value := delta.get(name))]
+        return text(written[0]) if len(written) == 1 else None
 
     def whole(self) -> Answer:
         message = {"content": "x" if self.output_bytes else None, "annotations": self._annotations}

@@ -339,6 +339,10 @@ class _Stream(EventReader):
         elif not self._last and isinstance(event.get("response"), dict):
             self._response = fields(event["response"])
 
+    def text_alone(self, event: Json) -> str | None:
+        kind = event.get("type")
+        return text(event.get("delta")) if isinstance(kind, str) and kind.endswith(".delta") else None
+
     def whole(self) -> Answer:
         response = self._response
         if not items(response.get("output")) and self._items:

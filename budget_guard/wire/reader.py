@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
+from budget_guard.wire.alike import Alike, alike
 from budget_guard.wire.answer import Answer
 from budget_guard.wire.event_stream import BrokenFrame, Frame, FrameDecoder
 from budget_guard.wire.sse import EventParser, ServerEvent
@@ -17,6 +18,11 @@ from budget_guard.wire.values import Json, fields, read_json
 LONGEST_TOKEN = 128
 """Bytes of the longest token of any tokenizer in use, as runs of spaces in o200k_base. So *n* bytes of output are at
 least ``n / 128`` tokens. Chunks tell less: they may be empty, or single characters."""
+
+_FEW_PATTERNS = 8
+"""So many patterns of events are made before it is asked whether any event fits one."""
+_FITTING = 4
+"""Events that have to fit for each pattern, on the average."""
 
 _WRITTEN = frozenset({"text", "content", "arguments", "name", "function", "input", "thinking", "partial_json", "args"})
 """Fields whose values the model writes."""
@@ -170,6 +176,9 @@ class EventReader:
         self._dialect = dialect
         self._framing: _Framing | None = None
         self._first = b""
+        self._alike: Alike | None = None
+        self._patterns = 0
+        self._fitting = 0
         self.output_bytes = 0
         """Bytes of output so far, tool calls and shown thoughts included."""
         self.finished = False
@@ -190,11 +199,35 @@ class EventReader:
             read = first
         else:
             read = data
+            if self._alike is not None and not framing.left:
+                at = self._skim(self._alike, data)
+                if at == len(data):
+                    return data
+                read = data[at:]
         if not hide_usage:
             for event in framing.feed(read):
                 self._read(event)
             return data
-        return b"".join([event.raw for event in framing.feed(read) if not self._read(event)])
+        passed = b"".join([event.raw for event in framing.feed(read) if not self._read(event)])
+        return passed if read is data else data[: len(data) - len(read)] + passed
+
+    def _skim(self, pattern: Alike, data: bytes) -> int:
+        """Take in the events that *data* begins with and that fit the *pattern*. Returns where they end."""
+        at = 0
+        while at < len(data) and (found := pattern.match(data, at)) is not None:
+            at, start, end = found
+            self._fitting += 1
+            self.wrote(data[start:end].decode("utf-8", "replace"))
+        return at
+
+    def _keep_pattern(self, event: _Event, value: Json) -> None:
+        """Keep the pattern of an event that does nothing but write a text, if patterns are of use in this stream."""
+        if self._patterns >= _FEW_PATTERNS and self._fitting < _FITTING * self._patterns:
+            return
+        text = self.text_alone(value)
+        if text is not None and isinstance(self._framing, (_ServerSentEvents, _Lines)):
+            self._patterns += 1
+            self._alike = alike(event.raw, text) or self._alike
 
     @property
     def left(self) -> bytes:
@@ -236,7 +269,11 @@ class EventReader:
         if value is None:
             return False
         self.take(value)
-        return self.is_usage_alone(value)
+        if self.is_usage_alone(value):
+            return True
+        if not event.failed:
+            self._keep_pattern(event, value)
+        return False
 
     def wrote(self, value: object) -> None:
         """Count what the model wrote. Only the values of known fields are written by it, not their names."""
@@ -253,6 +290,11 @@ class EventReader:
     def take(self, event: Json) -> None:
         """Take in one event."""
         raise NotImplementedError  # each dialect says it
+
+    def text_alone(self, event: Json) -> str | None:
+        """The text that *event* gives to `wrote`, where it does nothing else: then events that differ in that text
+        alone need not be parsed."""
+        return None
 
     def whole(self) -> Answer:
         """What has been said so far, as one answer."""

@@ -358,9 +358,10 @@ def _settle_elsewhere(settle: Callable[[], None]) -> None:
 class _SyncStreamed(_Streamed):
     def __iter__(self) -> Iterator[bytes]:
         attempt = self._attempt
+        feed = attempt.feed if self._plain else self._pass_on
         try:
             for data in self._inner:
-                passed = self._pass_on(data)
+                passed = feed(data)
                 if passed:
                     yield passed
                 stop = attempt.interruption()
@@ -389,9 +390,10 @@ class _SyncStreamed(_Streamed):
 class _AsyncStreamed(_Streamed):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
+        feed = attempt.feed if self._plain else self._pass_on
         try:
             async for data in self._inner:
-                passed = self._pass_on(data)
+                passed = feed(data)
                 if passed:
                     yield passed
                 stop = attempt.interruption()
