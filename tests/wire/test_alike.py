@@ -114,7 +114,7 @@ def test_what_is_read_and_passed_on_is_the_same(
             assert bytes_of(quick) == bytes_of(slow), seed
             assert quick.close() == slow.close(), seed
         fitted += quick.__dict__["_fitting"]
-    assert fitted > 500
+    assert fitted > 200
 
 
 def bytes_of(reader: StreamReader) -> int:
@@ -128,7 +128,7 @@ def test_nothing_in_a_hole_ends_a_text_or_an_event() -> None:
     assert pattern is not None
     for hole in (b"", b"x", "漢字".encode()):
         other = raw.replace(b"Hello", hole)
-        assert pattern.match(other, 0) == (len(other), 38, 38 + len(hole))
+        assert pattern.match(other, 0) == (len(other), 39, 39 + len(hole))
     for hole in (
         b'"',
         b"\\n",
