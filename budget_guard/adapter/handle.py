@@ -112,6 +112,8 @@ class SessionSettings:
     feature: str | None
     pricing: Mapping[str, PriceLike] | None
     """Prices that win over the bundled ones, dollars per token."""
+    per_million: Mapping[str, PriceLike] | None = None
+    """The same in dollars per million tokens."""
     ledger: Ledger | str | None = None
     """Where the counters live, or its URL, where there is no authority; each session in memory by default."""
 
@@ -139,6 +141,7 @@ class SessionSettings:
             team=self.team,
             feature=self.feature,
             pricing=self.pricing,
+            per_million=self.per_million,
             ledger=self.ledger if shared else None,
         )
 

@@ -18,7 +18,7 @@ from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import OnLedgerError, fails_open
-from budget_guard.pricing.table import PriceLike
+from budget_guard.pricing.table import PriceLike, PriceTable
 from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnapshot, ceiling_of, snapshot_of
 from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
@@ -33,7 +33,7 @@ _log = logging.getLogger("budget_guard")
 
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
-_PARAMETERS = ("self", "budget", "run_id", "pricing", "kind", "id", "agent")
+_PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "kind", "id", "agent")
 """Words that `session` takes for something else, now or later."""
 
 
@@ -57,6 +57,7 @@ class BudgetAuthority:
         ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default.
         ceilings: What each user, key and team may spend, by kind: limits and a window. `set_ceiling` makes exceptions.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
         clock: Where time comes from.
         max_live_runs: How many sessions one principal may have open at once, by kind.
         run_ttl_s: Seconds without a call after which a session that was never closed gives up its place among them.
@@ -80,6 +81,7 @@ class BudgetAuthority:
         ceilings: Mapping[str, Budget] | None = None,
         *,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         max_live_runs: Mapping[str, int] | None = None,
         run_ttl_s: float = RUN_TTL_S,
@@ -110,7 +112,9 @@ class BudgetAuthority:
         self._require = None if require is None else tuple(self._kind(kind, "require") for kind in require)
         self.ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
         """Where the counters live."""
-        self._pricing = dict(pricing or {})
+        self._prices = PriceTable.bundled()
+        if pricing or per_million:
+            self._prices = self._prices.overlaid(pricing, per_million=per_million)
         self._clock = clock
         self._run_ttl_s = float(run_ttl_s)
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
@@ -128,6 +132,7 @@ class BudgetAuthority:
         team: str | None = None,
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
         **further: str | None,
     ) -> Session:
         """Open a session that spends from *budget* and from the ceilings of its principals.
@@ -140,7 +145,8 @@ class BudgetAuthority:
             key: The name of the key whose ceiling holds as well. Not the secret: it is logged.
             team: The team whose ceiling holds as well.
             feature: What to attribute the run to, in the report. It has no ceiling.
-            pricing: Prices that win over the authority's.
+            pricing: Prices that win over the authority's, dollars per token.
+            per_million: The same in dollars per million tokens.
             **further: The principals of further kinds, by kind: ``org="acme"``. See `kinds`.
 
         Raises:
@@ -150,7 +156,7 @@ class BudgetAuthority:
             ValueError: If an argument makes no sense, or no principal is named that has a ceiling. See `require`.
         """
         named = {"user": user, "key": key, "team": team, **further}
-        session, opening = self._new(budget, run_id, named, feature, pricing)
+        session, opening = self._new(budget, run_id, named, feature, pricing, per_million)
         drive(opening, session.ledger)
         return session
 
@@ -164,11 +170,12 @@ class BudgetAuthority:
         team: str | None = None,
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
         **further: str | None,
     ) -> Session:
         """As `session`."""
         named = {"user": user, "key": key, "team": team, **further}
-        session, opening = self._new(budget, run_id, named, feature, pricing)
+        session, opening = self._new(budget, run_id, named, feature, pricing, per_million)
         await adrive(opening, session.ledger.aio)
         return session
 
@@ -264,6 +271,7 @@ class BudgetAuthority:
         named: Mapping[str, str | None],
         feature: str | None,
         pricing: Mapping[str, PriceLike] | None,
+        per_million: Mapping[str, PriceLike] | None,
     ) -> tuple[Session, Flow[None]]:
         """A session, and the flow that opens its scopes."""
         if not isinstance(budget, Budget):
@@ -297,11 +305,18 @@ class BudgetAuthority:
             run_id=run_id,
             scopes=principals,
             tags=tags,
-            pricing={**self._pricing, **(pricing or {})},
+            pricing=pricing,
+            per_million=per_million,
             clock=self._clock,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
-            wiring=Wiring(owner=owner, keepalives=keepalives, decisions=self._decisions, outbox=self.outbox),
+            wiring=Wiring(
+                owner=owner,
+                keepalives=keepalives,
+                decisions=self._decisions,
+                outbox=self.outbox,
+                prices=self._prices,
+            ),
         )
 
         def open_now() -> Flow[None]:

@@ -58,6 +58,7 @@ class Budget(BudgetPolicy):
         team: str | None = None,
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
     ) -> Session:
         """Open a session that spends from this budget alone.
 
@@ -70,6 +71,7 @@ class Budget(BudgetPolicy):
             team: As *user*.
             feature: As *user*.
             pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+            per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
 
         Raises:
             LedgerUnavailable: If the ledger cannot be reached.
@@ -82,4 +84,5 @@ class Budget(BudgetPolicy):
             run_id=run_id,
             tags={kind: tag for kind, tag in tags.items() if tag is not None},
             pricing=pricing,
+            per_million=per_million,
         )

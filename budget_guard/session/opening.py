@@ -22,6 +22,7 @@ def open_session(
     team: str | None,
     feature: str | None,
     pricing: Mapping[str, PriceLike] | None,
+    per_million: Mapping[str, PriceLike] | None = None,
     ledger: Ledger | str | None = None,
 ) -> Session:
     """A session of *authority*; without one, a session by itself that names the principals in its report alone.
@@ -34,7 +35,8 @@ def open_session(
         key: As *user*.
         team: As *user*.
         feature: As *user*.
-        pricing: Prices that win over the bundled ones.
+        pricing: Prices that win over the bundled ones, dollars per token.
+        per_million: The same in dollars per million tokens.
         ledger: Where the counters live, or its URL, where there is no authority; in memory by default.
 
     Raises:
@@ -50,7 +52,16 @@ def open_session(
     if authority is not None and ledger is not None:
         raise ValueError("ledger= is set, and authority= too, which has a ledger of its own: set one of them")
     if authority is not None:
-        return authority.session(budget, run_id, user=user, key=key, team=team, feature=feature, pricing=pricing)
+        return authority.session(
+            budget,
+            run_id,
+            user=user,
+            key=key,
+            team=team,
+            feature=feature,
+            pricing=pricing,
+            per_million=per_million,
+        )
     tags = {"user": user, "key": key, "team": team, "feature": feature}
     return Session(
         budget,
@@ -58,6 +69,7 @@ def open_session(
         run_id=run_id,
         tags={kind: tag for kind, tag in tags.items() if tag is not None},
         pricing=pricing,
+        per_million=per_million,
     )
 
 

@@ -73,6 +73,8 @@ class Wiring:
     """Where to keep what was spent while the ledger could not be reached; in memory by default."""
     single_use: bool = False
     """Whether the run is never opened again."""
+    prices: PriceTable | None = None
+    """The prices that it goes by, where it is given none of its own; the bundled ones by default."""
 
 
 _ALONE = Wiring()
@@ -91,6 +93,7 @@ class Session:
         scopes: Further scopes whose ceilings hold as well, opened in the ledger beforehand.
         tags: The principals that the run is attributed to, for the report alone.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
         clock: Where time comes from.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
@@ -112,14 +115,15 @@ class Session:
         scopes: Sequence[Scope] = (),
         tags: Mapping[str, str] | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         on_ledger_error: OnLedgerError | None = None,
         run_ttl_s: float = RUN_TTL_S,
         wiring: Wiring = _ALONE,
     ) -> None:
-        prices = PriceTable.bundled()
-        if pricing:
-            prices = prices.overlaid(pricing)
+        prices = wiring.prices or PriceTable.bundled()
+        if pricing or per_million:
+            prices = prices.overlaid(pricing, per_million=per_million)
         _tell_of_old_prices(prices, clock)
         if budget.downgrade is not None:
             check_policy(budget.downgrade, prices)
@@ -145,7 +149,6 @@ class Session:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self._run.keepalives = tuple(wiring.keepalives)
         self._run.fails_open = forgiving
-        self._pricing = pricing
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self._run_ttl_s = run_ttl_s
         self._is_child = False
@@ -294,7 +297,6 @@ class Session:
             ledger=self._ledger,
             run_id=run_id,
             tags=self._run.tags,
-            pricing=self._pricing,
             clock=self._run.clock,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
@@ -303,6 +305,7 @@ class Session:
                 keepalives=(hold,),
                 decisions=self._wiring.decisions,
                 single_use=True,
+                prices=self._run.planner.ladder.prices,
             ),
         )
         child._is_child = True

@@ -78,6 +78,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         downgrade_to: A cheaper model to switch to, or a mapping of models; short for ``Budget(downgrade=...)``.
         downgrade_at: The fraction of the budget at which to switch.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
         tool_costs: What tools cost a call, by name: dollars, or a function of the tool's result.
         authority: Where the ceilings live that the runs share with others; none by default.
         user: The user whose ceiling holds as well, or, without an authority, whom to name in the report.
@@ -114,6 +115,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         downgrade_to: str | Mapping[str, str] | None = None,
         downgrade_at: float = 0.8,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
         tool_costs: Mapping[str, ToolCost] | None = None,
         authority: BudgetAuthority | None = None,
         user: str | None = None,
@@ -131,7 +133,14 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         check_choice("on_cut_off", on_cut_off, OnCutOff)
         self._initial_budget = budget
         self._settings = SessionSettings(
-            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing, ledger=ledger
+            authority=authority,
+            user=user,
+            key=key,
+            team=team,
+            feature=feature,
+            pricing=pricing,
+            per_million=per_million,
+            ledger=ledger,
         )
         self._own_settings: dict[str, Any] = {
             "scope": scope,

@@ -57,6 +57,7 @@ class BudgetGuard(RunGuard):
         downgrade_to: A cheaper model to switch to, or a mapping of models; short for ``Budget(downgrade=...)``.
         downgrade_at: The fraction of the budget at which to switch.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
+        per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
         tool_costs: What tools cost a call, by name: dollars, or a function of the tool's result.
         on_exceeded: ``raise`` stops the run with `BudgetExceeded`; ``finalize`` lets it make one last answer without
             tools, out of the budget's ``finalization_reserve``.
@@ -89,6 +90,7 @@ class BudgetGuard(RunGuard):
         downgrade_to: str | Mapping[str, str] | None = None,
         downgrade_at: float = 0.8,
         pricing: Mapping[str, PriceLike] | None = None,
+        per_million: Mapping[str, PriceLike] | None = None,
         tool_costs: Mapping[str, ToolCost] | None = None,
         on_exceeded: OnExceeded = "raise",
         on_cut_off: OnCutOff = "raise",
@@ -111,7 +113,14 @@ class BudgetGuard(RunGuard):
             )
         self._initial_budget = given
         self._settings = SessionSettings(
-            authority=authority, user=user, key=key, team=team, feature=feature, pricing=pricing, ledger=ledger
+            authority=authority,
+            user=user,
+            key=key,
+            team=team,
+            feature=feature,
+            pricing=pricing,
+            per_million=per_million,
+            ledger=ledger,
         )
         self._own_settings: dict[str, Any] = {
             "downgrade_to": downgrade_to,

@@ -20,7 +20,8 @@ from langchain_core.tools import StructuredTool
 from langchain_core.tracers import context as hooks
 from langgraph.checkpoint.memory import InMemorySaver
 
-from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError
+from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError, ModelCall, Usage
+from budget_guard.estimate.prompt import weigh
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Reply
 from tests.builders import ZERO, note_holds
@@ -243,3 +244,11 @@ def test_a_scope_reaches_an_agent_and_what_its_tools_call(lab: Lab, surface: str
         SURFACES[surface](create_agent(lab.chat(), [ask]), ASK, {})
     agree(lab, handler)
     assert len(lab.calls) == 3
+
+
+def test_a_handler_takes_prices_per_million() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"), per_million={"my-model": (2.5, 10)})
+    call = ModelCall("my-model", weigh(messages=["x" * 5_000]), max_output_tokens=200)
+    handler.session.authorize(call).require().commit(Usage(input=1_000, output=100))
+
+    assert handler.spent_usd == Decimal("0.0035")

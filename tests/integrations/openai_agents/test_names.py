@@ -13,7 +13,8 @@ pytest.importorskip("agents")
 from agents import Agent, Model, ModelProvider, ModelSettings
 from agents.items import TResponseStreamEvent
 
-from budget_guard import Budget
+from budget_guard import Budget, ModelCall, Usage
+from budget_guard.estimate.prompt import weigh
 from budget_guard.integrations.openai_agents import BudgetGuard
 from budget_guard.testing import Reply
 from tests.integrations.openai_agents.support import (
@@ -120,3 +121,12 @@ async def test_spend_is_attributed_to_the_agents_that_caused_it(lab: Lab) -> Non
     assert by_agent["Helper"].calls == 10
     assert by_agent["Helper"].total == sum(call.cost_nano or 0 for call in lab.calls if call.model != BIG) / NANO
     assert by_agent["Boss"].total == sum(call.cost_nano or 0 for call in lab.calls if call.model == BIG) / NANO
+
+
+def test_a_guard_and_its_forks_take_prices_per_million() -> None:
+    guard = BudgetGuard(Budget("$1.00"), per_million={"my-model": (2.5, 10)})
+
+    for each in (guard, guard.fork()):
+        call = ModelCall("my-model", weigh(messages=["x" * 5_000]), max_output_tokens=200)
+        each.session.authorize(call).require().commit(Usage(input=1_000, output=100))
+        assert each.spent_usd == Decimal("0.0035")
