@@ -438,7 +438,7 @@ class Attempt:
                         reason="its body is signed, so that no output cap can be put into it, and it carries none",
                         remedy="Set the cap yourself, for example max_tokens=1_000.",
                     )
-        if self._model_is_fixed or request.models:
+        if self._model_is_fixed:
             asked = asked._replace(downgrade=DowngradePolicy(to=asked.model or "-"))  # which has no cheaper one for it
         return asked
 
@@ -479,36 +479,16 @@ class Attempt:
 
     def _hold_by_itself(self, call: GuardedCall, asked: ModelCall, may_wait: bool | None) -> Steps[Stop | None]:
         stop = yield from call.holding(asked, may_wait=may_wait)
-        if stop is None and self.request.models:
-            stop = yield from self._hold_the_dearest(call, asked, may_wait)
         if stop is not None:
             return Stop(stop.session, self._with_names(stop.error))
         call.below = self
         self.calls.append(call)
         name, cap = call.name, call.output_cap
-        if name is not None and name != asked.model and not self.request.models:
+        if name is not None and name != asked.model:
             self._model = name
         if cap is not None and (self._cap is None or cap < self._cap):
             self._cap = cap
         return None
-
-    def _hold_the_dearest(self, call: GuardedCall, asked: ModelCall, may_wait: bool | None) -> Steps[Stop | None]:
-        """Hold again, for the dearest of all models that may answer in place of the one that is asked for."""
-        dearest, most = asked, max(hold.amounts.cost for hold in call.holds)
-        latest = asked
-        for other in self.request.models:
-            yield from call.releasing("another model may answer")
-            latest = asked._replace(model=other, downgrade=DowngradePolicy(to=other))
-            stop = yield from call.holding(latest, may_wait=may_wait)
-            if stop is not None:
-                return stop
-            cost = max(hold.amounts.cost for hold in call.holds)
-            if cost >= most:
-                dearest, most = latest, cost
-        if dearest is latest:
-            return None
-        yield from call.releasing("another model may answer")
-        return (yield from call.holding(dearest, may_wait=may_wait))
 
     def _with_names(self, error: BudgetError) -> BudgetError:
         """*error*, which says how to name the model behind a deployment where it does not know that one."""

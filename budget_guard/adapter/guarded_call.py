@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
-from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import BudgetError
@@ -236,8 +236,10 @@ class GuardedCall:
                 session.note_answer(answer.id)
         if answer.usage is None and answer.cost is None:
             return self.estimating(answer.problem or "the provider sent no usage")
+        name = self.name
+        untold = answer.model is None and bool(self.holds) and name == name_of(self.holds[0].call)
         options = {
-            "model": served_name(answer.model, self.name),
+            "model": None if untold else served_name(answer.model, name),
             "service_tier": answer.tier,
             "region": answer.region,
             "cost": answer.cost,

@@ -43,6 +43,11 @@ class ModelCall(NamedTuple):
     kinds: frozenset[str] | None = None
     """What it may carry beside text, as `budget_guard.pricing.model_price.KINDS` names it. None where not known:
     the dearest is held."""
+    alternatives: tuple[str, ...] = ()
+    """Other models that may answer in its place, as a list of fallbacks names them: the dearest of all is held. No
+    cheaper model takes the place of such a call: the others might still answer."""
+    search_context: str | None = None
+    """How much is searched, where the fee of a request goes by that, as `Serving.search_context` names it."""
 
     @property
     def kind(self) -> tuple[object, ...]:

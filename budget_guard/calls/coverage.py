@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.held import HeldCall
-from budget_guard.calls.plan import Rung
 from budget_guard.calls.run import Run
 from budget_guard.errors import InvalidDowngradeError, UnboundedCallError, UnknownPriceError
 from budget_guard.units.amounts import Limits
 
+_SETS_THE_PRICE = ("provider", "service_tier", "region", "alternatives", "search_context")
 _PLENTY = Limits(*[2**80] * 6)
 
 
@@ -29,10 +29,20 @@ def covers(run: Run, held: HeldCall, call: ModelCall) -> bool:
             call = call._replace(prompt=before)  # what it was held for, by what was known of the conversation then
     rung = held.terms.rung
     try:
-        if call.model != rung.model:
-            price = run.planner.ladder.price_called(call, call.model, rung.price)
-            rung = Rung(rung.model, price)
+        if not call.model:
+            pass  # a stored prompt names the model that answers, and only who planned the call was told it
+        elif call.model != rung.model or _served_otherwise(call, planned):
+            rung = run.planner.ladder.asked(run.budget, call, _PLENTY)
         _, amounts = run.planner.alone(run.budget, call, rung, _PLENTY)
     except (UnboundedCallError, UnknownPriceError, InvalidDowngradeError):
         return False
     return all(needed <= most for needed, most in zip(amounts, held.amounts, strict=True))
+
+
+def _served_otherwise(call: ModelCall, planned: ModelCall) -> bool:
+    """Whether *call* names something that sets the price beside the model, and that was not planned for."""
+    return any(
+        now is not None and now != before
+        for name in _SETS_THE_PRICE
+        if (now := getattr(call, name)) is not (before := getattr(planned, name))
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.plan import Rung
@@ -11,14 +12,32 @@ from budget_guard.errors import BudgetError, InvalidDowngradeError, UnknownPrice
 from budget_guard.ledger.base import Balance
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.policy.downgrade import DowngradePolicy
-from budget_guard.pricing.model_price import ModelPrice
-from budget_guard.pricing.table import PriceTable
+from budget_guard.pricing.model_price import TEXT_ONLY, ModelPrice
+from budget_guard.pricing.table import PriceTable, same_tier
 from budget_guard.units.amounts import Limits
 
 _PROBE_TOKENS = 1_000
 """Tokens of input and of output at which two models are compared."""
 SAVED_BY_A_CHEAPER_MODEL = ("cost", "input_tokens", "output_tokens", "total_tokens")
 """The dimensions whose limits a switch can be due to: a cheaper model saves no requests."""
+
+
+class _Served(NamedTuple):
+    """How calls to one model were served although nobody asked for it."""
+
+    models: tuple[str, ...] = ()
+    """Dearer models that answered in its place."""
+    tier: str | None = None
+    """The dearer tier that the latest answer names."""
+    region: str | None = None
+    """The dearer region, likewise."""
+
+
+_NOT_ELSE = _Served()
+_MOST_SERVED = 256
+"""Names come from outside, so there is no end to them."""
+_MOST_IN_PLACE = 8
+"""Models that may be known to answer in the place of one."""
 
 
 class Ladder:
@@ -29,12 +48,13 @@ class Ladder:
         clock: Where the day comes from whose prices count.
     """
 
-    __slots__ = ("_checked", "_clock", "prices")
+    __slots__ = ("_checked", "_clock", "_served", "prices")
 
     def __init__(self, prices: PriceTable, clock: Clock) -> None:
         self.prices = prices
         self._clock = clock
         self._checked: dict[tuple[str, str, frozenset[str]], BudgetError | None] = {}
+        self._served: dict[str, _Served] = {}
 
     def asked(self, budget: BudgetPolicy, call: ModelCall, left: Limits) -> Rung:
         """The model that *call* asks for.
@@ -43,7 +63,7 @@ class Ladder:
             UnknownPriceError: If its price is not known and the budget denies that.
         """
         try:
-            return Rung(call.model, self._find(call.model, call))
+            return self._rung(call.model, call)
         except UnknownPriceError:
             if budget.unpriced == "deny" and budget.mode != "advisory_estimate" and left.cost is not None:
                 raise
@@ -56,12 +76,14 @@ class Ladder:
             InvalidDowngradeError: If it has some, and none can stand in: said when the model is first seen, not at the
                 threshold.
         """
+        if call.alternatives:
+            return []
         targets: list[Rung] = []
         invalid: BudgetError | None = None
         for target in policy.ladder(call.model):
             error = self._check(asked, target, call)
             if error is None:
-                targets.append(Rung(target, self._find(target, call), why))
+                targets.append(self._rung(target, call, why))
             invalid = invalid or error
         if not targets and invalid is not None:
             raise invalid
@@ -87,6 +109,77 @@ class Ladder:
             targets = []
         return targets if targets and reached else [asked, *targets]
 
+    def _rung(self, model: str, call: ModelCall, why: str = "") -> Rung:
+        """*model* as it may be served: by the dearest of its alternatives, and of what has served such calls before."""
+        served = self._served.get(model, _NOT_ELSE)
+        if served is not _NOT_ELSE:
+            asked = call._replace(service_tier=call.service_tier or served.tier, region=call.region or served.region)
+            try:
+                return Rung(model, self._dearest((model, *call.alternatives, *served.models), asked), why, exact=False)
+            except UnknownPriceError:
+                pass  # what has no price teaches nothing
+        if call.alternatives:
+            return Rung(model, self._dearest((model, *call.alternatives), call), why, exact=False)
+        return Rung(model, self._find(model, call), why)
+
+    def note_served(self, call: ModelCall, rung: Rung, model: str, tier: str | None, region: str | None) -> bool:
+        """Learn from an answer that another model, tier or region serves such calls than they name.
+
+        Args:
+            call: The call.
+            rung: The model that it was made to.
+            model: The model that served it.
+            tier: The price tier that served it; None where the answer does not say.
+            region: Where it was made; None where the answer does not say.
+
+        Returns:
+            Whether that changes what is to be held for the next one.
+        """
+        before = self._served.get(rung.model, _NOT_ELSE)
+        now = before
+        if call.service_tier is None and tier is not None:
+            now = now._replace(tier=None if same_tier(tier, None) else tier)
+        if call.region is None and region is not None:
+            now = now._replace(region=region)
+        if model != rung.model and model not in before.models and len(before.models) < _MOST_IN_PLACE:
+            now = now._replace(models=(*before.models, model))
+        if now == before:
+            return False
+        if now == _NOT_ELSE:
+            del self._served[rung.model]
+            return True
+        asked = call._replace(service_tier=call.service_tier or now.tier, region=call.region or now.region)
+        try:
+            dearest = self._dearest((rung.model, *now.models), asked)
+            if rung.price is None or not _is_dearer(dearest, rung.price):
+                return False
+        except UnknownPriceError:
+            return False
+        if len(self._served) >= _MOST_SERVED:
+            self._served.clear()
+        self._served[rung.model] = now
+        return True
+
+    def price_served(
+        self, call: ModelCall, rung: Rung, model: str | None, tier: str | None, region: str | None
+    ) -> ModelPrice | None:
+        """The price of a call as an answer says that it was served. What it does not say is as it was before.
+
+        Args:
+            call: The call.
+            rung: The model that it was made to.
+            model: The model that served it; None where the answer does not say.
+            tier: The price tier that served it, likewise.
+            region: Where it was made, likewise.
+        """
+        before = self._served.get(rung.model, _NOT_ELSE)
+        if model is None and (call.alternatives or before.models):
+            return rung.price  # any of them may have answered
+        served = call._replace(
+            service_tier=tier or call.service_tier or before.tier, region=region or call.region or before.region
+        )
+        return self.price_called(served, model or rung.model, rung.price)
+
     def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None) -> ModelPrice | None:
         """The price of the model that was called in the end; the planned one's where that is not known."""
         try:
@@ -94,12 +187,33 @@ class Ladder:
         except UnknownPriceError:
             return planned
 
+    def _dearest(self, models: tuple[str, ...], call: ModelCall) -> ModelPrice:
+        """The price that is never below that of any of *models*."""
+        if len(models) == 1:
+            return self._find(models[0], call)
+        tier, speed = _tier_and_speed(call)
+        return self.prices.find_dearest(
+            models,
+            provider=call.provider,
+            service_tier=tier,
+            speed=speed,
+            region=call.region,
+            search_context=call.search_context,
+            at=self._clock.now(),
+        )
+
     def _find(self, model: str, call: ModelCall) -> ModelPrice:
         at = self._clock.now()
-        tier, speed = (None, "fast") if call.service_tier == "fast" else (call.service_tier, None)
+        tier, speed = _tier_and_speed(call)
         try:
             return self.prices.find(
-                model, provider=call.provider, service_tier=tier, speed=speed, region=call.region, at=at
+                model,
+                provider=call.provider,
+                service_tier=tier,
+                speed=speed,
+                region=call.region,
+                search_context=call.search_context,
+                at=at,
             )
         except UnknownPriceError:
             if model == call.model or call.provider is None:
@@ -154,6 +268,16 @@ def _spending(balances: Sequence[Balance]) -> list[tuple[int, int]]:
         for name in SAVED_BY_A_CHEAPER_MODEL
         if (limit := getattr(balance.limits, name)) is not None
     ]
+
+
+def _tier_and_speed(call: ModelCall) -> tuple[str | None, str | None]:
+    return (None, "fast") if call.service_tier == "fast" else (call.service_tier, None)
+
+
+def _is_dearer(one: ModelPrice, other: ModelPrice) -> bool:
+    """Whether *one* costs more than *other*, for calls that are mostly read or mostly written."""
+    sizes = ((_PROBE_TOKENS, 0), (0, _PROBE_TOKENS))
+    return any(one.worst(*size, kinds=TEXT_ONLY) > other.worst(*size, kinds=TEXT_ONLY) for size in sizes)
 
 
 def _price(prices: PriceTable, model: str, target: str) -> ModelPrice:

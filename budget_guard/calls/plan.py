@@ -19,6 +19,8 @@ class Rung:
     """None for an unpriced model that the budget allows, and for a tool."""
     why: str = ""
     """Why it takes the place of the model asked for, if it does."""
+    exact: bool = True
+    """Whether the price is that of this model, as it is asked for. Else it is the dearest of all that may answer."""
 
 
 @dataclass(frozen=True, slots=True)

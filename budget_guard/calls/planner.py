@@ -79,6 +79,11 @@ class Planner:
         except (UnknownPriceError, InvalidDowngradeError):
             return None
 
+    def note_served(self, call: ModelCall, rung: Rung, model: str, tier: str | None, region: str | None) -> None:
+        """As `Ladder.note_served`: what was planned before that is planned anew."""
+        if self.ladder.note_served(call, rung, model, tier, region):
+            self._ample = _AmplePlans(None, 0.0)
+
     def fit(self, budget: BudgetPolicy, call: ModelCall, rung: Rung, space: Space) -> Fit | None:
         """The most that *call* takes on *rung*, as much of it as it should have in *space*. As `plan_model`."""
         return plan_model(self.calibration[rung.model], budget, call, rung, space)

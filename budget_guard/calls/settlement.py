@@ -92,9 +92,9 @@ def bill(
         return unknown if not cost else unknown._replace(amounts=held.amounts._replace(cost=cost))
     name, price = model or rung.model, rung.price
     tier_differs = not (service_tier is None or same_tier(service_tier, call.service_tier))
-    if name != rung.model or tier_differs or not (region is None or region == call.region):
-        served = call._replace(service_tier=service_tier or call.service_tier, region=region or call.region)
-        price = run.planner.ladder.price_called(served, name, price)
+    if name != rung.model or tier_differs or not (region is None or region == call.region) or not rung.exact:
+        price = run.planner.ladder.price_served(call, rung, model, service_tier, region)
+        run.planner.note_served(call, rung, name, service_tier, region)
     if price is not None and cost is None and not others:
         amounts = price.bill_text(usage)
         if amounts is not None and _makes_sense(held, amounts):

@@ -117,3 +117,29 @@ class PricedModel(NamedTuple):
     """Units that are billed once for each request, however often they are used."""
     own_tools: tuple[str, ...] = ()
     """Billed units that the model uses unasked, any number of times, as deep research searches."""
+
+
+def dearest_of(models: Sequence[PricedModel]) -> PricedModel:
+    """What is never below any of *models*, of which any may answer: by its prices, and by how much it may write."""
+    first = models[0]
+    if len(models) == 1:
+        return first
+    sees = [each.capabilities for each in models]
+    known = [each for each in sees if each is not None]
+    return PricedModel(
+        model=first.model,
+        provider=None,
+        card=dearest([card for each in models for card in (each.card, *(window.card for window in each.windows))]),
+        next_day=[card for each in models for card in each.next_day],
+        max_output=_most([each.max_output for each in models]),
+        context_window=_most([each.context_window for each in models]),
+        capabilities=frozenset.intersection(*known) if len(known) == len(sees) else None,
+        per_prompt=frozenset.intersection(*(each.per_prompt for each in models)),
+        own_tools=tuple(dict.fromkeys(tool for each in models for tool in each.own_tools)),
+    )
+
+
+def _most(limits: Sequence[int | None]) -> int | None:
+    """The highest of *limits*; None if any is not known."""
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None

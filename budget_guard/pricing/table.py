@@ -38,6 +38,7 @@ from budget_guard.pricing.rate_card import (
     PriceHours,
     RateCard,
     dearest,
+    dearest_of,
     is_per_token,
     raised,
     to_utc,
@@ -192,6 +193,44 @@ class PriceTable:
             serving = Serving(service_tier, speed, region, search_context)
             price = ModelPrice(self._resolve(model, provider, serving, at.date()))
             if len(self._found) >= _CACHED_PRICES:  # names come from outside, so there is no end to them
+                self._found.clear()
+            self._found[key] = price
+        return price
+
+    def find_dearest(
+        self,
+        models: tuple[str, ...],
+        *,
+        provider: str | None = None,
+        service_tier: str | None = None,
+        speed: str | None = None,
+        region: str | None = None,
+        search_context: str | None = None,
+        at: datetime | None = None,
+    ) -> ModelPrice:
+        """A price that is never below that of any of *models*, of which any may answer a call.
+
+        Args:
+            models: The models, that which is asked for first.
+            provider: As `find`, and so are all others.
+            service_tier: As `find`.
+            speed: As `find`.
+            region: As `find`.
+            search_context: As `find`.
+            at: As `find`.
+
+        Raises:
+            UnknownPriceError: As `find`, of any of them.
+            ValueError: As `find`.
+        """
+        at = SYSTEM_CLOCK.now() if at is None else to_utc(at)
+        key = (models, provider, service_tier, speed, region, search_context, at.toordinal())
+        price = self._found.get(key)
+        if price is None:
+            serving = Serving(service_tier, speed, region, search_context)
+            every = [self._resolve(model, provider, serving, at.date()) for model in models]
+            price = ModelPrice(dearest_of(every))
+            if len(self._found) >= _CACHED_PRICES:
                 self._found.clear()
             self._found[key] = price
         return price

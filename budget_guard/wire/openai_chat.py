@@ -170,7 +170,16 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         tuple(field for field in more if not isinstance(body[field], (dict, list))),
         tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),
         body.get("deferred") is True,  # xAI's: https://docs.x.ai/docs/guides/deferred-chat-completions
+        search_context=_search_context(fields(body.get("web_search_options"))),
     )
+
+
+def _search_context(options: Json) -> str | None:
+    """How much Perplexity is asked to search: https://docs.perplexity.ai/getting-started/pricing."""
+    size = text(options.get("search_context_size"))
+    if options.get("search_type") in ("pro", "auto"):  # which may turn out to be pro
+        return f"pro-{size or 'high'}"
+    return size
 
 
 def _asked(body: Json) -> bool:

@@ -9,8 +9,8 @@ from budget_guard.calls.call import ModelCall
 from budget_guard.calls.worst_case import A_PARAMETER
 from budget_guard.estimate.prompt import Prompt
 
-_STANDARD_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand", "performance"})
-"""The names of a provider's standard tier, and of leaving it to the provider."""
+_STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "on_demand", "performance"})
+"""The names of a provider's standard tier."""
 
 
 _TEXT_ALONE: frozenset[str] = frozenset()
@@ -62,6 +62,8 @@ class Request(NamedTuple):
     """Whether it is answered later, under another address."""
     requests: int = 1
     """How many prompts it carries."""
+    search_context: str | None = None
+    """How much is searched, as `ModelCall.search_context`."""
 
     @property
     def prompted(self) -> bool:
@@ -92,7 +94,7 @@ class Request(NamedTuple):
             more = [f"{A_PARAMETER}{name}" for name in self.unknown_structures if name not in admitted]
             if more:
                 prompt = prompt._replace(opaque=(*prompt.opaque, *more), conversation=0)
-        tier = None if self.tier in _STANDARD_TIERS else self.tier
+        tier = "default" if self.tier in _STANDARD_TIERS else None if self.tier == "auto" else self.tier
         return ModelCall(
             self.model if model is None else model,
             prompt,
@@ -108,6 +110,8 @@ class Request(NamedTuple):
             final,
             region=self.region,
             kinds=self._kinds(prompt),
+            alternatives=self.models,
+            search_context=self.search_context,
         )
 
     def _kinds(self, prompt: Prompt) -> frozenset[str] | None:

@@ -150,9 +150,7 @@ def _read(
     else:
         body = _converse(prompt, params, constructor, name)
     request = dialect.read_request(where, body, {})
-    if request.models:  # whichever of them answers
-        request = _with_opaque(request, "what other models would bill")
-    elif dialect is not RESPONSES and not KEPT_BY_PROVIDER.keys().isdisjoint(params):
+    if dialect is not RESPONSES and not KEPT_BY_PROVIDER.keys().isdisjoint(params):
         kept = [words for field, words in KEPT_BY_PROVIDER.items() if params.get(field)]
         request = _with_opaque(request, *[words for words in kept if words not in request.prompt.opaque])
     call = request.call(model=request.model or name, can_cap=False, agent=_agent(metadata))

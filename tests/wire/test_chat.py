@@ -91,9 +91,30 @@ def test_a_request_is_a_call_for_the_core() -> None:
     assert not call.hour_cache
 
 
-@pytest.mark.parametrize("tier", [None, "auto", "default", "standard", "on_demand"])
-def test_a_tier_that_is_the_standard_one_is_none(tier: str | None) -> None:
+@pytest.mark.parametrize("tier", [None, "auto"])
+def test_a_tier_that_is_left_to_the_provider_is_none(tier: str | None) -> None:
     assert request(service_tier=tier).call().service_tier is None
+
+
+@pytest.mark.parametrize("tier", ["default", "standard", "on_demand", "standard_only", "performance"])
+def test_the_standard_tier_has_one_name_whoever_is_asked_for_it(tier: str) -> None:
+    assert request(service_tier=tier).call().service_tier == "default"
+
+
+@pytest.mark.parametrize(
+    ("options", "context"),
+    [
+        ({}, None),
+        ({"search_context_size": "low"}, "low"),
+        ({"search_context_size": "medium", "search_type": "fast"}, "medium"),
+        ({"search_context_size": "low", "search_type": "pro"}, "pro-low"),
+        ({"search_context_size": "low", "search_type": "auto"}, "pro-low"),
+        ({"search_type": "pro"}, "pro-high"),
+        ({"search_context_size": 3}, None),
+    ],
+)
+def test_the_size_of_a_search_sets_the_fee_of_a_request(options: dict[str, Any], context: str | None) -> None:
+    assert request(web_search_options=options).call().search_context == context
 
 
 @pytest.mark.parametrize(
@@ -176,6 +197,7 @@ def test_models_that_may_answer_in_its_place_are_named() -> None:
     found = request(OPENROUTER, models=["gpt-4o", "openai/gpt-4", "a/b"])
 
     assert found.models == ("openai/gpt-4", "a/b")
+    assert found.call().alternatives == ("openai/gpt-4", "a/b")
     assert found.call(model="openai/gpt-4").model == "openai/gpt-4"
 
 

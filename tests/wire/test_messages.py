@@ -54,7 +54,8 @@ def test_a_request_says_what_sets_its_price() -> None:
 
     assert (found.max_output_tokens, found.speed, found.region, found.stream) == (100, "fast", "us", True)
     assert found.call().service_tier == "fast"
-    assert request(service_tier="standard_only").call().service_tier is None
+    assert request(service_tier="standard_only").call().service_tier == "default"
+    assert request(service_tier="auto").call().service_tier is None
     assert MESSAGES.ask_for_usage(ANTHROPIC, {"stream": True}).added == ()
 
 

@@ -260,7 +260,7 @@ def test_tools_and_what_costs_besides_tokens_are_read() -> None:
     searched = openai().bind(extra_body={"web_search_options": {}})
     assert asked(searched).request.hosted_tools == ("web_search",)
     assert asked(openai().bind(extra_body={"plugins": [{"id": "web"}]})).request.prompt.opaque
-    assert asked(openai().bind(extra_body={"models": ["gpt-4"]})).request.prompt.opaque
+    assert asked(openai().bind(extra_body={"models": ["gpt-4"]})).call.alternatives == ("gpt-4",)
     assert asked(openai().bind(extra_body={"new_thing": {"depth": 9}})).call.prompt.opaque == (
         "the parameter new_thing",
     )
