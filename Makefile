@@ -26,6 +26,10 @@ test: $(VENV)/.installed  ## Run every test
 fuzz: $(VENV)/.installed  ## Run the property tests on examples that were never tried
 	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest --quiet --numprocesses auto -m hypothesis
 
+.PHONY: bills
+bills: $(VENV)/.installed  ## Compare what is booked with the bills of 50,000 made-up calls
+	$(BIN)/python -m tests.adapter.bills 50000
+
 .PHONY: lint
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from budget_guard.errors import UnknownPriceError
 from budget_guard.pricing.rate_card import ALWAYS, BUCKETS, UNIT_NAMES, PricedModel, RateCard, is_per_token, rate_at
 from budget_guard.units.amounts import MOST, Amounts, Checked, unchecked
 from budget_guard.units.money import NANO_PER_USD
-from budget_guard.units.usage import Usage
+from budget_guard.units.usage import UNEXPLAINED, Usage
 
 UNLIMITED_OUTPUT = 2**62
 """The answer of `ModelPrice.affordable_output` where output is free: more tokens than any model writes."""
@@ -381,6 +381,9 @@ def _tiers(card: RateCard, denominator: int, sees: bool) -> tuple[_Tier, ...]:
     tiers: list[_Tier] = []
     for start in starts:
         priced = {unit: nano for unit in every if (nano := rate(unit, start)) is not None}
+        text = [priced[unit] for unit in ("input", "output") if unit in priced]
+        if len(text) == 2:  # of few models input is the dearer of the two
+            priced[UNEXPLAINED] = max(*text, priced.get("reasoning", 0))
         # most providers charge nothing for the request itself
         rates = tuple(priced.get(bucket, 0 if bucket == "requests" else None) for bucket in BUCKETS)
         tiers.append(_Tier(start, rates, priced))

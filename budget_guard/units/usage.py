@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 INPUT_UNITS = ("input_video_tokens", "cache_image_read_tokens")
 """Units of `Usage.other` that are input tokens."""
-OUTPUT_UNITS = ("output_video_tokens",)
-"""Units of `Usage.other` that are output tokens."""
+UNEXPLAINED = "unexplained_tokens"
+"""The unit of `Usage.other` for tokens of which a provider's total tells, and none of its parts."""
+OUTPUT_UNITS = ("output_video_tokens", UNEXPLAINED)
+"""Units of `Usage.other` that are output tokens, or are taken for such."""
 
 
 class Usage(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from budget_guard.units.amounts import MOST, unchecked
-from budget_guard.units.usage import Usage
+from budget_guard.units.usage import UNEXPLAINED, Usage
 from budget_guard.wire.values import Json
 
 Convention: TypeAlias = Literal["inside", "beside", "unsure"]
@@ -108,17 +108,36 @@ def read_counts(
     plain_in = taken if inputs_beside else taken - in_parts
     plain_out = made if outputs_beside else made - out_parts
     rest = 0 if whole is None else max(0, whole - plain_in - in_parts - plain_out - out_parts)
-    if not outputs_beside and 0 < out_parts <= rest:  # reasoning beside the answer, and the total says so
+    other: tuple[tuple[str, int], ...] = ()
+    if input_parts == output_parts == "unsure" and in_parts == out_parts == rest > 0:
+        other = ((UNEXPLAINED, rest),)  # cached tokens beside the input, or reasoning beside the output
+    elif not outputs_beside and 0 < out_parts <= rest:  # reasoning beside the answer, and the total says so
         plain_out, rest = made, rest - out_parts
-    plain_out += rest  # nobody says what the rest is, and nothing costs more than output
-    all_in, all_out = plain_in + in_parts, plain_out + out_parts
+    if not other:
+        plain_out += rest  # nobody says what the rest is, and nothing costs more than output
+    all_in, all_out = plain_in + in_parts, plain_out + out_parts + (rest if other else 0)
     if prompted and not all_in:
         return Reading(None, "no input is reported for a prompt that is not empty")
     if answered and not all_out:
         return Reading(None, "no output is reported for an answer that is not empty")
     if all_in + all_out > MOST:
         return Reading(None, "more tokens are reported than any call takes")
-    usage = (plain_in, read, wrote_5m, wrote_1h, heard, cached_heard, seen, plain_out, thought, said, drawn, 0, 1, ())
+    usage = (
+        plain_in,
+        read,
+        wrote_5m,
+        wrote_1h,
+        heard,
+        cached_heard,
+        seen,
+        plain_out,
+        thought,
+        said,
+        drawn,
+        0,
+        1,
+        other,
+    )
     return Reading(unchecked(Usage, usage))
 
 
@@ -188,6 +207,11 @@ def with_long_writes(usage: Usage, details: Json) -> Usage:
 def convention_of(provider: str | None) -> Convention:
     """Where the parts of a total stand in OpenAI's shapes, by who answers: OpenAI itself says so, others vary."""
     return "inside" if provider in ("openai", "azure") else "unsure"
+
+
+def convention_of_input(provider: str | None) -> Convention:
+    """As `convention_of`, of the input alone: xAI's holds what was cached, and its output holds no reasoning."""
+    return "inside" if provider == "x-ai" else convention_of(provider)
 
 
 def with_events(usage: Usage, events: dict[str, int]) -> Usage:

@@ -8,7 +8,14 @@ from typing import Any
 
 from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, convention_of, read_counts, with_events, with_long_writes
+from budget_guard.wire.counting import (
+    Counts,
+    convention_of,
+    convention_of_input,
+    read_counts,
+    with_events,
+    with_long_writes,
+)
 from budget_guard.wire.dialect import (
     NO_ALIASES,
     Aliases,
@@ -267,11 +274,10 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
     if not usage and not output and (body.get("error") is not None or status == "failed"):
         return unreadable(NAME, "the answer is an error")._replace(failed=True, id=text(body.get("id")))
     provider = None if request is None else request.provider
-    where = convention_of(provider)
     reading = read_counts(
         read_usage(usage),
-        input_parts=where,
-        output_parts=where,
+        input_parts=convention_of_input(provider),
+        output_parts=convention_of(provider),
         prompted=request is None or request.prompted,
         answered=bool(output),
         hour_cache=request is not None and request.hour_cache,

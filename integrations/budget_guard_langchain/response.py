@@ -21,7 +21,7 @@ from budget_guard.wire import (
     read_counts,
 )
 from budget_guard.wire.answer import served_tier
-from budget_guard.wire.counting import convention_of
+from budget_guard.wire.counting import convention_of, convention_of_input
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.values import Json, fields, items, text
 
@@ -250,12 +250,11 @@ class Reply:
         else:
             counts = Counts(usage.get("input_tokens"), usage.get("output_tokens"), usage.get("total_tokens"))
         provider = None if request is None else request.provider
-        where = convention_of(provider)
         message = self._message
         reading = read_counts(
             counts,
-            input_parts=where,
-            output_parts=where,
+            input_parts=convention_of_input(provider),
+            output_parts=convention_of(provider),
             prompted=request is None or request.prompted,
             answered=bool(message is not None and (message.content or message.tool_calls)),
             hour_cache=request is not None and request.hour_cache,

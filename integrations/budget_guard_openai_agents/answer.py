@@ -11,7 +11,7 @@ from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
 from budget_guard.wire import CHAT_COMPLETIONS, RESPONSES, Answer, Counts, Request, read_counts
-from budget_guard.wire.counting import convention_of, with_events
+from budget_guard.wire.counting import convention_of, convention_of_input, with_events
 from budget_guard.wire.openai_responses import billed_events
 from budget_guard.wire.values import Json, fields
 
@@ -58,7 +58,6 @@ def _read(usage: AgentsUsage | ResponseUsage | None, raw: object, output: Iterab
         else:
             answer = RESPONSES.read_answer({"usage": given, "output": items}, request)
         return answer
-    where = convention_of(request.provider)
     usage_in = getattr(usage, "input_tokens_details", None)
     usage_out = getattr(usage, "output_tokens_details", None)
     counts = Counts(
@@ -71,7 +70,11 @@ def _read(usage: AgentsUsage | ResponseUsage | None, raw: object, output: Iterab
         reasoning=getattr(usage_out, "reasoning_tokens", None) or None,
     )
     reading = read_counts(
-        counts, input_parts=where, output_parts=where, prompted=request.prompted, answered=bool(items)
+        counts,
+        input_parts=convention_of_input(request.provider),
+        output_parts=convention_of(request.provider),
+        prompted=request.prompted,
+        answered=bool(items),
     )
     found = reading.usage
     if found is not None and items and (events := billed_events(items)):

@@ -32,12 +32,28 @@ def of_settings(**prices: Any) -> Session:
     return SessionSettings(**nobody).open(Budget("$1"))
 
 
+def of_budget(**prices: Any) -> Session:
+    return Budget("$1").session(**prices)
+
+
+def by_itself(**prices: Any) -> Session:
+    return Session(Budget("$1"), **prices)
+
+
+def of_parent(**prices: Any) -> Session:
+    return Budget("$2").session(**prices).child(Budget("$1"))
+
+
+def of_priced_authority(**prices: Any) -> Session:
+    return BudgetAuthority(**prices).session(Budget("$1"))
+
+
 OPENERS: dict[str, Callable[..., Session]] = {
-    "a budget": lambda **prices: Budget("$1").session(**prices),
-    "a session": lambda **prices: Session(Budget("$1"), **prices),
-    "a child": lambda **prices: Budget("$2").session(**prices).child(Budget("$1")),
+    "a budget": of_budget,
+    "a session": by_itself,
+    "a child": of_parent,
     "an authority": of_authority,
-    "an authority's own": lambda **prices: BudgetAuthority(**prices).session(Budget("$1")),
+    "an authority's own": of_priced_authority,
     "the settings of a guard": of_settings,
 }
 

@@ -182,8 +182,7 @@ def test_what_is_booked_is_never_below_the_bill(seed: int) -> None:
         said = f"{name} at {price!r}: {truth} was read as {answer.usage}"
         assert answer.usage is not None, said
         assert answer.usage.total_tokens >= truth.total_tokens, said
-        if price.worst(0, 1) >= price.worst(1, 0):  # where a token of output costs no less than one of input
-            assert price.cost(answer.usage) >= cost, said
+        assert price.cost(answer.usage) >= cost, said
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in WAYS if "beside" not in name])
