@@ -124,8 +124,10 @@ def dearest_of(models: Sequence[PricedModel]) -> PricedModel:
     first = models[0]
     if len(models) == 1:
         return first
-    sees = [each.capabilities for each in models]
-    known = [each for each in sees if each is not None]
+    able, per_prompt = first.capabilities, first.per_prompt
+    for each in models[1:]:
+        able = None if able is None or each.capabilities is None else able & each.capabilities
+        per_prompt &= each.per_prompt
     return PricedModel(
         model=first.model,
         provider=None,
@@ -133,8 +135,8 @@ def dearest_of(models: Sequence[PricedModel]) -> PricedModel:
         next_day=[card for each in models for card in each.next_day],
         max_output=_most([each.max_output for each in models]),
         context_window=_most([each.context_window for each in models]),
-        capabilities=frozenset.intersection(*known) if len(known) == len(sees) else None,
-        per_prompt=frozenset.intersection(*(each.per_prompt for each in models)),
+        capabilities=able,
+        per_prompt=per_prompt,
         own_tools=tuple(dict.fromkeys(tool for each in models for tool in each.own_tools)),
     )
 

@@ -282,7 +282,7 @@ def _truth(rng: random.Random, kind: str, card: Mapping[str, list[Any]], asked: 
 def _request(rng: random.Random, kind: str, model: Model, asked: _Asked) -> tuple[str, dict[str, Any]]:
     """The path and the body of a request."""
     name, words = model.name, asked.text or "?"
-    said = [{"role": "user", "content": words}]
+    said: list[dict[str, Any]] = [{"role": "user", "content": words}]
     stream: dict[str, Any] = {"stream": True} if rng.random() < 0.4 else {}
     tier: dict[str, Any] = {} if asked.tier is None else {"service_tier": asked.tier}
     if kind == "embeddings":
@@ -394,7 +394,7 @@ def _usage(rng: random.Random, kind: str, model: Model, truth: Truth) -> tuple[d
     return usage, known or not parts or (has_total and not beside_in and not beside_out)
 
 
-_WRONG = (-1, 2**70, 10**18, "many", True, 1.5, None, [], {})
+_WRONG: tuple[Any, ...] = (-1, 2**70, 10**18, "many", True, 1.5, None, [], {})
 
 
 def _spoilt(rng: random.Random, usage: dict[str, Any]) -> dict[str, Any]:
@@ -437,9 +437,9 @@ def _answer(
         whole["choices"] = [{"text": "Air.", "index": 0, "finish_reason": "stop"}]
         events = [{**whole, "usage": None}, {**whole, "choices": []}]
     elif kind == "responses":
-        output: list[Any] = [{"type": "web_search_call", "status": "completed"}] * truth.web_search
-        output.append({"type": "message", "content": [{"type": "output_text", "text": "Air."}]})
-        whole = {"id": "resp_1", "object": "response", "model": name, "status": "completed", "output": output}
+        done: list[Any] = [{"type": "web_search_call", "status": "completed"}] * truth.web_search
+        done.append({"type": "message", "content": [{"type": "output_text", "text": "Air."}]})
+        whole = {"id": "resp_1", "object": "response", "model": name, "status": "completed", "output": done}
         whole |= {"usage": usage, **served}
         events = [
             {"type": "response.output_text.delta", "delta": "Air."},
@@ -466,8 +466,8 @@ def _answer(
             return b"data: " + json.dumps(whole).encode() + b"\n\n", "text/event-stream"
         return json.dumps(whole).encode(), "application/json"
     elif kind == "converse":
-        said = {"message": {"role": "assistant", "content": [{"text": "Air."}]}}
-        return json.dumps({"output": said, "stopReason": "end_turn", "usage": usage}).encode(), "application/json"
+        output = {"message": {"role": "assistant", "content": [{"text": "Air."}]}}
+        return json.dumps({"output": output, "stopReason": "end_turn", "usage": usage}).encode(), "application/json"
     elif kind == "cohere":
         said = {"role": "assistant", "content": [{"type": "text", "text": "Air."}]}
         whole = {"id": "c", "finish_reason": "COMPLETE", "message": said, "usage": usage}
