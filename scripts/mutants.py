@@ -3,8 +3,10 @@
 Run with ``make mutants``, or ``python scripts/mutants.py --sample 300 --seed 7``. Each mutant is one change of one
 line: a comparison that lets one more in, a condition turned round, a statement left out, a lock dropped, a default
 changed; in the Lua scripts as well. It is run by the tests that cover its line, in a copy of the tree, several at once.
-A test that fails or hangs notices it. The map of which tests cover which lines is made once, by running every test, and
-made anew with ``--map``.
+A test that fails or hangs notices it. ``mutants_runner.py`` collects the tests once and forks for each mutant.
+
+What is kept in ``.mutants/``: which tests cover which lines (made by running every test once; ``--map`` makes it anew,
+or adds what is named after ``--tests`` to it), and what became of each mutant, so that a run that was stopped goes on.
 
 A mutant that no test notices is printed as a survivor. One that changes no behaviour is not the tests' fault: it is
 listed with its reason in ``tests/equivalent_mutants.txt``, and left out of the score.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import random
@@ -28,11 +31,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".mutants"
-"""Where the map is kept."""
+"""Where the map and the results are kept."""
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
 TARGETS = ("budget_guard", "integrations/budget_guard_openai_agents", "integrations/budget_guard_langchain")
 LEFT_OUT = ("budget_guard/testing/", "budget_guard/integrations/", "budget_guard/pricing/prices.json")
@@ -48,13 +51,12 @@ COPIED = (
     "Makefile",
 )
 LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
-LEAST_TIMEOUT_S = 90.0
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
 """Their programs run in processes of their own, where nothing sees which lines they run."""
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider")
 
 
-Result: TypeAlias = Literal["noticed", "hung", "survived", "not covered"]
+Result: TypeAlias = Literal["noticed", "hung", "survived", "not covered", "elsewhere"]
 
 
 class Mutant(NamedTuple):
@@ -68,6 +70,8 @@ class Mutant(NamedTuple):
     new: str
     what: str
     """The kind of change."""
+    lines: Sequence[int] = ()
+    """The lines of which one is run where the mutant is: its own, or those of its statement."""
 
 
 class Outcome(NamedTuple):
@@ -75,7 +79,8 @@ class Outcome(NamedTuple):
 
     mutant: Mutant
     result: Result
-    seconds: float
+    by: str
+    """The test that noticed."""
     before: str
     after: str
 
@@ -110,6 +115,8 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     lines = text.splitlines()
+    tree = ast.parse(text)
+    statements = _statements(tree)
 
     def at(line: int, column: int) -> int:  # columns are counted in bytes
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
@@ -117,9 +124,9 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
     def change(node: ast.expr | ast.stmt, new: str, what: str) -> Mutant:
         assert node.end_lineno is not None and node.end_col_offset is not None
         start, end = at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)
-        return Mutant(path, node.lineno, start, end, new, what)
+        return Mutant(path, node.lineno, start, end, new, what, statements.get(node.lineno, (node.lineno,)))
 
-    for node in _walk(ast.parse(text)):
+    for node in _walk(tree):
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             left, right = ast.unparse(node.left), ast.unparse(node.comparators[0])
             yield change(node, f"{left} {_COMPARISONS[type(node.ops[0])]} {right}", "comparison")
@@ -161,13 +168,26 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
             first, last = node.items[0].context_expr, node.items[-1].context_expr
             assert last.end_lineno is not None and last.end_col_offset is not None
             start, end = at(first.lineno, first.col_offset), at(last.end_lineno, last.end_col_offset)
-            yield Mutant(path, node.lineno, start, end, "__import__('contextlib').nullcontext()", "lock dropped")
+            new = "__import__('contextlib').nullcontext()"
+            yield Mutant(path, node.lineno, start, end, new, "lock dropped", (node.lineno,))
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
                 if keyword.arg is not None:
                     rest = [each for each in node.keywords if each is not keyword]
                     new_call = ast.Call(node.func, node.args, rest)
                     yield change(node, ast.unparse(new_call), f"argument {keyword.arg} left out")
+
+
+def _statements(tree: ast.AST) -> dict[int, Sequence[int]]:
+    """Of each line the lines of its statement; of one with a body, those before it."""
+    found: dict[int, Sequence[int]] = {}
+    for node in ast.walk(tree):  # the outer ones come first
+        if isinstance(node, ast.stmt):
+            body: list[ast.stmt] = getattr(node, "body", [])
+            end = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
+            span = range(node.lineno, end + 1)
+            found.update(dict.fromkeys(span, span))
+    return found
 
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
@@ -267,130 +287,173 @@ def all_mutants(folders: Sequence[str]) -> list[Mutant]:
 # Which tests cover which lines
 
 PLUGIN = '''
-"""Notes which lines of the library each test runs."""
-import json, os, sys, threading, time
-import pytest
-ROOT = os.environ["MUTANTS_ROOT"] + os.sep
-FOLDERS = tuple(ROOT + each for each in ("budget_guard" + os.sep, "integrations" + os.sep))
-KNOWN = {}
-quiet = {}
-current = None
-out = None
+"""Notes which lines of the library each test runs, and how many seconds of CPU it takes."""
+import json, os
+import coverage, pytest
 
-def trace(frame, event, argument):
-    code = frame.f_code
-    name = KNOWN.get(code)
-    if name is None:
-        file = code.co_filename
-        name = KNOWN[code] = file[len(ROOT):].replace(os.sep, "/") if file.startswith(FOLDERS) else ""
-    if not name or quiet.get(code, 0) > 30:
-        return None
-    seen = current.setdefault(name, set())
-    before = len(seen)
-    seen.add(frame.f_lineno)
-    def local(frame, event, argument):
-        nonlocal before
-        if event == "line":
-            seen.add(frame.f_lineno)
-        elif event == "return":
-            quiet[code] = 0 if len(seen) > before else quiet.get(code, 0) + 1
-        return local
-    return local
+cov = coverage.Coverage(config_file=os.environ["MUTANTS_RC"], data_suffix=True)
+cov.start()
+ends = []
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    global current, out
-    if out is None:
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "all")
-        out = open(os.path.join(os.environ["MUTANTS_OUT"], worker + ".jsonl"), "a", buffering=1)
-    mine, current = os.getpid(), {}
-    quiet.clear()
-    began = time.perf_counter()
-    threading.settrace(trace)
-    sys.settrace(trace)
+    mine, began = os.getpid(), sum(os.times()[:4])
+    os.environ["MUTANTS_TEST"] = item.nodeid.replace("$", "$$")
+    cov.switch_context(item.nodeid)
     yield
-    sys.settrace(None)
-    threading.settrace(None)
     if os.getpid() == mine:  # and not a fork of it
-        found = {file: sorted(each) for file, each in current.items()}
-        out.write(json.dumps([item.nodeid, time.perf_counter() - began, found]) + "\\n")
+        with open(os.path.join(os.environ["MUTANTS_OUT"], f"seconds.{mine}"), "a") as out:
+            out.write(json.dumps([item.nodeid, sum(os.times()[:4]) - began]) + "\\n")
+        cov.switch_context("")
+
+def pytest_sessionfinish():
+    cov.stop()
+    cov.save()
 '''
+OF_CHILDREN = '''
+"""Notes the same of processes that a test starts."""
+import os
+if os.environ.get("MUTANTS_TEST"):
+    import coverage
+    os.environ["COVERAGE_PROCESS_START"] = os.environ["MUTANTS_RC"]
+    coverage.process_startup()
+'''
+RC = """
+[run]
+data_file = ${MUTANTS_OUT}/lines
+context = ${MUTANTS_TEST-}
+parallel = true
+sigterm = true
+source =
+  ${MUTANTS_ROOT}/budget_guard
+  ${MUTANTS_ROOT}/integrations
+disable_warnings =
+  trace-changed, no-data-collected, module-not-imported, module-not-measured, already-imported, no-sysmon
+"""
 
 
 class Coverage:
-    """Which tests run which lines, and how long each takes."""
+    """Which tests run which lines, and how many seconds of CPU each takes."""
 
-    def __init__(self, lines: dict[str, dict[str, list[int]]], seconds: dict[str, float]) -> None:
-        self.seconds = seconds
-        self._size = {test: sum(map(len, files.values())) for test, files in lines.items()}
-        self._tests: dict[tuple[str, int], list[str]] = {}
-        for test, files in lines.items():
-            for file, numbers in files.items():
-                for number in numbers:
-                    self._tests.setdefault((file, number), []).append(test)
+    def __init__(self, folder: Path) -> None:
+        import coverage
 
-    def of(self, mutant: Mutant, most: int) -> list[str]:
-        """The tests that run the line of *mutant*: the most special ones of its own room, and as many of all others."""
+        self.seconds: dict[str, float] = json.loads((folder / "seconds.json").read_text())
+        self._sources: dict[str, str] = json.loads((folder / "sources.json").read_text())
+        self._data = coverage.CoverageData(str(folder / "lines"))
+        self._data.read()
+        self._files: dict[str, dict[int, list[str]]] = {}
+        self.stale: set[str] = set()
+
+    def _lines(self, path: str) -> dict[int, list[str]]:
+        if path not in self._files:
+            found = self._data.contexts_by_lineno(path)
+            self._files[path] = {line: [each for each in tests if each] for line, tests in found.items()}
+        return self._files[path]
+
+    def of(self, mutant: Mutant, seconds: float) -> list[str]:
+        """The tests that run the line of *mutant*: those of its own file and room first, the fastest of each first.
+
+        What is run while a module is imported belongs to every test that runs anything of the module; so does all of a
+        file that has changed since the map was made.
+        """
         if mutant.path.endswith(".lua"):
-            return [test for test in sorted(self._size) if test.startswith(LUA_TESTS)]
-        room = "/".join(Path(mutant.path).with_suffix("").parts[1:2])
-        if mutant.path.startswith("integrations/"):
-            room = "integrations/" + Path(mutant.path).parts[1].removeprefix("budget_guard_")
-        tests = self._tests.get((mutant.path, mutant.line), [])
-        ordered = sorted(tests, key=lambda test: (not test.startswith(f"tests/{room}"), self._size[test], test))
-        special, others = ordered[: most // 2], ordered[most // 2 :]
-        return special + random.Random(f"{mutant.path}:{mutant.line}").sample(
-            others, min(most - len(special), len(others))
-        )
+            found = {test for test in self.seconds if test.startswith(LUA_TESTS)}
+        else:
+            lines = self._lines(mutant.path)
+            changed_since = self._sources.get(mutant.path) != hash_of(mutant.path)
+            if changed_since:
+                self.stale.add(mutant.path)
+            here = [lines[each] for each in mutant.lines if each in lines]
+            found = set(lines.get(mutant.line, ())) or set().union(*here)
+            if changed_since or (here and not found):
+                found = set().union(*lines.values())
+        chosen: list[str] = []
+        for test in sorted(found & self.seconds.keys(), key=lambda test: (_distance(mutant, test), self.seconds[test])):
+            seconds -= self.seconds[test]
+            if seconds < 0 and chosen:
+                break
+            chosen.append(test)
+        return sorted(chosen, key=lambda test: (_distance(mutant, test), _server(test), self.seconds[test]))
 
 
-def coverage(anew: bool, processes: int, folders: Sequence[str]) -> Coverage:
-    """The map, made where it is not there."""
-    file = FOLDER / "map.json"
-    if anew or not file.exists():
+def _distance(mutant: Mutant, test: str) -> int:
+    """How far away from the mutant a test is: in the test file of its module, in that of its room, or elsewhere."""
+    path = Path(mutant.path).with_suffix("")
+    room = "/".join(path.parts[1:-1])
+    if mutant.path.startswith("integrations/"):
+        room = "integrations/" + path.parts[1].removeprefix("budget_guard_")
+    file = test.partition("::")[0]
+    return 0 if Path(file).stem == f"test_{path.name}" else 1 if file.startswith(f"tests/{room}/") else 2
+
+
+def _server(test: str) -> str:
+    """The tests of one file share a server of Redis, so they run in one go."""
+    file = test.partition("::")[0]
+    return file if "redis" in file else ""
+
+
+def hash_of(path: str) -> str:
+    """What a file says, in short."""
+    return hashlib.sha1((ROOT / path).read_bytes(), usedforsecurity=False).hexdigest()[:10]
+
+
+def coverage(anew: bool, processes: int, tests: Sequence[str]) -> Coverage:
+    """The map, made where it is not there. Named *tests* are added to it."""
+    import coverage as library
+
+    if anew or not (FOLDER / "lines").exists():
         FOLDER.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as out:
-            plugin = Path(out) / "mutants_plugin.py"
-            plugin.write_text(PLUGIN)
-            environment = _environment(ROOT) | {"MUTANTS_ROOT": str(ROOT), "MUTANTS_OUT": out}
+            (Path(out) / "mutants_plugin.py").write_text(PLUGIN)
+            (Path(out) / "sitecustomize.py").write_text(OF_CHILDREN)
+            (Path(out) / "rc").write_text(RC)
+            environment = _environment(ROOT) | {
+                "MUTANTS_ROOT": str(ROOT),
+                "MUTANTS_OUT": out,
+                "MUTANTS_RC": str(Path(out) / "rc"),
+            }
             environment["PYTHONPATH"] += os.pathsep + out
             print("making the map of which tests cover which lines: every test runs once ...", flush=True)
             subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pytest",
-                    "-q",
-                    "-p",
-                    "mutants_plugin",
-                    "-n",
-                    str(processes),
-                    "-p",
-                    "no:cacheprovider",
-                    *_IGNORED,
-                    *folders,
-                ],
+                [*_PYTEST, "-p", "mutants_plugin", "-n", str(processes), *_IGNORED, *(tests or ["tests"])],
                 cwd=ROOT,
                 env=environment,
                 stdout=subprocess.DEVNULL,
                 check=False,
             )
-            lines: dict[str, dict[str, list[int]]] = {}
-            seconds: dict[str, float] = {}
-            for part in Path(out).glob("*.jsonl"):
-                for line in part.read_text().splitlines():
-                    test, took, found = json.loads(line)
-                    lines[test], seconds[test] = found, took
-        file.write_text(json.dumps({"lines": lines, "seconds": seconds}))
-    told = json.loads(file.read_text())
-    return Coverage(told["lines"], told["seconds"])
+            keep_map(Path(out), library, add=bool(tests))
+    return Coverage(FOLDER)
+
+
+def keep_map(out: Path, library: Any, add: bool) -> None:
+    """Put together what the processes in *out* have noted."""
+    lines, seconds = FOLDER / "lines", FOLDER / "seconds.json"
+    told: dict[str, float] = json.loads(seconds.read_text()) if add and seconds.exists() else {}
+    if not add:
+        lines.unlink(missing_ok=True)
+    data = library.CoverageData(str(lines))
+    data.read()
+    for part in sorted(out.glob("lines.*")):
+        one = library.CoverageData(str(part))
+        one.read()
+        data.update(one, map_path=lambda path: Path(path).relative_to(ROOT).as_posix())
+    data.write()
+    data.close()
+    for file in out.glob("seconds.*"):
+        told.update(json.loads(line) for line in file.read_text().splitlines())
+    seconds.write_text(json.dumps(told))
+    if not add:
+        sources = {mutant.path for mutant in all_mutants(TARGETS)}
+        (FOLDER / "sources.json").write_text(json.dumps({path: hash_of(path) for path in sorted(sources)}))
 
 
 def _environment(root: Path) -> dict[str, str]:
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(root), str(root / "integrations"))),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(
+            (str(root), str(root / "integrations"), *filter(None, [os.environ.get("PYTHONPATH")]))
+        ),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(Path(tempfile.gettempdir()) / "mutants-hypothesis"),
     }
 
@@ -408,53 +471,91 @@ def line_at(text: str, at: int) -> str:
     return text[text.rfind("\n", 0, at) + 1 :].split("\n", 1)[0].strip()
 
 
-def run(mutant: Mutant, tree: Path, tests: Sequence[str], seconds: float) -> Outcome:
-    """Run the tests on a copy of the tree with *mutant* in it."""
-    text = (ROOT / mutant.path).read_text("utf-8")
-    broken = changed(text, mutant)
-    before, after = line_at(text, mutant.start), line_at(broken, mutant.start)
-    if not tests:
-        return Outcome(mutant, "not covered", 0.0, before, after)
-    file = tree / mutant.path
-    began = time.monotonic()
-    try:
-        file.write_text(broken, "utf-8")
-        result = ran(tree, tests, seconds)
-    finally:
-        file.write_text(text, "utf-8")
-    return Outcome(mutant, result, time.monotonic() - began, before, after)
+class Runner:
+    """A copy of the tree, and the processes that run its tests."""
 
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                tree.mkdir(exist_ok=True)
+                shutil.copy2(source, tree / name)
+        collecting = ("-m", "pytest", "-q", "-p", "mutants_runner", "-p", "no:cacheprovider", *_IGNORED, "tests")
+        self._collected = _Server(tree, collecting)
+        self._fresh: _Server | None = None
 
-def ran(tree: Path, tests: Sequence[str], seconds: float) -> Result:
-    """Run *tests* in *tree*, which took about *seconds* when they were mapped."""
-    names = tree / "mutant-tests.txt"
-    names.write_text("\n".join(tests))
-    process = subprocess.Popen(
-        [*_PYTEST, "-x", f"@{names}"],
-        cwd=tree,
-        env=_environment(tree),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        return "survived" if process.wait(max(LEAST_TIMEOUT_S, 10 * seconds)) == 0 else "noticed"
-    except subprocess.TimeoutExpired:
-        return "hung"
-    finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a run and whatever it has started."""
-    if os.name == "posix":
+    def run(self, tests: Sequence[str], mutant: Mutant | None, seconds: float) -> tuple[Result, str]:
+        """Run the tests with *mutant* in the tree: what came of it, and which test failed."""
+        job: dict[str, Any] = {"tests": tests, "seconds": 60 + 20 * seconds, "cpu_seconds": 20 + 4 * seconds}
+        if mutant is None:
+            return self._collected.ask({**job, "new": None})
+        file = self._tree / mutant.path
+        text = file.read_text("utf-8")
+        times = file.stat()
+        broken = changed(text, mutant)
         try:
-            os.killpg(process.pid, 9)
-        except ProcessLookupError:
-            pass
-    else:
-        process.kill()
-    process.wait()
+            file.write_text(broken, "utf-8")
+            python = mutant.path.endswith(".py")
+            told = {"file": str(file), "old": text, "new": broken} if python else {"new": None}
+            result, by = self._collected.ask({**job, **told})
+            if result in ("elsewhere", "survived") and python:  # what is computed during an import may have to be anew
+                if self._fresh is None:
+                    self._fresh = _Server(self._tree, (str(ROOT / "scripts" / "mutants_runner.py"),))
+                result, by = self._fresh.ask(job)
+        finally:
+            file.write_text(text, "utf-8")
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that what was compiled of it is used
+        return result, by
+
+    def close(self) -> None:
+        """End its processes."""
+        self._collected.close()
+        if self._fresh is not None:
+            self._fresh.close()
+
+
+class _Server:
+    """A process of ``mutants_runner.py``."""
+
+    def __init__(self, tree: Path, arguments: Sequence[str]) -> None:
+        jobs, self._jobs = os.pipe()
+        self._answers, answers = os.pipe()
+        environment = _environment(tree) | {
+            "MUTANTS_JOBS": str(jobs),
+            "MUTANTS_ANSWERS": str(answers),
+            "MUTANTS_IMPORTED": str(tree / "imported.txt"),
+        }
+        environment["PYTHONPATH"] += os.pathsep + str(ROOT / "scripts")
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=tree,
+            env=environment,
+            pass_fds=(jobs, answers),
+            stdin=subprocess.DEVNULL,
+            stdout=(tree / "out.txt").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+        os.close(jobs)
+        os.close(answers)
+        self._said = os.fdopen(self._answers)
+
+    def ask(self, job: dict[str, Any]) -> tuple[Result, str]:
+        """What comes of *job*."""
+        os.write(self._jobs, (json.dumps(job) + "\n").encode())
+        answer = self._said.readline()
+        if not answer:
+            raise SystemExit("the process that runs the tests has ended: do they all collect?")
+        told = json.loads(answer)
+        return told["result"], told["by"]
+
+    def close(self) -> None:
+        """End it."""
+        os.close(self._jobs)
+        self._process.wait()
+        self._said.close()
 
 
 def known_to_change_nothing() -> dict[str, str]:
@@ -492,6 +593,21 @@ def score(outcomes: Iterable[Outcome]) -> int:
     return len(unnoticed)
 
 
+def key_of(mutant: Mutant) -> str:
+    """What a mutant is, in a file that says exactly what it says now."""
+    return f"{mutant.path}@{hash_of(mutant.path)}:{mutant.start}-{mutant.end}={mutant.new}"
+
+
+def earlier(again: bool) -> dict[str, tuple[Result, str]]:
+    """What earlier runs have found, without the survivors where they are to be tried *again*."""
+    file = FOLDER / "results.jsonl"
+    found: dict[str, tuple[Result, str]] = {}
+    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
+        key, result, by = json.loads(line)
+        found[key] = result, by
+    return {key: each for key, each in found.items() if not again or each[0] in ("noticed", "hung")}
+
+
 def main() -> int:
     """Run a sample."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -499,50 +615,70 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=300, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2, help="how many at the same time")
-    parser.add_argument("--most-tests", type=int, default=150, help="how many tests one is run by at most")
+    parser.add_argument("--seconds", type=float, default=30, help="how many seconds of tests one is run by at most")
     parser.add_argument("--map", action="store_true", help="make the map of which tests cover which lines anew")
-    parser.add_argument("--tests", nargs="*", default=["tests"], help="which tests to make the map of")
+    parser.add_argument("--tests", nargs="*", default=[], help="with --map: only add these tests to it")
+    parser.add_argument("--again", action="store_true", help="try the survivors of earlier runs again")
     parser.add_argument("--only", default="", help="only kinds of changes with these words in them, such as 'lock'")
+    parser.add_argument("--line", type=int, help="only mutants of this line")
     options = parser.parse_args()
-    mutants = [each for each in all_mutants(options.folders) if options.only in each.what]
+    mutants = [
+        each for each in all_mutants(options.folders) if options.only in each.what and options.line in (None, each.line)
+    ]
     chosen = random.Random(options.seed).sample(mutants, min(options.sample or len(mutants), len(mutants)))
     tests = coverage(options.map, options.processes, options.tests)
     print(f"{len(chosen)} of {len(mutants)} mutants, seed {options.seed}", flush=True)
-    trees: SimpleQueue[Path] = SimpleQueue()
-    printing = threading.Lock()
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(options.processes):
-            tree = Path(folder) / str(number)
-            for name in COPIED:
-                source = ROOT / name
-                if source.is_dir():
-                    shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-                elif source.exists():
-                    tree.mkdir(exist_ok=True)
-                    shutil.copy(source, tree / name)
-            trees.put(tree)
-        some = random.Random(options.seed).sample(sorted(tests.seconds), min(60, len(tests.seconds)))
-        clean = trees.get()
-        if ran(clean, some, sum(tests.seconds[test] for test in some)) != "survived":
-            print("the tests fail in a copy of the tree without any mutant in it: run them, then this again with --map")
-            return 2
-        trees.put(clean)
+    known = earlier(options.again)
+    outcomes: list[Outcome] = []
+    left: SimpleQueue[Mutant] = SimpleQueue()
+    for mutant in chosen:
+        if key_of(mutant) in known:
+            outcomes.append(_outcome(mutant, *known[key_of(mutant)]))
+        else:
+            left.put(mutant)
+    noting = threading.Lock()
 
-        def one(mutant: Mutant) -> Outcome:
-            tree = trees.get()
-            try:
-                selected = tests.of(mutant, options.most_tests)
-                outcome = run(mutant, tree, selected, sum(tests.seconds.get(test, 1.0) for test in selected))
-            finally:
-                trees.put(tree)
-            with printing:
-                where = f"{mutant.path}:{mutant.line}"
-                print(f"{outcome.result:11} {outcome.seconds:5.1f} s  {where}  {outcome.after[:80]}", flush=True)
-            return outcome
+    def work(folder: Path) -> None:
+        if left.empty():
+            return
+        runner = Runner(folder)
+        try:
+            some = random.Random(options.seed).sample(sorted(tests.seconds), min(60, len(tests.seconds)))
+            result, by = runner.run(some, None, sum(tests.seconds[test] for test in some))
+            if result != "survived":
+                raise SystemExit(f"without any mutant {by or 'a test'} fails: mend it, or run this with --map")
+            while not left.empty():
+                with noting:
+                    if left.empty():
+                        break
+                    mutant = left.get()
+                    selected = tests.of(mutant, options.seconds)
+                began = time.monotonic()
+                if selected:
+                    result, by = runner.run(selected, mutant, sum(tests.seconds[test] for test in selected))
+                else:
+                    result, by = "not covered", ""
+                with noting:
+                    outcomes.append(_outcome(mutant, result, by))
+                    with (FOLDER / "results.jsonl").open("a", encoding="utf-8") as kept:
+                        kept.write(json.dumps([key_of(mutant), result, by]) + "\n")
+                    where = f"{mutant.path}:{mutant.line}"
+                    took = time.monotonic() - began
+                    print(f"{result:11} {took:5.1f} s  {where}  {outcomes[-1].after[:80]}  {by}", flush=True)
+        finally:
+            runner.close()
 
-        with ThreadPoolExecutor(options.processes) as pool:
-            outcomes = list(pool.map(one, chosen))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.processes) as pool:
+        for each in [pool.submit(work, Path(folder) / str(number)) for number in range(options.processes)]:
+            each.result()
+    if tests.stale:
+        print(f"\n{len(tests.stale)} files have changed since the map was made, and were run by all tests near them")
     return 1 if score(outcomes) else 0
+
+
+def _outcome(mutant: Mutant, result: Result, by: str) -> Outcome:
+    text = (ROOT / mutant.path).read_text("utf-8")
+    return Outcome(mutant, result, by, line_at(text, mutant.start), line_at(changed(text, mutant), mutant.start))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,210 @@
+"""A plugin of pytest for ``mutants.py``: it collects the tests once, and runs each mutant in a fork of that.
+
+Importing the frameworks and collecting the tests takes far longer than most tests do. So a mutant inside a function is
+put into the functions that are imported already; only one that changes what a module does while it is imported (a
+default, a constant, a field) is run by a pytest of its own, in the fork of a process that has imported all but ours.
+
+It reads jobs, one JSON object a line, from the file descriptor ``MUTANTS_JOBS``, and writes what became of each to
+``MUTANTS_ANSWERS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+PASSED, FAILED, ELSEWHERE = 0, 1, 3
+"""How a fork ends: no test failed; one did; the mutant can not be put into what is imported."""
+MOST_MEMORY = 12 << 30
+OURS = ("budget_guard", "tests", "conftest", "examples", "benchmarks", "mutants")
+
+
+# A mutant in functions that are imported
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """The code of every function within *code*, in the order of the source."""
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield each
+            yield from codes(each)
+
+
+def own_work(code: CodeType) -> tuple[Any, ...]:
+    """What *code* does itself, whatever is done in the functions that it makes."""
+    constants = tuple(each.co_name if isinstance(each, CodeType) else (type(each), each) for each in code.co_consts)
+    return code.co_code, constants, code.co_names, getattr(code, "co_exceptiontable", b"")
+
+
+def put_in(functions: Iterable[FunctionType], old: str, new: str) -> bool:
+    """Give the *functions* of a file the code that they have in *new*; False where that is not enough."""
+    before, after = compile(old, "", "exec"), compile(new, "", "exec")
+    olds, news = list(codes(before)), list(codes(after))
+    if own_work(before) != own_work(after) or len(olds) != len(news):
+        return False
+    replaced: dict[object, CodeType] = {}
+    for was, now in zip(olds, news, strict=True):
+        if own_work(was) != own_work(now) and not was.co_flags & inspect.CO_NEWLOCALS:
+            return False  # the body of a class: it has run
+        if was != now:  # it does something else, or a function in it does
+            replaced[_place(was)] = now
+    found = False
+    for function in functions:
+        code = replaced.get(_place(function.__code__))
+        if code is not None:
+            if code.co_freevars != function.__code__.co_freevars:
+                return False
+            function.__code__ = code
+            found = True
+    return found
+
+
+def _place(code: CodeType) -> object:
+    """Where a function is in the source."""
+    return code.co_name, code.co_firstlineno, code.co_linetable
+
+
+# Forks
+
+
+def forked(work: Callable[[Callable[[str], None]], int], seconds: float, cpu_seconds: float) -> dict[str, Any]:
+    """Do *work* in a fork, within so many seconds, and tell what came of it."""
+    reading, writing = os.pipe()
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        code = FAILED
+        try:
+            os.close(reading)
+            os.setsid()
+            sys.dont_write_bytecode = True
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds) + 1, int(cpu_seconds) + 5))
+            resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+            code = work(lambda told: _write(writing, told))
+        finally:
+            os._exit(code)
+    os.close(writing)
+    status = None
+    while time.monotonic() < began + seconds:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.005)
+    else:
+        status = None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if status is None:
+        os.waitpid(child, 0)
+    with os.fdopen(reading, errors="replace") as pipe:
+        os.set_blocking(reading, False)
+        told = pipe.read() or ""
+    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        result = "hung"
+    elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == PASSED:
+        result = "survived"
+    elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == ELSEWHERE:
+        result = "elsewhere"
+    else:
+        result = "noticed"
+    return {"result": result, "by": told, "seconds": time.monotonic() - began}
+
+
+def _write(to: int, told: str) -> None:
+    os.write(to, told.encode()[:4000])
+
+
+def serve(work: Callable[[dict[str, Any], Callable[[str], None]], int]) -> None:
+    """Answer every job with what came of *work* in a fork."""
+    gc.collect()
+    gc.freeze()
+    with (
+        os.fdopen(int(os.environ["MUTANTS_JOBS"])) as jobs,
+        os.fdopen(int(os.environ["MUTANTS_ANSWERS"]), "w") as answers,
+    ):
+        for line in jobs:
+            job = json.loads(line)
+            answer = forked(lambda tell, job=job: work(job, tell), job["seconds"], job["cpu_seconds"])  # type: ignore[misc]
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+
+
+class _Teller:
+    """Tells which test failed first."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self._told:
+            self._told = True
+            self._tell(report.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    """In place of running what was collected: run some of it for each job."""
+    items = {item.nodeid: item for item in session.items}
+    imported = [name for name, module in sys.modules.items() if _is_of_others(name, module)]
+    Path(os.environ["MUTANTS_IMPORTED"]).write_text("\n".join(imported))
+    functions: dict[str, list[FunctionType]] = {}
+    for each in gc.get_objects():
+        if isinstance(each, FunctionType):
+            functions.setdefault(each.__code__.co_filename, []).append(each)
+
+    def work(job: dict[str, Any], tell: Callable[[str], None]) -> int:
+        if job["new"] is not None and not put_in(functions.get(job["file"], ()), job["old"], job["new"]):
+            return ELSEWHERE
+        session.config.pluginmanager.register(_Teller(tell))
+        chosen = [items[each] for each in job["tests"] if each in items]
+        for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return FAILED
+        return PASSED
+
+    serve(work)
+    return True
+
+
+def _is_of_others(name: str, module: Any) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    return "site-packages" in file and not name.startswith((*OURS, "_pytest", "pytest", "__editable__"))
+
+
+def main() -> None:
+    """Import all but ours, and run a pytest in a fork for each job."""
+    for name in Path(os.environ["MUTANTS_IMPORTED"]).read_text().split("\n"):
+        with contextlib.suppress(BaseException):
+            __import__(name)
+
+    def work(job: dict[str, Any], tell: Callable[[str], None]) -> int:
+        null = os.open(os.devnull, os.O_RDWR)
+        for each in (0, 1, 2):
+            os.dup2(null, each)
+        names = Path("mutant-tests.txt")
+        names.write_text("\n".join(job["tests"]))
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        return PASSED if pytest.main([*arguments, f"@{names}"], [_Teller(tell)]) == 0 else FAILED
+
+    serve(work)
+
+
+if __name__ == "__main__":
+    main()
