@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -168,8 +169,8 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
             first, last = node.items[0].context_expr, node.items[-1].context_expr
             assert last.end_lineno is not None and last.end_col_offset is not None
             start, end = at(first.lineno, first.col_offset), at(last.end_lineno, last.end_col_offset)
-            new = "__import__('contextlib').nullcontext()"
-            yield Mutant(path, node.lineno, start, end, new, "lock dropped", (node.lineno,))
+            nothing = "__import__('contextlib').nullcontext()"
+            yield Mutant(path, node.lineno, start, end, nothing, "lock dropped", (node.lineno,))
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
                 if keyword.arg is not None:
@@ -336,11 +337,9 @@ class Coverage:
     """Which tests run which lines, and how many seconds of CPU each takes."""
 
     def __init__(self, folder: Path) -> None:
-        import coverage
-
         self.seconds: dict[str, float] = json.loads((folder / "seconds.json").read_text())
         self._sources: dict[str, str] = json.loads((folder / "sources.json").read_text())
-        self._data = coverage.CoverageData(str(folder / "lines"))
+        self._data: Any = import_module("coverage").CoverageData(str(folder / "lines"))
         self._data.read()
         self._files: dict[str, dict[int, list[str]]] = {}
         self.stale: set[str] = set()
@@ -400,8 +399,6 @@ def hash_of(path: str) -> str:
 
 def coverage(anew: bool, processes: int, tests: Sequence[str]) -> Coverage:
     """The map, made where it is not there. Named *tests* are added to it."""
-    import coverage as library
-
     if anew or not (FOLDER / "lines").exists():
         FOLDER.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as out:
@@ -422,12 +419,13 @@ def coverage(anew: bool, processes: int, tests: Sequence[str]) -> Coverage:
                 stdout=subprocess.DEVNULL,
                 check=False,
             )
-            keep_map(Path(out), library, add=bool(tests))
+            keep_map(Path(out), add=bool(tests))
     return Coverage(FOLDER)
 
 
-def keep_map(out: Path, library: Any, add: bool) -> None:
+def keep_map(out: Path, add: bool) -> None:
     """Put together what the processes in *out* have noted."""
+    library: Any = import_module("coverage")
     lines, seconds = FOLDER / "lines", FOLDER / "seconds.json"
     told: dict[str, float] = json.loads(seconds.read_text()) if add and seconds.exists() else {}
     if not add:
@@ -486,6 +484,20 @@ class Runner:
         collecting = ("-m", "pytest", "-q", "-p", "mutants_runner", "-p", "no:cacheprovider", *_IGNORED, "tests")
         self._collected = _Server(tree, collecting)
         self._fresh: _Server | None = None
+        self._sound: dict[str, bool] = {}
+
+    def judge(self, tests: Sequence[str], mutant: Mutant, seconds: float) -> tuple[Result, str]:
+        """As `run`, and a test that fails without the mutant as well does not count."""
+        while True:
+            tests = [test for test in tests if self._sound.get(test, True)]
+            result, by = self.run(tests, mutant, seconds) if tests else ("not covered", "")
+            if not by:
+                return result, by
+            if by not in self._sound:
+                self._sound[by] = self.run([by], None, seconds)[0] == "survived"
+            if self._sound[by]:
+                return result, by
+            print(f"without any mutant it fails too: {by}", flush=True)
 
     def run(self, tests: Sequence[str], mutant: Mutant | None, seconds: float) -> tuple[Result, str]:
         """Run the tests with *mutant* in the tree: what came of it, and which test failed."""
@@ -643,10 +655,6 @@ def main() -> int:
             return
         runner = Runner(folder)
         try:
-            some = random.Random(options.seed).sample(sorted(tests.seconds), min(60, len(tests.seconds)))
-            result, by = runner.run(some, None, sum(tests.seconds[test] for test in some))
-            if result != "survived":
-                raise SystemExit(f"without any mutant {by or 'a test'} fails: mend it, or run this with --map")
             while not left.empty():
                 with noting:
                     if left.empty():
@@ -654,10 +662,7 @@ def main() -> int:
                     mutant = left.get()
                     selected = tests.of(mutant, options.seconds)
                 began = time.monotonic()
-                if selected:
-                    result, by = runner.run(selected, mutant, sum(tests.seconds[test] for test in selected))
-                else:
-                    result, by = "not covered", ""
+                result, by = runner.judge(selected, mutant, sum(tests.seconds[test] for test in selected))
                 with noting:
                     outcomes.append(_outcome(mutant, result, by))
                     with (FOLDER / "results.jsonl").open("a", encoding="utf-8") as kept:

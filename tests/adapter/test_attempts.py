@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, DowngradePolicy, Session, ToolCall, UnboundedCallError, Usage
+from budget_guard import Budget, BudgetExceeded, DowngradePolicy, Prompt, Session, ToolCall, UnboundedCallError, Usage
 from budget_guard.adapter import Attempt, Attempts, GuardedCall, begin_counting, counted_by, counting, end_counting
 from tests.builders import ZERO, call, session
 
@@ -458,3 +458,41 @@ def test_another_model_that_served_is_booked_as_itself() -> None:
     serve(attempt, answer(model="gpt-4o-mini", taken=1_000_000 // 1_000, made=100))
     assert list(run.report().breakdown.llm.by_model) == ["gpt-4o-mini"]
     assert run.spent_usd == Decimal("0.00021")
+
+
+def test_what_an_answer_said_stays_whatever_comes_after_it() -> None:
+    run = session()
+    attempt = begin(run)
+    assert attempt.hold() is None
+    serve(attempt, answer())
+    said = attempt.answer
+    assert attempt.settled and said is not None and said.usage == Usage(input=10, output=5)
+    attempt.end()
+    attempt.fail(ConnectionError("late"))
+    assert attempt.answer is said
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"opaque": ("history kept by the provider",)}, {"unweighed": {1: "an image"}}], ids=["opaque", "image"]
+)
+def test_a_hold_covers_nothing_that_cannot_be_weighed(unknown: dict[str, Any]) -> None:
+    (hold,) = above(session(), model="large", cap=10).holds
+    less = Prompt(10, 1, ((1, 40),), 40)
+    assert hold.covers(call("large", cap=10)._replace(prompt=less))
+    assert not hold.covers(call("large", cap=10)._replace(prompt=less._replace(**unknown)))
+
+
+def test_what_one_session_switched_to_is_what_the_others_hold() -> None:
+    outer = session(Budget("$1.00", downgrade=DowngradePolicy(to={"large": "small"}, at=0.3)))
+    inner = session()
+    body = {**BODY, "model": "large", "max_tokens": 10}
+    with counting(above(outer, model="large", cap=10)):
+        first = begin(outer, inner, body=body)
+        assert first.hold() is None
+        first.refuse(500, {}, b"{}")
+        outer.charge("tool", "0.50")
+        second = begin(outer, inner, body=body)
+        assert second.hold() is None
+    assert json.loads(second.body)["model"] == "small"
+    assert [decision.name for decision in inner.decisions()] == ["large", "small"]
+    second.fail(ConnectionRefusedError())

@@ -147,6 +147,12 @@ def test_hosted_tools_are_refused_unless_there_is_an_allowance_for_their_uses(wa
     assert allowed.estimate.cost == 30_000_000 + 100 * 1_000 + 10 * 10_000
 
 
+def test_hosted_tools_of_a_model_that_may_be_unpriced_cost_nothing(way: Way) -> None:
+    run = session(Budget("$1", unpriced="allow", allowance=Allowance(hosted_tool_calls=3)))
+    decision = way.authorize(run, call("nobody-knows-it", cap=10, hosted_tools=("web_search",)))
+    assert (decision.action, decision.estimate.cost) == ("allow", 0)
+
+
 def test_a_hosted_tool_whose_fee_is_not_known_is_refused(way: Way) -> None:
     run = session(Budget("$1", allowance=Allowance(hosted_tool_calls=3)))
     decision = way.authorize(run, call("large", cap=10, hosted_tools=("web_search",)))

@@ -19,6 +19,7 @@ from budget_guard.calls import enclosing as inside
 from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.testing import FakeClock
+from budget_guard.units.scope import Scope
 from tests.builders import PRICES, ZERO, Way, apart, call, session
 
 
@@ -390,3 +391,12 @@ def test_in_a_thousand_random_trees_nobody_waits_for_himself(part: int) -> None:
             await Tree(seed, clock).run()
 
         assert run_virtually(program) < MOST_SECONDS / 2, f"seed {seed}: somebody waited for ever"
+
+
+def test_a_call_is_behind_those_that_stand_in_the_queue_and_not_behind_itself_or_those_that_pass() -> None:
+    queue, here, there = WaitingQueue(), Scope("run", "here"), Scope("run", "there")
+    own = Ticket(FakeClock(), (here,), (), False)
+    queue.join(own)
+    queue.join(Ticket(FakeClock(), (here,), (), True))
+    assert queue.awaited((here, there)) == {here}
+    assert queue.awaited((here, there), but=own) == frozenset()

@@ -279,6 +279,16 @@ class Report(BaseModel):
     text: str
 
 
+@pytest.mark.parametrize("called", [False, True], ids=["no tool was called", "a tool was called"])
+def test_claude_is_given_its_tools_for_the_final_answer_only_where_it_has_called_one(lab: Lab, called: bool) -> None:
+    lab.script(lambda request: LOOP if called and FINAL_NOTE not in str(request.body) else Reply(text="done"))
+    budget = BudgetMiddleware(Budget("$1.00") if called else spent("$1.00", 0.5), wrap_up_at=0.0001)
+    run(create_agent(lab.claude("claude-sonnet-4-6"), [lookup], middleware=[budget]))
+    final = lab.calls[-1].body
+    assert FINAL_NOTE in str(final)
+    assert bool(final.get("tools")) == called
+
+
 @pytest.mark.parametrize("response_format", [Report, ToolStrategy(Report)], ids=["auto", "tool"])
 @models
 def test_a_final_answer_has_the_form_that_was_asked_for(

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, RunHooks, function_tool
+from agents import Agent, RunContextWrapper, RunHooks, function_tool
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, CompositeRunHooks
@@ -142,6 +142,14 @@ async def test_a_tool_that_raises_is_booked(lab: Lab, swallowed: bool, mode: str
     await lab.quiet()
     assert tools_cost(guard) == (2, Decimal("0.10"))
     assert guard.reserved_usd == 0
+
+
+async def test_a_tool_of_a_run_that_another_runner_has_started_is_booked_at_once(lab: Lab) -> None:
+    guard, other = (BudgetGuard(Budget("$1.00"), tool_costs={"lookup": "0.01"}) for _ in range(2))
+    for block in (guard, other):
+        with block:  # a block is no run: nothing tells when what is started in it has ended
+            await guard.on_tool_start(RunContextWrapper(None), worker(), lookup)
+    assert (tools_cost(guard), guard.reserved_usd) == ((2, Decimal("0.02")), 0)
 
 
 @modes
