@@ -553,6 +553,7 @@ class _Server:
         os.close(jobs)
         os.close(answers)
         self._said = os.fdopen(self._answers)
+        self._said.readline()  # it has imported the tree as it is, and any file of it may be broken now
 
     def ask(self, job: dict[str, Any]) -> tuple[Result, str]:
         """What comes of *job*."""

@@ -136,6 +136,8 @@ def serve(work: Callable[[dict[str, Any], Callable[[str], None]], int]) -> None:
         os.fdopen(int(os.environ["MUTANTS_JOBS"])) as jobs,
         os.fdopen(int(os.environ["MUTANTS_ANSWERS"]), "w") as answers,
     ):
+        answers.write("ready\n")
+        answers.flush()
         for line in jobs:
             job = json.loads(line)
             answer = forked(lambda tell, job=job: work(job, tell), job["seconds"], job["cpu_seconds"])  # type: ignore[misc]

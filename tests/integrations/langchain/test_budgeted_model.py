@@ -99,6 +99,13 @@ def test_it_switches_at_the_threshold_with_one_start_and_one_end(lab: Lab, kind:
     assert handler.report().breakdown.llm.total == lab.provider.bill_usd
 
 
+def test_a_stream_comes_in_pieces(lab: Lab) -> None:
+    lab.script(Reply(text="some words in a row"))
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    assert len(list(pair(lab).stream("hi", configured(handler)))) > 2
+    agree_on_models(lab, handler)
+
+
 @pytest.mark.parametrize("at", [0.3, 0.8])
 def test_the_fraction_is_the_callers(lab: Lab, at: float) -> None:
     lab.script(Reply(input_tokens=100, output_tokens=1))

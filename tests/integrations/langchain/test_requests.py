@@ -250,6 +250,12 @@ def test_what_openai_keeps_is_opaque() -> None:
     )
     thought = AIMessage([{"type": "reasoning", "id": "rs_1", "summary": []}])
     assert asked(openai(use_responses_api=True), [thought]).request.reasoning_ids == ("rs_1",)
+    sent, kept_aside = (
+        asked(openai(use_responses_api=True), [AIMessage([{"type": "reasoning", "id": "rs_1", "summary": [], **more}])])
+        for more in ({"encrypted_content": "x" * 4_000}, {"extras": {"encrypted_content": "x" * 4_000}})
+    )
+    assert kept_aside.request.reasoning_ids == sent.request.reasoning_ids
+    assert kept_aside.request.prompt.unweighed == sent.request.prompt.unweighed
     spoken = AIMessage("", additional_kwargs={"audio": {"id": "audio_1"}})
     assert asked(openai(model="gpt-audio"), [spoken]).request.prompt.unweighed
 
