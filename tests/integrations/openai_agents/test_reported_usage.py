@@ -134,7 +134,7 @@ async def test_a_total_that_nobody_gave_contradicts_nothing() -> None:
     guard = BudgetGuard(Budget("$1.00"))
     usage = Usage(requests=1, input_tokens=100, output_tokens=50, total_tokens=0)  # as the SDK shows it
     await ask(Reporting(usage), guard, max_tokens=300)
-    assert (guard.spent_usd, guard.report().uncertain) == (Decimal("0.00075"), 0)
+    assert (guard.spent_usd, guard.report().uncertain) == (Decimal("0.00075"), Decimal(0))
 
 
 async def test_usage_as_it_was_sent_wins_over_what_the_sdk_made_of_it() -> None:

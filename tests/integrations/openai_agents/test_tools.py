@@ -149,7 +149,7 @@ async def test_a_tool_of_a_run_that_another_runner_has_started_is_booked_at_once
     for block in (guard, other):
         with block:  # a block is no run: nothing tells when what is started in it has ended
             await guard.on_tool_start(RunContextWrapper(None), worker(), lookup)
-    assert (tools_cost(guard), guard.reserved_usd) == ((2, Decimal("0.02")), 0)
+    assert (tools_cost(guard), guard.reserved_usd) == ((2, Decimal("0.02")), Decimal(0))
 
 
 @modes
