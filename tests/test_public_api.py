@@ -47,3 +47,15 @@ def test_a_whole_call_imports_none_either() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_who_never_awaits_does_not_pay_for_asyncio() -> None:
+    program = (
+        "import sys; from pydantic import BaseModel; had = 'asyncio' in sys.modules\n"
+        "from budget_guard import Budget, ModelCall, Usage, weigh\n"
+        "with Budget('$1').session() as session:\n"
+        "    session.authorize(ModelCall('gpt-4o', weigh(messages='hi'))).require().commit(Usage(input=9, output=9))\n"
+        "print(had or 'asyncio' not in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "True"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from budget_guard.clock import Clock
 from budget_guard.ledger.flow import Steps
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Waiters:
@@ -57,6 +60,8 @@ class Waiters:
 
     async def wait_async(self, times: int, timeout: float) -> bool:
         """As `wait`."""
+        import asyncio  # as `SystemClock.wait_async` does
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = (loop, future)
