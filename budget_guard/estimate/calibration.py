@@ -16,6 +16,8 @@ _MOST_MODELS = 100
 """Models that are remembered: a name comes from outside, so there is no end to them."""
 _MOST_CONVERSATIONS = 256
 """Conversations that are remembered of each."""
+_FORGOTTEN_AT_ONCE = 16
+"""Conversations that are forgotten once there are too many: more at once would make a call wait for it."""
 
 
 class Calibration(dict[str, "ModelCalibration"]):
@@ -103,7 +105,7 @@ class ModelCalibration:
         billed = self._billed
         billed[conversation] = (parts, input_tokens)
         if len(billed) > self._all.capacity:
-            for oldest in list(billed)[: self._all.capacity // 2]:
+            for oldest in list(billed)[: min(_FORGOTTEN_AT_ONCE, self._all.capacity // 2)]:
                 billed.pop(oldest, None)
 
     def distrust(self) -> None:

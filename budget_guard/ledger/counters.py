@@ -113,11 +113,7 @@ class Counters:
 
     def archive(self, charges: Sequence[Amounts]) -> None:
         """Note that the holds for which *charges* are committed are forgotten."""
-        self.archived = self.archived_with(charges)
-
-    def archived_with(self, charges: Sequence[Amounts]) -> Sums:
-        """What `archive` would make of what is archived."""
-        return Amounts._make(map(sum, zip(self.archived, *charges, strict=True)))
+        self.archived = Amounts._make(map(sum, zip(self.archived, *charges, strict=True)))
 
     def recount(self) -> Counters:
         """Counters of the same scope that know of the forgotten holds alone."""

@@ -30,6 +30,9 @@ RETAINED_RUNS = 4_000
 """How many ended runs are remembered, if nothing else is said."""
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
+_FORGOTTEN_AT_ONCE = 8
+"""Settled holds that a commit forgets by itself, once so many are too many. One by one would take twice as long, and
+a hundred at once make one call in a hundred ten times as slow as the others."""
 
 
 class MemoryLedger(LedgerRules[Hold]):
@@ -37,8 +40,8 @@ class MemoryLedger(LedgerRules[Hold]):
 
     Args:
         clock: Where `await_room` waits, windows begin, holds expire, and revocations get their time.
-        retain: How many settled holds to remember, so that a repeated verb gets the same answer. Up to a hundredth
-            more are remembered.
+        retain: How many settled holds to remember, so that a repeated verb gets the same answer. A few more are
+            remembered.
         retain_runs: How many runs to remember whose sessions are gone, the latest ones, for a session that goes on
             with one. Up to an eighth more are remembered, and all that were revoked. See `keep_while`.
     """
@@ -46,7 +49,7 @@ class MemoryLedger(LedgerRules[Hold]):
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000, retain_runs: int = RETAINED_RUNS) -> None:
         self._clock = clock
         self._retain = retain
-        self._most_settled = retain + retain // 100 + 1
+        self._most_settled = retain + min(retain // 100 + 1, _FORGOTTEN_AT_ONCE)
         self._lock = threading.Lock()
         self._waiters = Waiters(clock)
         self._refused = False
@@ -154,9 +157,11 @@ class MemoryLedger(LedgerRules[Hold]):
                 if self._refused:
                     self._give_room()
             self._torn = False
-            first, *others = hold.counters
-            above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in others]) if others else ()
-            return unchecked(Settled, (first.committed, hold.charged or NOTHING, hold.uncertain, above))
+            found = hold.counters
+            above: tuple[ScopeSpend, ...] = ()
+            if len(found) > 1:
+                above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in found[1:]])
+            return unchecked(Settled, (found[0].committed, hold.charged or NOTHING, hold.uncertain, above))
 
     def keep_while(self, scope: Scope, user: object, single_use: bool = False) -> None:
         """Remember *scope* for as long as *user* lives, and then until `retain_runs` others have ended since.
@@ -244,9 +249,9 @@ class MemoryLedger(LedgerRules[Hold]):
             self._forget()
 
     def _forget(self) -> None:
-        """Forget the oldest settled holds, many at once: one by one would take twice as long."""
+        """Forget the oldest settled holds, several at once."""
         oldest = list(islice(self._settled, len(self._settled) - self._retain))
-        youngest = max(hold.id for hold in oldest)
+        youngest = max([hold.id for hold in oldest])
         self._forgotten = max(self._forgotten, right_behind(youngest))
         self._forgetting = _Forgetting.of(oldest, self._windowed)
         self._finish_forgetting()
@@ -366,19 +371,13 @@ class _Forgetting(NamedTuple):
 
     @classmethod
     def of(cls, holds: Sequence[Hold], windowed: bool, runs: AbstractSet[Scope] = frozenset()) -> _Forgetting:
-        charges: dict[Counters, list[Amounts]] = {}
+        groups: Iterable[tuple[Iterable[Counters], Iterable[Hold]]] = groupby(holds, attrgetter("counters"))
         if windowed:
-            for hold in holds:
-                if hold.charged is not None:
-                    for counters in hold.counted_in():
-                        charges.setdefault(counters, []).append(hold.charged)
-        else:
-            for found, group in groupby(holds, attrgetter("counters")):
-                charged = [hold.charged for hold in group if hold.charged is not None]
-                for counters in found:
-                    charges.setdefault(counters, []).extend(charged)
-        return cls(
-            frozenset(hold.id for hold in holds),
-            [(counters, counters.archived_with(each)) for counters, each in charges.items()],
-            runs,
-        )
+            groups = [(hold.counted_in(), (hold,)) for hold in holds]
+        archived: dict[Counters, Sums] = {}
+        for found, group in groups:
+            charges = [hold.charged for hold in group if hold.charged is not None]
+            spent = Amounts._make(map(sum, zip(NOTHING, *charges, strict=True)))
+            for counters in found:
+                archived[counters] = spent.plus(archived.get(counters, counters.archived))
+        return cls(frozenset([hold.id for hold in holds]), list(archived.items()), runs)

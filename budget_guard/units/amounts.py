@@ -46,7 +46,7 @@ class Amounts(NamedTuple):
     """Model calls."""
     tool_calls: int = 0
 
-    def plus(self, other: Amounts) -> Amounts:
+    def plus(self, other: Sums) -> Amounts:
         """The sum, dimension by dimension."""
         cost, read, written, total, requests, tools = self
         cost2, read2, written2, total2, requests2, tools2 = other
