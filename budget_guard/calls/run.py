@@ -24,7 +24,7 @@ from budget_guard.ledger.hold_id import HoldIds
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport, as_plain
-from budget_guard.units.amounts import NOTHING, Sums
+from budget_guard.units.amounts import NOTHING, Limits, Sums
 from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
@@ -99,6 +99,7 @@ class Run:
         at = budget.soft_limit
         limited = [(i, limit) for i, limit in enumerate(self.limits) if limit]
         self._soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
+        self._ceilings = [] if at is None else [_Ceiling(scope, at) for scope in self.scopes[1:]]
 
     def claim_tool(self, tool: str) -> bool:
         """Whether an adapter counts a call of *tool* in flight that no tracked function has claimed yet.
@@ -192,8 +193,31 @@ class Run:
                 self.recorder.warn(self.scope, self.limits, committed, at)
                 break
         if above:
-            for scope, (spent, limits) in zip(self.scopes[1:], above, strict=False):
-                self.recorder.warn(scope, limits, spent, at)
+            for ceiling, (spent, limits) in zip(self._ceilings, above, strict=False):
+                if ceiling.is_near(spent, limits):
+                    self.recorder.warn(ceiling.scope, limits, spent, at)
+
+
+class _Ceiling:
+    """The soft limits of a scope above a run, worked out again only where its limits are others."""
+
+    __slots__ = ("_at", "_known", "scope")
+
+    def __init__(self, scope: Scope, at: float) -> None:
+        self.scope = scope
+        self._at = at
+        self._known: tuple[Limits, Sequence[tuple[int, float]]] = (Limits(), ())
+
+    def is_near(self, spent: Sums, limits: Limits) -> bool:
+        """Whether *spent* has reached a soft limit."""
+        known, soft_limits = self._known
+        if known is not limits:
+            soft_limits = [(i, limit * self._at) for i, limit in enumerate(limits) if limit]
+            self._known = (limits, soft_limits)
+        for i, soft_limit in soft_limits:
+            if spent[i] >= soft_limit:
+                return True
+        return False
 
 
 def remaining_usd(balance: Balance) -> Decimal | None:
