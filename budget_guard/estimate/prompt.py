@@ -125,21 +125,28 @@ def weigh(
             are known to be more.
         flat_kinds: The types of messages that *look* takes for text where all their fields are texts.
     """
-    fixed = [_weighed(tool, _weigh_fixed) for tool in tools]
-    base = (_TOOLS_BASE_TOKENS if fixed else _BASE_TOKENS) + _MESSAGE_TOKENS * len(fixed)
+    fixed = 0
+    keys: list[int] = []
+    for tool in tools:
+        key, weight, _ = _weighed(tool, _weigh_fixed)
+        keys.append(key)
+        fixed += weight + _MESSAGE_TOKENS
+    fixed += _TOOLS_BASE_TOKENS if keys else _BASE_TOKENS
     if schema is not None:
-        fixed.append(_weighed(schema, _weigh_fixed))
+        key, weight, _ = _weighed(schema, _weigh_fixed)
+        keys.append(key)
+        fixed += weight
+    base = fixed
     if system:
-        fixed.append(_weighed(system, _weigh_fixed))
-    base += sum([weight for _, weight, _ in fixed])
+        key, weight, _ = _weighed(system, _weigh_fixed)
+        keys.append(key)
+        base += weight
     if isinstance(messages, str):
         messages = (messages,)
     parts, text, unweighed = _weigh_messages(messages, look, flat_kinds)
-    base_key = hash(tuple([key for key, _, _ in fixed]))
+    base_key = hash(tuple(keys))
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
-    texts = None
-    if tokens.is_installed():
-        texts = Texts(base - (fixed[-1][1] if system else 0), system, tuple(messages), parts, look, flat_kinds)
+    texts = Texts(fixed, system, tuple(messages), parts, look, flat_kinds) if tokens.is_installed() else None
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation, texts)
 
 
