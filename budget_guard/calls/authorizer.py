@@ -100,18 +100,11 @@ class Authorizer:
         at_s = self._timeline.start()
         if run.budget.max_duration_s is not None and run.too_late(at_s) is not None:
             return None
-        ample = self._ample(call, at_s)
+        ample = run.planner.ample(run.budget, call, at_s)
         if ample is None:
             return None
         new_id = run.new_id
         return new_id(), at_s, *ample
-
-    def _ample(self, call: ModelCall | ToolCall, at_s: float) -> tuple[Plan, Sums] | None:
-        """The plan where enough is left for certain, and the room that proves it."""
-        run = self._run
-        if isinstance(call, ModelCall):
-            return run.planner.ample(run.budget, call, at_s)
-        return plan_tool(call, run.budget)
 
     def authorize(
         self, call: ModelCall | ToolCall, may_wait: bool, sent: bool, refused: ReserveOutcome | None = None
@@ -245,12 +238,15 @@ class Authorizer:
             place: Its place among those that wait.
             may_wait: Whether it can wait for room.
         """
-        outcome, scopes = refused, self._run.scopes
-        if outcome is None and not place.is_crowded() and (ample := self._ample(call, self._timeline.at())) is not None:
-            plan, needed = ample
-            outcome = yield "reserve", (hold_id, scopes, plan[1], needed, None, True, sent)
-            if not isinstance(outcome, Refused):
-                return _Attempt(outcome, plan)
+        run, outcome = self._run, refused
+        if outcome is None and not place.is_crowded():
+            ample = run.planner.ample(run.budget, call, self._timeline.at())
+            if ample is not None:
+                plan, needed = ample
+                _, amounts = plan
+                outcome = yield "reserve", (hold_id, run.scopes, amounts, needed, None, True, sent)
+                if not isinstance(outcome, Refused):
+                    return _Attempt(outcome, plan)
         changes = 0
         while True:
             attempt = yield from self._fit(hold_id, call, sent, outcome, place, may_wait)
@@ -332,20 +328,23 @@ class Authorizer:
     ) -> Decision:
         """The decision on a call that is held, noted."""
         terms, amounts = plan
-        requested, name = name_of(call), terms.rung.model
+        reservation = Reservation(hold_id, call, plan, self._run)
+        enter(reservation)
+        recorder = self._recorder
+        if isinstance(call, ToolCall):
+            requested = call.tool
+            self._run.open_tools[hold_id] = reservation
+        else:
+            requested = call.model
+            if recorder.terminated_by is not None and ignored is None and not call.final:
+                recorder.goes_on()
+        name = terms.rung.model
         action: Action = "allow"
         reason = ""
         if name != requested:
             action, reason = "downgrade", terms.rung.why
         if ignored is not None:
             action, reason = "advisory_warn", str(ignored)
-        reservation = Reservation(hold_id, call, plan, self._run)
-        enter(reservation)
-        if isinstance(call, ToolCall):
-            self._run.open_tools[hold_id] = reservation
-        recorder = self._recorder
-        if recorder.terminated_by is not None and ignored is None and isinstance(call, ModelCall) and not call.final:
-            recorder.goes_on()
         decision = unchecked(
             Decision,
             (hold_id, at_s, action, call, requested, name, terms, amounts, self._basis, reason, None, reservation),

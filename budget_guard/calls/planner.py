@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from budget_guard.calls.ample import AmplePlan, ample_plan
-from budget_guard.calls.call import ModelCall
+from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.ladder import Ladder
 from budget_guard.calls.plan import Fit, Plan, Rung, Space
-from budget_guard.calls.worst_case import plan_model
+from budget_guard.calls.worst_case import plan_model, plan_tool
 from budget_guard.errors import InvalidDowngradeError, UnknownPriceError
 from budget_guard.estimate.calibration import Calibration
 from budget_guard.policy.budget import BudgetPolicy
@@ -46,7 +46,7 @@ class Planner:
         self._alone = alone
         self._ample = _AmplePlans(None, 0.0)
 
-    def ample(self, budget: BudgetPolicy, call: ModelCall, at_s: float) -> tuple[Plan, Sums] | None:
+    def ample(self, budget: BudgetPolicy, call: ModelCall | ToolCall, at_s: float) -> tuple[Plan, Sums] | None:
         """The plan for *call* where ever so much is left, and the room that proves it; None if what is left matters.
 
         Args:
@@ -54,6 +54,8 @@ class Planner:
             call: The call.
             at_s: When it is made: seconds since any fixed moment.
         """
+        if isinstance(call, ToolCall):
+            return plan_tool(call, budget)
         plans = self._ample
         if plans.budget is not budget or at_s >= plans.until_s:
             # made whole before it is shared: a thread that is late writes into plans that are no longer looked at

@@ -91,9 +91,7 @@ class Reservation(HeldCall):
             TypeError: If it is a tool call's hold. Nothing is booked then.
             ValueError: If a quantity is negative, or no whole number. Nothing is booked then.
         """
-        return self._book(
-            settlement.bill(self._run, self, usage, model, service_tier, region=region, cost=cost, others=others)
-        )
+        return self._book(settlement.bill(self._run, self, usage, model, service_tier, region, cost, others))
 
     async def acommit(
         self,
@@ -106,9 +104,7 @@ class Reservation(HeldCall):
         others: Sequence[tuple[str, Usage]] = (),
     ) -> int:
         """As `commit`."""
-        return await self._abook(
-            settlement.bill(self._run, self, usage, model, service_tier, region=region, cost=cost, others=others)
-        )
+        return await self._abook(settlement.bill(self._run, self, usage, model, service_tier, region, cost, others))
 
     def commit_estimate(self, reason: str) -> int:
         """Book the estimate, because it is not known what the call used. A later `commit` replaces it.

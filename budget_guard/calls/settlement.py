@@ -63,7 +63,6 @@ def bill(
     usage: Usage | None,
     model: str | None,
     service_tier: str | None,
-    *,
     region: str | None = None,
     cost: int | None = None,
     others: Sequence[tuple[str, Usage]] = (),
@@ -97,7 +96,10 @@ def bill(
         run.planner.note_served(call, rung, name, service_tier, region)
     if price is not None and cost is None and not others:
         amounts = price.bill_text(usage)
-        if amounts is not None and _makes_sense(held, amounts):
+        # one between nothing and all that is held makes sense: not both of its totals are above twice what is held
+        if amounts is not None and (
+            0 < amounts.total_tokens <= held.amounts.total_tokens or _makes_sense(held, amounts)
+        ):
             return unchecked(Bill, (amounts, name, False, None, "price"))
     return _look_closer(run, held, price, usage, name, cost, others)
 
@@ -164,10 +166,12 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
         run.open_tools.pop(held.id, None)
     committed, charged, uncertain, above = settled
     cost, read, written, total, _, _ = charged
-    terms, name, note = held.terms, bill.name, bill.note
+    _, name, _, note, source = bill
+    terms = held.terms
     most_cost, most_read, most_written, _, _, _ = held.amounts
     call, violated, is_unpriced = held.call, False, False
     if uncertain:  # not known what it cost: where nothing was estimated either, it has no price
+        source = "estimate"
         is_unpriced = note is not None and (terms.rung.price is None or not total) and isinstance(call, ModelCall)
     else:
         is_unpriced = note is not None
@@ -180,7 +184,6 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
                 calibration.learn(call.prompt, read, written)
     over = cost - most_cost if cost > most_cost else 0
     recorder = run.recorder
-    source: Source = "estimate" if uncertain else bill.source
     posting = unchecked(
         Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated, source)
     )
