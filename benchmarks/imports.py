@@ -38,9 +38,7 @@ def cpu_ms(base: str, more: str, compiled: str) -> tuple[float, float]:
         f"between = time.process_time_ns(); {more}\n"
         "print(between - start, time.process_time_ns() - between)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     first, second = map(int, done.stdout.split())
     return first / 1e6, second / 1e6
 
