@@ -30,7 +30,7 @@ RETAINED_RUNS = 4_000
 """How many ended runs are remembered, if nothing else is said."""
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
-_FORGOTTEN_AT_ONCE = 8
+_FORGOTTEN_AT_ONCE = 12
 """Settled holds that a commit forgets by itself, once so many are too many. One by one would take twice as long, and
 a hundred at once make one call in a hundred ten times as slow as the others."""
 
