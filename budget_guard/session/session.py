@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import time
@@ -717,6 +716,8 @@ class Session:
             elif error is None:
                 self._outcome = "ok"
             else:
+                import asyncio  # as `SystemClock.wait_async` does
+
                 gone = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
                 self._outcome = "abandoned" if isinstance(error, gone) else "failed"
 
@@ -764,6 +765,8 @@ def _read_message(message: object) -> Answer:
 
 def _on_a_loop() -> bool:
     """Whether this thread runs an event loop, which must not be blocked."""
+    import asyncio  # as `SystemClock.wait_async` does
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -7,7 +7,6 @@ is booked as held otherwise, a cancellation included.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
@@ -292,6 +291,8 @@ def _async_generator(function: Callable[..., AsyncGenerator[Any, Any]], price: _
 
 async def to_the_end(settling: Coroutine[Any, Any, T]) -> T:
     """Await *settling*, and keep back a cancellation until it is done: what is spent is booked."""
+    import asyncio  # as `SystemClock.wait_async` does
+
     task = asyncio.ensure_future(settling)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
