@@ -13,6 +13,7 @@ from budget_guard.errors import (
     InvalidDowngradeError,
     LedgerAmbiguous,
     LedgerUnavailable,
+    LoopDetected,
     ReservationConflict,
     ReservationError,
     StaleReservation,
@@ -25,6 +26,7 @@ from budget_guard.ledger import Ledger, MemoryLedger
 from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.allowance import Allowance
 from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.policy.loops import LoopPolicy
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.authority import BudgetAuthority
@@ -56,6 +58,8 @@ __all__ = [
     "Ledger",
     "LedgerAmbiguous",
     "LedgerUnavailable",
+    "LoopDetected",
+    "LoopPolicy",
     "MemoryLedger",
     "ModelCall",
     "PriceTable",

@@ -5,6 +5,7 @@
     BudgetError
     ├── BudgetExceeded          a limit would be, or was, passed
     ├── BudgetRevoked           a run, user or key was cut off
+    ├── LoopDetected            the run repeats itself
     ├── UnknownPriceError       the price of a model, a tier or a billed unit is not known
     ├── UnboundedCallError      nothing bounds what the call may cost
     ├── InvalidDowngradeError   the cheaper model cannot stand in for the one asked for
@@ -171,6 +172,47 @@ class BudgetRevoked(BudgetError):
         self.decision_id = decision_id
         self.report = report
         super().__init__(f"{scope} was revoked at {at.isoformat(timespec='seconds')}: {reason}")
+
+
+class LoopDetected(BudgetError):
+    """A run repeats itself: the same tools with the same arguments and the same results, again and again."""
+
+    _fields = ("tool", "repeats", "period", "scope", "agent", "decision_id", "report")
+
+    def __init__(
+        self,
+        *,
+        tool: str,
+        repeats: int,
+        period: int,
+        scope: str,
+        agent: str | None = None,
+        decision_id: str | None = None,
+        report: BudgetReport | None = None,
+    ) -> None:
+        self.tool = tool
+        """The tool that was to be called once more. It was not."""
+        self.repeats = repeats
+        """How often the loop was gone through."""
+        self.period = period
+        """How many calls it has: 1 for one call over and over; 0 where other calls come in between."""
+        self.scope = scope
+        """The run, as ``kind:id``."""
+        self.agent = agent
+        """The agent that called it; None where that is not known."""
+        self.decision_id = decision_id
+        self.report = report
+        """The run's report at that moment."""
+        who = f" by {agent!r}" if agent else ""
+        if period > 1:
+            what = f"the same {period} tool calls, {tool!r} among them, were made{who} {repeats} times in a row"
+        else:
+            where = "in a row" if period else "between other calls"
+            what = f"{tool!r} was called{who} with the same arguments {repeats} times {where}"
+        super().__init__(
+            f"{scope} is in a loop: {what}, with the same results. Where that is right, as for a tool that waits for a "
+            f"job, exempt it with LoopPolicy(exempt=({tool!r},)), or only be warned with LoopPolicy(on_loop='warn')."
+        )
 
 
 class UnknownPriceError(BudgetError):

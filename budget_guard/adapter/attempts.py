@@ -48,6 +48,7 @@ from budget_guard.session.session import Session
 from budget_guard.wire import GENERATE_CONTENT, dialect_at
 from budget_guard.wire.added_fields import explain_refusal
 from budget_guard.wire.answer import Answer, unreadable
+from budget_guard.wire.conversation import beginning, finished_calls
 from budget_guard.wire.dialect import Dialect, StreamReader
 from budget_guard.wire.hosts import Endpoint, endpoint
 from budget_guard.wire.outcome import Outcome, outcome_of_error, outcome_of_status
@@ -412,6 +413,10 @@ class Attempt:
                     yield from self._give_back("another budget refused the call")
                     return stop
             left = [session for session in own if id(session) not in covered] if covered else own
+            stop = self._loops(left, asked)
+            if stop is not None:
+                yield from self._give_back("the conversation is in a loop")
+                return stop
             if left:
                 if self._model != asked.model:
                     asked = asked._replace(model=self._model)
@@ -423,6 +428,19 @@ class Attempt:
         except BaseException:
             yield from self._give_back("the call could not be made")
             raise
+        return None
+
+    def _loops(self, sessions: Sequence[Session], asked: ModelCall) -> Stop | None:
+        """The stop of a conversation that is in a loop, where a budget looks for them: it holds calls and results."""
+        looking = [session for session in sessions if session.looks_for_loops]
+        if not looking:
+            return None
+        calls = finished_calls(self._json)
+        run = beginning(self._json)
+        for session in looking:
+            error = session.loop_in(run, calls, asked)
+            if error is not None:
+                return Stop(session, error)
         return None
 
     def _asked(self) -> ModelCall:

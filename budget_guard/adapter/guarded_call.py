@@ -274,7 +274,13 @@ class GuardedCall:
         """As `commit_result`."""
         await aperform(self._once(self._commit_result(costs, result)))
 
+    def note_result(self, result: object) -> None:
+        """Note what a tool returned, or the error that it raised, where loops are looked for."""
+        for hold in self.holds:
+            hold.note_result(result)
+
     def _commit_result(self, costs: ToolCosts, result: object) -> Steps[None]:
+        self.note_result(result)
         try:
             cost = costs.of_result(self.name or "", result)
         except BaseException:

@@ -18,6 +18,7 @@ from budget_guard.errors import (
     ForeignRun,
     InvalidDowngradeError,
     LedgerUnavailable,
+    LoopDetected,
     UnboundedCallError,
     UnknownPriceError,
     picklable,
@@ -30,6 +31,7 @@ E = TypeVar("E", bound=BudgetError)
 _STOPS: tuple[type[BudgetError], ...] = (
     BudgetExceeded,
     BudgetRevoked,
+    LoopDetected,
     UnknownPriceError,
     UnboundedCallError,
     InvalidDowngradeError,

@@ -17,9 +17,10 @@ from typing import NamedTuple, TypeAlias, cast
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
 from budget_guard.calls.enclosing import OpenHold, enter, holds_around, total_in
+from budget_guard.calls.loops import FinishedCall, Repetition
 from budget_guard.calls.plan import Plan, Rung, Space, Terms
 from budget_guard.calls.queue import Steps, Ticket
-from budget_guard.calls.refusals import cause, exceeded, revoked
+from budget_guard.calls.refusals import cause, exceeded, remedy_of, revoked
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import Run
 from budget_guard.calls.worst_case import UNKNOWN_MOST, plan_tool, room
@@ -30,13 +31,15 @@ from budget_guard.errors import (
     ForeignRun,
     InvalidDowngradeError,
     LedgerUnavailable,
+    LoopDetected,
     UnboundedCallError,
     UnknownPriceError,
 )
-from budget_guard.events.model import CallBlocked, ModelDowngraded
+from budget_guard.events.model import CallBlocked, LoopNoticed, ModelDowngraded
 from budget_guard.ledger.base import Balance, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums, unchecked
+from budget_guard.units.money import limit_nano, to_usd
 from budget_guard.units.scope import Scope
 
 _log = logging.getLogger("budget_guard")
@@ -44,6 +47,7 @@ _log = logging.getLogger("budget_guard")
 _REFUSALS = (
     BudgetExceeded,
     BudgetRevoked,
+    LoopDetected,
     UnknownPriceError,
     UnboundedCallError,
     InvalidDowngradeError,
@@ -92,7 +96,7 @@ class Authorizer:
     def offer(self, call: ModelCall | ToolCall) -> Offer | None:
         """The first request to the ledger for *call*, where that may be all there is to do; None where it is not."""
         run = self._run
-        if run.queue.tickets:
+        if run.queue.tickets or run.is_watched:
             return None
         for each in run.keepalives:
             if each.due():
@@ -127,6 +131,8 @@ class Authorizer:
             for each in run.keepalives:
                 yield from each.keep()
             ignored = self._late(at_s)
+            if run.is_watched:
+                ignored = self._repeats(call, at_s) or ignored
             patient = may_wait and run.budget.max_wait_s > 0 and run.budget.mode != "advisory_estimate"
             deadline = run.clock.monotonic() + run.budget.max_wait_s
             around = holds_around(run.around)
@@ -157,6 +163,8 @@ class Authorizer:
                 outcome = yield "reserve", (hold_id, run.scopes, amounts, None, None, True, sent)
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
+            if run.budget.max_usd_per_minute is not None:
+                ignored = (yield from self._too_fast(hold_id, at_s, plan)) or ignored
             return self.admitted(hold_id, at_s, call, plan, ignored)
         except BaseException as error:
             return (yield from self.failed(hold_id, at_s, call, None if attempt is None else attempt.plan, error))
@@ -170,6 +178,75 @@ class Authorizer:
         if late is not None and self._run.budget.mode != "advisory_estimate":
             raise late
         return late
+
+    def _repeats(self, call: ModelCall | ToolCall, at_s: float) -> LoopDetected | None:
+        """Warn of a loop that *call* goes on with, and refuse it where that has gone on for too long; the error that
+        advisory mode ignores."""
+        loops = self._run.loops
+        if loops is None or not isinstance(call, ToolCall) or call.arguments is None:
+            return None
+        found = loops.ask(call.run, call.tool, call.arguments, at_s)
+        return None if found is None else self._told_of_loop(call.tool, call.agent, found)
+
+    def _told_of_loop(self, tool: str, agent: str | None, found: Repetition) -> LoopDetected | None:
+        """Warn of a loop once, and raise where it is to be stopped; the error that advisory mode ignores."""
+        run, timeline = self._run, self._timeline
+        policy = run.budget.loop
+        stops = found.stops and policy is not None and policy.on_loop == "raise"
+        if not found.is_new and not stops:
+            return None
+        error = LoopDetected(tool=tool, repeats=found.repeats, period=found.period, scope=str(run.scope), agent=agent)
+        refuses = stops and run.budget.mode != "advisory_estimate"
+        timeline.emit(LoopNoticed(timeline.at(), tool, found.repeats, found.period, refuses))
+        if refuses:
+            raise error
+        if found.is_new:
+            _log.warning("budget_guard %s: %s", run.scope, error)
+        return error if stops else None
+
+    def loop_in(self, run: object, calls: Sequence[FinishedCall], call: ModelCall) -> BudgetError | None:
+        """The refusal of a model call whose conversation is in a loop; None where it may be made.
+
+        Args:
+            run: What the conversation is known by.
+            calls: The tool calls in it that are over, oldest first.
+            call: The call.
+        """
+        loops = self._run.loops
+        judged = None if loops is None else loops.judge(run, calls)
+        if judged is None:
+            return None
+        try:
+            self._told_of_loop(judged[0], call.agent, judged[1])
+        except LoopDetected as error:
+            self._timeline.start()
+            return self._blocked(self._run.new_id(), call, None, error).error
+        return None
+
+    def _too_fast(self, hold_id: str, at_s: float, plan: Plan) -> Steps[BudgetExceeded | None]:
+        """Refuse a held call that would take more in a minute than the budget allows, and give its hold back; the error
+        that advisory mode ignores."""
+        run, budget = self._run, self._run.budget
+        assert budget.max_usd_per_minute is not None
+        limit, cost = limit_nano(budget.max_usd_per_minute), plan[1].cost
+        found = run.rate.take(hold_id, cost, limit, at_s, hard=budget.mode == "hard_gate")
+        if found is None:
+            return None
+        taken, wait_s = found
+        error = BudgetExceeded(
+            dimension="max_usd_per_minute",
+            limit=budget.max_usd_per_minute,
+            actual=to_usd(taken),
+            scope=str(run.scope),
+            estimate=to_usd(cost),
+            remedy=f"In {wait_s:.0f} s there is room again. {remedy_of(run.scope, 'max_usd_per_minute')}",
+        )
+        error.retry_after_s = wait_s
+        error.user_message = "This is going too fast. Try again in a minute."
+        if budget.mode == "advisory_estimate":
+            return error
+        yield "release", (hold_id, run.scopes)
+        raise error
 
     def failed(
         self, hold_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: BaseException
@@ -367,7 +444,7 @@ class Authorizer:
         recorder.terminated_by = cause(error)
         recorder.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error)))
         error.decision_id = decision_id
-        if isinstance(error, (BudgetExceeded, BudgetRevoked)):
+        if isinstance(error, (BudgetExceeded, BudgetRevoked, LoopDetected)):
             error.report = self._run.report_for_error()
         terms, held = plan or (None, NOTHING)
         decision = Decision(

@@ -66,6 +66,10 @@ class ToolCall(NamedTuple):
     """Whether it counts as a tool call. False of what one costs that an adapter counts already."""
     tracked: bool = False
     """Whether the function itself is held, by `Session.track_tool`. Else an adapter holds it, from above."""
+    arguments: bytes | None = None
+    """The `budget_guard.calls.loops.digest` of its arguments; None where no loops are looked for."""
+    run: object = None
+    """The run that it is a part of, by anything that can be hashed: loops are looked for within each."""
 
 
 def name_of(call: ModelCall | ToolCall) -> str:

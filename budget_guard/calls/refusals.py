@@ -11,6 +11,7 @@ from budget_guard.errors import (
     ForeignRun,
     LedgerAmbiguous,
     LedgerUnavailable,
+    LoopDetected,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -83,6 +84,7 @@ def cause(error: BudgetError) -> str:
         return error.dimension
     causes: dict[type[BudgetError], str] = {
         BudgetRevoked: "revoked",
+        LoopDetected: "loop_detected",
         UnknownPriceError: "unknown_price",
         UnboundedCallError: "unbounded",
         ForeignRun: "foreign_run",

@@ -150,6 +150,10 @@ class Reservation(HeldCall):
         run = self._run
         settlement.released(run, self, reason, await run.ledger.aio.release(self.id, run.scopes))
 
+    def note_result(self, result: object) -> None:
+        """Note what a tool returned, or the error that it raised, where loops are looked for."""
+        settlement.returned(self._run, self, result)
+
     def covers(self, call: ModelCall) -> bool:
         """Whether what is held is enough for *call*, where that is what is really sent in place of what was planned."""
         return covers(self._run, self, call)

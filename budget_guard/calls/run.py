@@ -11,10 +11,12 @@ from budget_guard.calls.call import ToolCall
 from budget_guard.calls.enclosing import OpenHold
 from budget_guard.calls.held import HeldCall
 from budget_guard.calls.ladder import Ladder
+from budget_guard.calls.loops import LoopDetector
 from budget_guard.calls.planner import Planner
 from budget_guard.calls.queue import queue_of
 from budget_guard.calls.recorder import Recorder
 from budget_guard.calls.refusals import remedy_of
+from budget_guard.calls.spend_rate import SpendRate
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.events.timeline import KEPT, describe
@@ -83,6 +85,12 @@ class Run:
         """The holds of tool calls in flight, by their ids."""
         self.claimed_tools: set[str] = set()
         """Those of them that a tracked function is a part of already."""
+        self.loops = None if budget.loop is None else LoopDetector(budget.loop)
+        """Looks for loops in what its tools are called with; None where nobody asks for that."""
+        self.rate = SpendRate()
+        """What it has taken in the last minute; kept only where the budget limits that."""
+        self.is_watched = False
+        """Whether more than the ledger has to be asked before a call is made: for loops, or for the rate of spend."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)
@@ -94,6 +102,7 @@ class Run:
     def set_budget(self, budget: BudgetPolicy) -> None:
         """Decide by *budget* from now on."""
         self.budget = budget
+        self.is_watched = self.loops is not None or budget.max_usd_per_minute is not None
         self.limits = budget.limits
         """The limits of the budget as a ledger enforces them."""
         at = budget.soft_limit

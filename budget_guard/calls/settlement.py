@@ -164,6 +164,8 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
     held.settled = True
     if run.open_tools:
         run.open_tools.pop(held.id, None)
+    if run.is_watched:
+        run.rate.settle(held.id, settled.charged.cost, run.recorder.timeline.at())
     committed, charged, uncertain, above = settled
     cost, read, written, total, _, _ = charged
     _, name, _, note, source = bill
@@ -192,11 +194,20 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
     return cost
 
 
+def returned(run: Run, held: HeldCall, result: object) -> None:
+    """Note what a tool returned, or the error that it raised, where loops are looked for."""
+    call, loops = held.call, run.loops
+    if loops is not None and isinstance(call, ToolCall) and call.arguments is not None:
+        loops.saw(call.run, call.tool, call.arguments, result, run.recorder.timeline.at())
+
+
 def released(run: Run, held: HeldCall, reason: str, freed: bool) -> None:
     """Record that the ledger gave a hold back."""
     held.settled = True
     if run.open_tools:
         run.open_tools.pop(held.id, None)
+    if run.is_watched:
+        run.rate.settle(held.id, 0, run.recorder.timeline.at())
     if freed:
         timeline = run.recorder.timeline
         timeline.emit(CallReleased(timeline.at(), held.id, held.terms.rung.model, reason))
@@ -261,6 +272,8 @@ def _charge(
     passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
     posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False, source)
     recorder.record(held, posting, note)
+    if run.is_watched:
+        run.rate.add(held.amounts.cost, at_s)
     balances: Sequence[Balance]
     try:
         balances = yield "balances", (run.scopes,)

@@ -206,7 +206,7 @@ def _chosen_cap(
 
 def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
     """The plan of a tool call, its known cost and one call; and the room that must be left for it."""
-    tool, cost, _, counts, _ = call
+    tool, cost, _, counts, *_ = call
     amounts = needed = checked_amounts(unchecked(Amounts, (cost, 0, 0, 0, 0, 1 if counts else 0)))
     if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
         needed = checked_amounts(amounts.plus(Amounts(cost=budget.kept_back.cost)))

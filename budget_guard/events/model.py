@@ -115,6 +115,20 @@ class OverrunCharged(NamedTuple):
         return to_usd(self.overrun)
 
 
+class LoopNoticed(NamedTuple):
+    """A run repeats itself. Sent once for each loop as a warning, and again when it is stopped."""
+
+    at_s: float
+    tool: str
+    """The tool that is called once more."""
+    repeats: int
+    """How often the loop was gone through."""
+    period: int
+    """How many calls it has; 0 where other calls come in between."""
+    stopped: bool
+    """Whether the run was stopped."""
+
+
 class LimitsRaised(NamedTuple):
     """The limits were raised while the session ran."""
 
@@ -169,6 +183,7 @@ Event: TypeAlias = (
     | SoftLimitReached
     | BoundViolated
     | OverrunCharged
+    | LoopNoticed
     | LimitsRaised
     | SessionRevoked
     | ChildOpened

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ForeignRun,
         InvalidDowngradeError,
         LedgerUnavailable,
+        LoopDetected,
         UnboundedCallError,
         UnknownPriceError,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "ForeignRun",
     "InvalidDowngradeError",
     "LedgerUnavailable",
+    "LoopDetected",
     "UnboundedCallError",
     "UnknownPriceError",
     "budget_scope",

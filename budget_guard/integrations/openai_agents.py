@@ -13,6 +13,7 @@ from budget_guard_openai_agents.errors import (
     ForeignRun,
     InvalidDowngradeError,
     LedgerUnavailable,
+    LoopDetected,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "ForeignRun",
     "InvalidDowngradeError",
     "LedgerUnavailable",
+    "LoopDetected",
     "UnboundedCallError",
     "UnknownPriceError",
 ]

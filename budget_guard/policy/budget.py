@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from budget_guard.policy.allowance import Allowance
 from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.policy.loops import LoopPolicy
 from budget_guard.policy.misspelt import BUDGET_WORDS, meant, tells_what_was_meant
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.units.money import UsdLike, cost_nano, format_usd, limit_nano, parse_usd
@@ -26,7 +27,7 @@ Unbounded: TypeAlias = Literal["allow", "deny"]
 OnLedgerError: TypeAlias = Literal["closed", "open"]
 """``closed`` refuses calls, ``open`` lets them pass without a hold and books them later."""
 
-_LIMITS = (*DIMENSIONS, "max_duration_s")
+_LIMITS = (*DIMENSIONS, "max_duration_s", "max_usd_per_minute")
 _DOWNGRADE_AT = 0.8
 """Where an adapter's ``downgrade_at`` is if nobody sets it."""
 
@@ -76,6 +77,11 @@ class BudgetPolicy:
     """Dollars kept back for one final answer once everything else is spent."""
     allowance: Allowance
     """What to reserve for content that cannot be weighed: images, files, server-side history, hosted tools."""
+    loop: LoopPolicy | None
+    """When to warn of a run that repeats itself, and to stop it; None never looks."""
+    max_usd_per_minute: Decimal | None
+    """Dollars that the session may take in any sixty seconds, from its tenth second on: a brake for what runs away. A
+    single call is never too much."""
 
     @tells_what_was_meant(BUDGET_WORDS)
     def __init__(
@@ -100,6 +106,8 @@ class BudgetPolicy:
         max_wait_s: float = 30,
         finalization_reserve: UsdLike | None = None,
         allowance: Allowance | None = None,
+        loop: LoopPolicy | None = None,
+        max_usd_per_minute: UsdLike | None = None,
     ) -> None:
         """Check every value.
 
@@ -128,10 +136,14 @@ class BudgetPolicy:
             if finalization_reserve is None
             else _dollars("finalization_reserve", finalization_reserve),
             "allowance": _allowance(allowance),
+            "loop": _loop(loop),
+            "max_usd_per_minute": None
+            if max_usd_per_minute is None
+            else _dollars("max_usd_per_minute", max_usd_per_minute),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if all(limit is None for limit in (*self.limits, self.max_duration_s)):
+        if all(values[name] is None for name in _LIMITS):
             raise ValueError('Budget has no limit at all: set at least one, for example Budget("$5.00")')
         reserve, ceiling = self.finalization_reserve, self.max_cost_usd
         if reserve is not None and (ceiling is None or reserve >= ceiling):
@@ -197,7 +209,7 @@ class BudgetPolicy:
 
     @property
     def _is_metered(self) -> bool:
-        return self.max_duration_s is None and not any(limit is not None for limit in self.limits)
+        return all(getattr(self, name) is None for name in _LIMITS)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with *changes*, checked like a new one."""
@@ -276,6 +288,12 @@ def _allowance(allowance: object) -> Allowance:
     if allowance is None or isinstance(allowance, Allowance):
         return allowance or Allowance()
     raise ValueError(f"allowance={allowance!r} is not known: use Allowance(input_tokens=...)")
+
+
+def _loop(loop: object) -> LoopPolicy | None:
+    if loop is None or isinstance(loop, LoopPolicy):
+        return loop
+    raise ValueError(f"loop={loop!r} is no policy: use LoopPolicy(), or LoopPolicy(exempt=('job_status',))")
 
 
 def _count(field: str, value: int | None, *, least: int = 1) -> int | None:

@@ -42,6 +42,9 @@ class Budget(BudgetPolicy):
         max_wait_s: Seconds that a call may wait for room that other calls in flight are holding.
         finalization_reserve: Dollars kept back for one final answer once everything else is spent.
         allowance: What to reserve for calls whose cost the request does not tell: `Allowance(input_tokens=...)`.
+        loop: When to warn of a run that repeats itself, and to stop it: ``LoopPolicy()``. None never looks.
+        max_usd_per_minute: Dollars that the session may take in any sixty seconds, from its tenth second on. It is a
+            brake for what runs away: a single call is never too much.
 
     Raises:
         TypeError: If a keyword is not known, naming the one that was most likely meant.

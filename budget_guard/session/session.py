@@ -17,6 +17,7 @@ from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.ladder import check_policy, spent_fraction
+from budget_guard.calls.loops import FinishedCall, digest
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.clock import SYSTEM_CLOCK, Clock
@@ -505,24 +506,56 @@ class Session:
 
         return decorate
 
-    def hold_tool(self, tool: str, cost: int, agent: str | None) -> Reservation:
+    def hold_tool(self, tool: str, cost: int, agent: str | None, arguments: object) -> Reservation:
         """Hold a call of a tracked function, to be settled by the caller. As `track_tool` does before each call.
 
         Args:
             tool: The tool.
             cost: What it costs at most, in nano-dollars.
             agent: Whom to attribute it to.
+            arguments: What it is called with, to look for loops.
 
         Raises:
             BudgetError: If it may not be made.
         """
-        call = ToolCall(tool, cost, agent, counts=not self._run.claim_tool(tool), tracked=True)
+        call = self._tracked_call(tool, cost, agent, arguments)
         return self.authorize(call, may_wait=not _on_a_loop(), sent=True).require()
 
-    async def ahold_tool(self, tool: str, cost: int, agent: str | None) -> Reservation:
+    async def ahold_tool(self, tool: str, cost: int, agent: str | None, arguments: object) -> Reservation:
         """As `hold_tool`."""
-        call = ToolCall(tool, cost, agent, counts=not self._run.claim_tool(tool), tracked=True)
-        return (await self.aauthorize(call, sent=True)).require()
+        return (await self.aauthorize(self._tracked_call(tool, cost, agent, arguments), sent=True)).require()
+
+    def _tracked_call(self, tool: str, cost: int, agent: str | None, arguments: object) -> ToolCall:
+        counts = not self._run.claim_tool(tool)
+        call = ToolCall(tool, cost, agent, counts, tracked=True)
+        return self.with_trail(call, arguments) if counts else call  # who counts it looks for loops as well
+
+    @property
+    def looks_for_loops(self) -> bool:
+        """Whether the budget has a `LoopPolicy`."""
+        return self._run.loops is not None
+
+    def with_trail(self, call: ToolCall, arguments: object, run: object = None) -> ToolCall:
+        """*call* with what it takes to see whether it repeats itself, where the budget asks for that.
+
+        Args:
+            call: The call.
+            arguments: What the tool is called with: any value, or JSON.
+            run: The run that it is a part of, by anything that can be hashed; the one under way here by default.
+        """
+        if self._run.loops is None:
+            return call
+        return call._replace(arguments=digest(arguments), run=entered.run_of(self) if run is None else run)
+
+    def loop_in(self, run: str, calls: Sequence[FinishedCall], call: ModelCall) -> BudgetError | None:
+        """The refusal of a model call whose conversation is in a loop, for an adapter to raise; None if it is in none.
+
+        Args:
+            run: What the conversation is known by, so that each loop is told of once.
+            calls: The tool calls in it that are over, oldest first.
+            call: The model call.
+        """
+        return self._authorizer.loop_in(run, calls, call)
 
     def wrap(self, answer: T, *, model: str | None = None, agent: str | None = None) -> T:
         """Book *answer*, which a model gave without asking, by its own model and usage, and return it.

@@ -37,15 +37,15 @@ _log = logging.getLogger("budget_guard")
 class HoldsTools(Protocol):
     """What holds a tool call: a session."""
 
-    def hold_tool(self, tool: str, cost: int, agent: str | None) -> Reservation:
-        """Hold *cost* nano-dollars for a call of *tool*.
+    def hold_tool(self, tool: str, cost: int, agent: str | None, arguments: object) -> Reservation:
+        """Hold *cost* nano-dollars for a call of *tool* with *arguments*.
 
         Raises:
             BudgetError: If it may not be made.
         """
         ...
 
-    async def ahold_tool(self, tool: str, cost: int, agent: str | None) -> Reservation:
+    async def ahold_tool(self, tool: str, cost: int, agent: str | None, arguments: object) -> Reservation:
         """As `hold_tool`."""
         ...
 
@@ -82,11 +82,11 @@ class _Tool:
 
     def hold(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
         """Hold a call with these arguments."""
-        return self._session().hold_tool(self.name, self._most(args, kwargs), self.agent)
+        return self._session().hold_tool(self.name, self._most(args, kwargs), self.agent, (args, kwargs))
 
     async def ahold(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
         """As `hold`."""
-        return await self._session().ahold_tool(self.name, self._most(args, kwargs), self.agent)
+        return await self._session().ahold_tool(self.name, self._most(args, kwargs), self.agent, (args, kwargs))
 
     def _most(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         if callable(self._estimate):
@@ -95,14 +95,17 @@ class _Tool:
 
     def returned(self, hold: Reservation, result: object) -> None:
         """Book a call by its *result*."""
+        hold.note_result(result)
         hold.commit_cost(self._cost_of(result))
 
     async def areturned(self, hold: Reservation, result: object) -> None:
         """As `returned`, to its end even where the task is cancelled."""
+        hold.note_result(result)
         await to_the_end(hold.acommit_cost(self._cost_of(result)))
 
     def failed(self, hold: Reservation, error: BaseException) -> None:
         """Settle a call that raised *error*."""
+        hold.note_result(error)
         if never_billed(error):
             hold.release(type(error).__name__)
         else:
@@ -110,6 +113,7 @@ class _Tool:
 
     async def afailed(self, hold: Reservation, error: BaseException) -> None:
         """As `failed`."""
+        hold.note_result(error)
         never = never_billed(error)
         await to_the_end(hold.arelease(type(error).__name__) if never else _dropping(hold.acommit_cost()))
 

@@ -26,6 +26,7 @@ from budget_guard_langchain.request import read_call, requests_of_texts, tool_na
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.scope import extra_sessions
 from budget_guard_langchain.steering import LaterHold, steering_of
+from budget_guard_langchain.trails import Trails
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -153,6 +154,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._asks_human = on_exceeded == "interrupt"
         self._calls = Calls()
         self._fallbacks = Fallbacks()
+        self._trails = Trails()
         self._session = self.open_session(budget, run_id, shared=True)
         of_thread = functools.partial(self.open_session, budget, shared=True)
         self._threads = SessionsById(of_thread) if scope == "thread" else None
@@ -398,13 +400,27 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
     # Runs
 
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._session.looks_for_loops:
+            self._trails.begin(run_id, parent_run_id)
+
     def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
+        self._trails.end(run_id)
         if parent_run_id is None and self._tools.seen_any:
             self._tools.warn_of_unseen()
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
+        self._trails.end(run_id)
 
     # Tools
 
@@ -429,10 +445,15 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if self._tools.unseen:
             self._tools.saw((name,))
         call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human, told=told)
-        self._begin(call, self._tools.call(name, metadata.get("lc_agent_name")), in_its_task=True)
+        asked = self._tools.call(name, metadata.get("lc_agent_name"))
+        if self._session.looks_for_loops:
+            trail = self._trails.of_tool(run_id, parent_run_id)
+            asked = self._session.with_trail(asked, input_str if inputs is None else inputs, trail)
+        self._begin(call, asked, in_its_task=True)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
+        self._trails.end(run_id)
         call = self._calls.end(run_id)
         if call is not None:
             from langchain_core.messages import ToolMessage
@@ -441,8 +462,11 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
+        self._trails.end(run_id)
         call = self._calls.end(run_id)
         if call is not None:
+            if not isinstance(error, BudgetError):
+                call.note_result(error)
             call.commit_cost()
 
 

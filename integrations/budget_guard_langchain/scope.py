@@ -62,7 +62,7 @@ def _in_each(event: str) -> Any:
 
 for _event in (
     *("on_chat_model_start", "on_llm_start", "on_llm_new_token", "on_stream_event", "on_llm_end", "on_llm_error"),
-    *("on_chain_end", "on_chain_error", "on_tool_start", "on_tool_end", "on_tool_error"),
+    *("on_chain_start", "on_chain_end", "on_chain_error", "on_tool_start", "on_tool_end", "on_tool_error"),
 ):
     setattr(_Chain, _event, _in_each(_event))
 

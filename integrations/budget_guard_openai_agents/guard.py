@@ -276,8 +276,12 @@ class BudgetGuard(RunGuard):
         if tools.has(context, tool.name) or self._has_child_in_charge():
             return
         call = GuardedCall((self.session,))
-        stop = await call.ahold(self.tool_costs.call(tool.name, agent.name))
         run = self._run()
+        asked = self.tool_costs.call(tool.name, agent.name)
+        if self.session.looks_for_loops:
+            trail = self._hooks_only.trail_of(context) if run is None else run.trail
+            asked = self.session.with_trail(asked, getattr(context, "tool_arguments", None), trail)
+        stop = await call.ahold(asked)
         if stop is not None:
             if run is not None:
                 run.stop(stop)

@@ -160,6 +160,8 @@ class GuardedRun:
         """What every guard lets be added to requests."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
+        self.trail = object()
+        """What its tool calls are known by as those of one run."""
         self.hooks: object = None
         self.config: object = None
         """What the inner runner is given, to know the run by when it passes through two of our runners."""

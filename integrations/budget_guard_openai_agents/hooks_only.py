@@ -18,6 +18,9 @@ from budget_guard_openai_agents.errors import recast
 from budget_guard_openai_agents.guarded_run import ToolHolds, open_calls
 from budget_guard_openai_agents.request import Asked, read_request
 
+_MOST_RUNS = 1_000
+"""Runs whose tool calls are told apart."""
+
 
 class HooksOnly:
     """Holds each call of an agent from ``on_llm_start`` to ``on_llm_end``. Warns once of what it cannot see."""
@@ -31,6 +34,7 @@ class HooksOnly:
         self._items: dict[int, object] = {}
         self._gone: deque[GuardedCall] = deque()
         """Those whose context is gone. It goes wherever the garbage is collected, and there no lock can be taken."""
+        self._trails: dict[int, tuple[object, object]] = {}
         self._warned = False
 
     async def reserve(
@@ -71,6 +75,17 @@ class HooksOnly:
         self._items[id(context)] = input_items
         open_calls.begin(held)
         weakref.finalize(context, self._abandoned, id(context), held)
+
+    def trail_of(self, context: RunContextWrapper[Any]) -> object:
+        """What the tool calls of a run are known by: all of them are given the same object to count usage in."""
+        usage = context.usage
+        kept, trail = self._trails.get(id(usage), (None, None))
+        if kept is not usage:
+            trail = object()
+            self._trails[id(usage)] = (usage, trail)
+            if len(self._trails) > _MOST_RUNS:
+                del self._trails[next(iter(self._trails))]
+        return trail
 
     async def commit(self, context: RunContextWrapper[Any], response: ModelResponse) -> None:
         """Book what the call used, if it was held here."""
