@@ -14,7 +14,7 @@ import re
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 from budget_guard.policy.loops import LONGEST_CYCLE, SCATTERED_FACTOR, STOP_FACTOR, LoopPolicy
 
@@ -229,12 +229,3 @@ def _shown(value: object) -> str:
 
 def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-
-
-def as_run(value: object) -> object:
-    """*value* as what a run is known by: itself where it can be hashed."""
-    try:
-        hash(value)
-    except TypeError:
-        return id(cast(object, value))
-    return value

@@ -99,7 +99,7 @@ def in_langchain(trace: Trace, policy: LoopPolicy | None = None) -> Seen:
 
     for _, steps in runs_of(trace):
         try:
-            RunnableLambda(one_run).invoke(steps, {"callbacks": [handler]})  # type: ignore[arg-type]
+            RunnableLambda(one_run).invoke(steps, {"callbacks": [handler]})
         except LoopDetected:
             watch.stop()
     return watch.seen
