@@ -41,9 +41,6 @@ SAMPLES: list[BudgetError] = [
         remedy="Raise it.",
     ),
     BudgetRevoked(scope="user:u1", reason="compromised", at=NOON, decision_id="r1-7"),
-    LoopDetected(tool="search", repeats=6, period=1, scope="run:r1", agent="Researcher", decision_id="r1-7"),
-    LoopDetected(tool="search", repeats=6, period=2, scope="run:r1"),
-    LoopDetected(tool="search", repeats=9, period=0, scope="run:r1"),
     UnknownPriceError(model="gpt-9", provider="openai", missing="web_search", suggestions=["gpt-5"], decision_id="d"),
     UnboundedCallError(model="gpt-4o", reason="it carries an image", remedy="Say what to reserve.", decision_id="d"),
     InvalidDowngradeError(model="a", target="b", reason="'b' is dearer", remedy="Name another.", decision_id="d"),
@@ -52,6 +49,9 @@ SAMPLES: list[BudgetError] = [
     UnknownReservation(reservation_id="r1-7", detail="was never made"),
     ForeignRun(scope="run:r1", decision_id="r1-7"),
     LedgerAmbiguous(detail="no answer in 0.5 s", decision_id="r1-7"),
+    LoopDetected(tool="search", repeats=6, period=1, scope="run:r1", agent="Researcher", decision_id="r1-7"),
+    LoopDetected(tool="search", repeats=6, period=2, scope="run:r1"),
+    LoopDetected(tool="search", repeats=9, period=0, scope="run:r1"),
 ]
 each = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
 
@@ -131,6 +131,9 @@ def test_the_tree_is_as_it_is_drawn() -> None:
         (SAMPLES[7], ["'r1-7'", "never made"]),
         (SAMPLES[8], ["run:r1", "another principal", "run_id of your own"]),
         (SAMPLES[9], ["not available", "no answer in 0.5 s"]),
+        (SAMPLES[10], ["run:r1", "'search'", "by 'Researcher'", "6 times in a row", "exempt=('search',)"]),
+        (SAMPLES[11], ["the same 2 tool calls", "6 times in a row"]),
+        (SAMPLES[12], ["9 times between other calls"]),
     ],
     ids=lambda value: type(value).__name__,
 )
