@@ -12,6 +12,7 @@ from budget_guard_pydantic_ai.errors import (
     ForeignRun,
     InvalidDowngradeError,
     LedgerUnavailable,
+    LoopDetected,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "ForeignRun",
     "InvalidDowngradeError",
     "LedgerUnavailable",
+    "LoopDetected",
     "UnboundedCallError",
     "UnknownPriceError",
 ]

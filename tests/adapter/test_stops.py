@@ -24,6 +24,7 @@ ERRORS: list[BudgetError] = [
         dimension="max_cost_usd", limit=Decimal(1), actual=Decimal("0.9"), scope="run:r", estimate=Decimal("0.2")
     ),
     budget_guard.BudgetRevoked(scope="run:r", reason="leaked", at=datetime(2026, 1, 1, tzinfo=timezone.utc)),
+    budget_guard.LoopDetected(tool="search", repeats=6, period=1, scope="run:r"),
     budget_guard.UnknownPriceError(model="m", suggestions=("n",)),
     budget_guard.UnboundedCallError(model="m", reason="an image", remedy="Send none."),
     budget_guard.InvalidDowngradeError(model="m", target="n", reason="dearer", remedy="Name another."),
