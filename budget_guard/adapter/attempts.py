@@ -38,7 +38,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 from urllib.parse import quote
 
-from budget_guard.adapter.guarded_call import GuardedCall, aperform, perform
+from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall, aperform, perform
 from budget_guard.adapter.stops import Stop
 from budget_guard.calls.call import ModelCall
 from budget_guard.errors import BudgetError, UnboundedCallError, UnknownPriceError
@@ -294,7 +294,7 @@ class _Settled:
 
     settled = True
 
-    def conclude(self, call: GuardedCall, otherwise: Steps[None]) -> Steps[None]:
+    def conclude(self, call: GuardedCall, otherwise: Steps[None], given_up: bool) -> Steps[None]:
         """Nothing: it is settled."""
         return
         yield
@@ -587,7 +587,9 @@ class Attempt:
             return False
         self.streams = _is_stream(content_type) or (self.request.stream and self._dialect is GENERATE_CONTENT)
         if self.streams:
-            self._reader = self._dialect.stream(self.request)
+            reader = self._reader = self._dialect.stream(self.request)
+            if not self.request.modalities:
+                reader.keeps_text = any(s.on_cancel == "seen" for call in self.calls for s in call.sessions)
         return True
 
     def feed(self, data: bytes) -> bytes:
@@ -653,11 +655,22 @@ class Attempt:
         """As `end`."""
         await aperform(self._end(complete))
 
-    def _end(self, complete: bool) -> Steps[None]:
+    def give_up(self) -> None:
+        """Settle it where its answer is closed before its end: nobody wants the rest of it."""
+        perform(self._end(False, given_up=True))
+
+    async def agive_up(self) -> None:
+        """As `give_up`."""
+        await aperform(self._end(False, given_up=True))
+
+    def _end(self, complete: bool, *, given_up: bool = False) -> Steps[None]:
         if self.settled:
             return _nothing()
         self.settled = True
-        answer = self.answer = self.read(complete=complete)
+        answer = self.read(complete=complete)
+        if not given_up:
+            answer = answer._replace(seen=None)
+        self.answer = answer
         self._kept.clear()
         return self._each(lambda call: call.answering(answer))
 
@@ -692,7 +705,7 @@ class Attempt:
 
     def _fail(self, error: BaseException) -> Steps[None]:
         if self._reader is not None or self._kept:  # it had begun to answer
-            return self._end(complete=False)
+            return self._end(complete=False, given_up=isinstance(error, GIVEN_UP))
         if isinstance(error, BudgetError):
             return self._outcome(Outcome(True, "another budget refused the call"))
         return self._outcome(outcome_of_error(error))
@@ -706,15 +719,16 @@ class Attempt:
         else:
             yield from self._each(lambda call: call.estimating(outcome.reason))
 
-    def conclude(self, call: GuardedCall, otherwise: Steps[None]) -> Steps[None]:
+    def conclude(self, call: GuardedCall, otherwise: Steps[None], given_up: bool) -> Steps[None]:
         """Settle now what is known to be over, and do *otherwise* with *call* where that is not known.
 
-        The layer above that made *call* is done with it.
+        The layer above that made *call* is done with it. Where it has *given_up* the answer, what was seen of that may
+        be booked.
         """
         if self.settled:
             return
         answer = self.read(complete=False)
-        if answer.usage is not None or answer.cost is not None:
+        if answer.usage is not None or answer.cost is not None or (given_up and answer.seen is not None):
             self.settled = True
             self.answer = answer
             yield from self._each(lambda call: call.answering(answer))
@@ -738,7 +752,7 @@ class Attempt:
     def _of(self, call: GuardedCall, steps: Steps[None]) -> Steps[None]:
         """The *steps* for a call, where no transport further below has taken it over."""
         below = call.below
-        return steps if below is None or below is self else below.conclude(call, steps)
+        return steps if below is None or below is self else below.conclude(call, steps, False)
 
 
 _MODEL_IN_PATH = re.compile(r"(/(?:models|tunedModels|endpoints|model)/)([^/:?]+)([:/])")

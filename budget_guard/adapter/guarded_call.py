@@ -30,6 +30,7 @@ from budget_guard.adapter.tool_costs import ToolCosts
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
+from budget_guard.calls.seen import Seen
 from budget_guard.errors import BudgetError
 from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard.session.session import Session
@@ -49,8 +50,11 @@ class Settler(Protocol):
         """Whether it has."""
         ...
 
-    def conclude(self, call: GuardedCall, otherwise: Steps[None]) -> Steps[None]:
-        """Settle now what is known to be over, and do *otherwise* with *call* where that is not known."""
+    def conclude(self, call: GuardedCall, otherwise: Steps[None], given_up: bool) -> Steps[None]:
+        """Settle now what is known to be over, and do *otherwise* with *call* where that is not known.
+
+        Where the answer is *given_up* by whom it is for, what was seen of it may be booked.
+        """
         ...
 
 
@@ -205,11 +209,11 @@ class GuardedCall:
         Raises:
             Exception: What a session made of the usage. It has booked what was held, then.
         """
-        perform(self._once(self._commit(usage, service_tier)))
+        perform(self._once(self._commit(usage, service_tier), given_up=usage is None))
 
     async def acommit(self, usage: Usage | None, *, service_tier: str | None = None) -> None:
         """As `commit`."""
-        await aperform(self._once(self._commit(usage, service_tier)))
+        await aperform(self._once(self._commit(usage, service_tier), given_up=usage is None))
 
     def _commit(self, usage: Usage | None, service_tier: str | None) -> Steps[None]:
         options = {"model": self.name, "service_tier": service_tier}
@@ -235,7 +239,7 @@ class GuardedCall:
             for session in self.sessions:
                 session.note_answer(answer.id)
         if answer.usage is None and answer.cost is None:
-            return self.estimating(answer.problem or "the provider sent no usage")
+            return self.estimating(answer.problem or "the provider sent no usage", answer.seen)
         name = self.name
         untold = answer.model is None and bool(self.holds) and name == name_of(self.holds[0].call)
         options = {
@@ -290,11 +294,11 @@ class GuardedCall:
 
     def fail(self, error: BaseException) -> None:
         """Settle a call that ended in *error*: given back only if it provably was not billed, else booked as held."""
-        perform(self._once(self._fail(error)))
+        perform(self._once(self._fail(error), given_up=isinstance(error, GIVEN_UP)))
 
     async def afail(self, error: BaseException) -> None:
         """As `fail`."""
-        await aperform(self._once(self._fail(error)))
+        await aperform(self._once(self._fail(error), given_up=isinstance(error, GIVEN_UP)))
 
     def _fail(self, error: BaseException) -> Steps[None]:
         reason = _kind_of(error)
@@ -302,17 +306,22 @@ class GuardedCall:
             return self.releasing(reason)
         return self.estimating(reason)
 
-    def estimate(self, reason: str) -> None:
-        """Book what was held, because nothing tells what the call used. A later `commit` replaces it."""
-        perform(self._once(self.estimating(reason)))
+    def estimate(self, reason: str, seen: Seen | None = None) -> None:
+        """Book what was held, because nothing tells what the call used. A later `commit` replaces it.
 
-    async def aestimate(self, reason: str) -> None:
+        Args:
+            reason: Why it is not known.
+            seen: What was seen of the answer, where its caller gave it up: see ``on_cancel`` of `Session`.
+        """
+        perform(self._once(self.estimating(reason, seen), given_up=seen is not None))
+
+    async def aestimate(self, reason: str, seen: Seen | None = None) -> None:
         """As `estimate`."""
-        await aperform(self._once(self.estimating(reason)))
+        await aperform(self._once(self.estimating(reason, seen), given_up=seen is not None))
 
-    def estimating(self, reason: str) -> Steps[None]:
+    def estimating(self, reason: str, seen: Seen | None = None) -> Steps[None]:
         """As `estimate`, as steps, whatever settles the call from below."""
-        return self._settle("commit_estimate", (reason,))
+        return self._settle("commit_estimate", (reason,) if seen is None else (reason, seen))
 
     def release(self, reason: str) -> None:
         """Give the holds back: the call provably was not billed."""
@@ -327,11 +336,11 @@ class GuardedCall:
         yield from self._settle("release", (reason,))
         self.holds.clear()
 
-    def _once(self, steps: Steps[None]) -> Steps[None]:
+    def _once(self, steps: Steps[None], *, given_up: bool = False) -> Steps[None]:
         """The *steps* of the adapter itself, where no attempt below has settled the holds."""
         self.over = True
         below = self.below
-        return steps if below is None else below.conclude(self, steps)
+        return steps if below is None else below.conclude(self, steps, given_up)
 
     def _settle(
         self,
@@ -353,6 +362,10 @@ class GuardedCall:
                         yield "perform", (hold, *otherwise, {})
         if failed is not None:
             raise failed
+
+
+GIVEN_UP = (asyncio.CancelledError, GeneratorExit)
+"""What ends a call whose answer nobody wants any more."""
 
 
 def _kind_of(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
+from budget_guard.calls.seen import OnCancel
 from budget_guard.events.model import Subscriber
 from budget_guard.ledger.base import Ledger
 from budget_guard.ledger.url import open_ledger
@@ -116,6 +117,8 @@ class SessionSettings:
     """The same in dollars per million tokens."""
     ledger: Ledger | str | None = None
     """Where the counters live, or its URL, where there is no authority; each session in memory by default."""
+    on_cancel: OnCancel = "bound"
+    """What to book for an answer that its caller gives up."""
 
     def __post_init__(self) -> None:
         if isinstance(self.ledger, str):  # one for all sessions
@@ -143,6 +146,7 @@ class SessionSettings:
             pricing=self.pricing,
             per_million=self.per_million,
             ledger=self.ledger if shared else None,
+            on_cancel=self.on_cancel,
         )
 
 

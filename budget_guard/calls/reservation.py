@@ -22,6 +22,7 @@ from budget_guard.calls.enclosing import OpenHold
 from budget_guard.calls.held import HeldCall
 from budget_guard.calls.plan import Plan
 from budget_guard.calls.run import Run
+from budget_guard.calls.seen import Seen
 from budget_guard.calls.settlement import Bill
 from budget_guard.errors import BudgetError
 from budget_guard.units.money import UsdLike
@@ -106,20 +107,22 @@ class Reservation(HeldCall):
         """As `commit`."""
         return await self._abook(settlement.bill(self._run, self, usage, model, service_tier, region, cost, others))
 
-    def commit_estimate(self, reason: str) -> int:
+    def commit_estimate(self, reason: str, seen: Seen | None = None) -> int:
         """Book the estimate, because it is not known what the call used. A later `commit` replaces it.
 
         Args:
             reason: Why it is not known.
+            seen: What was seen of the answer, where its caller gave it up. The session's ``on_cancel`` says what that
+                means.
 
         Returns:
             The cost, in nano-dollars.
         """
-        return self._book(settlement.estimate(self, reason))
+        return self._book(settlement.given_up(self._run, self, reason, seen))
 
-    async def acommit_estimate(self, reason: str) -> int:
+    async def acommit_estimate(self, reason: str, seen: Seen | None = None) -> int:
         """As `commit_estimate`."""
-        return await self._abook(settlement.estimate(self, reason))
+        return await self._abook(settlement.given_up(self._run, self, reason, seen))
 
     def commit_cost(self, cost: UsdLike | None = None) -> int:
         """Book what a tool call cost, and give the rest of the hold back.

@@ -16,6 +16,7 @@ from budget_guard.calls.planner import Planner
 from budget_guard.calls.queue import queue_of
 from budget_guard.calls.recorder import Recorder
 from budget_guard.calls.refusals import remedy_of
+from budget_guard.calls.seen import OnCancel
 from budget_guard.calls.spend_rate import SpendRate
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
@@ -91,6 +92,8 @@ class Run:
         """What it has taken in the last minute; kept only where the budget limits that."""
         self.is_watched = False
         """Whether more than the ledger has to be asked before a call is made: for loops, or for the rate of spend."""
+        self.on_cancel: OnCancel = "bound"
+        """What to book for an answer that its caller gives up."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)

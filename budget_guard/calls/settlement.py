@@ -16,6 +16,7 @@ from budget_guard.calls.held import HeldCall
 from budget_guard.calls.plan import Plan, Rung, Terms
 from budget_guard.calls.refusals import OUTPUT_CAP, cause, exceeded, remedy_of, revoked
 from budget_guard.calls.run import Run
+from budget_guard.calls.seen import Seen, is_all_seen, seen_tokens
 from budget_guard.calls.worst_case import plan_tool
 from budget_guard.errors import BudgetError, BudgetExceeded, BudgetRevoked, LedgerUnavailable, UnknownPriceError
 from budget_guard.events.model import CallReleased
@@ -157,6 +158,36 @@ def bill_tool(held: HeldCall, cost: UsdLike | None) -> Bill:
 def estimate(held: HeldCall, reason: str) -> Bill:
     """The bill for a call of which it is not known what it used, for *reason*: all that is held."""
     return Bill(held.amounts, held.terms.rung.model, True, reason, "estimate")
+
+
+def given_up(run: Run, held: HeldCall, reason: str, seen: Seen | None) -> Bill:
+    """The bill for a call that its caller gave up, for *reason*, once *seen* of its answer had come.
+
+    All that is held, unless the run wants what was seen booked, and that is all there is to bill.
+    """
+    call, terms = held.call, held.terms
+    price = terms.rung.price
+    all_held = estimate(held, reason)
+    if seen is None or run.on_cancel == "bound" or not isinstance(call, ModelCall) or price is None:
+        return all_held
+    if not terms.bounded or call.hosted_tools or price.own_tools or not is_all_seen(seen, price):
+        return all_held
+    told = seen.usage
+    written = seen_tokens(terms.rung.model, seen.text)
+    if told is None:
+        likely = run.planner.calibration[terms.rung.model].likely(call.prompt)
+        read = min(held.amounts.input_tokens, likely or held.amounts.input_tokens)
+        cost = price.worst(read, written, hour_cache=call.hour_cache, kinds=call.kinds)
+    else:
+        told = told._replace(output=max(written, told.output))
+        read, written = told.input_tokens, told.output_tokens
+        cost, note = _cost(run, price, told, terms.rung.model, held.amounts.cost)
+        if note is not None:
+            return all_held
+    if written >= held.amounts.output_tokens or cost >= held.amounts.cost:
+        return all_held
+    amounts = checked_amounts(Amounts(cost, read, written, read + written, 1))
+    return all_held._replace(amounts=amounts, note=f"{reason}, and what was seen of it is booked")
 
 
 def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:

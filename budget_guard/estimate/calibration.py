@@ -79,6 +79,12 @@ class ModelCalibration:
             return self._unbounded(tokens, new, unweighed, opaque)
         return tokens, None
 
+    def likely(self, prompt: Prompt) -> int | None:
+        """The input tokens that *prompt* most likely takes, where they are counted; None where a bound is all."""
+        if prompt.texts is None or self._encoding is None or prompt.unweighed or prompt.opaque:
+            return None
+        return prompt.texts.likely(self._encoding)
+
     def _unbounded(
         self, tokens: int, new: Sequence[tuple[int, int]], unweighed: Mapping[int, str], opaque: tuple[str, ...]
     ) -> tuple[int, str | None]:

@@ -23,6 +23,9 @@ _TOOLS_BASE_TOKENS = 1_024
 """Template tokens of a request with tools. Documented for Claude: up to 530."""
 _MESSAGE_TOKENS = 16
 """Template tokens of one message or tool. Measured over open chat templates: at most 7."""
+_OPENAI_BASE_TOKENS = 3
+"""What OpenAI itself says of its chat models: so many for a request, and `_OPENAI_MESSAGE_TOKENS` for each message."""
+_OPENAI_MESSAGE_TOKENS = 4
 _UNASSIGNED_TOKENS = 33
 """Bytes that a code point unknown to this Python's Unicode table may decompose to: the longest known does to 33."""
 
@@ -209,7 +212,7 @@ class Texts:
         look: As in `weigh`. A message that is looked into by it, and is more than a role and a text, is not counted.
     """
 
-    __slots__ = ("_counted", "_fixed", "_flat_kinds", "_look", "_messages", "_parts", "_system")
+    __slots__ = ("_counted", "_fixed", "_flat_kinds", "_has_system", "_look", "_messages", "_parts", "_system")
 
     def __init__(
         self,
@@ -224,6 +227,7 @@ class Texts:
         self._flat_kinds = flat_kinds
         self._fixed = fixed
         self._system = system
+        self._has_system = bool(system)
         self._messages: tuple[Any, ...] = messages
         self._parts = parts
         self._counted: dict[str, tuple[int, Mapping[int, int]] | None] = {}
@@ -250,6 +254,15 @@ class Texts:
             self._counted[encoding] = None if self._counted else self._count(encoding)
             self._system, self._messages = None, ()  # a decision is kept for long, and texts are large
         return self._counted[encoding]
+
+    def likely(self, encoding: str) -> int | None:
+        """As `counted`, with the framing that OpenAI's models are known for in place of the most; None with tools."""
+        counted = self.counted(encoding)
+        if counted is None or self._fixed != _BASE_TOKENS:
+            return None
+        system = _OPENAI_MESSAGE_TOKENS if self._has_system else 0
+        framing = _OPENAI_BASE_TOKENS - _BASE_TOKENS + system
+        return counted[0] + framing - len(self._parts) * (_MESSAGE_TOKENS - _OPENAI_MESSAGE_TOKENS)
 
     def _count(self, encoding: str) -> tuple[int, Mapping[int, int]]:
         total = self._fixed

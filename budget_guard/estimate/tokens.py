@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -75,13 +76,13 @@ def known_count(encoding: str, key: int) -> int | None:
     return _counts.get((encoding, key))
 
 
-def count(encoding: str, text: str, key: int) -> int | None:
+def count(encoding: str, text: str, key: int | None) -> int | None:
     """The tokens of *text*; None where they cannot be counted.
 
     Args:
         encoding: The encoding.
         text: The text.
-        key: Equal for equal texts: the count is remembered under it.
+        key: Equal for equal texts: the count is remembered under it. None remembers nothing.
     """
     if len(text) > MOST_CHARACTERS or (counter := _counter(encoding)) is None:
         return None
@@ -90,6 +91,8 @@ def count(encoding: str, text: str, key: int) -> int | None:
     except Exception as error:
         _log.info("budget_guard: a text was not counted, so its bytes bound it: %r", error)
         return None
+    if key is None:
+        return tokens
     if len(_counts) >= _MOST_COUNTS:
         _counts.clear()
     _counts[encoding, key] = tokens
@@ -111,8 +114,10 @@ def _counter(encoding: str) -> Counter | None:
 def _bpe_openai(encoding: str) -> Counter | None:
     if find_spec("bpe_openai") is None:
         return None
-    module: Any = import_module("bpe_openai")
-    encode = module.get_encoding(encoding).encode_ordinary
+    with warnings.catch_warnings():  # it reads its vocabularies in an old way, which is no user's business
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: Any = import_module("bpe_openai")
+        encode = module.get_encoding(encoding).encode_ordinary
     return lambda text: len(encode(text))
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.run import KeepAlive
+from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.ledger.base import Balance, Ledger
@@ -133,6 +134,7 @@ class BudgetAuthority:
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
+        on_cancel: OnCancel = "bound",
         **further: str | None,
     ) -> Session:
         """Open a session that spends from *budget* and from the ceilings of its principals.
@@ -147,6 +149,7 @@ class BudgetAuthority:
             feature: What to attribute the run to, in the report. It has no ceiling.
             pricing: Prices that win over the authority's, dollars per token.
             per_million: The same in dollars per million tokens.
+            on_cancel: What to book for an answer that its caller gives up, as `Session` says.
             **further: The principals of further kinds, by kind: ``org="acme"``. See `kinds`.
 
         Raises:
@@ -156,7 +159,7 @@ class BudgetAuthority:
             ValueError: If an argument makes no sense, or no principal is named that has a ceiling. See `require`.
         """
         named = {"user": user, "key": key, "team": team, **further}
-        session, opening = self._new(budget, run_id, named, feature, pricing, per_million)
+        session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
         drive(opening, session.ledger)
         return session
 
@@ -171,11 +174,12 @@ class BudgetAuthority:
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
+        on_cancel: OnCancel = "bound",
         **further: str | None,
     ) -> Session:
         """As `session`."""
         named = {"user": user, "key": key, "team": team, **further}
-        session, opening = self._new(budget, run_id, named, feature, pricing, per_million)
+        session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
         await adrive(opening, session.ledger.aio)
         return session
 
@@ -272,6 +276,7 @@ class BudgetAuthority:
         feature: str | None,
         pricing: Mapping[str, PriceLike] | None,
         per_million: Mapping[str, PriceLike] | None,
+        on_cancel: OnCancel,
     ) -> tuple[Session, Flow[None]]:
         """A session, and the flow that opens its scopes."""
         if not isinstance(budget, Budget):
@@ -310,6 +315,7 @@ class BudgetAuthority:
             clock=self._clock,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
+            on_cancel=on_cancel,
             wiring=Wiring(
                 owner=owner,
                 keepalives=keepalives,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.overlay import PriceLike
@@ -62,6 +63,7 @@ class Budget(BudgetPolicy):
         feature: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
+        on_cancel: OnCancel = "bound",
     ) -> Session:
         """Open a session that spends from this budget alone.
 
@@ -75,6 +77,8 @@ class Budget(BudgetPolicy):
             feature: As *user*.
             pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
             per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
+            on_cancel: What to book for an answer that its caller gives up: ``bound``, all that was held, or ``seen``,
+                the input and what was seen of the answer. As `Session` says.
 
         Raises:
             LedgerUnavailable: If the ledger cannot be reached.
@@ -88,4 +92,5 @@ class Budget(BudgetPolicy):
             tags={kind: tag for kind, tag in tags.items() if tag is not None},
             pricing=pricing,
             per_million=per_million,
+            on_cancel=on_cancel,
         )

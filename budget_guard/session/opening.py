@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.session.authority import BudgetAuthority
@@ -24,6 +25,7 @@ def open_session(
     pricing: Mapping[str, PriceLike] | None,
     per_million: Mapping[str, PriceLike] | None = None,
     ledger: Ledger | str | None = None,
+    on_cancel: OnCancel = "bound",
 ) -> Session:
     """A session of *authority*; without one, a session by itself that names the principals in its report alone.
 
@@ -38,6 +40,7 @@ def open_session(
         pricing: Prices that win over the bundled ones, dollars per token.
         per_million: The same in dollars per million tokens.
         ledger: Where the counters live, or its URL, where there is no authority; in memory by default.
+        on_cancel: What to book for an answer that its caller gives up.
 
     Raises:
         BudgetError, ValueError: As `BudgetAuthority.session`; and if there is an authority and a ledger.
@@ -61,6 +64,7 @@ def open_session(
             feature=feature,
             pricing=pricing,
             per_million=per_million,
+            on_cancel=on_cancel,
         )
     tags = {"user": user, "key": key, "team": team, "feature": feature}
     return Session(
@@ -70,6 +74,7 @@ def open_session(
         tags={kind: tag for kind, tag in tags.items() if tag is not None},
         pricing=pricing,
         per_million=per_million,
+        on_cancel=on_cancel,
     )
 
 

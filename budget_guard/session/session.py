@@ -20,6 +20,7 @@ from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
+from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable
 from budget_guard.estimate.prompt import Prompt
@@ -98,12 +99,15 @@ class Session:
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says: what never refuses, or estimates nothing, passes.
         run_ttl_s: Seconds without a call after which a child session's money is suspended.
+        on_cancel: What to book for an answer that its caller gives up, say a stream whose reader closed the tab:
+            ``bound``, all that was held; or ``seen``, the input and what was seen of the answer, and a margin, where
+            that can be known. Either is uncertain, and the actual usage replaces it if it comes.
         wiring: What an authority or a parent session gives to a session that it opens.
 
     Raises:
         InvalidDowngradeError: If a target of the budget's downgrade policy is unknown or dearer.
         ForeignRun: If the run's id is another owner's.
-        ValueError: If a price makes no sense.
+        ValueError: If a price makes no sense, or *on_cancel* is not known.
     """
 
     def __init__(
@@ -119,8 +123,11 @@ class Session:
         clock: Clock = SYSTEM_CLOCK,
         on_ledger_error: OnLedgerError | None = None,
         run_ttl_s: float = RUN_TTL_S,
+        on_cancel: OnCancel = "bound",
         wiring: Wiring = _ALONE,
     ) -> None:
+        if on_cancel not in get_args(OnCancel):
+            raise ValueError(f'on_cancel={on_cancel!r} is not known: use "bound" or "seen"')
         prices = wiring.prices or PriceTable.bundled()
         if pricing or per_million:
             prices = prices.overlaid(pricing, per_million=per_million)
@@ -149,6 +156,7 @@ class Session:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self._run.keepalives = tuple(wiring.keepalives)
         self._run.fails_open = forgiving
+        self._run.on_cancel = on_cancel
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self._run_ttl_s = run_ttl_s
         self._is_child = False
@@ -163,6 +171,11 @@ class Session:
     def budget(self) -> BudgetPolicy:
         """The budget, with its limits as they are now."""
         return self._run.budget
+
+    @property
+    def on_cancel(self) -> OnCancel:
+        """What is booked for an answer that its caller gives up."""
+        return self._run.on_cancel
 
     @property
     def scope(self) -> Scope:
@@ -300,6 +313,7 @@ class Session:
             clock=self._run.clock,
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
+            on_cancel=self._run.on_cancel,
             wiring=Wiring(
                 owner=f"child-{_new_run_id()}",  # it is never opened again: what it spent is booked when it is closed
                 keepalives=(hold,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from budget_guard.calls.seen import Seen
 from budget_guard.units.usage import Usage
 
 _STANDARD_TIERS = frozenset({"default", "standard", "on_demand", "performance", "ON_DEMAND", "STANDARD"})
@@ -37,6 +38,8 @@ class Answer(NamedTuple):
     """Parts of it that only the provider has, and that later requests may name."""
     output_floor: int = 0
     """Tokens that were made for sure, of a stream whose usage is not known."""
+    seen: Seen | None = None
+    """What was seen of a stream that is not at its end, where its reader `keeps_text`."""
     text: str = ""
     """What it says, of an answer that is no stream and was cut off."""
     calls_tools: bool = False

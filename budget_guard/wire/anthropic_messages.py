@@ -329,6 +329,8 @@ class _Stream(EventReader):
         elif kind == "content_block_start":
             block = fields(event.get("content_block"))
             self._content.append(block)
+            # what it thinks is billed in full, and told in summary
+            self.thinks = self.thinks or block.get("type") in ("thinking", "redacted_thinking")
             self.wrote(block.get("text"))
         elif kind == "content_block_delta":
             delta = fields(event.get("delta"))

@@ -28,6 +28,9 @@ class Rewritten(NamedTuple):
 class StreamReader(Protocol):
     """Reads one streamed answer as its bytes come in."""
 
+    keeps_text: bool
+    """Whether what the model writes is kept, for `Answer.seen`."""
+
     def feed(self, data: bytes, *, hide_usage: bool = False) -> bytes:
         """Read *data*, and return what to pass on: all of it as it came.
 

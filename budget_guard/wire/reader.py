@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
+from budget_guard.calls.seen import Seen
 from budget_guard.wire.alike import Alike, alike
 from budget_guard.wire.answer import Answer
 from budget_guard.wire.event_stream import BrokenFrame, Frame, FrameDecoder
@@ -185,6 +186,12 @@ class EventReader:
         """Whether the answer came to its end."""
         self.failed = False
         """Whether the provider said in the stream that it failed."""
+        self.keeps_text = False
+        """Whether what the model writes is kept, to be booked if the answer is given up."""
+        self.thinks: bool | None = None
+        """Whether the model thinks out of sight, where its events tell."""
+        self._text: list[str] = []
+        self._events = 0
 
     def feed(self, data: bytes, *, hide_usage: bool = False) -> bytes:
         """Read *data*, and return what to pass on."""
@@ -240,6 +247,7 @@ class EventReader:
             for event in self._framing.close():
                 self._read(event)
         answer = self.whole()
+        told = answer.usage
         if self.failed or not self.is_told:
             what = (
                 "the stream ended before it told its usage" if complete else "the stream broke before it told its usage"
@@ -247,6 +255,8 @@ class EventReader:
             if self.failed:
                 what = "the provider failed within the stream"
             answer = answer._replace(usage=None, cost=None, problem=f"{self._dialect}: {what}", failed=True)
+            if self.keeps_text and self._events and not self.failed and type(self._framing) is not _Array:
+                answer = answer._replace(seen=Seen("".join(self._text), told, self.thinks))
         return answer._replace(output_floor=self.output_floor)
 
     @property
@@ -268,6 +278,7 @@ class EventReader:
         value = event.value
         if value is None:
             return False
+        self._events += 1
         self.take(value)
         if self.is_usage_alone(value):
             return True
@@ -278,6 +289,8 @@ class EventReader:
     def wrote(self, value: object) -> None:
         """Count what the model wrote. Only the values of known fields are written by it, not their names."""
         if isinstance(value, str):
+            if self.keeps_text:
+                self._text.append(value)
             self.output_bytes += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
         elif isinstance(value, list):
             for inner in cast("list[object]", value):

@@ -339,7 +339,7 @@ class _Streamed:
     def __del__(self) -> None:
         attempt: Attempt | None = getattr(self, "_attempt", None)
         if attempt is not None and not attempt.settled:
-            _settle_elsewhere(lambda: attempt.end(complete=False))
+            _settle_elsewhere(lambda: attempt.give_up())
 
 
 def _settle_elsewhere(settle: Callable[[], None]) -> None:
@@ -366,7 +366,7 @@ class _SyncStreamed(_Streamed):
                     yield passed
                 stop = attempt.interruption()
                 if stop is not None:
-                    attempt.end(complete=False)
+                    attempt.give_up()
                     self._inner.close()
                     raise self._stopped(stop)
         except GeneratorExit:  # given up: `close` or the end of this object settles it
@@ -384,7 +384,7 @@ class _SyncStreamed(_Streamed):
         try:
             self._inner.close()
         finally:
-            self._attempt.end(complete=False)
+            self._attempt.give_up()
 
 
 class _AsyncStreamed(_Streamed):
@@ -398,7 +398,7 @@ class _AsyncStreamed(_Streamed):
                     yield passed
                 stop = attempt.interruption()
                 if stop is not None:
-                    await attempt.aend(complete=False)
+                    await attempt.agive_up()
                     await self._inner.aclose()
                     raise self._stopped(stop)
         except GeneratorExit:
@@ -416,7 +416,7 @@ class _AsyncStreamed(_Streamed):
         try:
             await self._inner.aclose()
         finally:
-            await self._attempt.aend(complete=False)
+            await self._attempt.agive_up()
 
 
 @cache  # a class that is made for each call takes longer than the call's own work

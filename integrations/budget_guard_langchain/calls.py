@@ -18,7 +18,8 @@ from typing import Any, cast
 from uuid import UUID
 
 from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall
-from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall
+from budget_guard.calls.seen import Seen
 from budget_guard.wire import Answer, Request, outcome_of_error
 from budget_guard.wire.reader import LONGEST_TOKEN
 from budget_guard.wire.values import fields
@@ -39,7 +40,7 @@ class Call(GuardedCall):
     """One model call or tool call."""
 
     __slots__ = (
-        *("_bytes", "_called", "_chunk", "_human", "_requests", "_text", "_usage_told"),
+        *("_bytes", "_called", "_writes_more", "_chunk", "_human", "_requests", "_text", "_usage_told"),
         *("adds_up", "batch", "has_streamed", "older", "parent_run_id", "request", "run_id", "steering", "told"),
         "unwatch",
     )
@@ -88,6 +89,7 @@ class Call(GuardedCall):
         self.has_streamed = False
         self._bytes = 0
         self._text: list[str] = []
+        self._writes_more = False
         self._chunk: object = None
         self._usage_told = 0
         self.unwatch: Callable[[], object] | None = None
@@ -123,6 +125,8 @@ class Call(GuardedCall):
         outcome = outcome_of_error(error, requests=self._requests)
         if self._requests > 1 and not outcome.released:
             self.estimate(outcome.reason)  # some of it may have been answered, and billed
+        elif isinstance(error, GIVEN_UP) and self.has_streamed:
+            self.estimate(type(error).__name__, self.seen())
         else:
             super().fail(error)
 
@@ -143,6 +147,9 @@ class Call(GuardedCall):
             self._bytes += len(written)
             if is_text:
                 self._text.append(written)
+        message = getattr(chunk, "message", None)
+        if getattr(message, "tool_call_chunks", None) or not isinstance(getattr(message, "content", ""), str):
+            self._writes_more = True
         if usage:
             taken = fields(usage).get("input_tokens")
             if isinstance(taken, int) and taken > 0:
@@ -154,6 +161,11 @@ class Call(GuardedCall):
     def text(self) -> str:
         """The text that has come in its stream."""
         return "".join(self._text)
+
+    def seen(self) -> Seen | None:
+        """What was seen of its answer; None where not all of it was."""
+        text = self.text
+        return Seen(text) if self.has_streamed and self._bytes == len(text) and not self._writes_more else None
 
     @property
     def output_floor(self) -> int:
@@ -288,7 +300,7 @@ class Calls:
         if self._pop(call.run_id, call) is not None:
             with self._lock:
                 self._remember(call.run_id, call)
-            call.estimate(reason)
+            call.estimate(reason, call.seen())
 
     def _pop(self, run_id: UUID, wanted: Call | None = None) -> Call | None:
         """Take a call out of those that are under way: the *wanted* one, or the latest of that run."""

@@ -16,6 +16,7 @@ from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, M
 from budget_guard.adapter.handle import OnCutOff, SessionHandle, SessionSettings, check_budget, check_choice
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
 from budget_guard.wire.values import fields
@@ -89,6 +90,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         run_id: A name for the budget's scope; made up by default.
         ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
             on where it stopped, also in another process. In memory by default, or where the authority has them.
+        on_cancel: What to book for an answer that its caller gives up, say a stream whose reader closed the tab:
+            ``bound``, all that was held, or ``seen``, the input and what was seen of the answer, and a margin, where
+            that can be known.
         on_cut_off: What becomes of an answer that the budget's own output cap cuts off, which `BudgetMiddleware` and
             `budgeted_model` send: ``raise`` stops the run, with what came as ``partial_output``; ``keep`` takes it as
             the answer.
@@ -125,12 +129,14 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         feature: str | None = None,
         run_id: str | None = None,
         ledger: Ledger | str | None = None,
+        on_cancel: OnCancel = "bound",
         on_cut_off: OnCutOff = "raise",
     ) -> None:
         check_budget(budget, "BudgetCallbackHandler")
         budget = budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("scope", scope, HandlerScope)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
+        check_choice("on_cancel", on_cancel, OnCancel)
         check_choice("on_cut_off", on_cut_off, OnCutOff)
         self._initial_budget = budget
         self._settings = SessionSettings(
@@ -142,6 +148,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             pricing=pricing,
             per_million=per_million,
             ledger=ledger,
+            on_cancel=on_cancel,
         )
         self._own_settings: dict[str, Any] = {
             "scope": scope,

@@ -110,9 +110,9 @@ class Attempt(GuardedCall):
             return call._replace(prompt=call.prompt._replace(opaque=opaque, conversation=0))
         return call
 
-    def _once(self, steps: Steps[None]) -> Steps[None]:
+    def _once(self, steps: Steps[None], *, given_up: bool = False) -> Steps[None]:
         open_calls.end(self)
-        return super()._once(steps)
+        return super()._once(steps, given_up=given_up)
 
     def note_refusal(self, stop: Stop) -> None:
         """Remember why a request was not sent."""

@@ -23,6 +23,7 @@ from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import OnCutOff, SessionSettings, check_budget, check_choice, forked, opened
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
 from budget_guard_openai_agents.errors import recast, stops
@@ -72,6 +73,9 @@ class BudgetGuard(RunGuard):
         run_id: A name for the budget's scope; made up by default.
         ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
             on where it stopped, also in another process. In memory by default, or where the authority has them.
+        on_cancel: What to book for an answer that its caller gives up, say a stream whose reader closed the tab:
+            ``bound``, all that was held, or ``seen``, the input and what was seen of the answer, and a margin, where
+            that can be known.
         add_fields: What the guard may add to a request: ``output_cap`` where the settings have none, and ``usage``,
             which asks a stream for it. Leave out what an endpoint refuses.
 
@@ -101,11 +105,13 @@ class BudgetGuard(RunGuard):
         feature: str | None = None,
         run_id: str | None = None,
         ledger: Ledger | str | None = None,
+        on_cancel: OnCancel = "bound",
         add_fields: Sequence[AddField] = ADD_FIELDS,
     ) -> None:
         check_budget(budget, "BudgetGuard")
         given, budget = budget, budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
+        check_choice("on_cancel", on_cancel, OnCancel)
         check_choice("on_cut_off", on_cut_off, OnCutOff)
         if on_exceeded == "finalize" and budget.finalization_reserve is None:
             raise ValueError(
@@ -121,6 +127,7 @@ class BudgetGuard(RunGuard):
             pricing=pricing,
             per_million=per_million,
             ledger=ledger,
+            on_cancel=on_cancel,
         )
         self._own_settings: dict[str, Any] = {
             "downgrade_to": downgrade_to,

@@ -210,7 +210,7 @@ class _ReadStream:
     async def aclose(self) -> None:
         try:
             if not self._attempt.settled:
-                await self._attempt.aend(complete=False)
+                await self._attempt.agive_up()
         finally:
             await self._stream.aclose()
 

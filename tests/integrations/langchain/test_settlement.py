@@ -422,3 +422,44 @@ def test_a_handler_keeps_nothing_of_calls_that_are_over(lab: Lab) -> None:
     calls = handler._calls
     assert not calls._open and not calls._parts
     assert not any(calls._over.values())
+
+
+@pytest.mark.parametrize("on_cancel", ["bound", "seen"])
+async def test_a_closed_tab_is_booked_as_held_or_by_what_was_seen(lab: Lab, on_cancel: Any) -> None:
+    text = "one and two and three and four " * 100
+    lab.script(Reply(text=text, chunks=40, gate_chunks=True))
+    handler = BudgetCallbackHandler(Budget("$5.00"), on_cancel=on_cancel)
+    seen: list[str] = []
+
+    async def consume() -> None:
+        stream: Any = lab.chat(max_tokens=None).astream("hi", configured(handler))
+        async for chunk in stream:
+            if chunk.text:
+                seen.append(chunk.text)
+                if len(seen) == 20:
+                    break
+                lab.provider.release_chunk()
+        await stream.aclose()
+
+    consumer = asyncio.ensure_future(consume())
+    await lab.provider.await_calls(1)
+    lab.provider.release_chunk()
+    await consumer
+    await lab.quiet()
+    assert handler.reserved_usd == 0
+    booked, held = handler.spent_usd * 10**9, handler.session.decisions()[0].held.cost
+    assert booked == held if on_cancel == "bound" else 0 < booked < held / 5
+    written = sum(model.output_tokens for model in handler.report().breakdown.llm.by_model.values())
+    assert written >= len("".join(seen)) // 4
+
+
+async def test_a_closed_tab_in_the_middle_of_a_tool_call_is_booked_as_held(lab: Lab) -> None:
+    lab.script(Reply(tool_calls=caller_of("lookup", key="word " * 400).tool_calls))
+    handler = BudgetCallbackHandler(Budget("$5.00"), on_cancel="seen")
+    stream: Any = lab.chat(max_tokens=None).astream("hi", configured(handler))
+    async for chunk in stream:
+        if chunk.tool_call_chunks:
+            break
+    await stream.aclose()
+    await lab.quiet()
+    assert handler.spent_usd * 10**9 == handler.session.decisions()[0].held.cost

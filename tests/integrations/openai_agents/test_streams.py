@@ -276,3 +276,39 @@ async def test_what_was_paid_for_reaches_a_slow_consumer_before_the_stop(lab: La
     assert "tool_called" in kinds
     assert "tool_output" in kinds
     agree(lab.provider, guard)
+
+
+@endpoints
+@pytest.mark.parametrize("on_cancel", ["bound", "seen"])
+async def test_a_closed_tab_is_booked_as_held_or_by_what_was_seen(
+    lab: Lab, model_of: Callable[[Lab], Any], on_cancel: Any
+) -> None:
+    lab.script(Reply(text=TEXT * 100, chunks=40, gate_chunks=True))
+    guard = BudgetGuard(Budget("$5.00"), on_cancel=on_cancel)
+    result = start(lab, agent_named("Worker", model_of(lab)), guard)
+    seen: list[str] = []
+
+    async def consume() -> None:
+        async for text in deltas(result):
+            seen.append(text)
+            if len(seen) == 20:
+                result.cancel()
+                return
+            lab.provider.release_chunk()
+
+    consumer = asyncio.ensure_future(consume())
+    await lab.provider.await_calls(1)
+    lab.provider.release_chunk()
+    await consumer
+    await settled(result)
+    await lab.quiet()
+    held = guard.session.decisions()[0].held.cost
+    booked = guard.spent_usd * 10**9
+    assert guard.reserved_usd == 0
+    assert guard.report().uncertain == guard.spent_usd
+    if on_cancel == "bound":
+        assert booked == held
+    else:
+        assert 0 < booked < held / 5
+        written = sum(model.output_tokens for model in guard.report().breakdown.llm.by_model.values())
+        assert written >= len("".join(seen)) // 4
