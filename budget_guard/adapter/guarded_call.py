@@ -226,11 +226,15 @@ class GuardedCall:
         Raises:
             Exception: As `commit`.
         """
-        perform(self._once(self.answering(answer)))
+        perform(self._once(self._answering_above(answer)))
 
     async def acommit_answer(self, answer: Answer) -> None:
         """As `commit_answer`."""
-        await aperform(self._once(self.answering(answer)))
+        await aperform(self._once(self._answering_above(answer)))
+
+    def _answering_above(self, answer: Answer) -> Steps[None]:
+        """As `answering`, which notes nothing until it is performed: an attempt below has the better answer."""
+        yield from self.answering(answer)
 
     def answering(self, answer: Answer) -> Steps[None]:
         """As `commit_answer`, as steps, whatever settles the call from below."""

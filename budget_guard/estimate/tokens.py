@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -114,10 +113,8 @@ def _counter(encoding: str) -> Counter | None:
 def _bpe_openai(encoding: str) -> Counter | None:
     if find_spec("bpe_openai") is None:
         return None
-    with warnings.catch_warnings():  # it reads its vocabularies in an old way, which is no user's business
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module: Any = import_module("bpe_openai")
-        encode = module.get_encoding(encoding).encode_ordinary
+    module: Any = import_module("bpe_openai")
+    encode = module.get_encoding(encoding).encode_ordinary
     return lambda text: len(encode(text))
 
 

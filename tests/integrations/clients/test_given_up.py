@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("anthropic")
 pytest.importorskip("httpx2")
 
 from budget_guard import Budget, Usage
+from budget_guard.estimate import tokens
 from budget_guard.estimate.tokens import is_installed
 from budget_guard.testing import LocalProvider, Reply
 from tests.integrations.clients.support import ask, ask_claude, async_open_ai, claude, open_ai
@@ -23,6 +25,14 @@ QUESTION: list[Any] = [{"role": "user", "content": "Why is the sky blue? Tell me
 SEEN_CHUNKS = 40
 ANSWER_OF_ONE = Reply(text="word " * 400, gate_chunks=True)
 counted = pytest.mark.skipif(not is_installed(), reason="no tokenizer is installed")
+
+
+@pytest.fixture
+def _tokenizer() -> Iterator[None]:
+    """A tokenizer in its own right, which warns of how it reads its vocabulary: in other tests that is an error."""
+    tokens._counter.cache_clear()
+    yield
+    tokens._counter.cache_clear()
 
 
 async def closed_tabs(provider: LocalProvider, session: Any, tabs: int) -> None:
@@ -42,6 +52,8 @@ async def closed_tabs(provider: LocalProvider, session: Any, tabs: int) -> None:
 
 
 @counted
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("_tokenizer")
 async def test_twenty_closed_tabs_are_booked_near_the_bill_and_not_below_what_was_streamed() -> None:
     with LocalProvider(STORY) as provider:
         session = Budget("$5.00").session(on_cancel="seen")
