@@ -165,7 +165,8 @@ async def test_an_answer_that_was_cut_off_is_kept_where_the_user_wants_it_so(
 async def test_what_came_of_a_cut_off_answer_is_on_the_stop_and_the_run_goes_on_from_it(
     lab: Lab, mode: str, model_of: Callable[[Lab, str], Any]
 ) -> None:
-    lab.script([Reply(text="a" * 8_000), Reply(text="and the rest")])
+    text = "it is so, " * 800
+    lab.script([Reply(text=text), Reply(text="and the rest")])
     guard = BudgetGuard(Budget("$0.01"))
     with pytest.raises(BudgetExceeded) as raised:
         await lab.run(mode, agent_named("Worker", model_of(lab, BIG)), hooks=guard)
@@ -173,7 +174,7 @@ async def test_what_came_of_a_cut_off_answer_is_on_the_stop_and_the_run_goes_on_
     partial = stop.partial_output
     assert partial is not None
     assert 0 < len(partial) < 8_000
-    assert set(partial) == {"a"}
+    assert text.startswith(partial)
     assert guard.report().terminated_by == "output_cap"
     assert stop.resume_input()[-1] == {"role": "assistant", "content": partial}
     guard.raise_limits(max_cost_usd="1.00")
