@@ -2,7 +2,7 @@
 
 A function counts each time that it is entered: a coroutine again when it goes on after a wait, and, up to Python 3.11,
 each comprehension. `budget_guard.testing` does not count. Counts are exact, so any machine will do:
-``python benchmarks/call_path.py``, and ``-v`` for the functions one by one.
+``python benchmarks/call_path.py``, ``-f`` for how many are in each file, and ``-v`` for the functions one by one.
 
 The models are scripted, and do what decides on the way: that of the OpenAI Agents SDK is found by name and waits four
 times, as its real client does for one answer; that of LangChain says which service tier served it, as OpenAI's does.
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import itertools
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,11 +147,15 @@ def of_langchain(handler: BudgetCallbackHandler) -> list[Step]:
     return steps
 
 
-def show(title: str, steps: list[Step], goal: str, verbose: bool) -> None:
-    """Print one line, or every step."""
+def show(title: str, steps: list[Step], goal: str, by_file: bool, verbose: bool) -> None:
+    """Print one line, and how many functions run in each file, or every step."""
     files = {step.file for step in steps}
     changes = sum(one.file != next_one.file for one, next_one in itertools.pairwise(steps))
     print(f"{title:<40} {len(steps):4} functions {len(files):4} files {changes:5} changes of file   goal {goal}")
+    if by_file:
+        for file, count in Counter(step.file for step in steps).most_common():
+            names = ", ".join(dict.fromkeys(step.function.rpartition(".")[2] for step in steps if step.file == file))
+            print(f"    {count:4} {file:<52} {names}")
     if verbose:
         last = ""
         for step in steps:
@@ -163,14 +168,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-v", "--verbose", action="store_true", help="every function, in order")
-    verbose = bool(parser.parse_args().verbose)
+    parser.add_argument("-f", "--files", action="store_true", help="how many functions run in each file")
+    chosen = parser.parse_args()
+    how = bool(chosen.files), bool(chosen.verbose)
     set_tracing_disabled(True)
     downgrading = BudgetGuard(Budget("$1.00"), downgrade_to="gpt-4o-mini")
-    show("OpenAI Agents, Runner.run, downgrade_to=", asyncio.run(of_openai_agents(downgrading)), "100/22/60", verbose)
+    show("OpenAI Agents, Runner.run, downgrade_to=", asyncio.run(of_openai_agents(downgrading)), "100/22/60", *how)
     plain = BudgetGuard(Budget("$1.00"))
-    show("OpenAI Agents, Runner.run", asyncio.run(of_openai_agents(plain)), "90/20/50", verbose)
+    show("OpenAI Agents, Runner.run", asyncio.run(of_openai_agents(plain)), "90/20/50", *how)
     handler = BudgetCallbackHandler(Budget("$1.00"))
-    show("LangChain, model.invoke, a handler", of_langchain(handler), "85/20/45", verbose)
+    show("LangChain, model.invoke, a handler", of_langchain(handler), "85/20/45", *how)
 
 
 if __name__ == "__main__":
