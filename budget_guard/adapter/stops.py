@@ -39,6 +39,8 @@ _STOPS: tuple[type[BudgetError], ...] = (
     LedgerUnavailable,
 )
 """The errors that stop a run."""
+STOP_NAMES = tuple(error.__name__ for error in _STOPS)
+"""Their names, which are those of every framework's classes of them."""
 
 
 class Stop(NamedTuple):

@@ -65,7 +65,7 @@ class Ladder:
         try:
             return self._rung(call.model, call)
         except UnknownPriceError:
-            if budget.unpriced == "deny" and budget.mode != "advisory_estimate" and left.cost is not None:
+            if budget.refuses_unpriced(left.cost is not None):
                 raise
             return Rung(call.model, None)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.plan import Fit, Plan, Rung, Space, Terms
-from budget_guard.errors import UnboundedCallError
+from budget_guard.errors import UnboundedCallError, UnknownPriceError
 from budget_guard.estimate.calibration import ModelCalibration
 from budget_guard.ledger.checks import checked_amounts
 from budget_guard.policy.budget import BudgetPolicy
@@ -79,12 +79,13 @@ def plan_model(
             )
         input_tokens += budget.allowance.input_tokens
 
+    kinds = call.kinds if not call.kinds else _kinds(budget, call, price, left)
     own, cap = output_caps(budget, call, price)
     clamped = waits = False
     hourly = call.hour_cache
     if may_clamp(budget, call):
         kept = 0 if call.final else budget.kept_back.cost
-        payable = _Payable(price, input_tokens, fees, choices, hourly, kept, call.kinds)
+        payable = _Payable(price, input_tokens, fees, choices, hourly, kept, kinds)
         chosen = _chosen_cap(calibration, budget, call, cap, payable, space)
         if chosen is None:
             return None
@@ -92,7 +93,7 @@ def plan_model(
         clamped, cap = chosen_cap != cap, chosen_cap
     cost = 0
     if cap is not None and price is not None:
-        cost = price.worst(input_tokens, cap * choices, hour_cache=hourly, kinds=call.kinds) + fees
+        cost = price.worst(input_tokens, cap * choices, hour_cache=hourly, kinds=kinds) + fees
 
     sent, bounded = cap_to_send(call, cap, own)
     if not bounded and (cap is None or budget.unbounded == "deny") and _is_gated(budget, left, price):
@@ -254,9 +255,28 @@ def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits, tools
         )
     if rung.price is None:
         return 0
-    other = tuple((name, uses) for name in tools if name != "web_search")
-    searches = uses if "web_search" in tools else 0
-    return rung.price.cost(Usage(web_search=searches, requests=0, other=other))
+    fees = 0
+    for name in tools:
+        usage = Usage(web_search=uses, requests=0) if name == "web_search" else Usage(requests=0, other=((name, uses),))
+        try:
+            fees += rung.price.cost(usage)
+        except UnknownPriceError:
+            if budget.refuses_unpriced(left.cost is not None):
+                raise
+    return fees
+
+
+def _kinds(budget: BudgetPolicy, call: ModelCall, price: ModelPrice | None, left: Limits) -> frozenset[str] | None:
+    """What the call carries beside text, as `ModelPrice.worst` takes it: where that has no price, but may be let in,
+    the dearest that has one."""
+    try:
+        if price is not None:
+            price.worst(1, 1, kinds=call.kinds)
+    except UnknownPriceError:
+        if budget.refuses_unpriced(left.cost is not None):
+            raise
+        return None
+    return call.kinds
 
 
 def _remedy_for(unweighed: str) -> str:

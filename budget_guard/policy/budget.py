@@ -218,6 +218,10 @@ class BudgetPolicy:
             return type(self).metered(**{name: value for name, value in values.items() if name not in _LIMITS})
         return type(self)(**values)
 
+    def refuses_unpriced(self, dollars_limited: bool) -> bool:
+        """Whether what has no known price is refused, where a dollar limit applies or not."""
+        return self.unpriced == "deny" and self.mode != "advisory_estimate" and dollars_limited
+
     def with_downgrade(self, to: str | Mapping[str, str] | None, at: float) -> Self:
         """A copy that switches to the cheaper model *to* at the fraction *at*; itself where *to* is None.
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
+from typing_extensions import Self
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, ModelCall, Prompt, Session, ToolCall
-from budget_guard.adapter.handle import OnCutOff, SessionHandle, SessionSettings, check_budget, check_choice
+from budget_guard.adapter.handle import (
+    OnCutOff,
+    SessionHandle,
+    SessionSettings,
+    check_budget,
+    check_choice,
+    forked,
+    opened,
+)
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.calls.seen import OnCancel
@@ -23,9 +33,11 @@ from budget_guard.wire.values import fields
 from budget_guard_langchain.calls import Call, Calls, withdraw
 from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
 from budget_guard_langchain.fallbacks import Fallbacks
+from budget_guard_langchain.inline import RunsInline
+from budget_guard_langchain.quiet import quieten
 from budget_guard_langchain.request import read_call, requests_of_texts, tool_names
 from budget_guard_langchain.response import Reply
-from budget_guard_langchain.scope import extra_sessions
+from budget_guard_langchain.scope import extra_sessions, installed
 from budget_guard_langchain.steering import LaterHold, steering_of
 from budget_guard_langchain.trails import Trails
 
@@ -37,6 +49,8 @@ HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
 
 _log = logging.getLogger("budget_guard")
+_LEFT_TO_CHILDREN = 4_096
+"""Calls of children that are remembered, for handlers that are told of them as well."""
 
 
 class _NoHandler(TypeError, AttributeError):
@@ -108,7 +122,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
     raise_error = True
     """A refusal must reach the caller: LangChain logs what other handlers raise, and makes the call."""
-    run_inline = True
+    run_inline: Any = RunsInline()
     """In async code too it runs before the call and in its context, and not beside it in a thread."""
 
     def __init__(
@@ -133,12 +147,13 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         on_cut_off: OnCutOff = "raise",
     ) -> None:
         check_budget(budget, "BudgetCallbackHandler")
-        budget = budget.with_downgrade(downgrade_to, downgrade_at)
+        given, budget = budget, budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("scope", scope, HandlerScope)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
         check_choice("on_cancel", on_cancel, OnCancel)
         check_choice("on_cut_off", on_cut_off, OnCutOff)
-        self._initial_budget = budget
+        self._initial_budget = given
+        quieten()
         self._settings = SessionSettings(
             authority=authority,
             user=user,
@@ -151,6 +166,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             on_cancel=on_cancel,
         )
         self._own_settings: dict[str, Any] = {
+            "downgrade_to": downgrade_to,
+            "downgrade_at": downgrade_at,
             "scope": scope,
             "on_exceeded": on_exceeded,
             "tool_costs": tool_costs,
@@ -160,6 +177,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._stops_cut = on_cut_off == "raise"
         self._asks_human = on_exceeded == "interrupt"
         self._calls = Calls()
+        self._parent: BudgetCallbackHandler | None = None
+        self._of_children: dict[UUID, None] = {}
         self._fallbacks = Fallbacks()
         self._trails = Trails()
         self._session = self.open_session(budget, run_id, shared=True)
@@ -195,9 +214,93 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             raise ValueError(f'thread_id={thread_id!r} has no budget of its own: use scope="thread"')
         return ThreadHandle(self._threads.get(thread_id))
 
-    def fork(self) -> BudgetCallbackHandler:
-        """A handler with the same settings and a fresh budget."""
-        return BudgetCallbackHandler(self._initial_budget, **vars(self._settings), **self._own_settings)
+    @classmethod
+    async def open(cls, budget: Budget, **settings: Any) -> Self:
+        """As ``BudgetCallbackHandler(budget, ...)``, without blocking an event loop where a ledger has to be asked."""
+        return await opened(cls, budget, **settings)
+
+    def fork(self, **changes: Any) -> BudgetCallbackHandler:
+        """A handler with the same settings and a fresh budget; of a child, another child.
+
+        Args:
+            **changes: Other settings, under the names that the class takes: ``fork(budget=Budget("$1"), user="u2")``.
+
+        Raises:
+            TypeError: If a name is not known.
+        """
+        if self._parent is not None and changes.keys() <= {"budget", "run_id"}:
+            return self._parent.child(changes.get("budget", self._initial_budget), changes.get("run_id"))
+        return BudgetCallbackHandler(
+            **forked(self._initial_budget, self._settings, self._own_settings, changes, self.fork)
+        )
+
+    def child(self, budget: Budget, run_id: str | None = None) -> BudgetCallbackHandler:
+        """A handler that spends from a part of this one's budget, to be given to runs of its own.
+
+        ::
+
+            with closing(handler.child(Budget("$0.20"))) as part:
+                researcher.invoke(task, config={"callbacks": [part]})
+
+        All that *budget* allows is held here while the child is open. `close` books what it spent and gives the rest
+        back. As `Session.child`.
+
+        Args:
+            budget: What it may spend. Every limit that holds here must be set in it, too.
+            run_id: Its own name, never used before; made up by default.
+
+        Raises:
+            BudgetExceeded: If that much is not left.
+            ValueError: If the budget leaves out a limit that holds here.
+        """
+        check_budget(budget, "handler.child")
+        try:
+            return self._parent_of(self._session.child(budget, run_id))
+        except BudgetError as error:
+            raise _recast(error) from error.__cause__
+
+    async def achild(self, budget: Budget, run_id: str | None = None) -> BudgetCallbackHandler:
+        """As `child`."""
+        check_budget(budget, "handler.child")
+        try:
+            return self._parent_of(await self._session.achild(budget, run_id))
+        except BudgetError as error:
+            raise _recast(error) from error.__cause__
+
+    def _parent_of(self, session: Session) -> BudgetCallbackHandler:
+        child = copy.copy(self)
+        child._parent = self
+        child._initial_budget = cast("Budget", session.budget)
+        child._session = session
+        child._threads = None
+        child._calls, child._fallbacks = Calls(), Fallbacks()
+        child._of_children = {}
+        return child
+
+    def _ancestors(self) -> Iterator[BudgetCallbackHandler]:
+        above = self._parent
+        while above is not None:
+            yield above
+            above = above._parent
+
+    def _is_left_to_a_child(self, run_id: UUID) -> bool:
+        """Whether a child of this handler holds the call: out of money that is held here already."""
+        if run_id in self._of_children:
+            return True
+        scopes: Any = installed.get()
+        return any(
+            isinstance(handler, BudgetCallbackHandler) and any(above is self for above in handler._ancestors())
+            for handler in getattr(scopes, "handlers", (scopes,))
+        )
+
+    def _take_from_ancestors(self, run_id: UUID, told: tuple[object, ...]) -> None:
+        for above in self._ancestors():
+            above._of_children[run_id] = None
+            while len(above._of_children) > _LEFT_TO_CHILDREN:
+                del above._of_children[next(iter(above._of_children))]
+            call = above._calls.find(run_id, told)
+            if call is not None:
+                above._calls.withdraw(call, "a child of this budget pays for it")
 
     def session_of(self, thread_id: str | None) -> Session:
         """The session that the calls of a thread spend from."""
@@ -257,8 +360,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         *,
         in_its_task: bool,
     ) -> None:
-        if self._calls.find(run_id, told) is not None:
+        if self._calls.find(run_id, told) is not None or self._is_left_to_a_child(run_id):
             return
+        self._take_from_ancestors(run_id, told)
         self._calls.sweep()
         params: Any = kwargs.get("invocation_params") or {}
         if self._tools.unseen:
@@ -343,7 +447,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             reply = Reply(response, run_id)
             if call is not None:
                 self._settle(call, reply)
-            elif self._calls.is_new(run_id) and not reply.was_cached:
+            elif self._calls.is_new(run_id) and not reply.was_cached and not self._is_left_to_a_child(run_id):
                 self._charge(reply)
         except Exception:  # the answer is paid for: nothing here may keep it from the caller
             _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
@@ -444,8 +548,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         told = (metadata, inputs, input_str)
-        if self._calls.find(run_id, told) is not None:
+        if self._calls.find(run_id, told) is not None or self._is_left_to_a_child(run_id):
             return
+        self._take_from_ancestors(run_id, told)
         self._calls.sweep()
         metadata = metadata or {}
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"

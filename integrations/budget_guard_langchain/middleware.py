@@ -34,6 +34,7 @@ from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind
 from budget_guard_langchain.errors import BudgetDowngrade
 from budget_guard_langchain.final_answer import farewell, wrapped_up
+from budget_guard_langchain.guarded_tools import guard_tools, note_calls
 from budget_guard_langchain.handler import BudgetCallbackHandler
 from budget_guard_langchain.middleware_parts import Caller, GuardsTools, HasCeilings, KeepsSpent, thread_of
 from budget_guard_langchain.steered_model import How, name_of, steered
@@ -53,7 +54,8 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
     with the handler among the callbacks: each call counts once. One middleware is one budget, for all runs of the
     agent together; `run_limit` and `thread_limit` limit each of them.
 
-    Without *guard_tools* or the handler among the callbacks, the models that tools call are not seen.
+    What the agent's tools spend counts as well, the models and agents that they call included. A tool whose call does
+    not fit answers with an error message. Tools that the agent was not made with need *guard_tools*.
 
     Args:
         budget: What the agent may spend, or the handler that holds it.
@@ -67,8 +69,9 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         wrap_up_at: The fraction of a limit at which to ask for a final answer without tools; None never does. A call
             that does not fit is then tried as a final answer, too, out of ``Budget.finalization_reserve`` if there is
             one.
-        guard_tools: Whether to hold what tools spend, and to answer a tool whose call is refused with an error
-            message. An agent with it has a node for tools in any case, and takes tools that it was not made with.
+        guard_tools: Whether to be around all tools, also those that the agent was not made with, and those that a
+            new process goes on with after a pause. An agent with it has a node for tools in any case, and leaves it
+            to its middleware to know all tools.
         thread_limit: What each thread may spend: dollars, or a budget. Kept in the agent's state, so that it
             survives a restart.
         run_limit: What each call of the agent may spend, its pauses and restarts included.
@@ -160,10 +163,14 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         thread_id = thread_of(request.runtime)
         ceilings = [ceiling.session(request.state, thread_id) for ceiling in self._ceilings]
         own = self.handler.session_of(thread_id)
+        tools = () if isinstance(self, GuardsTools) else request.tools
+        guard_tools(tools)
         with self._active(ceilings):
             while True:
                 try:
                     response = yield from self._within((own, *ceilings), request)
+                    if tools:
+                        note_calls(tools, response.result, thread_id, functools.partial(self._active, ceilings))
                     return self._noted(request, response, {})
                 except (BudgetExceeded, BudgetRevoked) as error:
                     stop = error

@@ -15,7 +15,7 @@ from typing_extensions import NotRequired
 from budget_guard import BudgetExceeded, BudgetRevoked, Session
 from budget_guard.ledger.flow import Steps, arun, run
 from budget_guard_langchain.ceilings import AgentCeiling, Spent
-from budget_guard_langchain.final_answer import NO_MORE, words
+from budget_guard_langchain.guarded_tools import refused
 from budget_guard_langchain.handler import BudgetCallbackHandler
 from budget_guard_langchain.scope import extra_sessions, installing
 
@@ -92,6 +92,4 @@ class GuardsTools(HasCeilings):
                 result: _Result = yield "call", (request,)
                 return result
             except (BudgetExceeded, BudgetRevoked) as stop:
-                call = request.tool_call
-                refused = f"{words(stop)} {NO_MORE}"
-                return ToolMessage(refused, tool_call_id=call["id"], name=call["name"], status="error")
+                return refused(stop, request.tool_call)

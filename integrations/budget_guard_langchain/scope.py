@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from langchain_core.callbacks import BaseCallbackHandler
 
 from budget_guard import Session
+from budget_guard_langchain.inline import RunsInline
 
 H = TypeVar("H", bound=BaseCallbackHandler)
 
@@ -46,7 +47,7 @@ class _Chain(BaseCallbackHandler):
     """Several handlers in the place of one, for scopes inside of scopes."""
 
     raise_error = True
-    run_inline = True
+    run_inline: Any = RunsInline()
 
     def __init__(self, handlers: tuple[BaseCallbackHandler, ...]) -> None:
         self.handlers = handlers
