@@ -1,8 +1,8 @@
 """Tools whose calls spend from the budgets of the model call that asked for them.
 
 LangChain has one way for middleware to be around tools, and an agent with it gets a node for tools in any case, and no
-longer checks for unknown ones. So the tools of an agent carry the budgets themselves: the middleware notes which calls a
-model asked for, and the tool finds its call by the id.
+longer checks for unknown ones. So the tools of an agent carry the budgets themselves: the middleware notes which calls
+a model asked for, and the tool finds its call by the id.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 
 from budget_guard import BudgetExceeded, BudgetRevoked
+from budget_guard.wire.values import fields
 from budget_guard_langchain.final_answer import NO_MORE, words
 
 if TYPE_CHECKING:
@@ -140,10 +141,11 @@ def _budgets_of(tool: Any, input: Any, config: Any) -> Active | None:
                 stack.enter_context(active())
             yield
 
-    if not isinstance(input, dict) or input.get("type") != "tool_call":
+    call = fields(input)
+    if call.get("type") != "tool_call":
         return None
     thread_id = ensure_config(config).get("configurable", {}).get("thread_id")
-    found = _asked.get(_Key(id(tool), str(input.get("id")), None if thread_id is None else str(thread_id)))
+    found = _asked.get(_Key(id(tool), str(call.get("id")), None if thread_id is None else str(thread_id)))
     if found is None:
         return None
     budgets = found.budgets
@@ -156,7 +158,9 @@ _told: set[str] = set()
 def _warn_once(what: str) -> None:
     if what not in _told:
         _told.add(what)
-        _log.warning("budget_guard: %s, so what it spends is not held: use BudgetMiddleware(..., guard_tools=True)", what)
+        _log.warning(
+            "budget_guard: %s, so what it spends is not held: use BudgetMiddleware(..., guard_tools=True)", what
+        )
 
 
 @functools.cache

@@ -10,14 +10,14 @@ from typing import Any
 class RunsInline:
     """True, but where LangChain would then leave the handlers of others out.
 
-    ``AsyncCallbackManager.on_llm_start``, of text models, tells the handlers that run inline *or* the others, never both:
-    beside one that runs inline, tracers and ``astream_events`` never hear of the start. So a handler of ours counts as
-    one of the others there, unless somebody else's runs inline anyway. It is called inline all the same: that is decided
-    once more, further down, where each handler is called.
+    ``AsyncCallbackManager.on_llm_start``, of text models, tells the handlers that run inline *or* the others, never
+    both: beside one that runs inline, tracers and ``astream_events`` never hear of the start. So a handler of ours
+    counts as one of the others there, unless somebody else's runs inline anyway. It is called inline all the same: that
+    is decided once more, further down, where each handler is called.
     """
 
     def __get__(self, handler: object, owner: type) -> bool:
-        asking = sys._getframe(1)
+        asking = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # there is no other way to ask
         name = asking.f_code.co_name
         if name == "<listcomp>":  # which is a frame of its own before Python 3.12
             caller = asking.f_back

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Allowance, Budget, ModelCall, Usage, UnknownPriceError, weigh
+from budget_guard import Allowance, Budget, ModelCall, UnknownPriceError, Usage, weigh
 
 ALLOWANCE = Allowance(input_tokens=1_000, hosted_tool_calls=2)
 PROMPT = weigh(messages=[{"role": "user", "content": "hi"}])

@@ -78,7 +78,7 @@ def test_models_that_tools_call_are_counted_without_being_asked_for(lab: Lab, as
 
 @ways
 def test_agents_that_are_tools_are_counted(lab: Lab, asynchronous: bool) -> None:
-    inner = create_agent(lab.chat("dime"), [lookup], name="inner")
+    inner: Any = create_agent(lab.chat("dime"), [lookup], name="inner")
 
     @tool
     def think() -> str:
