@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from budget_guard.adapter.carried_answer import carried_answer
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
@@ -297,7 +298,8 @@ class GuardedCall:
         yield from self._commit_cost(cost)
 
     def fail(self, error: BaseException) -> None:
-        """Settle a call that ended in *error*: given back only if it provably was not billed, else booked as held."""
+        """Settle a call that ended in *error*: given back only if it provably was not billed, booked by the answer that
+        the error carries, if it carries one, else booked as held."""
         perform(self._once(self._fail(error), given_up=isinstance(error, GIVEN_UP)))
 
     async def afail(self, error: BaseException) -> None:
@@ -308,7 +310,8 @@ class GuardedCall:
         reason = _kind_of(error)
         if isinstance(error, self.never_sent) or never_billed(error):
             return self.releasing(reason)
-        return self.estimating(reason)
+        answer = carried_answer(error)
+        return self.estimating(reason) if answer is None else self.answering(answer)
 
     def estimate(self, reason: str, seen: Seen | None = None) -> None:
         """Book what was held, because nothing tells what the call used. A later `commit` replaces it.

@@ -400,3 +400,76 @@ async def test_what_fails_in_a_cancelled_commit_does_not_take_the_cancellations_
     with pytest.raises(asyncio.CancelledError):
         await task
     assert guard.reserved_usd == ZERO
+
+
+# Errors that carry an answer
+
+COMPLETION: dict[str, Any] = {
+    "id": "c",
+    "object": "chat.completion",
+    "model": "small",
+    "choices": [{"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": '{"na'}}],
+    "usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100},
+}
+MESSAGE: dict[str, Any] = {
+    "id": "m",
+    "type": "message",
+    "model": "small",
+    "stop_reason": "max_tokens",
+    "content": [{"type": "text", "text": '{"na'}],
+    "usage": {"input_tokens": 60, "output_tokens": 40},
+}
+
+
+class Dumped:
+    """An answer as a client has it: an object that can be dumped."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def model_dump(self, **_: Any) -> Any:
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+
+class CannotParse(Exception):
+    def __init__(self, **carried: Any) -> None:
+        super().__init__("Could not parse the answer")
+        self.__dict__.update(carried)
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        {"completion": Dumped(COMPLETION)},
+        {"completion": COMPLETION},
+        {"last_completion": Dumped(MESSAGE), "n_attempts": 3},
+        {"completion": None, "raw_response": MESSAGE},
+    ],
+)
+def test_an_answer_that_an_error_carries_is_booked_as_it_is(perform: Both, carried: Any) -> None:
+    run = session()
+    guarded = held(run, perform=perform, model="small", tokens=100, cap=100)
+    perform(guarded, "fail", CannotParse(**carried))
+
+    assert figures(run) == [(Decimal("0.000046"), ZERO)] and run.report().uncertain == 0
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        {"completion": Dumped(ValueError())},
+        {"completion": {**COMPLETION, "usage": None}},
+        {"completion": {**COMPLETION, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}},
+        {"completion": "text"},
+        {"last_completion": {"usage": {}}},
+        {},
+    ],
+)
+def test_an_error_that_tells_no_usage_is_booked_as_held(perform: Both, carried: Any) -> None:
+    run = session()
+    guarded = held(run, perform=perform, model="small", tokens=100, cap=100)
+    perform(guarded, "fail", CannotParse(**carried))
+
+    assert figures(run) == [(Decimal("0.00011"), ZERO)] and run.report().uncertain > 0
