@@ -233,7 +233,7 @@ def read_usage(usage: Json) -> Counts:
     wrote = next(filter(None, map(details_in.get, ("cache_write_tokens", "cache_creation_tokens"))), None)
     if wrote is None:
         wrote = usage.get("cache_creation_input_tokens")
-    split = fields(usage.get("cache_creation"))
+    split = fields(usage.get("cache_creation")) or fields(details_in.get("cache_creation_token_details"))
     reasoning = details_out.get("reasoning_tokens")
     return Counts(
         usage.get("prompt_tokens"),

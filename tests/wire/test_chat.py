@@ -314,6 +314,24 @@ def test_another_model_takes_the_place_of_the_one_asked_for() -> None:
             id="litellm: written",
         ),
         pytest.param(
+            counts(
+                6_200,
+                300,
+                6_500,
+                prompt_tokens_details={
+                    "cached_tokens": 5_000,
+                    "cache_creation_tokens": 1_000,
+                    "cache_creation_token_details": {
+                        "ephemeral_5m_input_tokens": 400,
+                        "ephemeral_1h_input_tokens": 600,
+                    },
+                },
+            ),
+            OPENAI,
+            Usage(200, 5_000, 400, 600, output=300),
+            id="litellm: written, for how long",
+        ),
+        pytest.param(
             counts(100, 10, 110, prompt_cache_hit_tokens=64, prompt_cache_miss_tokens=36),
             endpoint("POST", "api.deepseek.com", "/chat/completions"),
             Usage(36, 64, output=10),
