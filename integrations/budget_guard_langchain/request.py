@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Fields: TypeAlias = Mapping[str, Any]
 
-_CAPS = (*OUTPUT_CAPS, "max_tokens_to_sample", "num_predict", "max_new_tokens")
+_CAPS = (*OUTPUT_CAPS, "max_tokens_to_sample", "num_predict", "max_new_tokens", "maxTokens")
 """The names of the output cap in the requests of all providers that LangChain calls."""
 _SCHEMAS = ("response_format", "text_format", "response_schema", "json_schema", "output_config", "output_format")
 """The names of the output schema in providers' requests."""
@@ -334,9 +334,11 @@ def _converse(messages: Sequence[BaseMessage], params: Fields, constructor: Fiel
         return next((found[key] for found in (params, constructor) for key in (camel, snake) if found.get(key)), None)
 
     extra = {**fields(given("additional_model_request_fields", "additionalModelRequestFields"))}
+    cap = _largest_cap({**params, **fields(params.get("inferenceConfig"))})
     return {
         "modelId": name,
-        "inferenceConfig": {"maxTokens": _largest_cap({**params, **fields(params.get("inferenceConfig"))})},
+        # the class tells its arguments of a call alone, and sends its own cap where they name none
+        "inferenceConfig": {"maxTokens": _largest_cap(constructor) if cap is None else cap},
         "toolConfig": {"tools": [_converse_tool(tool) for tool in _tools_of_converse(params)]},
         "guardrailConfig": given("guardrail_config", "guardrailConfig") or given("guardrails", "guardrails"),
         "additionalModelRequestFields": extra,

@@ -292,3 +292,21 @@ def test_equal_arguments_are_read_once_and_messages_every_time() -> None:
 )
 def test_texts_are_sent_in_so_many_requests(kind: str, size: int | None, texts: int, requests: int) -> None:
     assert requests_of_texts({"kwargs": {"batch_size": size}}, {"_type": kind}, texts) == requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cap"),
+    [
+        ({}, 100),
+        ({"max_tokens": 50}, 50),
+        ({"inferenceConfig": {"maxTokens": 70}}, 70),
+        ({"max_tokens": 300}, 300),
+        ({"inferenceConfig": {"maxTokens": 7_000}}, 7_000),
+    ],
+)
+def test_the_cap_of_bedrock_s_class_is_that_of_the_call_or_else_its_own(arguments: dict[str, Any], cap: int) -> None:
+    model = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+    written: dict[str, Any] = {"name": "ChatBedrockConverse", "kwargs": {"model_id": model, "max_tokens": 100}}
+    params = {"model": model, "_type": "amazon_bedrock_converse_chat", "stop": None, **arguments}
+
+    assert read_call(written, [HumanMessage("hi")], {"ls_max_tokens": 7}, params).call.max_output_tokens == cap
