@@ -142,10 +142,13 @@ async def test_a_conversation_of_the_extra_body_is_weighed(field: str) -> None:
     assert decided(guard).estimate.input_tokens > 5_000  # its tokens, where a tokenizer is installed; else its bytes
 
 
-async def test_a_plain_parameter_that_nobody_knows_passes() -> None:
+async def test_a_plain_parameter_that_nobody_knows_passes_with_one_warning() -> None:
     wire = Wire(answer)
-    await ask(wire.chat(), BudgetGuard(Budget("$1.00")), extra_body={"vendor_flag": True})
-    assert wire.sent[0]["vendor_flag"] is True
+    with pytest.warns(RuntimeWarning, match="the parameter 'vendor_flag' .* is not known") as told:
+        for _ in range(3):
+            await ask(wire.chat(), BudgetGuard(Budget("$1.00")), extra_body={"vendor_flag": True})
+    assert [sent["vendor_flag"] for sent in wire.sent] == [True] * 3
+    assert len(told) == 1
 
 
 PROMPT: Any = {"id": "pmpt_123"}
