@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -144,11 +145,12 @@ async def test_a_conversation_of_the_extra_body_is_weighed(field: str) -> None:
 
 async def test_a_plain_parameter_that_nobody_knows_passes_with_one_warning() -> None:
     wire = Wire(answer)
-    with pytest.warns(RuntimeWarning, match="the parameter 'vendor_flag' .* is not known") as told:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         for _ in range(3):
             await ask(wire.chat(), BudgetGuard(Budget("$1.00")), extra_body={"vendor_flag": True})
     assert [sent["vendor_flag"] for sent in wire.sent] == [True] * 3
-    assert len(told) == 1
+    assert sum("the parameter 'vendor_flag'" in str(each.message) for each in told) == 1
 
 
 PROMPT: Any = {"id": "pmpt_123"}
