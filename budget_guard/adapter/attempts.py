@@ -40,11 +40,13 @@ from urllib.parse import quote
 
 from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall, aperform, perform
 from budget_guard.adapter.stops import Stop
+from budget_guard.adapter.tool_costs import ToolCost
 from budget_guard.calls.call import ModelCall
 from budget_guard.errors import BudgetError, UnboundedCallError, UnknownPriceError
 from budget_guard.ledger.flow import Steps
 from budget_guard.policy.downgrade import DowngradePolicy
 from budget_guard.session.session import Session
+from budget_guard.units.money import nano_of
 from budget_guard.wire import GENERATE_CONTENT, dialect_at
 from budget_guard.wire.added_fields import explain_refusal
 from budget_guard.wire.answer import Answer, unreadable
@@ -54,6 +56,7 @@ from budget_guard.wire.hosts import Endpoint, endpoint
 from budget_guard.wire.outcome import Outcome, outcome_of_error, outcome_of_status
 from budget_guard.wire.remembered import read_request
 from budget_guard.wire.request import Request
+from budget_guard.wire.tools import hosted_tool_named
 from budget_guard.wire.values import fields, read_json
 
 AddField: TypeAlias = Literal["output_cap", "usage"]
@@ -157,9 +160,11 @@ class Attempts:
         models: The models behind names of one's own, such as Azure deployments: ``{"prod-chat": "gpt-4o"}``.
         agent: Whom to attribute the calls to.
         add_fields: What may be added to a request.
+        tool_costs: What one use of a tool costs that the provider runs, by its type: ``{"web_search": "0.01"}``. It
+            wins over the price table.
 
     Raises:
-        ValueError: If *add_fields* names what is not known.
+        ValueError: If *add_fields* or *tool_costs* names what is not known, or a cost is no amount of money.
     """
 
     def __init__(
@@ -169,8 +174,10 @@ class Attempts:
         models: Mapping[str, str] | None = None,
         agent: str | None = None,
         add_fields: Sequence[AddField] = ADD_FIELDS,
+        tool_costs: Mapping[str, ToolCost] | None = None,
     ) -> None:
         self.sessions = tuple(sessions)
+        self.tool_fees = _fees_of(tool_costs or {})
         self.models = dict(models or {})
         self.agent = agent
         self.add_fields = check_add_fields(add_fields)
@@ -262,6 +269,24 @@ class Attempts:
                 remedy="Leave out background=True (deferred=True at xAI), and stream long answers.",
             )
         return Attempt(self, where, dialect, request, path, body, asked, signed)
+
+
+def _fees_of(tool_costs: Mapping[str, ToolCost]) -> tuple[tuple[str, int], ...]:
+    fees: dict[str, int] = {}
+    for name, cost in tool_costs.items():
+        unit = hosted_tool_named(name)
+        if unit is None:
+            raise ValueError(
+                f"tool_costs[{name!r}] is no tool that a provider runs, such as web_search or code_interpreter. What "
+                "your own function costs is held where it runs: decorate it with @session.track_tool(cost=0.01)"
+            )
+        if callable(cost):
+            raise ValueError(
+                f"tool_costs[{name!r}] is a function, and the provider shows no result to give to it: give the dollars "
+                "that one use costs"
+            )
+        fees[unit] = nano_of(cost, f"tool_costs[{name!r}]")
+    return tuple(fees.items())
 
 
 def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
@@ -456,6 +481,8 @@ class Attempt:
                         reason="its body is signed, so that no output cap can be put into it, and it carries none",
                         remedy="Set the cap yourself, for example max_tokens=1_000.",
                     )
+        if attempts.tool_fees:
+            asked = asked._replace(tool_fees=attempts.tool_fees)
         if self._model_is_fixed:
             asked = asked._replace(downgrade=DowngradePolicy(to=asked.model or "-"))  # which has no cheaper one for it
         return asked
@@ -493,6 +520,7 @@ class Attempt:
             final=held.final,
             downgrade=asked.downgrade or held.downgrade,
             provider=asked.provider or held.provider,
+            tool_fees=asked.tool_fees or held.tool_fees,
         )
 
     def _hold_by_itself(self, call: GuardedCall, asked: ModelCall, may_wait: bool | None) -> Steps[Stop | None]:

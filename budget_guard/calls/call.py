@@ -48,6 +48,9 @@ class ModelCall(NamedTuple):
     cheaper model takes the place of such a call: the others might still answer."""
     search_context: str | None = None
     """How much is searched, where the fee of a request goes by that, as `Serving.search_context` names it."""
+    tool_fees: tuple[tuple[str, int], ...] = ()
+    """What one use of a hosted tool costs, in nano-dollars, by its name in `hosted_tools`, where the caller knows that.
+    It wins over the price table."""
 
     @property
     def kind(self) -> tuple[object, ...]:

@@ -116,7 +116,9 @@ def _look_closer(
 ) -> Bill:
     """The bill of a call that is more than text at a known price, or whose report makes no sense."""
     call = held.call
-    cost, note = _cost(run, price, usage, name, held.amounts.cost)
+    fees, rest = _named_fees(call, usage)
+    cost, note = _cost(run, price, rest, name, held.amounts.cost)
+    cost += fees
     read, written = usage.input_tokens, usage.output_tokens
     source: Source = "price"
     reported = checked_amounts(Amounts(cost, read, written, read + written, usage.requests or 1))
@@ -131,6 +133,18 @@ def _look_closer(
         cost, note, source = provider_cost, None, "provider"
     amounts = Amounts(cost, read, written, read + written, usage.requests or 1)
     return Bill(amounts, name, False, note, source)
+
+
+def _named_fees(call: ModelCall | ToolCall, usage: Usage) -> tuple[int, Usage]:
+    """What the uses of hosted tools cost whose fee the caller named, and *usage* without them."""
+    if not isinstance(call, ModelCall) or not call.tool_fees:
+        return 0, usage
+    named = dict(call.tool_fees)
+    fees = sum(named[unit] * quantity for unit, quantity in usage.other if unit in named)
+    other = tuple(each for each in usage.other if each[0] not in named)
+    if "web_search" not in named:
+        return fees, usage._replace(other=other)
+    return fees + named["web_search"] * usage.web_search, usage._replace(other=other, web_search=0)
 
 
 def _makes_sense(held: HeldCall, amounts: Amounts) -> bool:

@@ -253,10 +253,13 @@ def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits, tools
             remedy="Say what to reserve for such a call: "
             "Budget(..., allowance=Allowance(input_tokens=20_000, hosted_tool_calls=5)).",
         )
+    named = dict(call.tool_fees)
+    fees = sum(named[name] * uses for name in tools if name in named)
     if rung.price is None:
-        return 0
-    fees = 0
+        return fees
     for name in tools:
+        if name in named:
+            continue
         usage = Usage(web_search=uses, requests=0) if name == "web_search" else Usage(requests=0, other=((name, uses),))
         try:
             fees += rung.price.cost(usage)

@@ -693,7 +693,8 @@ class Session:
             client: An OpenAI or Anthropic client, or an ``httpx`` or ``httpx2`` one.
             models: The models behind names of one's own, such as Azure deployments: ``{"prod-chat": "gpt-4o"}``.
             agent: Whom to attribute its calls to.
-            tool_costs: What the tools of an MCP session cost; of no use to clients of models.
+            tool_costs: What one use of a tool costs that the provider runs, by its type: ``{"web_search": "0.01"}``. It
+                wins over the price table.
             add_fields: What may be added to a request: an output cap where it has none, and the asking of a stream for
                 its usage.
 

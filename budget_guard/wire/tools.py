@@ -48,6 +48,13 @@ def tool_name_of_type(kind: str) -> str:
     return kind if kind.isascii() and kind.isprintable() and len(kind) <= 40 else "an unknown tool"
 
 
+def hosted_tool_named(kind: str) -> str | None:
+    """The unit of a provider's own tool that a user names by its type or by its unit; None for any other name."""
+    if kind in {unit for _, unit in _UNITS}:
+        return kind
+    return next((unit for start, unit in _UNITS if kind.startswith(start)), None)
+
+
 def hosted_tools_of(tools: Iterable[Any]) -> Iterator[str]:
     """The units of those *tools*, given with a type of OpenAI's or Anthropic's, that the provider runs."""
     for tool in tools:

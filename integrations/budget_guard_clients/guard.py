@@ -57,17 +57,17 @@ def guard(
         client: The client. It is not changed.
         models: The models behind names of one's own, such as Azure deployments.
         agent: Whom to attribute the calls to.
-        tool_costs: Not for clients of models.
+        tool_costs: What one use of a tool costs that the provider runs, by its type: ``{"web_search": "0.01"}``. It
+            wins over the price table.
         add_fields: What may be added to a request.
 
     Raises:
         TypeError: If it is no client that can be guarded.
-        ValueError: If its SDK is too old, or its address tells nothing about prices and *models* is not given.
+        ValueError: If its SDK is too old, its address tells nothing about prices and *models* is not given, a name in
+            *tool_costs* or *add_fields* is not known, or an allowance prices what is held by its tokens.
     """
-    if tool_costs:
-        raise ValueError("tool_costs= has no use here: a client of a model calls no tools. Use session.track_tool")
     package = _package_of(client)
-    attempts = Attempts([session], models=models, agent=agent, add_fields=add_fields)
+    attempts = Attempts([session], models=models, agent=agent, add_fields=add_fields, tool_costs=tool_costs)
     check_allowances(attempts)
     if package in _HTTP_LIBRARIES:
         return cast(T, _guarded_http(client, attempts, None))
@@ -142,12 +142,14 @@ def _guarded_http(http: Any, attempts: Attempts, package: str | None) -> Any:
         before = found.guard
         sessions = [*before.attempts.sessions]
         sessions += [session for session in attempts.sessions if session not in sessions]
+        fees = {**dict(before.attempts.tool_fees), **dict(attempts.tool_fees)}
         attempts = Attempts(
             sessions,
             models={**before.attempts.models, **attempts.models},
             agent=attempts.agent or before.attempts.agent,
             add_fields=[name for name in ADD_FIELDS if name in attempts.add_fields & before.attempts.add_fields],
         )
+        attempts.tool_fees = tuple(fees.items())
         owner, package = before.pool.owner or http, package or before.package
     cls = _http_class(http.__class__)
     clone = cast(Any, object.__new__(cls))

@@ -17,7 +17,7 @@ import httpx
 import openai
 from openai import OpenAI
 
-from budget_guard import Budget, BudgetExceeded, UnboundedCallError, UnknownPriceError, Usage, weigh
+from budget_guard import Allowance, Budget, BudgetExceeded, Session, UnboundedCallError, UnknownPriceError, Usage, weigh
 from budget_guard.adapter import GuardedCall, counting
 from budget_guard.calls.call import ModelCall
 from budget_guard.testing import Attempts, LocalProvider, Reply
@@ -361,9 +361,62 @@ def test_an_address_that_tells_nothing_about_prices_needs_names() -> None:
     session.guard(client, models={"house-model": GPT})
 
 
-def test_tool_costs_and_unknown_fields_are_refused(provider: LocalProvider) -> None:
+def search(session: Session, costs: Any, uses: int = 2) -> LocalProvider:
+    """Ask for an answer that took *uses* web searches, in *session*."""
+    item = {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search"}}
+    said = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": []}
+    usage = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
+    body = {"id": "r", "object": "response", "model": GPT, "output": [item] * uses + [said], "usage": usage}
+    with LocalProvider(Reply(body=body)) as provider:
+        client = session.guard(session.guard(open_ai(provider), tool_costs=costs))
+        client.responses.create(model=GPT, input="Hi", max_output_tokens=100, tools=[{"type": "web_search"}])
+    return provider
+
+
+def test_what_a_use_of_the_providers_tool_costs_can_be_named() -> None:
+    allowance = Allowance(input_tokens=1_000, hosted_tool_calls=3)
+    text = Decimal("0.00035")
+    by_table, named, free = (Budget("$1", allowance=allowance).session() for _ in range(3))
+    search(by_table, None)
+    search(named, {"web_search": "0.04"})
+    search(free, {"web_search": 0})
+    assert [session.spent_usd for session in (by_table, named, free)] == [
+        text + Decimal(n) for n in ("0.02", "0.08", "0")
+    ]
+    held = named.decisions()[0].held.cost
+    assert held - free.decisions()[0].held.cost == 3 * 40_000_000
+    poor = Budget("$0.10", allowance=allowance).session()
+    with pytest.raises(BudgetExceeded):
+        search(poor, {"web_search": "0.04"})
+    assert poor.spent_usd == poor.reserved_usd == 0
+
+
+def test_a_tool_without_a_price_in_the_table_is_admitted_where_its_cost_is_named(provider: LocalProvider) -> None:
+    tools: Any = [{"type": "x_search"}]
+    budget = Budget("$1", allowance=Allowance(input_tokens=1_000, hosted_tool_calls=3))
+    with pytest.raises(UnknownPriceError, match="x_search"):
+        budget.session().guard(open_ai(provider)).responses.create(model=GPT, input="Hi", tools=tools)
+    session = budget.session()
+    client = session.guard(open_ai(provider), tool_costs={"x_search": "0.005"})
+    client.responses.create(model=GPT, input="Hi", tools=tools)
+    agree(provider, session)
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ({"search": "0.01"}, r"tool_costs\['search'\] is no tool that a provider runs.*track_tool"),
+        ({"web_search": lambda result: 1}, r"tool_costs\['web_search'\] is a function"),
+        ({"web_search": "dear"}, r"tool_costs\['web_search'\]"),
+        ({"web_search": -1}, r"tool_costs\['web_search'\]"),
+    ],
+)
+def test_a_cost_of_a_tool_that_cannot_be_is_refused(provider: LocalProvider, costs: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Budget("$1").session().guard(open_ai(provider), tool_costs=costs)
+
+
+def test_unknown_fields_to_add_are_refused(provider: LocalProvider) -> None:
     session = Budget("$1").session()
-    with pytest.raises(ValueError, match="tool_costs="):
-        session.guard(open_ai(provider), tool_costs={"search": "0.01"})
     with pytest.raises(ValueError, match="add_fields="):
         session.guard(open_ai(provider), add_fields=("cap",))  # type: ignore[arg-type]  # a wrong name on purpose
