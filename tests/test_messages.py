@@ -26,6 +26,7 @@ from budget_guard import (
 )
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.stops import stops_for
+from budget_guard.events.sinks import JsonlSink
 from budget_guard.session import session as session_module
 from budget_guard.testing import FakeClock
 from budget_guard.units.scope import Scope
@@ -97,19 +98,11 @@ def test_a_downgrade_that_goes_nowhere_says_so() -> None:
     assert Budget("$1").with_downgrade(None, 0.8) == Budget("$1")
 
 
-async def asynchronous(event: object) -> None: ...
-
-
-class AsynchronousObject:
-    async def __call__(self, event: object) -> None: ...
-
-
 @pytest.mark.parametrize(
     ("subscriber", "words"),
     [
-        (asynchronous, ["'asynchronous' is asynchronous", "call_soon_threadsafe"]),
-        (AsynchronousObject(), ["is asynchronous"]),
-        ("http://hooks.example/budget", ["is a text", "a function of one event", "queue"]),
+        ("http://hooks.example/budget", ["is a text", "a function of one event", "WebhookSink"]),
+        (JsonlSink, ["JsonlSink is a class", "an instance"]),
         (None, ["subscriber=None cannot be called"]),
     ],
 )

@@ -742,10 +742,7 @@ class Attempt:
         if self.settled:
             return
         self.settled = True
-        if outcome.released:
-            yield from self._each(lambda call: call.releasing(outcome.reason))
-        else:
-            yield from self._each(lambda call: call.estimating(outcome.reason))
+        yield from self._each(lambda call: call.settling(outcome))
 
     def conclude(self, call: GuardedCall, otherwise: Steps[None], given_up: bool) -> Steps[None]:
         """Settle now what is known to be over, and do *otherwise* with *call* where that is not known.

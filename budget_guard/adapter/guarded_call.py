@@ -38,7 +38,7 @@ from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
 from budget_guard.wire.answer import Answer
-from budget_guard.wire.outcome import never_billed
+from budget_guard.wire.outcome import Outcome, outcome_of_error
 
 T = TypeVar("T")
 
@@ -308,10 +308,17 @@ class GuardedCall:
 
     def _fail(self, error: BaseException) -> Steps[None]:
         reason = _kind_of(error)
-        if isinstance(error, self.never_sent) or never_billed(error):
+        if isinstance(error, self.never_sent):
             return self.releasing(reason)
-        answer = carried_answer(error)
-        return self.estimating(reason) if answer is None else self.answering(answer)
+        outcome = outcome_of_error(error)._replace(reason=reason)
+        answer = None if outcome.released else carried_answer(error)
+        return self.settling(outcome) if answer is None else self.answering(answer)
+
+    def settling(self, outcome: Outcome) -> Steps[None]:
+        """Settle a call that failed by what that says about its bill, as steps."""
+        if outcome.released or (outcome.is_server_error and all(hold.trusts_server_errors for hold in self.holds)):
+            return self.releasing(outcome.reason)
+        return self.estimating(outcome.reason)
 
     def estimate(self, reason: str, seen: Seen | None = None) -> None:
         """Book what was held, because nothing tells what the call used. A later `commit` replaces it.

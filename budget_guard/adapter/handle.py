@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from budget_guard.calls.seen import OnCancel
-from budget_guard.events.model import Subscriber
+from budget_guard.events.subscribing import AnySubscriber
 from budget_guard.ledger.base import Ledger
 from budget_guard.ledger.url import open_ledger
 from budget_guard.pricing.table import PriceLike
@@ -96,7 +96,7 @@ class SessionHandle:
         """As `close`."""
         await self.session.aclose()
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+    def subscribe(self, subscriber: AnySubscriber) -> Callable[[], None]:
         """Call *subscriber* with every event; returns how to stop. As `Session.subscribe`."""
         return self.session.subscribe(subscriber)
 

@@ -96,9 +96,7 @@ class PricedRequest:
         await aperform(self._settled(_outcome(error)))
 
     def _settled(self, outcome: Outcome) -> Steps[None]:
-        if outcome.released:
-            return self._call.releasing(outcome.reason)
-        return self._call.estimating(outcome.reason)
+        return self._call.settling(outcome)
 
 
 def _outcome(error: BaseException) -> Outcome:

@@ -442,7 +442,7 @@ class Authorizer:
         recorder = self._run.recorder
         at_s = recorder.timeline.at()
         recorder.terminated_by = cause(error)
-        recorder.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error)))
+        recorder.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error), recorder.terminated_by))
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked, LoopDetected)):
             error.report = self._run.report_for_error()

@@ -55,6 +55,11 @@ class Reservation(HeldCall):
     def outer(self) -> Sequence[OpenHold]:
         return self._run.around
 
+    @property
+    def trusts_server_errors(self) -> bool:
+        """Whether its budget takes a call that ended in the provider's own 500 for one that is not billed."""
+        return self._run.budget.server_errors == "release"
+
     def forward(self) -> None:
         """Note that the call is being sent."""
         self._run.ledger.forward(self.id)

@@ -19,7 +19,7 @@ from budget_guard.calls.run import Run
 from budget_guard.calls.seen import Seen, is_all_seen, seen_tokens
 from budget_guard.calls.worst_case import plan_tool
 from budget_guard.errors import BudgetError, BudgetExceeded, BudgetRevoked, LedgerUnavailable, UnknownPriceError
-from budget_guard.events.model import CallReleased
+from budget_guard.events.model import CallReleased, Tokens, UsageEvent
 from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
 from budget_guard.ledger.checks import checked_amounts
 from budget_guard.ledger.flow import Flow
@@ -56,6 +56,8 @@ class Bill(NamedTuple):
     """Why they are no exact price, if they are none."""
     source: Source = "price"
     """Where the cost comes from."""
+    usage: Usage | None = None
+    """What they were made of, where it is known."""
 
 
 def bill(
@@ -101,7 +103,7 @@ def bill(
         if amounts is not None and (
             0 < amounts.total_tokens <= held.amounts.total_tokens or _makes_sense(held, amounts)
         ):
-            return unchecked(Bill, (amounts, name, False, None, "price"))
+            return unchecked(Bill, (amounts, name, False, None, "price", usage))
     return _look_closer(run, held, price, usage, name, cost, others)
 
 
@@ -132,7 +134,7 @@ def _look_closer(
     if provider_cost is not None and (provider_cost or not cost):  # a figure of nothing is no figure where text costs
         cost, note, source = provider_cost, None, "provider"
     amounts = Amounts(cost, read, written, read + written, usage.requests or 1)
-    return Bill(amounts, name, False, note, source)
+    return Bill(amounts, name, False, note, source, usage)
 
 
 def _named_fees(call: ModelCall | ToolCall, usage: Usage) -> tuple[int, Usage]:
@@ -213,7 +215,7 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
         run.rate.settle(held.id, settled.charged.cost, run.recorder.timeline.at())
     committed, charged, uncertain, above = settled
     cost, read, written, total, _, _ = charged
-    _, name, _, note, source = bill
+    _, name, _, note, source, usage = bill
     terms = held.terms
     most_cost, most_read, most_written, _, _, _ = held.amounts
     call, violated, is_unpriced = held.call, False, False
@@ -234,8 +236,11 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
     posting = unchecked(
         Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated, source)
     )
+    before = held.posting
     if recorder.record(held, posting, note):
         run.warn(committed, above)
+        if recorder.timeline.is_watched:
+            _tell(run, held, posting, before, None if uncertain else usage)
     return cost
 
 
@@ -244,6 +249,45 @@ def returned(run: Run, held: HeldCall, result: object) -> None:
     call, loops = held.call, run.loops
     if loops is not None and isinstance(call, ToolCall) and call.arguments is not None:
         loops.saw(call.run, call.tool, call.arguments, result, run.recorder.timeline.at())
+
+
+def _tell(run: Run, held: HeldCall, posting: Posting, before: Posting | None, usage: Usage | None) -> None:
+    """Tell who subscribes what a call used."""
+    call = held.call
+    run.recorder.timeline.tell(
+        UsageEvent(
+            at_s=posting.at_s,
+            id=held.id if before is None else f"{held.id}.actual",  # an estimate is replaced once
+            at=run.clock.now(),
+            run_id=run.scope.id,
+            principals=run.tags,
+            agent=call.agent,
+            task=run.budget.task,
+            kind="model" if isinstance(call, ModelCall) else "tool",
+            name=posting.name,
+            asked=call.model if isinstance(call, ModelCall) else call.tool,
+            tokens=_tokens_of(posting.amounts, usage),
+            cost=posting.amounts.cost,
+            source=posting.source,
+            uncertain=posting.uncertain,
+            unpriced=posting.unpriced,
+            decision_id=held.id,
+            cost_before=0 if before is None else before.amounts.cost,
+            tokens_before=Tokens() if before is None else _tokens_of(before.amounts, None),
+        )
+    )
+
+
+def _tokens_of(amounts: Amounts, usage: Usage | None) -> Tokens:
+    if usage is None:
+        return Tokens(input=amounts.input_tokens, output=amounts.output_tokens)
+    return Tokens(
+        input=amounts.input_tokens,
+        cached=usage.cache_read + usage.cache_audio,
+        cache_written=usage.cache_write_5m + usage.cache_write_1h,
+        output=amounts.output_tokens,
+        reasoning=usage.reasoning,
+    )
 
 
 def released(run: Run, held: HeldCall, reason: str, freed: bool) -> None:
@@ -297,8 +341,10 @@ def charge_call(
     source: Source = "price"
     if usage is not None or cost:
         held = HeldCall("", call, (terms, amounts))
-        amounts, _, _, note, source = bill(run, held, usage or Usage(), None, None, cost=cost, others=others)
-    yield from _charge(run, call, (terms, amounts), note, even_if_revoked=not strict, strict=strict, source=source)
+        amounts, _, _, note, source, _ = bill(run, held, usage or Usage(), None, None, cost=cost, others=others)
+    yield from _charge(
+        run, call, (terms, amounts), note, even_if_revoked=not strict, strict=strict, source=source, usage=usage
+    )
 
 
 def _charge(
@@ -310,6 +356,7 @@ def _charge(
     *,
     strict: bool = False,
     source: Source = "price",
+    usage: Usage | None = None,
 ) -> Flow[None]:
     recorder = run.recorder
     at_s = recorder.timeline.start()
@@ -319,6 +366,8 @@ def _charge(
     recorder.record(held, posting, note)
     if run.is_watched:
         run.rate.add(held.amounts.cost, at_s)
+    if recorder.timeline.is_watched:
+        _tell(run, held, posting, None, usage)
     balances: Sequence[Balance]
     try:
         balances = yield "balances", (run.scopes,)

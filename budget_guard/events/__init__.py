@@ -16,7 +16,10 @@ from budget_guard.events.model import (
     SessionRevoked,
     SoftLimitReached,
     Subscriber,
+    Tokens,
+    UsageEvent,
 )
+from budget_guard.events.origin import Origin, Sink
 
 __all__ = [
     "BoundViolated",
@@ -30,8 +33,12 @@ __all__ = [
     "LimitsRaised",
     "LoopNoticed",
     "ModelDowngraded",
+    "Origin",
     "OverrunCharged",
     "SessionRevoked",
+    "Sink",
     "SoftLimitReached",
     "Subscriber",
+    "Tokens",
+    "UsageEvent",
 ]

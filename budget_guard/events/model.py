@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from decimal import Decimal
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from budget_guard.reporting.posting import Source
-from budget_guard.units.money import to_usd
+from budget_guard.units.money import to_usd, usd_text
 
 # Named tuples, not frozen dataclasses: two are made for every call, and a named tuple is made five times as fast.
 # `at_s` is always seconds since the session started.
@@ -66,6 +67,8 @@ class CallBlocked(NamedTuple):
     decision_id: str
     name: str
     reason: str
+    limit: str = ""
+    """What refused it, as `BudgetReport.terminated_by` says it: the name of a limit, or ``revoked`` and the like."""
 
 
 class ModelDowngraded(NamedTuple):
@@ -174,6 +177,88 @@ class ChildClosed(NamedTuple):
         return to_usd(self.cost)
 
 
+class Tokens(NamedTuple):
+    """Tokens by kind. Totals include their parts: input the cached ones, output the reasoning."""
+
+    input: int = 0
+    cached: int = 0
+    """Read from the provider's cache."""
+    cache_written: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+class UsageEvent(NamedTuple):
+    """What one booked call used and cost, for meters and bills elsewhere. Subscribers alone are told: it is not kept.
+
+    A call whose estimate is replaced by what it really used is told of twice, with the same `decision_id` and another
+    `id`: sum up `cost - cost_before`, or keep the last event of each decision.
+    """
+
+    at_s: float
+    id: str
+    """Equal for the same booking alone."""
+    at: datetime
+    """When it was booked, with a time zone."""
+    run_id: str
+    principals: Mapping[str, str]
+    """Whom the run is attributed to, by kind: user, key, team, feature and kinds of one's own."""
+    agent: str | None
+    task: str | None
+    kind: Literal["model", "tool"]
+    name: str
+    """The model that was called, or the tool."""
+    asked: str
+    """The model that was asked for, or the tool."""
+    tokens: Tokens
+    cost: int
+    """Nano-dollars that are booked for the call now."""
+    source: Source
+    """Where the cost comes from: usage at a known price, the provider's own figure, or an estimate."""
+    uncertain: bool
+    """Whether it is an estimate, which may be replaced."""
+    unpriced: bool
+    """Whether the price, or a part of it, is not known."""
+    decision_id: str
+    cost_before: int = 0
+    """Nano-dollars that were booked for the same call before."""
+    tokens_before: Tokens = Tokens()
+    """Tokens that were booked for the same call before."""
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Dollars that are booked for the call now."""
+        return to_usd(self.cost)
+
+    @property
+    def added(self) -> int:
+        """Nano-dollars that this booking added; negative where an estimate was too high."""
+        return self.cost - self.cost_before
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether the call was booked before."""
+        return self.id != self.decision_id
+
+    def tokens_added(self) -> dict[str, int]:
+        """Tokens that this booking added, by kind."""
+        pairs = zip(Tokens._fields, self.tokens, self.tokens_before, strict=True)
+        return {kind: now - before for kind, now, before in pairs}
+
+    def as_plain(self) -> dict[str, Any]:
+        """The event in JSON's own types, dollars as text."""
+        plain: dict[str, Any] = self._asdict()
+        plain.pop("tokens_before")
+        plain.update(
+            at=self.at.isoformat(),
+            principals=dict(self.principals),
+            tokens={f"{kind}_tokens": count for kind, count in self.tokens._asdict().items()},
+            cost_usd=usd_text(plain.pop("cost")),
+            cost_before_usd=usd_text(plain.pop("cost_before")),
+        )
+        return plain
+
+
 Event: TypeAlias = (
     CallAdmitted
     | CallCommitted
@@ -188,5 +273,6 @@ Event: TypeAlias = (
     | SessionRevoked
     | ChildOpened
     | ChildClosed
+    | UsageEvent
 )
 Subscriber: TypeAlias = Callable[[Event], None]

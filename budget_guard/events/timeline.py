@@ -91,18 +91,26 @@ class Timeline:
 
         return unsubscribe
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody subscribes."""
+        return bool(self._subscribers)
+
+    def tell(self, event: Event) -> None:
+        """Tell the subscribers of *event*, and keep it nowhere."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:
+                _log.exception("a budget_guard subscriber failed on %r", event)
+
     def events(self, most: int = KEPT) -> list[Event]:
         """The latest events, at most so many, oldest first."""
         return [_event_of(event) for event in list(self._events)[-most:]]
 
     def _note_and_tell(self, noted: Noted) -> None:
         self._events.append(noted)
-        event = _event_of(noted)
-        for subscriber in self._subscribers:
-            try:
-                subscriber(event)
-            except Exception:
-                _log.exception("a budget_guard subscriber failed on %r", event)
+        self.tell(_event_of(noted))
 
 
 def _event_of(noted: Noted) -> Event:

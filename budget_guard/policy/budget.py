@@ -24,6 +24,8 @@ ClampOutput: TypeAlias = Literal["when_unset", "always", "never"]
 Unpriced: TypeAlias = Literal["deny", "allow"]
 Unbounded: TypeAlias = Literal["allow", "deny"]
 
+ServerErrors: TypeAlias = Literal["book", "release"]
+
 OnLedgerError: TypeAlias = Literal["closed", "open"]
 """``closed`` refuses calls, ``open`` lets them pass without a hold and books them later."""
 
@@ -75,6 +77,11 @@ class BudgetPolicy:
     """Seconds that a call may wait for room that other calls in flight are holding; 0 never waits."""
     finalization_reserve: Decimal | None
     """Dollars kept back for one final answer once everything else is spent."""
+    server_errors: ServerErrors
+    """What to do with a call that ended in a 500 with the provider's own body: ``book`` what was held, for it may be
+    billed, or ``release`` it. Every budget that holds a call has to say ``release``."""
+    task: str | None
+    """The kind of work, for records and advice: ``"summarise"``."""
     allowance: Allowance
     """What to reserve for content that cannot be weighed: images, files, server-side history, hosted tools."""
     loop: LoopPolicy | None
@@ -105,6 +112,8 @@ class BudgetPolicy:
         hold_share: float = 0.5,
         max_wait_s: float = 30,
         finalization_reserve: UsdLike | None = None,
+        server_errors: ServerErrors = "book",
+        task: str | None = None,
         allowance: Allowance | None = None,
         loop: LoopPolicy | None = None,
         max_usd_per_minute: UsdLike | None = None,
@@ -135,6 +144,8 @@ class BudgetPolicy:
             "finalization_reserve": None
             if finalization_reserve is None
             else _dollars("finalization_reserve", finalization_reserve),
+            "server_errors": _one_of("server_errors", server_errors, get_args(ServerErrors)),
+            "task": _task(task),
             "allowance": _allowance(allowance),
             "loop": _loop(loop),
             "max_usd_per_minute": None
@@ -286,6 +297,12 @@ def _policy(downgrade: object) -> DowngradePolicy | None:
     if isinstance(downgrade, Mapping):
         return DowngradePolicy(to=dict(cast("Mapping[str, str]", downgrade)))
     raise ValueError(f'downgrade={downgrade!r} is no policy: use a model such as "gpt-4o-mini", or a mapping of models')
+
+
+def _task(task: object) -> str | None:
+    if task is not None and (not isinstance(task, str) or not task.strip()):
+        raise ValueError(f'task={task!r} is no name of a kind of work: use a text such as "summarise", or None')
+    return task
 
 
 def _allowance(allowance: object) -> Allowance:

@@ -1,4 +1,6 @@
-"""Reports: what a run spent, as values for people."""
+"""Reports: what a run spent, as values for people; records of runs, and what they advise."""
+
+from typing import TYPE_CHECKING
 
 from budget_guard.reporting.report import (
     AgentSpend,
@@ -10,4 +12,35 @@ from budget_guard.reporting.report import (
     ToolsSpend,
 )
 
-__all__ = ["AgentSpend", "Breakdown", "BudgetReport", "LlmSpend", "ModelSpend", "ToolSpend", "ToolsSpend"]
+if TYPE_CHECKING:
+    from budget_guard.reporting.advice import Advice, Forecast, advise, forecast
+    from budget_guard.reporting.records import Outcome, RunLog, RunRecord, RunStore
+
+__all__ = [
+    "Advice",
+    "AgentSpend",
+    "Breakdown",
+    "BudgetReport",
+    "Forecast",
+    "LlmSpend",
+    "ModelSpend",
+    "Outcome",
+    "RunLog",
+    "RunRecord",
+    "RunStore",
+    "ToolSpend",
+    "ToolsSpend",
+    "advise",
+    "forecast",
+]
+
+_OF_RECORDS = {"Outcome", "RunLog", "RunRecord", "RunStore"}
+
+
+def __getattr__(name: str) -> object:
+    # loaded when they are first asked for: few programs keep records, and SQLite takes its time to load
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from budget_guard.reporting import advice, records
+
+    return getattr(records if name in _OF_RECORDS else advice, name)

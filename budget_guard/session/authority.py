@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
@@ -13,6 +13,7 @@ from budget_guard.calls.run import KeepAlive
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import LedgerUnavailable
+from budget_guard.events.subscribing import AnySubscriber, check_subscriber
 from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
@@ -122,6 +123,7 @@ class BudgetAuthority:
         self.outbox = outbox if isinstance(outbox, Outbox) else Outbox(outbox)
         """What was spent and is not booked yet."""
         self._decisions = DecisionLog()
+        self._subscribers: tuple[AnySubscriber, ...] = ()
 
     def session(
         self,
@@ -182,6 +184,25 @@ class BudgetAuthority:
         session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
         await adrive(opening, session.ledger.aio)
         return session
+
+    def subscribe(self, subscriber: AnySubscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event of the sessions opened here from now on, and of their child sessions.
+
+        As `Session.subscribe`: a plain or an async function of one event, or a sink. A `UsageEvent` says whose it is.
+
+        Returns:
+            How to stop: for sessions opened after that.
+
+        Raises:
+            TypeError: If it can take no event.
+        """
+        check_subscriber(subscriber)
+        self._subscribers = (*self._subscribers, subscriber)
+
+        def unsubscribe() -> None:
+            self._subscribers = tuple(each for each in self._subscribers if each is not subscriber)
+
+        return unsubscribe
 
     def set_ceiling(self, kind: str, id: str, budget: Budget | None) -> None:
         """Give one user, key or team a ceiling of its own, in every process, also for the sessions that are open.
@@ -322,6 +343,7 @@ class BudgetAuthority:
                 decisions=self._decisions,
                 outbox=self.outbox,
                 prices=self._prices,
+                subscribers=self._subscribers,
             ),
         )
 

@@ -42,6 +42,9 @@ class Budget(BudgetPolicy):
         hold_share: The fraction of what remains that such a cap may be worth.
         max_wait_s: Seconds that a call may wait for room that other calls in flight are holding.
         finalization_reserve: Dollars kept back for one final answer once everything else is spent.
+        server_errors: What to do with a call that ended in a 500 with the provider's own body: ``book`` what was held,
+            for it may be billed, or ``release`` it, if you trust the provider not to bill it.
+        task: The kind of work, for records and advice: ``"summarise"``.
         allowance: What to reserve for calls whose cost the request does not tell: `Allowance(input_tokens=...)`.
         loop: When to warn of a run that repeats itself, and to stop it: ``LoopPolicy()``. None never looks.
         max_usd_per_minute: Dollars that the session may take in any sixty seconds, from its tenth second on. It is a

@@ -24,7 +24,9 @@ from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable
 from budget_guard.estimate.prompt import Prompt
-from budget_guard.events.model import Event, LimitsRaised, SessionRevoked, Subscriber
+from budget_guard.events.model import Event, LimitsRaised, SessionRevoked
+from budget_guard.events.origin import Origin, Sink
+from budget_guard.events.subscribing import AnySubscriber, as_subscriber
 from budget_guard.ledger.base import HELD, Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
@@ -76,6 +78,8 @@ class Wiring:
     """Whether the run is never opened again."""
     prices: PriceTable | None = None
     """The prices that it goes by, where it is given none of its own; the bundled ones by default."""
+    subscribers: Sequence[AnySubscriber] = ()
+    """Who is told of its events, and of those of its child sessions."""
 
 
 _ALONE = Wiring()
@@ -163,6 +167,9 @@ class Session:
         self._answers = answers.KnownAnswers()
         self._outcome: Outcome | None = None
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
+        self._sinks: list[Sink] = []
+        for subscriber in wiring.subscribers:
+            self._subscribe(subscriber)
 
     def __repr__(self) -> str:
         return f"Session({self.id!r}, {self.budget!r})"
@@ -255,16 +262,33 @@ class Session:
         """The latest events, oldest first; 1,000 are kept."""
         return self._run.recorder.timeline.events()
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call *subscriber* with every event, on the thread that caused it; returns how to stop.
+    def subscribe(self, subscriber: AnySubscriber) -> Callable[[], None]:
+        """Call *subscriber* with every event; returns how to stop.
 
-        A subscriber that raises is logged and does not disturb the run.
+        A plain function is called on the thread that caused the event. An async one is called on the event loop that is
+        running now, or that runs when its first event comes, one event after the other. A sink of
+        `budget_guard.events.sinks` is told of child sessions that are opened from now on as well. What raises is logged
+        and does not disturb the run.
 
         Raises:
-            TypeError: If it cannot be called, or is asynchronous, so that calling it would do nothing.
+            TypeError: If it can take no event.
         """
-        _must_be_callable(subscriber)
-        return self._run.recorder.timeline.subscribe(subscriber)
+        unsubscribe = self._subscribe(subscriber)
+        if not isinstance(subscriber, Sink):
+            return unsubscribe
+        self._sinks.append(subscriber)
+
+        def stop() -> None:
+            unsubscribe()
+            if subscriber in self._sinks:
+                self._sinks.remove(subscriber)
+
+        return stop
+
+    def _subscribe(self, subscriber: AnySubscriber) -> Callable[[], None]:
+        run = self._run
+        origin = Origin(self.id, run.tags, run.budget.task, run.clock)
+        return run.recorder.timeline.subscribe(as_subscriber(subscriber, origin))
 
     def report(self) -> BudgetReport:
         """The spend so far, by what it was for, and what stopped the run. ``print`` it for one line."""
@@ -320,6 +344,7 @@ class Session:
                 decisions=self._wiring.decisions,
                 single_use=True,
                 prices=self._run.planner.ladder.prices,
+                subscribers=(*self._wiring.subscribers, *self._sinks),
             ),
         )
         child._is_child = True
@@ -820,22 +845,6 @@ def _on_a_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _must_be_callable(subscriber: object) -> None:
-    if isinstance(subscriber, str):
-        raise TypeError(
-            f"subscriber={subscriber!r} is a text: give a function of one event; one that sends it to an address is "
-            "lambda event: queue.put(event), with a thread that posts what is in the queue"
-        )
-    if not callable(subscriber):
-        raise TypeError(f"subscriber={subscriber!r} cannot be called: give a function of one event, such as print")
-    called = subscriber if inspect.isroutine(subscriber) else type(subscriber).__call__
-    if inspect.iscoroutinefunction(called):
-        raise TypeError(
-            f"subscriber={getattr(subscriber, '__name__', subscriber)!r} is asynchronous, and would never run: give a "
-            "plain function, such as lambda event: loop.call_soon_threadsafe(queue.put_nowait, event)"
-        )
 
 
 def _tell_of_old_prices(prices: PriceTable, clock: Clock) -> None:

@@ -93,6 +93,8 @@ class Outcome(NamedTuple):
     """Whether nothing was billed for sure. Else the bound is booked, uncertain."""
     reason: str
     """Why, in words that hold nothing of the request or the answer."""
+    is_server_error: bool = False
+    """Whether it is a 500 with the provider's own body, which `Budget.server_errors` may trust not to be billed."""
 
     @property
     def uncertain(self) -> bool:
@@ -107,7 +109,6 @@ def outcome_of_status(
     *,
     unknown_before: int = 0,
     requests: int = 1,
-    trust_500: bool = False,
 ) -> Outcome:
     """What an HTTP answer that is no success says about the bill.
 
@@ -117,7 +118,6 @@ def outcome_of_status(
         body: Its body: JSON already read, or bytes or text; None where it is not at hand.
         unknown_before: Earlier attempts of the same call whose outcome nobody knows.
         requests: How many requests the call was sent in. One that fails says nothing of the others.
-        trust_500: Whether a 500 with the provider's own body is taken for a call that is not billed.
     """
     if requests > 1:
         return Outcome(False, f"status {status} of one of {requests} requests")
@@ -134,21 +134,16 @@ def outcome_of_status(
         if own is not None:
             return Outcome(True, f"status {status}: the provider took no work on")
         return Outcome(False, f"status {status} without the provider's own words")
-    if status == 500 and trust_500 and own is not None:
-        return Outcome(True, "status 500, which is trusted not to be billed")
-    return Outcome(False, f"status {status}: work may have been done")
+    return Outcome(False, f"status {status}: work may have been done", status == 500 and own is not None)
 
 
-def outcome_of_error(
-    error: BaseException, *, unknown_before: int = 0, requests: int = 1, trust_500: bool = False
-) -> Outcome:
+def outcome_of_error(error: BaseException, *, unknown_before: int = 0, requests: int = 1) -> Outcome:
     """What an exception of a client says about the bill, through all that it was raised from.
 
     Args:
         error: The exception.
         unknown_before: Earlier attempts of the same call whose outcome nobody knows.
         requests: How many requests the call was sent in.
-        trust_500: As `outcome_of_status` takes it.
     """
     chain = list(_chain(error))
     for cause in chain:
@@ -159,9 +154,7 @@ def outcome_of_error(
         status = _status(cause)
         if status is not None:
             headers, body = _response_of(cause)
-            return outcome_of_status(
-                status, headers, body, unknown_before=unknown_before, requests=requests, trust_500=trust_500
-            )
+            return outcome_of_status(status, headers, body, unknown_before=unknown_before, requests=requests)
         name = type(cause).__name__
         if name in _UNSURE:
             return Outcome(False, f"{name}: it may have been sent")

@@ -90,6 +90,20 @@ def test_the_smallest_output_cap_is_sent(perform: Both) -> None:
     assert held(session(), perform=perform, cap=7).output_cap == 7
 
 
+class ServerError(Exception):
+    def __init__(self) -> None:
+        self.status_code = 500
+        self.body = {"message": "The server had an error", "type": "server_error"}
+
+
+@pytest.mark.parametrize("second", ["book", "release"])
+def test_a_server_error_gives_the_hold_back_where_every_budget_trusts_it(perform: Both, second: Any) -> None:
+    trusting = session(Budget("$1", server_errors="release"))
+    other = session(Budget("$1", server_errors=second))
+    perform(held(trusting, other, perform=perform), "fail", ServerError())
+    assert figures(trusting, other) == [(ZERO if second == "release" else DIME, ZERO)] * 2
+
+
 def broken(hold: Reservation, *verbs: str) -> None:
     """Make *verbs* of a hold fail, blocking and awaited."""
 

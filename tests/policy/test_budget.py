@@ -15,7 +15,7 @@ from budget_guard.units.amounts import Amounts, Limits
 
 COUNTS = ["max_total_tokens", "max_input_tokens", "max_output_tokens", "max_requests", "call_max_output_tokens"]
 FRACTIONS = ["soft_limit", "hold_share"]
-CHOICES = ["mode", "unpriced", "unbounded", "clamp_output"]
+CHOICES = ["mode", "unpriced", "unbounded", "clamp_output", "server_errors"]
 NOT_NUMBERS: list[Any] = [True, False, "five dollars", float("nan"), float("inf"), -1, -0.5, 1j, [1], {}]
 
 BAD: list[tuple[str, Any]] = [
@@ -28,6 +28,7 @@ BAD: list[tuple[str, Any]] = [
     ("hold_share", None),
     *((name, bad) for name in CHOICES for bad in ["", "sometimes", None, 1, True, ["deny"]]),
     *(("downgrade", bad) for bad in [5, True, ["a", "b"]]),
+    *(("task", bad) for bad in ["", "  ", 5, True, ["a"]]),
     *(("allowance", bad) for bad in [5, True, {"input_tokens": 5}, "lots"]),
 ]
 

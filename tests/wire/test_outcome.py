@@ -83,11 +83,13 @@ def test_nothing_is_released_after_an_attempt_of_unknown_outcome() -> None:
     assert outcome_of_error(ConnectError(), unknown_before=1).uncertain
 
 
-def test_a_500_is_released_for_who_trusts_it() -> None:
-    assert outcome_of_status(500, JSON, OWN, trust_500=True).released
-    assert outcome_of_status(500, {}, HTML, trust_500=True).uncertain
-    assert outcome_of_status(502, JSON, OWN, trust_500=True).uncertain
-    assert outcome_of_error(Refused(status_code=500, body=OWN), trust_500=True).released
+def test_a_500_with_the_providers_own_words_is_told_apart() -> None:
+    assert outcome_of_status(500, JSON, OWN).is_server_error
+    assert not outcome_of_status(500, {}, HTML).is_server_error
+    assert not outcome_of_status(502, JSON, OWN).is_server_error
+    assert not outcome_of_status(500, JSON, OWN, unknown_before=1).is_server_error
+    assert not outcome_of_status(500, JSON, OWN, requests=2).is_server_error
+    assert outcome_of_error(Refused(status_code=500, body=OWN)).is_server_error
 
 
 class ConnectError(Exception):

@@ -135,6 +135,14 @@ def test_each_attempt_is_held_by_itself() -> None:
         assert session.reserved_usd == 0
 
 
+def test_server_errors_are_not_booked_for_who_trusts_the_provider() -> None:
+    with LocalProvider(Attempts(FIVE, FIVE, Reply(input_tokens=20, output_tokens=10))) as provider:
+        session = Budget("$1", server_errors="release").session()
+        ask(session.guard(open_ai(provider, max_retries=2)), max_tokens=1_000)
+        assert len(provider.calls) == 3
+        agree(provider, session)
+
+
 @pytest.mark.parametrize("status", [429, 307])
 def test_what_is_refused_or_sent_on_is_not_booked(status: int) -> None:
     with LocalProvider([Reply(status=status, retry_after_s=0), Reply(input_tokens=20, output_tokens=10)]) as provider:

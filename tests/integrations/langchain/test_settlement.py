@@ -257,6 +257,14 @@ def test_a_batch_whose_last_call_is_refused_sends_none_and_costs_nothing(lab: La
         assert handler.report().breakdown.llm.calls == 0
 
 
+def test_a_server_error_costs_nothing_for_who_trusts_the_provider(lab: Lab) -> None:
+    lab.script([Reply(status=500)])
+    handler = BudgetCallbackHandler(Budget("$1.00", server_errors="release"))
+    with pytest.raises(Exception, match="500"):
+        lab.chat().invoke("Hi", config={"callbacks": [handler]})
+    assert (handler.spent_usd, handler.reserved_usd) == (ZERO, ZERO)
+
+
 @pytest.mark.parametrize("surface", ["generate", "agenerate"])
 def test_a_batch_in_which_one_call_fails_books_the_others(lab: Lab, surface: str) -> None:
     lab.script([Reply(), Reply(status=500), Reply()])

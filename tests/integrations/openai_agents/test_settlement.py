@@ -195,6 +195,18 @@ async def test_a_call_that_failed_at_the_provider_is_booked_as_an_estimate(
 
 
 @endpoints
+@modes
+async def test_a_server_error_costs_nothing_for_who_trusts_the_provider(
+    lab: Lab, mode: str, model_of: Callable[[Lab], Any]
+) -> None:
+    lab.script([caller_of("step"), Reply(status=500)])
+    guard = BudgetGuard(Budget("$1.00", server_errors="release"))
+    with pytest.raises(APIStatusError):
+        await lab.run(mode, stepper(lab, model_of(lab)), hooks=guard)
+    agree(lab.provider, guard)
+
+
+@endpoints
 @pytest.mark.parametrize(("mode", "drop_after"), [("run", 0), *[("run_streamed", chunks) for chunks in range(5)]])
 async def test_a_call_whose_connection_broke_is_booked_as_an_estimate(
     lab: Lab, mode: str, drop_after: int, model_of: Callable[[Lab], Any]

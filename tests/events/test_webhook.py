@@ -1,0 +1,335 @@
+"""A webhook arrives at least once with the same id and a signature that holds, and no call ever waits for it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from budget_guard import Budget, BudgetAuthority, Session, Usage
+from budget_guard.events.sinks import WebhookSink
+from budget_guard.testing import FakeClock
+from tests.builders import call, session
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes, no" * 1).decode()
+OTHER = "whsec_" + base64.b64encode(b"another secret of 32 bytes, okay").decode()
+
+
+class Receiver:
+    """A server on this machine that takes webhooks, and says what it is told to."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, dict[str, str]]] = []
+        """What to say to the next requests; 204 to those after."""
+        self.taken: list[tuple[dict[str, str], bytes]] = []
+        self.hangs = threading.Event()
+        self.hangs.set()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.taken.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                receiver.hangs.wait(30)
+                status, headers = receiver.answers.pop(0) if receiver.answers else (204, {})
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hooks?x=1"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.hangs.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def ids(self) -> list[str]:
+        return [headers["webhook-id"] for headers, _ in self.taken]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@contextmanager
+def sink(receiver: Receiver, path: Path, *, works: bool = False, **options: Any) -> Iterator[WebhookSink]:
+    """A sink for *receiver*. Unless it *works* by itself, messages go out when the test calls `deliver`."""
+    made = WebhookSink(receiver.url, **{"secret": SECRET, "path": path / "hooks.db", "allow_private": True, **options})
+    if not works:
+        made._closed = True  # no thread is started
+    yield made
+    made.close()
+
+
+def stopped(hook: WebhookSink, **options: Any) -> Session:
+    """A run that reached its soft limit, and had two calls refused."""
+    run = session("$0.10", **options)
+    run.subscribe(hook)
+    run.authorize(call()).require().commit(Usage(input=1))
+    run.authorize(call())
+    run.authorize(call())
+    return run
+
+
+def test_a_message_is_signed_so_that_the_reference_library_takes_it(receiver: Receiver, tmp_path: Path) -> None:
+    with sink(receiver, tmp_path, secret=[SECRET, OTHER]) as hook:
+        stopped(hook, run_id="r1", tags={"user": "u1"})
+        assert hook.waiting == 2
+        assert hook.deliver() is None and hook.waiting == 0
+
+    told = [json.loads(body) for _, body in receiver.taken]
+    assert [each["type"] for each in told] == ["budget.soft_limit.reached", "budget.call.blocked"]
+    assert told[1]["data"]["run_id"] == "r1" and told[1]["data"]["user"] == "u1"
+    assert told[1]["data"]["limit"] == "max_cost_usd"
+    for headers, body in receiver.taken:
+        for secret in (SECRET, OTHER):
+            assert Webhook(secret).verify(body, headers) == json.loads(body)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(SECRET).verify(body + b" ", headers)
+
+
+def test_a_receiver_that_is_down_gets_every_message_later_with_the_same_id(receiver: Receiver, tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    with sink(receiver, tmp_path, clock=clock) as hook:
+        receiver.answers = [(500, {})] * 8
+        stopped(hook)
+        spent = 0.0
+        while (wait := hook.deliver()) is not None:
+            assert wait > 0
+            clock.advance(wait)
+            spent += wait
+        assert len(receiver.ids()) == 10 and len(set(receiver.ids())) == 2
+        assert 500 < spent < 1_000, "the pauses grow"
+        assert hook.dropped == 0
+
+
+def test_one_who_asks_for_time_is_given_it(receiver: Receiver, tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    with sink(receiver, tmp_path, clock=clock, types=["budget.call.blocked"]) as hook:
+        receiver.answers = [(429, {"Retry-After": "900"})]
+        stopped(hook)
+        assert hook.deliver() == pytest.approx(900, abs=1)
+        clock.advance(899)
+        hook.deliver()
+        assert len(receiver.taken) == 1
+        clock.advance(2)
+        hook.deliver()
+        assert len(receiver.taken) == 2 and hook.waiting == 0
+
+
+def test_one_who_is_gone_is_left_alone(receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with sink(receiver, tmp_path) as hook:
+        receiver.answers = [(410, {})]
+        stopped(hook)
+        hook.deliver()
+        stopped(hook)
+        hook.deliver()
+        assert len(receiver.taken) == 1 and hook.is_disabled
+        assert "is gone" in caplog.text
+
+
+def test_a_redirect_is_not_followed(receiver: Receiver, tmp_path: Path) -> None:
+    elsewhere = Receiver()
+    with sink(receiver, tmp_path) as hook:
+        receiver.answers = [(307, {"Location": elsewhere.url})]
+        stopped(hook)
+        hook.deliver()
+        assert len(receiver.taken) == 2 and not elsewhere.taken and hook.waiting == 1
+    elsewhere.close()
+
+
+def test_a_message_that_nobody_takes_for_days_is_given_up(receiver: Receiver, tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    with sink(receiver, tmp_path, clock=clock) as hook:
+        receiver.answers = [(500, {})] * 99
+        stopped(hook)
+        while (wait := hook.deliver()) is not None:
+            clock.advance(wait)
+        assert hook.dropped == 2 and hook.waiting == 0
+
+
+def test_the_oldest_are_dropped_where_too_many_wait(
+    receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sink(receiver, tmp_path, most_waiting=3, types=["budget.usage.recorded"]) as hook:
+        run = session("$5")
+        run.subscribe(hook)
+        for number in range(5):
+            run.charge(f"tool {number}", "0.01")
+        assert (hook.waiting, hook.dropped) == (3, 2)
+        hook.deliver()
+    assert [json.loads(body)["data"]["name"] for _, body in receiver.taken] == ["tool 2", "tool 3", "tool 4"]
+    assert caplog.text.count("webhooks are being dropped") == 1
+
+
+def test_a_refusal_is_told_once_for_each_run_and_limit(receiver: Receiver, tmp_path: Path) -> None:
+    with sink(receiver, tmp_path, types=["budget.call.blocked"]) as hook:
+        stopped(hook)
+        stopped(hook)
+        assert hook.waiting == 2
+
+
+def test_a_thread_delivers_by_itself(receiver: Receiver, tmp_path: Path) -> None:
+    with sink(receiver, tmp_path, works=True) as hook:
+        stopped(hook)
+        _wait_until(lambda: len(receiver.taken) == 2 and hook.waiting == 0)
+
+
+def test_a_receiver_that_hangs_holds_no_call_up(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.hangs.clear()
+    with sink(receiver, tmp_path, works=True) as hook:
+        run = stopped(hook)  # comes back though nobody answers
+        _wait_until(lambda: bool(receiver.taken))
+        for _ in range(50):
+            run.authorize(call())
+        receiver.hangs.set()
+        _wait_until(lambda: hook.waiting == 0)
+
+
+def _wait_until(condition: Any) -> None:
+    pause = threading.Event()
+    for _ in range(2_000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never happened")
+
+
+_KILLED = """
+import os, signal, sys
+from tests.events.test_webhook import SECRET, stopped
+from budget_guard.events.sinks import WebhookSink
+hook = WebhookSink(sys.argv[1], secret=SECRET, path=sys.argv[2], allow_private=True)
+hook._closed = True
+stopped(hook)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_is_killed_loses_no_message(receiver: Receiver, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", _KILLED, receiver.url, str(tmp_path / "hooks.db")]
+    assert subprocess.run(command, cwd=root, check=False).returncode == -signal.SIGKILL
+
+    with sink(receiver, tmp_path) as hook:
+        hook.deliver()
+    assert len(set(receiver.ids())) == 2
+
+
+def test_a_kill_between_the_post_and_the_note_of_it_sends_the_same_id_again(receiver: Receiver, tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    with sink(receiver, tmp_path, clock=clock, types=["budget.call.blocked"]) as hook:
+        stopped(hook)
+        claimed = hook._queue.claim(clock.now().timestamp())  # and killed after posting
+        assert claimed is not None
+        assert hook.deliver() == pytest.approx(60), "it is left to the one that took it, for a while"
+        clock.advance(61)
+        hook.deliver()
+        assert receiver.ids() == [claimed[0]]
+
+
+def test_a_forked_child_delivers_with_a_connection_of_its_own(receiver: Receiver, tmp_path: Path) -> None:
+    with sink(receiver, tmp_path, works=True) as hook:
+        stopped(hook)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                stopped(hook)
+                _wait_until(lambda: hook.waiting == 0)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        _wait_until(lambda: hook.waiting == 0)
+    assert len(set(receiver.ids())) == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://example.com/", "is not encrypted"),
+        ("https://127.0.0.1/", "not a public address"),
+        ("https://[::1]/", "not a public address"),
+        ("https://169.254.169.254/latest", "not a public address"),
+        ("https://[::ffff:10.0.0.1]/", "not a public address"),
+        ("https://user:hunter2@example.com/", "has a password in it"),
+        ("ftp://example.com/", "is no address to post to"),
+        ("example.com", "is no address to post to"),
+    ],
+)
+def test_an_address_that_is_not_to_be_posted_to_is_refused(tmp_path: Path, url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        WebhookSink(url, secret=SECRET, path=tmp_path / "hooks.db")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_name_that_leads_to_a_private_address_is_not_posted_to(receiver: Receiver, tmp_path: Path) -> None:
+    port = receiver.url.split(":")[2].split("/")[0]
+    hook = WebhookSink(f"https://localhost:{port}/", secret=SECRET, path=tmp_path / "hooks.db")
+    hook._closed = True
+    stopped(hook)
+    hook.deliver()
+    assert not receiver.taken and hook.waiting == 2
+    hook.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"secret": "whsec_short"}, "secret= must be base64"),
+        ({"secret": "whsec_!!!!"}, "secret= must be base64"),
+        ({"secret": []}, "signs nothing"),
+        ({"types": ["budget.everything"]}, "budget.everything.*budget.call.blocked"),
+        ({"most_waiting": 0}, "most_waiting=0"),
+        ({"path": "nowhere/hooks.db"}, "must name a file"),
+    ],
+)
+def test_senseless_settings_are_errors_that_name_no_secret(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        WebhookSink("https://example.com/", **{"secret": SECRET, "path": tmp_path / "hooks.db", **wrong})
+    assert "whsec_short" not in str(caught.value) and SECRET not in str(caught.value)
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(ValueError, match="another program's"):
+        WebhookSink("https://example.com/", secret=SECRET, path=path)
+    path.write_bytes(b"no database " * 200)
+    with pytest.raises(ValueError, match="no file of webhooks"):
+        WebhookSink("https://example.com/", secret=SECRET, path=path)
+
+
+def test_an_authority_tells_of_every_user(receiver: Receiver, tmp_path: Path) -> None:
+    authority = BudgetAuthority()
+    with sink(receiver, tmp_path, types=["budget.run.revoked"]) as hook:
+        authority.subscribe(hook)
+        for user in ("u1", "u2"):
+            authority.session(Budget("$1"), user=user).revoke("leaked")
+        hook.deliver()
+    assert [json.loads(body)["data"]["user"] for _, body in receiver.taken] == ["u1", "u2"]
