@@ -22,12 +22,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from budget_guard import Budget, BudgetExceeded, ModelCall, Session, Usage, weigh
+from budget_guard import Budget, ModelCall, Session, Usage, weigh
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger import Ledger, MemoryLedger
 from budget_guard.ledger.sqlite import SqliteLedger
@@ -160,13 +160,14 @@ def by_threads(load: Load, session: Session, seconds: float) -> Counts:
     return counts
 
 
-def line(load: Load, where: str, counts: Counts, spent: Any, seconds: float, unguarded: float) -> None:
+def line(load: Load, where: str, counts: Counts, spent: Any, seconds: float, unguarded: float, lost: int = 0) -> None:
     """Print one row."""
     made = counts.whole + counts.cut
     over = "" if float(spent) <= float(load.budget) else "   OVER"
     met = "" if counts.whole >= load.goal else f"   below {load.goal}"
+    met += f"   {lost} paid and not returned" if lost else ""
     print(
-        f"{load.name:<50} {where:<28} {counts.whole:>3} whole {counts.cut:>2} cut {load.calls - made:>2} refused   "
+        f"{load.name:<50} {where:<38} {counts.whole:>3} whole {counts.cut:>2} cut {load.calls - made:>2} refused   "
         f"${float(spent):.3f}   {seconds:6.2f} s ({unguarded:5.2f} s unguarded){over}{met}",
         flush=True,
     )
@@ -236,78 +237,147 @@ def slow() -> None:
             line(load, where, counts, session.spent_usd, (time.monotonic() - start) * scale, seconds)
 
 
+class Way(NamedTuple):
+    """A way to call a model through an adapter."""
+
+    name: str
+    make: Callable[[str, Budget | None, Ledger | None], Callable[[int], Awaitable[Sequence[Any]]]]
+    """From the provider's address, a budget and its ledger to what makes so many calls at once; it returns the answers,
+    or what was raised in their place."""
+
+
 def adapters() -> None:
-    """The table of the adapters."""
+    """The table of the adapters, on every ledger."""
     try:
         from budget_guard.testing import LocalProvider, Reply
     except ImportError as error:
         print(f"no adapters: {error}")
         return
-    for load in LOADS[:3]:
-        for name, make in (
-            ("Agents run, Chat", agents_run),
-            ("LangChain ainvoke, middleware", langchain_middleware),
-        ):
-            with LocalProvider(Reply(text="word " * 20, output_tokens=load.output_tokens)) as provider:
-                try:
-                    asyncio.run(with_adapter(load, name, provider, make))
-                except ImportError as error:
-                    print(f"no {name}: {error}")
+    with ledgers() as made:
+        for load in LOADS[:2]:
+            for way in WAYS:
+                for where, ledger in made.items():
+                    reply = Reply(text="word " * 20, output_tokens=load.output_tokens)
+                    with LocalProvider(reply) as provider:
+                        try:
+                            asyncio.run(through(load, way, where, provider, ledger()))
+                        except ImportError as error:
+                            print(f"no {way.name}: {error}")
 
 
-async def with_adapter(load: Load, name: str, provider: Any, make: Callable[..., Any]) -> None:
+async def through(load: Load, way: Way, where: str, provider: Any, ledger: Ledger) -> None:
     """Make the calls through an adapter, first without a guard."""
-    unguarded = await timed(load, make(provider.base_url, None), Counts())
-    before = provider.bill_usd
-    seen = len(provider.calls)
+    rounds = [load.calls] if load.at_once else [1] * load.calls
+    took: list[float] = []
+    returned = bill = 0
+    for budget in (None, Budget(load.budget)):
+        ask = way.make(provider.base_url, budget, None if budget is None else ledger)
+        bill, seen, returned = provider.bill_usd, len(provider.calls), 0
+        start = time.monotonic()
+        for at_once in rounds:
+            returned += sum(map(has_answer, await ask(at_once)))
+        took.append(time.monotonic() - start)
+        await provider.await_idle()
     counts = Counts()
-    took = await timed(load, make(provider.base_url, Budget(load.budget)), counts)
-    counts.whole = sum(call.usage.output >= load.output_tokens for call in provider.calls[seen:])
-    counts.cut = len(provider.calls) - seen - counts.whole
-    line(load, name, counts, provider.bill_usd - before, took, unguarded)
+    for call in provider.calls[seen:]:
+        counts.answered(load, call.usage.output)
+    lost = counts.whole + counts.cut - returned
+    line(load, f"{way.name}, {where}", counts, provider.bill_usd - bill, took[1], took[0], lost)
 
 
-async def timed(load: Load, ask: Callable[[], Awaitable[object]], counts: Counts) -> float:
-    """Make the calls; return the seconds that they took."""
-
-    async def one() -> None:
-        with contextlib.suppress(BudgetExceeded):
-            await ask()
-
-    start = time.monotonic()
-    if load.at_once:
-        await asyncio.gather(*(one() for _ in range(load.calls)))
-    else:
-        for _ in range(load.calls):
-            await one()
-    return time.monotonic() - start
+def has_answer(result: Any) -> bool:
+    """Whether what was paid for came back: an answer, or a stop with what came of one."""
+    return not isinstance(result, BaseException) or getattr(result, "partial_output", None) is not None
 
 
-def agents_run(base_url: str, budget: Budget | None) -> Callable[[], Awaitable[object]]:
-    """A call through the OpenAI Agents SDK."""
-    from agents import Agent, OpenAIChatCompletionsModel, Runner, set_tracing_disabled
-    from openai import AsyncOpenAI
-
-    from budget_guard.integrations.openai_agents import BudgetGuard
-
-    set_tracing_disabled(True)
-    client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0)
-    agent = Agent(name="A", model=OpenAIChatCompletionsModel(MODEL, client))
-    guard = None if budget is None else BudgetGuard(budget)
-    return lambda: Runner.run(agent, "Why is the sky blue?", hooks=guard)
+async def gathered(ask: Callable[[], Awaitable[Any]], times: int) -> Sequence[Any]:
+    """The answers of so many calls, made by as many tasks."""
+    return await asyncio.gather(*(ask() for _ in range(times)), return_exceptions=True)
 
 
-def langchain_middleware(base_url: str, budget: Budget | None) -> Callable[[], Awaitable[object]]:
-    """A call through a LangChain agent."""
-    from langchain.agents import create_agent
-    from langchain_openai import ChatOpenAI
+def agents(chat: bool, streamed: bool) -> Callable[..., Callable[[int], Awaitable[Sequence[Any]]]]:
+    """Runs of the OpenAI Agents SDK."""
 
-    from budget_guard.integrations.langchain import BudgetMiddleware
+    def make(base_url: str, budget: Budget | None, ledger: Ledger | None) -> Callable[[int], Awaitable[Sequence[Any]]]:
+        from agents import (
+            Agent,
+            OpenAIChatCompletionsModel,
+            OpenAIResponsesModel,
+            Runner,
+            set_tracing_disabled,
+        )
+        from openai import AsyncOpenAI
 
-    model = ChatOpenAI(model=MODEL, base_url=base_url, api_key="none", max_retries=0)  # type: ignore[arg-type]  # a str serves
-    middleware = [] if budget is None else [BudgetMiddleware(budget, exit_behavior="error")]
-    agent: Any = create_agent(model, [], middleware=middleware)
-    return lambda: agent.ainvoke({"messages": [("user", "Why is the sky blue?")]})
+        from budget_guard.integrations.openai_agents import BudgetGuard
+
+        set_tracing_disabled(True)
+        client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0)
+        model = OpenAIChatCompletionsModel(MODEL, client) if chat else OpenAIResponsesModel(MODEL, client)
+        agent = Agent(name="A", model=model)
+        guard = None if budget is None else BudgetGuard(budget, ledger=ledger)
+
+        async def ask() -> Any:
+            if not streamed:
+                return await Runner.run(agent, QUESTION, hooks=guard)
+            result = Runner.run_streamed(agent, QUESTION, hooks=guard)
+            async for _ in result.stream_events():
+                pass
+            return result
+
+        return lambda times: gathered(ask, times)
+
+    return make
+
+
+def langchain(kind: str, how: str) -> Callable[..., Callable[[int], Awaitable[Sequence[Any]]]]:
+    """Calls through LangChain: of an agent with the middleware, or of a budgeted model alone."""
+
+    def make(base_url: str, budget: Budget | None, ledger: Ledger | None) -> Callable[[int], Awaitable[Sequence[Any]]]:
+        from langchain.agents import create_agent
+        from langchain_openai import ChatOpenAI
+
+        from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetMiddleware, budgeted_model
+
+        def chat(name: str) -> Any:
+            return ChatOpenAI(model=name, base_url=base_url, api_key="none", max_retries=0)  # type: ignore[arg-type]
+
+        handler = None if budget is None else BudgetCallbackHandler(budget, ledger=ledger)
+        runnable: Any = chat(MODEL)
+        question: Any = QUESTION
+        if kind == "middleware":
+            middleware = [] if handler is None else [BudgetMiddleware(handler, exit_behavior="error")]
+            runnable = create_agent(runnable, [], middleware=middleware)
+            question = {"messages": [("user", QUESTION)]}
+        elif handler is not None:  # the two cost the same, so that one is never the way out
+            runnable = budgeted_model(runnable, chat("gpt-4o-2024-08-06"), handler=handler, downgrade_at=1.0)
+
+        async def ask(times: int) -> Sequence[Any]:
+            if how == "batch":
+                return await asyncio.to_thread(runnable.batch, [question] * times, return_exceptions=True)
+            if how == "abatch":
+                answers: Sequence[Any] = await runnable.abatch([question] * times, return_exceptions=True)
+                return answers
+            if how == "invoke":
+                return await gathered(lambda: asyncio.to_thread(runnable.invoke, question), times)
+            return await gathered(lambda: runnable.ainvoke(question), times)
+
+        return ask
+
+    return make
+
+
+QUESTION = "Why is the sky blue?"
+WAYS = (
+    Way("Agents run, Chat", agents(True, False)),
+    Way("Agents run, Responses", agents(False, False)),
+    Way("Agents streamed, Chat", agents(True, True)),
+    Way("Agents streamed, Responses", agents(False, True)),
+    *(
+        Way(f"LangChain {how}, {kind}", langchain(kind, how))
+        for kind in ("middleware", "model")
+        for how in ("invoke", "batch", "ainvoke", "abatch")
+    ),
+)
 
 
 def main() -> None:
