@@ -386,12 +386,16 @@ class Authorizer:
         assert first is not None
         if changed:
             return first._replace(changed=True, waits=True)
-        if balances is None or later is None:
+        hoped = later
+        if waits or balances is None or later is None:
+            # Looked at after the refusal: what was hoped for may have been given back, and spent, in between. Nothing
+            # would tell of that once this call waits.
             balances = looked = yield "balances", (run.scopes,)
             later = place.later(looked)
+        stale = waits and hoped is not None and later != hoped
         waits = waits or any(fits(needed, later) for needed in needs)
-        in_the_way = [each.scope for each in balances or () if not fits(needs[0], least_left((each,)))]
-        return first._replace(waits=waits, in_the_way=in_the_way)
+        in_the_way = [each.scope for each in balances if not fits(needs[0], least_left((each,)))]
+        return first._replace(waits=waits, in_the_way=in_the_way, changed=stale)
 
     def _rungs(self, call: ModelCall, left: Limits, balances: Sequence[Balance] | None) -> Sequence[Rung]:
         """The models to try, first choice first. The *balances* are known where there is more than one."""

@@ -7,7 +7,7 @@ import contextvars
 import random
 import selectors
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -18,6 +18,7 @@ from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, 
 from budget_guard.calls import enclosing as inside
 from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
 from budget_guard.clock import SYSTEM_CLOCK
+from budget_guard.ledger.base import Balance
 from budget_guard.testing import FakeClock
 from budget_guard.units.scope import Scope
 from tests.builders import PRICES, ZERO, Way, apart, call, session
@@ -206,6 +207,35 @@ def test_a_storm_of_calls_without_a_cap_gets_whole_answers() -> None:
 
     assert run_virtually(program) < 30
     assert len(whole) == 12 and min(whole) >= 4_000
+
+
+class Racing(MemoryLedger):
+    """A ledger in which something happens right after somebody has looked at it."""
+
+    then: Callable[[], object] | None = None
+
+    def balances(self, scopes: Sequence[Scope]) -> list[Balance]:
+        seen = super().balances(scopes)
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+        return seen
+
+
+@pytest.mark.parametrize("used", [3_000, 2_500])
+def test_a_call_does_not_wait_for_what_was_spent_right_after_it_looked(used: int) -> None:
+    async def program(clock: LoopClock) -> None:
+        ledger = Racing(clock=clock)
+        run = session("$0.05", clock=clock, ledger=ledger)
+        other = apart(lambda: run.authorize(call("large", tokens=0, cap=3_000)).require())
+        ledger.then = lambda: other.commit(Usage(output=used))
+        decision = run.authorize(call("large", tokens=0))  # to block the loop is an error
+        if used == 2_500:
+            assert decision.output_cap == 2_500  # it is alone now
+        else:  # what is left is less than such answers take
+            assert decision.action == "block" and "try again" not in str(decision.error)
+
+    assert run_virtually(program) == 0
 
 
 # --- oneself
