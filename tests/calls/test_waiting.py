@@ -214,7 +214,7 @@ class Racing(MemoryLedger):
 
     then: Callable[[], object] | None = None
 
-    def balances(self, scopes: Sequence[Scope]) -> list[Balance]:
+    def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         seen = super().balances(scopes)
         then, self.then = self.then, None
         if then is not None:
