@@ -203,30 +203,62 @@ def _guarded_sdk(client: Any, attempts: Attempts, package: str) -> Any:
         copied = client.copy(http_client=http)
     finally:
         _copying.reset(token)
-    if package == "openai":
-        _refuse_sockets(copied)
+    _stay_guarded(copied, package)
     return copied
 
 
 _copying: ContextVar[bool] = ContextVar("budget_guard_copying", default=False)
 _sdk_classes: dict[type, type] = {}
+_GUARDED = "_is_guarded_by_budget_guard"
 _ADDRESS = "_websocket_base_url_of_guarded"
 
 
-def _refuse_sockets(client: Any) -> None:
-    """Make every WebSocket of an OpenAI client refuse to connect: what goes over it cannot be held.
+def _stay_guarded(client: Any, package: str) -> None:
+    """Make clones of a guarded client guarded, whatever they are given, and every WebSocket of OpenAI's refuse.
 
-    All of them read the public attribute ``websocket_base_url`` first, before anything is looked up; on Azure they ask
+    All of these read the public attribute ``websocket_base_url`` first, before anything is looked up; on Azure they ask
     `_configure_realtime`.
     """
     cls: Any = client.__class__
-    if getattr(cls, _ADDRESS, None) is None:
-        cls = _sdk_classes.get(cls) or _sdk_classes.setdefault(cls, _sdk_class(cls))
-        client.__dict__[_ADDRESS] = client.__dict__.pop("websocket_base_url", None)
+    if getattr(cls, _GUARDED, None) is None:
+        cls = _sdk_classes.get(cls) or _sdk_classes.setdefault(cls, _sdk_class(cls, package))
+        if package == "openai":
+            client.__dict__[_ADDRESS] = client.__dict__.pop("websocket_base_url", None)
         client.__class__ = cls
 
 
-def _sdk_class(cls: Any) -> type:
+def _sdk_class(cls: Any, package: str) -> type:
+    def copy(self: Any, *args: Any, **options: Any) -> Any:
+        attempts: Attempts = self._client._transport.guard.attempts
+        http = options.get("http_client")
+        if http and not _is_guarded_in(http, attempts.sessions):
+            options["http_client"] = _guarded_http(http, attempts, package)
+        token = _copying.set(True)
+        try:
+            copied = cls.copy(self, *args, **options)
+        finally:
+            _copying.reset(token)
+        if options.get("base_url"):
+            _check_address(copied, attempts.models)
+        return copied
+
+    copy.__doc__ = cls.copy.__doc__
+    more: dict[str, Any] = {"copy": copy, "with_options": copy, _GUARDED: True}
+    if package == "openai":
+        more |= _no_sockets_of(cls)
+    return _named_like(cls, more)
+
+
+def _is_guarded_in(http: Any, sessions: Sequence[Session]) -> bool:
+    transport = getattr(http, "_transport", None)
+    if not isinstance(transport, (GuardedTransport, AsyncGuardedTransport)):
+        return False
+    return set(map(id, sessions)) <= set(map(id, transport.guard.attempts.sessions))
+
+
+def _no_sockets_of(cls: Any) -> dict[str, Any]:
+    """The attributes of a class like *cls* whose WebSockets refuse to connect: what goes over them cannot be held."""
+
     def address(self: Any) -> Any:
         if _copying.get():
             return self.__dict__.get(_ADDRESS)
@@ -235,27 +267,14 @@ def _sdk_class(cls: Any) -> type:
     def set_address(self: Any, value: Any) -> None:
         self.__dict__[_ADDRESS] = value
 
-    def copy(self: Any, *args: Any, **options: Any) -> Any:
-        token = _copying.set(True)
-        try:
-            return cls.copy(self, *args, **options)
-        finally:
-            _copying.reset(token)
-
     def configure(self: Any, *_: Any, **__: Any) -> Any:
         raise _no_sockets()
 
-    copy.__doc__ = cls.copy.__doc__
-    more: dict[str, Any] = {
-        "copy": copy,
-        "with_options": copy,
-        "websocket_base_url": property(address, set_address),
-        _ADDRESS: True,
-    }
+    more: dict[str, Any] = {"websocket_base_url": property(address, set_address)}
     for name in ("_configure_realtime", "_configure_realtime_with_api_key"):
         if hasattr(cls, name):
             more[name] = configure
-    return _named_like(cls, more)
+    return more
 
 
 def _no_sockets() -> Exception:

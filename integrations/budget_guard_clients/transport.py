@@ -84,6 +84,14 @@ class Guard:
             request.method, url, headers=headers, content=attempt.body, extensions=request.extensions
         )
 
+    def fresh(self, response: Any) -> Any:
+        """*response*, as if it was not read yet: a cache's, or a test's, may be, and has nothing left to stream."""
+        try:
+            body = response.content
+        except self.library.ResponseNotRead:
+            return response
+        return self.response(response, body, changed=bool(header(response.headers, CODING)))
+
     def response(self, response: Any, body: bytes, *, changed: bool) -> Any:
         """A new response like *response*, with a whole body; *changed* where that is not the one that came."""
         stream = self.library.ByteStream(body)
@@ -157,7 +165,7 @@ class GuardedTransport:
         try:
             sent = guard.to_send(attempt, request)
             with attempt.counting():
-                response = self.inner.handle_request(sent)
+                response = guard.fresh(self.inner.handle_request(sent))
             kind = header(response.headers, b"content-type")
             decoder = decoder_of(header(response.headers, CODING))
             if attempt.answered(response.status_code, kind, response.headers) and attempt.streams:
@@ -185,7 +193,7 @@ class GuardedTransport:
             raise stop.error
         try:
             with priced.sending():
-                response = self.inner.handle_request(request)
+                response = guard.fresh(self.inner.handle_request(request))
             if 200 <= response.status_code < 300:
                 priced.answered()
                 return response
@@ -236,7 +244,7 @@ class AsyncGuardedTransport:
         try:
             sent = guard.to_send(attempt, request)
             with attempt.counting():
-                response = await self.inner.handle_async_request(sent)
+                response = guard.fresh(await self.inner.handle_async_request(sent))
             kind = header(response.headers, b"content-type")
             decoder = decoder_of(header(response.headers, CODING))
             if attempt.answered(response.status_code, kind, response.headers) and attempt.streams:
@@ -264,7 +272,7 @@ class AsyncGuardedTransport:
             raise stop.error
         try:
             with priced.sending():
-                response = await self.inner.handle_async_request(request)
+                response = guard.fresh(await self.inner.handle_async_request(request))
             if 200 <= response.status_code < 300:
                 await priced.aanswered()
                 return response

@@ -50,7 +50,8 @@ def test_the_same_type_comes_back_and_the_client_itself_is_as_it_was(provider: L
     assert session.report().breakdown.llm.calls == 0
     ask(guarded)
     assert session.report().breakdown.llm.calls == 1
-    assert type(session.guard(claude(provider))) is anthropic.Anthropic
+    other = session.guard(claude(provider))
+    assert isinstance(other, anthropic.Anthropic) and type(other).__name__ == "Anthropic"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,36 @@ def test_an_answer_that_nobody_reads_is_booked_as_it_is_billed(provider: LocalPr
     with client.chat.completions.with_streaming_response.create(model=GPT, messages=MESSAGES) as response:
         assert response.status_code == 200
     agree(provider, session)
+
+
+@pytest.mark.parametrize("clone", ["copy", "with_options"])
+def test_a_clone_with_another_http_client_stays_guarded(provider: LocalProvider, clone: str) -> None:
+    from tests.integrations.clients.walk import http_of
+
+    session = Budget("$1").session()
+    with http_of(openai).Client() as http, http_of(anthropic).Client() as other:
+        ask(getattr(session.guard(open_ai(provider)), clone)(http_client=http).with_options(timeout=9))
+        ask_claude(getattr(session.guard(claude(provider)), clone)(http_client=other).with_options(timeout=9))
+        ask(session.guard(session.guard(open_ai(provider))).copy(http_client=session.guard(http)))
+    assert session.report().breakdown.llm.calls == 3
+    agree(provider, session)
+
+
+async def test_an_async_clone_with_another_http_client_stays_guarded(provider: LocalProvider) -> None:
+    from tests.integrations.clients.walk import http_of
+
+    session = Budget("$1").session()
+    async with http_of(openai).AsyncClient() as http, session.guard(async_open_ai(provider)) as client:
+        await client.copy(http_client=http).chat.completions.create(model=GPT, messages=MESSAGES)
+    assert session.report().breakdown.llm.calls == 1
+    agree(provider, session)
+
+
+def test_a_clone_is_not_sent_to_an_address_that_tells_nothing_about_prices(provider: LocalProvider) -> None:
+    session = Budget("$1").session()
+    with pytest.raises(ValueError, match="models="):
+        session.guard(open_ai(provider)).with_options(base_url="https://llm.example.com/v1")
+    session.guard(open_ai(provider), models={"house": GPT}).with_options(base_url="https://llm.example.com/v1")
 
 
 # Attempts

@@ -267,3 +267,26 @@ def test_anthropic_streams_are_booked_as_billed(provider: LocalProvider) -> None
     with session.guard(claude(provider)).messages.stream(model=CLAUDE, messages=MESSAGES, max_tokens=100) as stream:
         assert "".join(stream.text_stream) == "Hello there"
     agree(provider, session)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_cache_that_has_read_its_answer_from_a_socket_serves_it_again(provider: LocalProvider, stream: bool) -> None:
+    class Cache(httpx2.HTTPTransport):
+        kept: Any = None
+
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            if self.kept is None:
+                self.kept = super().handle_request(request)
+                self.kept.read()
+            response: httpx2.Response = self.kept
+            return response
+
+    session = new()
+    with httpx2.Client(transport=Cache()) as http:
+        client = session.guard(open_ai(provider, http_client=http))
+        for _ in range(2):
+            said = ask(client, stream=stream)
+            text = "".join(drained(said, lambda c: c.choices[0].delta.content or "")) if stream else None
+            assert (text if stream else said.choices[0].message.content) == "Hello there"
+    provider.wait_until_idle()
+    assert session.spent_usd == 2 * provider.bill_usd and session.reserved_usd == 0
