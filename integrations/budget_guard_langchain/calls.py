@@ -196,6 +196,8 @@ class Calls:
         self._over: dict[UUID, Call | None] = {}
         """The latest that are over; with the call itself where only an estimate is booked for it."""
         self._gone: deque[Call] = deque()
+        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, set[Call]] = weakref.WeakKeyDictionary()
+        """Those that are made on an event loop: one that is closed never ends them."""
         self._paid: deque[object] = deque(maxlen=_PAID_BATCHES)
         with _ALL_LOCK:
             _ALL.add(self)
@@ -225,7 +227,10 @@ class Calls:
         """
         if task is not None:
             self._watch_task(call, task)
+        loop = _running_loop()
         with self._lock:
+            if loop is not None:
+                self._of_loop.setdefault(loop, set()).add(call)
             call.older = self._open.get(call.run_id)
             self._open[call.run_id] = call
             if call.parent_run_id is not None:
@@ -264,6 +269,10 @@ class Calls:
 
     def sweep(self) -> None:
         """Settle the calls that are not being made any more."""
+        if self._open:
+            for loop in [loop for loop in list(self._of_loop) if loop.is_closed()]:
+                for call in self._of_loop.pop(loop, ()):
+                    self._abandon(call, "its event loop was closed")
         while self._gone:
             try:
                 call = self._gone.popleft()
@@ -326,6 +335,8 @@ class Calls:
                 if not parts:
                     del self._parts[call.parent_run_id]
         call.older = None
+        for calls in list(self._of_loop.values()):
+            calls.discard(call)
         if call.unwatch is not None:
             call.unwatch()
         return call
@@ -342,6 +353,13 @@ class Calls:
 
     def _end_of_task(self, call: Call, _: object) -> None:
         self._abandon(call, "its task ended, and nobody said how the call did")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class _Watched(str):

@@ -1,0 +1,116 @@
+"""Streams that are given up, in every way there is, at every point: nothing stays held or uncounted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from budget_guard import Budget
+from budget_guard.integrations.langchain import BudgetCallbackHandler
+from budget_guard.testing import LocalProvider, Reply
+from tests.integrations.langchain.agents import Lab, configured
+
+POINTS = range(8)
+REPLY = Reply(text="one two three four five six seven", chunks=8)
+setups = pytest.mark.parametrize(("wire", "two"), [("chat", False), ("responses", True)])
+
+
+class GivenUp(Exception):
+    """What a consumer raises in the middle."""
+
+
+def model_of(lab: Lab, wire: str, two: bool) -> tuple[Any, list[BudgetCallbackHandler], Any]:
+    handlers = [BudgetCallbackHandler(Budget("$1.00")) for _ in range(1 + two)]
+    return lab.chat() if wire == "chat" else lab.responses(), handlers, configured(*handlers)
+
+
+def nothing_is_held(lab: Lab, handlers: list[BudgetCallbackHandler]) -> None:
+    lab.provider.wait_until_idle()
+    for handler in handlers:
+        assert handler.reserved_usd == 0
+        assert handler.spent_usd >= lab.provider.bill_usd
+        assert handler.report().breakdown.llm.calls == len(lab.calls)
+
+
+@setups
+@pytest.mark.parametrize("how", ["break", "raise", "close", "collect"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_stream_that_is_given_up_leaves_nothing_held(lab: Lab, point: int, how: str, wire: str, two: bool) -> None:
+    lab.script(REPLY)
+    model, handlers, config = model_of(lab, wire, two)
+
+    def consume(stream: Any) -> None:
+        for seen, _ in enumerate(stream):
+            if seen == point:
+                if how == "raise":
+                    raise GivenUp
+                break
+        if how == "close":
+            stream.close()
+
+    stream = model.stream("hello", config)
+    try:
+        consume(stream)
+    except GivenUp:
+        assert how == "raise"
+    if how == "collect":
+        del stream
+        gc.collect()
+    else:
+        stream.close()
+    nothing_is_held(lab, handlers)
+
+
+@setups
+@pytest.mark.parametrize("how", ["break", "raise", "aclose", "task", "collect", "loop"])
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_an_async_stream_that_is_given_up_leaves_nothing_held(point: int, how: str, wire: str, two: bool) -> None:
+    with LocalProvider(REPLY) as provider:
+        lab = Lab(provider)
+        model, handlers, config = model_of(lab, wire, two)
+        reached = asyncio.Event()
+        kept: list[Any] = []
+
+        async def consume() -> None:
+            stream = model.astream("hello", config)
+            seen = 0
+            async for _ in stream:
+                if seen == point:
+                    reached.set()
+                    if how == "raise":
+                        raise GivenUp
+                    if how in ("task", "loop"):
+                        await asyncio.Event().wait()  # for ever
+                    break
+                seen += 1
+            if how == "aclose":
+                await stream.aclose()
+
+        async def main() -> None:
+            kept.append(asyncio.ensure_future(consume()))
+            if how in ("task", "loop"):
+                await asyncio.wait([asyncio.ensure_future(reached.wait())])
+                if how == "loop":
+                    return
+                kept[0].cancel()
+            await asyncio.wait(kept)
+            gc.collect()
+            await lab.quiet()
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        if how != "loop":
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        if kept[0].done() and not kept[0].cancelled():
+            assert isinstance(kept[0].exception(), GivenUp | None)
+        kept.clear()
+        gc.collect()
+        nothing_is_held(lab, handlers)
