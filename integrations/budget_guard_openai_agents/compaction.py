@@ -34,13 +34,16 @@ async def _paid_for(session: Any, compact: Any, args: tuple[Any, ...], kwargs: d
         await compact(*args, **kwargs)
         return
     look_at_client(session.client)
-    try:
-        with compacting(run):
+    with compacting(run) as compaction:
+        try:
             await compact(*args, **kwargs)
-    except BudgetError as error:
-        if run.ambient:  # somebody asked for just this
-            raise recast(error) from error.__cause__
-        _log.warning("budget_guard %s: the session is not compacted: %s", run.guards[-1].session.scope, error)
+        except Exception as error:
+            refusal = error if isinstance(error, BudgetError) else compaction.refusal
+            if refusal is None:
+                raise
+            if run.ambient:  # somebody asked for just this
+                raise recast(refusal) from refusal.__cause__
+            _log.warning("budget_guard %s: the session is not compacted: %s", run.guards[-1].session.scope, refusal)
 
 
 def guard_compactions(session: object, depth: int = _DEPTH) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from agents import RunHooks
 from agents.models.interface import Model, ModelProvider
 
-from budget_guard import Session, ToolCall
+from budget_guard import BudgetError, Session, ToolCall
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import OnCutOff, SessionHandle
@@ -279,7 +279,7 @@ class GuardedRun:
 
 
 _current: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
-_compacting: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_compacting", default=None)
+_compacting: contextvars.ContextVar[Compaction | None] = contextvars.ContextVar("budget_guard_compacting", default=None)
 _inside: contextvars.ContextVar[GuardedCall | None] = contextvars.ContextVar("budget_guard_inside_call", default=None)
 
 
@@ -309,17 +309,28 @@ def leave() -> None:
     _current.set(None if run is None else run.parent)
 
 
-def compacting_run() -> GuardedRun | None:
-    """The run in which a session is being compacted by the current task; None where none is."""
+class Compaction:
+    """A compaction of a session that is under way."""
+
+    def __init__(self, run: GuardedRun) -> None:
+        self.run = run
+        """The run that pays for it."""
+        self.refusal: BudgetError | None = None
+        """Why a request of it was not sent: what the client raises then may hide it."""
+
+
+def compaction() -> Compaction | None:
+    """The compaction that the current task makes; None where it makes none."""
     return _compacting.get()
 
 
 @contextmanager
-def compacting(run: GuardedRun) -> Generator[None]:
+def compacting(run: GuardedRun) -> Generator[Compaction]:
     """Say that *run* pays for the compaction that the block makes."""
-    token = _compacting.set(run)
+    made = Compaction(run)
+    token = _compacting.set(made)
     try:
-        yield
+        yield made
     finally:
         _compacting.reset(token)
 

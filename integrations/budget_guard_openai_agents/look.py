@@ -21,7 +21,7 @@ from budget_guard.adapter.attempts import Attempt as WireAttempt
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
 from budget_guard.wire import RESPONSES, dialect_for
-from budget_guard_openai_agents.guarded_run import compacting_run
+from budget_guard_openai_agents.guarded_run import Compaction, compaction
 
 
 class RefusedRequest(OpenAIError):
@@ -81,7 +81,7 @@ class LookingTransport:
     async def handle_async_request(self, request: Any) -> Any:
         """Send *request*; held before, and settled by its answer, where a guarded model is making it."""
         counted = counted_by()
-        compacting = None if counted.calls else compacting_run()
+        compacting = None if counted.calls else compaction()
         if not counted.calls and compacting is None:
             return await self._inner.handle_async_request(request)
         url = request.url
@@ -92,17 +92,17 @@ class LookingTransport:
         if dialect is None:
             return await self._inner.handle_async_request(request)
         body = await request.aread()
-        sessions = counted.calls[0].sessions if compacting is None else compacting.sessions
+        sessions = counted.calls[0].sessions if compacting is None else compacting.run.sessions
         try:
             # a compaction takes no output cap
             attempts = _attempts(_may_add(counted)) if compacting is None else Attempts(sessions, add_fields=())
             attempt = attempts.begin(dialect, request.method, url.host, path, request.headers, body)
             stop = await attempt.ahold()
         except BudgetError as error:
-            _refuse(counted, Stop(sessions[0], error))
+            _refuse(counted, compacting, Stop(sessions[0], error))
             raise _refusals.recast(error) from error.__cause__
         if stop is not None:
-            _refuse(counted, stop)
+            _refuse(counted, compacting, stop)
             raise _refusals.recast(stop.error)
         headers = request.headers.copy()
         headers["accept-encoding"] = "identity"  # what is compressed can hardly be read
@@ -155,8 +155,10 @@ def _may_add(counted: Counted) -> frozenset[AddField]:
     return frozenset(field for field in ADD_FIELDS if all(field in fields for fields in given))
 
 
-def _refuse(counted: Counted, stop: Stop) -> None:
+def _refuse(counted: Counted, compacting: Compaction | None, stop: Stop) -> None:
     """Tell the models above why the request is not sent: what a client raises may hide it."""
+    if compacting is not None:
+        compacting.refusal = stop.error
     for call in counted.calls:
         note: Callable[[Stop], None] | None = getattr(call, "note_refusal", None)
         if note is not None:
