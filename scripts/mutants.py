@@ -470,10 +470,17 @@ def line_at(text: str, at: int) -> str:
 
 
 class Runner:
-    """A copy of the tree, and the processes that run its tests."""
+    """A copy of the tree, and the processes that run its tests.
 
-    def __init__(self, tree: Path) -> None:
+    Args:
+        tree: Where to make it.
+        imports_again: Whether to run survivors once more in a process that has imported none of the tree: a function
+            may have been called while it was imported.
+    """
+
+    def __init__(self, tree: Path, imports_again: bool = False) -> None:
         self._tree = tree
+        self._imports_again = imports_again
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -513,7 +520,7 @@ class Runner:
             python = mutant.path.endswith(".py")
             told = {"file": str(file), "old": text, "new": broken} if python else {"new": None}
             result, by = self._collected.ask({**job, **told})
-            if result in ("elsewhere", "survived") and python:  # what is computed during an import may have to be anew
+            if result == "elsewhere" or (result == "survived" and python and self._imports_again):
                 if self._fresh is None:
                     self._fresh = _Server(self._tree, (str(ROOT / "scripts" / "mutants_runner.py"),))
                 result, by = self._fresh.ask(job)
@@ -654,7 +661,7 @@ def main() -> int:
     def work(folder: Path) -> None:
         if left.empty():
             return
-        runner = Runner(folder)
+        runner = Runner(folder, options.again)
         try:
             while not left.empty():
                 with noting:

@@ -16,13 +16,14 @@ from budget_guard import (
     Decision,
     DowngradePolicy,
     MemoryLedger,
+    ModelCall,
     Reservation,
     Session,
     ToolCall,
     Usage,
 )
 from budget_guard.adapter import GuardedCall, Stop, StopLatch, ToolCosts
-from tests.builders import ZERO, call, session
+from tests.builders import ZERO, call, note_holds, session
 
 USAGE = Usage(input=10, output=10)
 DIME = Decimal("0.10")
@@ -487,3 +488,12 @@ def test_an_error_that_tells_no_usage_is_booked_as_held(perform: Both, carried: 
     perform(guarded, "fail", CannotParse(**carried))
 
     assert figures(run) == [(Decimal("0.00011"), ZERO)] and run.report().uncertain > 0
+
+
+@pytest.mark.parametrize("asked", [call(), ToolCall("lookup", 1_000)], ids=["model", "tool"])
+def test_what_an_adapter_holds_is_held_as_sent(
+    asked: ModelCall | ToolCall, perform: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = note_holds(monkeypatch, lambda: 0)  # one that is not would be given back once its time is up
+    assert perform(GuardedCall((session(), session())), "hold", asked) is None
+    assert [sent for _, sent in holds] == [True, True]

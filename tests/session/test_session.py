@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, BudgetRevoked, MemoryLedger, Session, ToolCall, Usage
+from budget_guard import Budget, BudgetExceeded, BudgetRevoked, MemoryLedger, ModelCall, Session, ToolCall, Usage
 from budget_guard.adapter.handle import SessionHandle
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.events import LimitsRaised, SessionRevoked, SoftLimitReached
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
 from budget_guard.units.amounts import Amounts
-from tests.builders import ZERO, Way, call, session
+from tests.builders import ZERO, Way, call, note_holds, session
 
 
 def blocked_by(way: Way, run: Session) -> tuple[str, str] | None:
@@ -337,3 +337,26 @@ def test_a_budget_opens_a_session_with_tags_and_a_name() -> None:
     run = Budget("$1").session(run_id="r1", user="u1", key="k1")
     assert (run.id, run.report().tags) == ("r1", {"user": "u1", "key": "k1"})
     assert Budget("$1").session().id != Budget("$1").session().id
+
+
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("awaits", [False, True], ids=["blocking", "async"])
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        (Budget("$1.00"), call("large")),
+        (Budget("$0.05", max_wait_s=0), call("large")),  # the longest answer does not fit
+        (Budget("$1.00", mode="soft_gate"), call("large")),  # nothing is offered to the ledger first
+        (Budget("$0.05", mode="advisory_estimate"), call("dime")),  # it is let through all the same
+        (Budget("$1.00"), ToolCall("lookup", 1_000)),
+    ],
+    ids=["at once", "in what is left", "by the slow path", "past the limit", "tool"],
+)
+def test_it_is_held_as_sent_where_it_is_sent_at_once(
+    budget: Budget, asked: ModelCall | ToolCall, awaits: bool, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = note_holds(monkeypatch, lambda: 0)
+    run = session(budget)
+    decision = asyncio.run(run.aauthorize(asked, sent=sent)) if awaits else run.authorize(asked, sent=sent)
+    assert decision.reservation is not None
+    assert held and {as_sent for _, as_sent in held} == {sent}

@@ -52,6 +52,15 @@ def test_tokens_in_place_of_texts_are_weighed() -> None:
     assert read(EMBEDDINGS, VECTORS, input=[[1] * 100, [2] * 50]).prompt.text >= 150
 
 
+def test_a_text_is_weighed_and_nothing_is_nothing() -> None:
+    def weight(**body: Any) -> int:
+        return read(COMPLETIONS, TEXT, **body).prompt.text
+
+    assert weight(prompt="a word " * 100) >= 100 + weight(prompt="")
+    assert weight(prompt="") == weight(prompt=None) == weight(prompt=[]) == weight() == 0
+    assert weight(prompt="a", suffix="a word " * 100) >= 100
+
+
 def test_a_text_model_s_answer_is_read_whole_and_streamed() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     body = {"id": "c", "model": "m", "choices": [{"text": "Done.", "finish_reason": "length"}], "usage": usage}
