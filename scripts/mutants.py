@@ -346,15 +346,14 @@ class Coverage:
 
     def _lines(self, path: str) -> dict[int, list[str]]:
         if path not in self._files:
-            found = self._data.contexts_by_lineno(path)
-            self._files[path] = {line: [each for each in tests if each] for line, tests in found.items()}
+            self._files[path] = self._data.contexts_by_lineno(path)
         return self._files[path]
 
     def of(self, mutant: Mutant, seconds: float) -> list[str]:
         """The tests that run the line of *mutant*: those of its own file and room first, the fastest of each first.
 
-        What is run while a module is imported belongs to every test that runs anything of the module; so does all of a
-        file that has changed since the map was made.
+        What is run while a module is imported belongs to every test that runs anything of the module, and to every test
+        of its room; so does all of a file that has changed since the map was made.
         """
         if mutant.path.endswith(".lua"):
             found = {test for test in self.seconds if test.startswith(LUA_TESTS)}
@@ -365,8 +364,9 @@ class Coverage:
                 self.stale.add(mutant.path)
             here = [lines[each] for each in mutant.lines if each in lines]
             found = set(lines.get(mutant.line, ())) or set().union(*here)
-            if changed_since or (here and not found):
+            if changed_since or "" in found:  # run while no test was
                 found = set().union(*lines.values())
+                found |= {test for test in self.seconds if _distance(mutant, test) < 2}
         chosen: list[str] = []
         for test in sorted(found & self.seconds.keys(), key=lambda test: (_distance(mutant, test), self.seconds[test])):
             seconds -= self.seconds[test]

@@ -47,13 +47,14 @@ def call(model: str = "dime", *, tokens: int = 100, cap: int | None = None, **op
     return ModelCall(model, Prompt(tokens, 1, (), 0), max_output_tokens=cap, **options)
 
 
-def note_holds(patch: pytest.MonkeyPatch, served: Callable[[], int]) -> list[tuple[int, bool]]:
-    """What ledgers in memory hold from now on: how many calls were served before, and whether it is held as sent."""
-    held: list[tuple[int, bool]] = []
+def note_holds(patch: pytest.MonkeyPatch, served: Callable[[], int]) -> list[tuple[int, bool, bool]]:
+    """What ledgers in memory hold from now on: how many calls were served before, whether what was sent stays held
+    after its time is up, and whether it counts as sent."""
+    held: list[tuple[int, bool, bool]] = []
     reserve = MemoryLedger.reserve
 
     def noting(ledger: MemoryLedger, *arguments: Any) -> ReserveOutcome:
-        held.append((served(), arguments[-1]))
+        held.append((served(), *arguments[-2:]))
         return reserve(ledger, *arguments)
 
     patch.setattr(MemoryLedger, "reserve", noting)

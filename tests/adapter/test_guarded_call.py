@@ -496,4 +496,4 @@ def test_what_an_adapter_holds_is_held_as_sent(
 ) -> None:
     holds = note_holds(monkeypatch, lambda: 0)  # one that is not would be given back once its time is up
     assert perform(GuardedCall((session(), session())), "hold", asked) is None
-    assert [sent for _, sent in holds] == [True, True]
+    assert holds == [(0, True, True)] * 2

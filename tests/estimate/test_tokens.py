@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,6 +216,16 @@ def test_tiktoken_is_used_only_where_its_vocabulary_is_on_this_machine(
     tokens.is_installed.cache_clear()
     tokens._counter.cache_clear()
     assert (tokens.is_installed(), tokens._counter("o200k_base")) == (True, None)
+
+
+def test_tiktoken_counts_where_its_vocabulary_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = SimpleNamespace(encode_ordinary=str.split)
+    monkeypatch.setattr(tokens, "find_spec", lambda name: None if name == "bpe_openai" else object())
+    monkeypatch.setattr(tokens, "_has_vocabulary", lambda name: True)
+    monkeypatch.setattr(tokens, "import_module", lambda name: SimpleNamespace(get_encoding=lambda name: encoding))
+    tokens._counter.cache_clear()
+    counter = tokens._counter("o200k_base")
+    assert counter is not None and counter("so many words") == 3
 
 
 def test_a_tokenizer_that_counts_nonsense_is_not_used(

@@ -375,6 +375,12 @@ def test_a_window_may_span_midnight() -> None:
     assert [price.cost(Usage(1), utc(hour)) for hour in hours] == [1, 2, 2, 1, 1]
 
 
+def test_an_hour_of_its_own_price_begins_and_ends_on_the_second() -> None:
+    window = PriceHours(8 * 3600 + 90, 9 * 3600 + 95, frozenset(range(7)), {"input": [(-1, Fraction(2))]})
+    open_at = [window.is_open(utc(f"2026-11-20T{time}")) for time in ("08:01:29", "08:01:30", "09:01:34", "09:01:35")]
+    assert open_at == [False, True, True, False]
+
+
 def test_a_time_without_a_zone_is_refused() -> None:
     naive = NOW.replace(tzinfo=None)
     with pytest.raises(ValueError, match="time zone"):

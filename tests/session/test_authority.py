@@ -300,6 +300,17 @@ def test_a_run_that_slept_too_long_takes_a_place_again_or_is_refused(way: Way, d
     assert do.snapshot(ours, "user", "u1").live_runs == 2
 
 
+def test_a_run_whose_place_the_ledger_has_forgotten_takes_another(way: Way, do: Operator, clock: FakeClock) -> None:
+    ledger = MemoryLedger(clock=clock, retain=1)
+    ours = authority(ledger, clock=clock, max_live_runs={"user": 2}, run_ttl_s=300)
+    run, other = (do.session(ours, Budget("$5"), user=user) for user in ("u1", "u2"))
+    for _ in range(4):  # its place is freed, and the ledger keeps no more than one settled hold
+        clock.advance(301)
+        way.pay(other, call("penny"))
+    assert refusal(way, run) is None
+    assert do.snapshot(ours, "user", "u1").live_runs == 1
+
+
 def test_a_run_that_could_not_be_opened_takes_no_place(do: Operator, clock: FakeClock) -> None:
     ours = live(clock)
     do.session(ours, Budget("$5"), "r1", user="u1")

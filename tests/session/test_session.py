@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -352,11 +353,19 @@ def test_a_budget_opens_a_session_with_tags_and_a_name() -> None:
     ],
     ids=["at once", "in what is left", "by the slow path", "past the limit", "tool"],
 )
-def test_it_is_held_as_sent_where_it_is_sent_at_once(
-    budget: Budget, asked: ModelCall | ToolCall, awaits: bool, sent: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("of", ["session", "child"])  # the parent of a child is looked after first
+def test_what_is_sent_at_once_is_held_as_sent_however_it_comes_to_be_held(
+    of: str,
+    budget: Budget,
+    asked: ModelCall | ToolCall,
+    awaits: bool,
+    sent: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    run = session(budget if of == "session" else replace(budget, max_cost_usd="$2.00"))
+    if of == "child":
+        run = run.child(budget)
     held = note_holds(monkeypatch, lambda: 0)
-    run = session(budget)
     decision = asyncio.run(run.aauthorize(asked, sent=sent)) if awaits else run.authorize(asked, sent=sent)
     assert decision.reservation is not None
-    assert held and {as_sent for _, as_sent in held} == {sent}
+    assert held and set(held) == {(0, True, sent)}

@@ -200,6 +200,9 @@ def test_a_sound_tells_its_length() -> None:
     assert sound_tokens(media_rules(None, "gpt-4o-audio-preview"), b64(data)) in (40, 50)
     assert sound_tokens(media_rules("anthropic", "claude-sonnet-4-6"), b64(data)) is None
     assert sound_tokens(media_rules("google", "gemini-2.5-flash"), b64(b"ID3" + data)) is None
+    told = b"LIST" + struct.pack("<I", 300) + b"\x00" * 300  # what comes before the format is passed over
+    assert wav_seconds(data[:12] + told + data[12:], len(data)) == pytest.approx(3, abs=0.01)
+    assert wav_seconds(data[:12] + b"LIST" + struct.pack("<I", 3) + b"\x00" * 4 + data[12:], len(data)) is not None
     assert wav_seconds(b"RIFF0000WAVEfmt " + struct.pack("<I", 16) + b"\x00" * 16, 100) is None
 
 

@@ -139,6 +139,32 @@ def test_blocks_that_are_not_text_have_no_bound(block: Any, words: str) -> None:
     assert list(converse(block).prompt.unweighed.values()) == [words]
 
 
+def test_a_system_prompt_is_weighed() -> None:
+    told = [{"text": "a word " * 100}]
+    plain, more = (read(CONVERSE, BEDROCK, messages=[], **given).prompt for given in ({}, {"system": told}))
+    assert more.base >= plain.base + 100
+
+
+@pytest.mark.parametrize("count", [-5, 0, None, "7"])
+def test_a_count_of_what_was_cached_that_makes_no_sense_is_not_added_up(count: object) -> None:
+    cached = [
+        {"ttl": "1h", "inputTokens": count},
+        {"ttl": "1h", "inputTokens": 6},
+        {"ttl": "forever", "inputTokens": 9},
+    ]
+    usage = {"inputTokens": 4, "outputTokens": 1, "totalTokens": 11, "cacheWriteInputTokens": 6, "cacheDetails": cached}
+    found = CONVERSE.read_answer({"usage": usage, "output": {"message": {"content": [{"text": "x"}]}}}).usage
+    assert found is not None and found.cache_write_1h == 6
+
+
+@pytest.mark.parametrize("dialect", [CONVERSE, EMBEDDINGS], ids=["converse", "embeddings"])
+def test_what_is_wrong_with_usage_is_told_and_nothing_where_nothing_is(dialect: Dialect) -> None:
+    senseless = {"inputTokens": -1, "outputTokens": 1, "totalTokens": 0, "prompt_tokens": -1, "total_tokens": 0}
+    fine = {"inputTokens": 4, "outputTokens": 1, "totalTokens": 5, "prompt_tokens": 4, "total_tokens": 4}
+    assert dialect.name in (dialect.read_answer({"usage": senseless}).problem or "")
+    assert dialect.read_answer({"usage": fine}).problem is None
+
+
 def test_blocks_that_are_text_are_weighed() -> None:
     blocks = [
         {"toolUse": {"toolUseId": "t", "name": "f", "input": {"image": "a" * 100}}},

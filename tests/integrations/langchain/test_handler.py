@@ -101,7 +101,7 @@ def test_a_call_is_held_as_one_that_is_sent(lab: Lab, monkeypatch: pytest.Monkey
     handler = BudgetCallbackHandler(Budget("$1.00"))
     for _ in range(2):
         lab.chat().invoke("hi", configured(handler))
-    assert held == [(0, True), (1, True)]
+    assert held == [(0, True, True), (1, True, True)]
 
 
 # One for each thread

@@ -101,7 +101,7 @@ async def test_a_call_is_held_as_one_that_is_sent(lab: Lab, mode: str, monkeypat
     lab.script(lambda request: Reply(text="hi"))
     for _ in range(2):
         await lab.run(mode, agent(lab), hooks=BudgetGuard(Budget("$1")))
-    assert held == [(0, True), (1, True)]
+    assert held == [(0, True, True), (1, True, True)]
 
 
 @pytest.mark.parametrize("mode", ["run", "run_streamed"])
