@@ -362,7 +362,7 @@ def test_what_is_sent_at_once_is_held_as_sent_however_it_comes_to_be_held(
     sent: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = session(budget if of == "session" else replace(budget, max_cost_usd="$2.00"))
+    run = session(budget if of == "session" else replace(budget, max_cost_usd=Decimal(2)))
     if of == "child":
         run = run.child(budget)
     held = note_holds(monkeypatch, lambda: 0)

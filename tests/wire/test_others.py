@@ -153,7 +153,7 @@ def test_a_count_of_what_was_cached_that_makes_no_sense_is_not_added_up(count: o
         {"ttl": "forever", "inputTokens": 9},
     ]
     usage = {"inputTokens": 4, "outputTokens": 1, "totalTokens": 11, "cacheWriteInputTokens": 6, "cacheDetails": cached}
-    found = CONVERSE.read_answer({"usage": usage, "output": {"message": {"content": [{"text": "x"}]}}}).usage
+    found = CONVERSE.read_answer({"usage": usage, "output": {"message": {"content": [{"text": "x"}]}}}, None).usage
     assert found is not None and found.cache_write_1h == 6
 
 
@@ -161,8 +161,8 @@ def test_a_count_of_what_was_cached_that_makes_no_sense_is_not_added_up(count: o
 def test_what_is_wrong_with_usage_is_told_and_nothing_where_nothing_is(dialect: Dialect) -> None:
     senseless = {"inputTokens": -1, "outputTokens": 1, "totalTokens": 0, "prompt_tokens": -1, "total_tokens": 0}
     fine = {"inputTokens": 4, "outputTokens": 1, "totalTokens": 5, "prompt_tokens": 4, "total_tokens": 4}
-    assert dialect.name in (dialect.read_answer({"usage": senseless}).problem or "")
-    assert dialect.read_answer({"usage": fine}).problem is None
+    assert dialect.name in (dialect.read_answer({"usage": senseless}, None).problem or "")
+    assert dialect.read_answer({"usage": fine}, None).problem is None
 
 
 def test_blocks_that_are_text_are_weighed() -> None:
