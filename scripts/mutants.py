@@ -672,8 +672,11 @@ def main() -> int:
     known = earlier(options.again)
     outcomes: list[Outcome] = []
     left: SimpleQueue[Mutant] = SimpleQueue()
+    harmless = known_to_change_nothing()
     for mutant in chosen:
-        if key_of(mutant) in known:
+        if name_of(_outcome(mutant, "survived", "")) in harmless:
+            outcomes.append(_outcome(mutant, "survived", ""))
+        elif key_of(mutant) in known:
             outcomes.append(_outcome(mutant, *known[key_of(mutant)]))
         else:
             left.put(mutant)
