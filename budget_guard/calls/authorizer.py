@@ -394,7 +394,7 @@ class Authorizer:
             later = place.later(looked)
         stale = waits and hoped is not None and later != hoped
         waits = waits or any(fits(needed, later) for needed in needs)
-        in_the_way = [each.scope for each in balances if not fits(needs[0], least_left((each,)))]
+        in_the_way = [each.scope for each in balances or () if not fits(needs[0], least_left((each,)))]
         return first._replace(waits=waits, in_the_way=in_the_way, changed=stale)
 
     def _rungs(self, call: ModelCall, left: Limits, balances: Sequence[Balance] | None) -> Sequence[Rung]:
