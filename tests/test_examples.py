@@ -39,6 +39,7 @@ LINES = {
         "Stopped by max_cost_usd\nSpent: $0.096048\nThe provider's bill: $0.096048",
     ],
     "guarded_http_clients": ["No.\ngpt-4o-mini ", "text-embedding-3-small   $0.0000", "The provider's bill: $0.0000"],
+    "guarded_sdks": ['google.genai: {"reason": "the air scatters blue light"}\n', "The provider's bill: $0.0000515"],
     "langchain_quickstart": [
         "Take an umbrella.",
         "Total spend: $0.0072 | Remaining: $0.9928",
