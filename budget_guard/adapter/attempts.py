@@ -517,6 +517,7 @@ class Attempt:
         """The call that is *asked* for, as the layer above attributes and steers it."""
         return asked._replace(
             agent=held.agent or asked.agent,
+            started_by=held.started_by,
             final=held.final,
             downgrade=asked.downgrade or held.downgrade,
             provider=asked.provider or held.provider,

@@ -115,6 +115,8 @@ class SessionSettings:
     """Prices that win over the bundled ones, dollars per token."""
     per_million: Mapping[str, PriceLike] | None = None
     """The same in dollars per million tokens."""
+    agent: str | None = None
+    """The handle of the agent that makes the runs."""
     ledger: Ledger | str | None = None
     """Where the counters live, or its URL, where there is no authority; each session in memory by default."""
     on_cancel: OnCancel = "bound"
@@ -143,6 +145,7 @@ class SessionSettings:
             key=self.key,
             team=self.team,
             feature=self.feature,
+            agent=self.agent,
             pricing=self.pricing,
             per_million=self.per_million,
             ledger=self.ledger if shared else None,

@@ -86,6 +86,8 @@ class Authorizer:
 
     def __init__(self, run: Run, decisions: DecisionLog) -> None:
         self.decisions = decisions
+        self.run = run
+        """The run that it decides for."""
         self._run = run
         self._recorder = run.recorder
         self._timeline = run.recorder.timeline

@@ -52,6 +52,9 @@ class ModelCall(NamedTuple):
     """What one use of a hosted tool costs, in nano-dollars, by its name in `hosted_tools`, where the caller knows that.
     It wins over the price table."""
 
+    started_by: tuple[str, ...] = ()
+    """The agents that have started its agent, the nearest first: a sub-agent's spend is a part of theirs, too."""
+
     @property
     def kind(self) -> tuple[object, ...]:
         """All but the prompt: calls of one kind are planned alike."""
@@ -73,6 +76,8 @@ class ToolCall(NamedTuple):
     """The `budget_guard.calls.loops.digest` of its arguments; None where no loops are looked for."""
     run: object = None
     """The run that it is a part of, by anything that can be hashed: loops are looked for within each."""
+    started_by: tuple[str, ...] = ()
+    """The agents that have started its agent, the nearest first."""
 
 
 def name_of(call: ModelCall | ToolCall) -> str:

@@ -21,10 +21,11 @@ _log = logging.getLogger("budget_guard")
 class Recorder:
     """The records of one run, beside the ledger's counters. Safe to use from any thread."""
 
-    __slots__ = ("_scope", "_warned", "lock", "terminated_by", "timeline", "totals")
+    __slots__ = ("_agent", "_scope", "_warned", "lock", "terminated_by", "timeline", "totals")
 
-    def __init__(self, scope: Scope, clock: Clock) -> None:
+    def __init__(self, scope: Scope, clock: Clock, agent: str | None = None) -> None:
         self._scope = scope
+        self._agent = agent  # to whom calls are attributed that name none
         self._warned: set[tuple[Scope, int]] = set()
         self.lock = threading.Lock()
         self.totals = Totals()
@@ -40,16 +41,17 @@ class Recorder:
             posting: What the ledger has for it now.
             why: Why it is no exact cost, if it is none.
         """
-        agent = held.call.agent
+        call = held.call
+        agent = call.agent or self._agent
         with self.lock:
             before = held.posting
             if before is not None:
                 same = before.amounts == posting.amounts and before.uncertain == posting.uncertain
                 if same or (posting.uncertain and not before.uncertain):  # an older answer, late
                     return False
-                self.totals.add(before.negative(), agent, -1)
+                self.totals.add(before.negative(), agent, -1, call.started_by)
             held.posting = posting
-            self.totals.add(posting, agent)
+            self.totals.add(posting, agent, 1, call.started_by)
         emit = self.timeline.emit
         emit(posting)
         if posting.overrun:

@@ -23,6 +23,9 @@ from budget_guard.units.scope import Scope
 OUTPUT_CAP = "output_cap"
 """What `BudgetReport.terminated_by` says where the guard's own output cap cut an answer off."""
 
+AGENT_IN_RUN = "agent_in_run"
+"""The kind of scope that holds the cap of one agent by its name, within one run."""
+
 _WAITING_HELPS = (
     "Other calls in flight hold a part of it and may give some back: try again when they are over, or wait longer with "
     "Budget(max_wait_s=...). "
@@ -68,9 +71,17 @@ def exceeded(
 
 def remedy_of(scope: Scope, dimension: str) -> str:
     """The remedy for a limit of *scope*."""
+    if scope.kind == AGENT_IN_RUN:
+        name = scope.id.partition("/")[2]
+        return f"It is the cap of that agent alone, Budget(agents={{{name!r}: Budget({dimension}=...)}}): others go on."
     if scope.kind == "run":
         return f"Raise it with raise_limits({dimension}=...), or start over with a larger Budget."
     return f"All runs of {scope} share it: an operator can raise it with BudgetAuthority.set_ceiling(...)."
+
+
+def is_of_one_agent(error: BudgetError) -> bool:
+    """Whether *error* stops one agent alone, by its cap within the run, and not the run."""
+    return isinstance(error, BudgetExceeded) and error.scope.startswith(f"{AGENT_IN_RUN}:")
 
 
 def revoked(outcome: Revoked) -> BudgetRevoked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
@@ -73,7 +74,7 @@ class Run:
         self.scope = self.scopes[0]
         self.clock = clock
         self.planner = Planner(Ladder(prices, clock), alone=len(self.scopes) == 1)
-        self.recorder = Recorder(self.scope, clock)
+        self.recorder = Recorder(self.scope, clock, tags.get("agent"))
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""
         self.keepalives: tuple[KeepAlive, ...] = ()
@@ -100,7 +101,29 @@ class Run:
         """The principals that it is attributed to, by kind."""
         self.new_id = HoldIds(clock).new
         """An id for the next hold."""
+        self.parts: list[Run] = []
+        """The same run with the scopes of one agent beside its own. See `part`."""
+        self.whole: Run | None = None
+        """The run that this is a part of; None of a whole one."""
         self.set_budget(budget)
+
+    def part(self, scopes: Sequence[Scope], opening: KeepAlive) -> Run:
+        """This run, as the calls of one agent see it: they are held in *scopes* as well, and share everything else.
+
+        Args:
+            scopes: The agent's.
+            opening: Opens them.
+        """
+        part = copy.copy(self)
+        part.scopes = (*self.scopes, *scopes)
+        part.planner = Planner(self.planner.ladder, alone=False)
+        part.planner.calibration = self.planner.calibration
+        part.keepalives = (*self.keepalives, opening)
+        part.parts = []
+        part.whole = self
+        self.parts.append(part)
+        part.set_budget(self.budget)  # last: it may have been raised meanwhile
+        return part
 
     def set_budget(self, budget: BudgetPolicy) -> None:
         """Decide by *budget* from now on."""
@@ -110,6 +133,8 @@ class Run:
         """The limits of the budget as a ledger enforces them."""
         at = budget.soft_limit
         limited = [(i, limit) for i, limit in enumerate(self.limits) if limit]
+        for part in self.parts:
+            part.set_budget(budget)
         self._soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
         self._ceilings = [] if at is None else [_Ceiling(scope, at) for scope in self.scopes[1:]]
 

@@ -360,6 +360,8 @@ def _charge(
 ) -> Flow[None]:
     recorder = run.recorder
     at_s = recorder.timeline.start()
+    if run.whole is not None:
+        run = yield from _opened(run, run.whole)
     held = HeldCall(run.new_id(), call, plan)
     passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
     posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False, source)
@@ -406,6 +408,17 @@ def _unpriced(run: Run, call: ModelCall, note: str, balances: Sequence[Balance])
     missing = "the usage" if note == _NO_USAGE else "a part of the usage"
     remedy = 'guard the client, or book it with session.charge("tool", "0.01")'
     return UnknownPriceError(model=call.model, missing=missing, remedy=remedy)
+
+
+def _opened(part: Run, whole: Run) -> Flow[Run]:
+    """The *part* of a run that one agent's calls are booked in, opened; the *whole* one where it cannot be."""
+    try:
+        for each in part.keepalives:
+            if each.due():
+                yield from each.keep()
+    except BudgetError:
+        return whole  # it is spent, and booked in what there is
+    return part
 
 
 def _revoked_above(run: Run) -> Flow[BudgetRevoked | None]:

@@ -86,6 +86,8 @@ class BudgetPolicy:
     """What to reserve for content that cannot be weighed: images, files, server-side history, hosted tools."""
     loop: LoopPolicy | None
     """When to warn of a run that repeats itself, and to stop it; None never looks."""
+    agents: Mapping[str, BudgetPolicy] | None
+    """What each agent may take of it, by the agent's name: limits alone, for the calls that it makes itself."""
     max_usd_per_minute: Decimal | None
     """Dollars that the session may take in any sixty seconds, from its tenth second on: a brake for what runs away. A
     single call is never too much."""
@@ -116,6 +118,7 @@ class BudgetPolicy:
         task: str | None = None,
         allowance: Allowance | None = None,
         loop: LoopPolicy | None = None,
+        agents: Mapping[str, BudgetPolicy] | None = None,
         max_usd_per_minute: UsdLike | None = None,
     ) -> None:
         """Check every value.
@@ -148,6 +151,7 @@ class BudgetPolicy:
             "task": _task(task),
             "allowance": _allowance(allowance),
             "loop": _loop(loop),
+            "agents": None if agents is None else _AgentCaps.checked(agents),
             "max_usd_per_minute": None
             if max_usd_per_minute is None
             else _dollars("max_usd_per_minute", max_usd_per_minute),
@@ -274,6 +278,41 @@ class BudgetPolicy:
                 was = format_usd(limit_nano(old)) if isinstance(old, Decimal) else old
                 raise ValueError(f"{name}={value!r} is lower than the limit of {was}: limits can only be raised")
         return raised
+
+
+class _AgentCaps(dict[str, BudgetPolicy]):
+    """The caps of agents by name. It is never changed, so that a budget can be hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    @classmethod
+    def checked(cls, agents: object) -> _AgentCaps:
+        """*agents*, if that names agents and gives each limits alone.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        example = 'use agents={"Researcher": Budget("$0.20")}'
+        if not isinstance(agents, Mapping) or not agents:
+            raise ValueError(f"agents={agents!r} names no agents: {example}")
+        caps = cls()
+        for name, cap in cast("Mapping[object, object]", agents).items():
+            if not isinstance(name, str) or not name:
+                raise ValueError(f"agents: {name!r} is no name of an agent: {example}")
+            if not isinstance(cap, BudgetPolicy):
+                raise ValueError(f"agents[{name!r}]={cap!r} is not a Budget: {example}")
+            for field in fields(cap):
+                value = getattr(cap, field.name)
+                if field.name not in DIMENSIONS and value != getattr(_plain(), field.name):
+                    raise ValueError(
+                        f"agents[{name!r}] sets {field.name}={value!r}: the cap of an agent has limits alone, so set "
+                        "it in the budget of the run"
+                    )
+            if not any(limit is not None for limit in cap.limits):
+                raise ValueError(f"agents[{name!r}] has no limit: {example}")
+            caps[name] = cap
+        return caps
 
 
 @functools.cache

@@ -64,8 +64,11 @@ class AgentSpend(_Value):
     """The spend of one agent: its model and tool calls together."""
 
     total: Decimal = Decimal(0)
-    """Dollars."""
+    """Dollars, for the calls that it made itself."""
     calls: int = 0
+    with_started: Decimal = Decimal(0)
+    """Dollars, with those of all agents that it has started, and that these have. So the sum of these is more than was
+    spent."""
 
 
 class BudgetReport(_Value):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.report import AgentSpend, Breakdown, LlmSpend, ModelSpend, ToolSpend, ToolsSpend
 from budget_guard.units.amounts import Amounts
@@ -35,6 +37,7 @@ class Totals:
         "_agents",
         "_children",
         "_models",
+        "_started",
         "_tools",
         "from_provider",
         "overrun",
@@ -47,6 +50,8 @@ class Totals:
         self._models: dict[str, _Sum] = {}
         self._tools: dict[str, _Sum] = {}
         self._agents: dict[str, _Sum] = {}
+        self._started: dict[str, int] = {}
+        """What the agents cost that each one has started, in nano-dollars."""
         self._children: dict[str, _Sum] = {}
         self.from_provider = 0
         self.overrun = 0
@@ -54,13 +59,14 @@ class Totals:
         self.unpriced_calls = 0
         self.violations = 0
 
-    def add(self, posting: Posting, agent: str | None, calls: int = 1) -> None:
+    def add(self, posting: Posting, agent: str | None, calls: int = 1, started_by: Sequence[str] = ()) -> None:
         """Add a call; its negative, as -1 *calls*, takes it out again.
 
         Args:
             booked: The call.
             agent: Whom to attribute it to.
             calls: 1 or -1.
+            started_by: The agents that have started *agent*, directly or by another one.
         """
         _, _, name, amounts, overrun, uncertain, unpriced, violation, source = posting
         cost, input_tokens, output_tokens, _, requests, tool_calls = amounts
@@ -79,6 +85,13 @@ class Totals:
             of_agent = self._agents.get(agent) or _new(self._agents, agent)
             of_agent.cost += cost
             of_agent.calls += calls
+        if started_by:
+            for name in set(started_by):
+                if name != agent:
+                    if name not in self._agents:
+                        _new(self._agents, name)
+                    name = name if name in self._agents else _REST
+                    self._started[name] = self._started.get(name, 0) + cost
         if source == "provider":
             self.from_provider += cost
         if overrun:
@@ -100,6 +113,9 @@ class Totals:
         ):
             for name, each in added.items():
                 (sums.get(name) or _new(sums, name)).merge(each)
+        for name, cost in child._started.items():
+            name = name if name in self._agents else _REST
+            self._started[name] = self._started.get(name, 0) + cost
         of_child = self._children.get(child_id) or _new(self._children, child_id)
         for each in (*child._models.values(), *child._tools.values()):
             of_child.merge(each)
@@ -124,7 +140,10 @@ class Totals:
 
     def by_child(self) -> dict[str, AgentSpend]:
         """The sums by child session."""
-        return {name: AgentSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._children.items()}
+        return {
+            name: AgentSpend(total=to_usd(s.cost), calls=s.calls, with_started=to_usd(s.cost))
+            for name, s in self._children.items()
+        }
 
     def breakdown(self) -> Breakdown:
         """The sums by model and by tool."""
@@ -153,7 +172,11 @@ class Totals:
 
     def by_agent(self) -> dict[str, AgentSpend]:
         """The sums by agent."""
-        return {name: AgentSpend(total=to_usd(s.cost), calls=s.calls) for name, s in self._agents.items()}
+        started = self._started
+        return {
+            name: AgentSpend(total=to_usd(s.cost), calls=s.calls, with_started=to_usd(s.cost + started.get(name, 0)))
+            for name, s in self._agents.items()
+        }
 
 
 def _new(sums: dict[str, _Sum], name: str) -> _Sum:

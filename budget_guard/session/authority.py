@@ -1,4 +1,4 @@
-"""Ceilings that many runs share: users, keys and teams, across processes and hosts."""
+"""Ceilings that many runs share: users, keys, teams and agents, across processes and hosts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
+from budget_guard.calls.refusals import AGENT_IN_RUN
 from budget_guard.calls.run import KeepAlive
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
@@ -35,12 +36,12 @@ _log = logging.getLogger("budget_guard")
 
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
-_PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "kind", "id", "agent")
+_PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "kind", "id")
 """Words that `session` takes for something else, now or later."""
 
 
 class BudgetAuthority:
-    """Opens sessions whose users, keys and teams have ceilings of their own, each shared by all of its runs.
+    """Opens sessions whose users, keys, teams and agents have ceilings of their own, each shared by all of its runs.
 
     ::
 
@@ -57,7 +58,8 @@ class BudgetAuthority:
 
     Args:
         ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default.
-        ceilings: What each user, key and team may spend, by kind: limits and a window. `set_ceiling` makes exceptions.
+        ceilings: What each user, key, team and agent may spend, by kind: limits and a window. `set_ceiling` makes
+            exceptions.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
         clock: Where time comes from.
@@ -67,8 +69,8 @@ class BudgetAuthority:
             may share it. In memory by default, where a crash during an outage loses it.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says.
-        kinds: Further kinds of principals beside ``user``, ``key`` and ``team``: with ``("org",)`` there may be a
-            ceiling for ``"org"``, and sessions take ``org="acme"``.
+        kinds: Further kinds of principals beside ``user``, ``key``, ``team`` and ``agent``: with ``("org",)`` there may
+            be a ceiling for ``"org"``, and sessions take ``org="acme"``.
         require: The kinds that every session must name. By default at least one of those that have a ceiling: without
             any, the session would be under none of them. ``()`` requires nothing.
 
@@ -134,6 +136,7 @@ class BudgetAuthority:
         key: str | None = None,
         team: str | None = None,
         feature: str | None = None,
+        agent: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
         on_cancel: OnCancel = "bound",
@@ -144,11 +147,13 @@ class BudgetAuthority:
         Args:
             budget: What the run may spend.
             run_id: The run's name, to go on with it later, also in another process; made up by default. It belongs to
-                the principal that made it: the user if there is one, else the key, else the team.
+                the principal that made it: the user if there is one, else the key, the team, the agent.
             user: The user whose ceiling holds as well.
             key: The name of the key whose ceiling holds as well. Not the secret: it is logged.
             team: The team whose ceiling holds as well.
             feature: What to attribute the run to, in the report. It has no ceiling.
+            agent: The handle of the agent whose ceiling holds as well, such as "research-agent-42": a name that the
+                caller gives it for good, and not the one that a framework shows.
             pricing: Prices that win over the authority's, dollars per token.
             per_million: The same in dollars per million tokens.
             on_cancel: What to book for an answer that its caller gives up, as `Session` says.
@@ -160,7 +165,7 @@ class BudgetAuthority:
             LedgerUnavailable: If the ledger cannot be reached, and calls are not to pass without it.
             ValueError: If an argument makes no sense, or no principal is named that has a ceiling. See `require`.
         """
-        named = {"user": user, "key": key, "team": team, **further}
+        named = {"user": user, "key": key, "team": team, "agent": agent, **further}
         session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
         drive(opening, session.ledger)
         return session
@@ -174,13 +179,14 @@ class BudgetAuthority:
         key: str | None = None,
         team: str | None = None,
         feature: str | None = None,
+        agent: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
         on_cancel: OnCancel = "bound",
         **further: str | None,
     ) -> Session:
         """As `session`."""
-        named = {"user": user, "key": key, "team": team, **further}
+        named = {"user": user, "key": key, "team": team, "agent": agent, **further}
         session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
         await adrive(opening, session.ledger.aio)
         return session
@@ -344,6 +350,7 @@ class BudgetAuthority:
                 outbox=self.outbox,
                 prices=self._prices,
                 subscribers=self._subscribers,
+                open_principal=self._ensure,
             ),
         )
 
@@ -488,7 +495,7 @@ def _with_further(kinds: Sequence[str]) -> tuple[str, ...]:
     """The kinds that may have a ceiling, with *kinds* that a user adds."""
     if isinstance(kinds, str):
         raise ValueError(f"kinds={kinds!r} is a text: give a tuple, such as kinds=({kinds!r},)")
-    taken = ("run", "feature", "live", "ceiling", *CEILED, *_PARAMETERS)
+    taken = ("run", "feature", "live", "ceiling", AGENT_IN_RUN, *CEILED, *_PARAMETERS)
     for kind in kinds:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind in taken:
             raise ValueError(

@@ -47,6 +47,8 @@ class Budget(BudgetPolicy):
         task: The kind of work, for records and advice: ``"summarise"``.
         allowance: What to reserve for calls whose cost the request does not tell: `Allowance(input_tokens=...)`.
         loop: When to warn of a run that repeats itself, and to stop it: ``LoopPolicy()``. None never looks.
+        agents: What each agent may take of it by the calls that it makes itself, by its name:
+            ``{"Researcher": Budget("$0.20")}``.
         max_usd_per_minute: Dollars that the session may take in any sixty seconds, from its tenth second on. It is a
             brake for what runs away: a single call is never too much.
 
@@ -64,6 +66,7 @@ class Budget(BudgetPolicy):
         key: str | None = None,
         team: str | None = None,
         feature: str | None = None,
+        agent: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
         on_cancel: OnCancel = "bound",
@@ -74,10 +77,12 @@ class Budget(BudgetPolicy):
             ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default. With one
                 that lasts and a *run_id* the budget survives a restart: the run goes on where it stopped.
             run_id: The run's name; made up by default.
-            user: Whom to name in the report, as the other three.
+            user: Whom to name in the report, as the other four.
             key: As *user*. Not the secret: it is logged.
             team: As *user*.
             feature: As *user*.
+            agent: As *user*: a handle of one agent, such as "research-agent-42". What names no agent itself is
+                reported as its spend.
             pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
             per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
             on_cancel: What to book for an answer that its caller gives up: ``bound``, all that was held, or ``seen``,
@@ -87,7 +92,7 @@ class Budget(BudgetPolicy):
             LedgerUnavailable: If the ledger cannot be reached.
             ValueError: If an argument makes no sense.
         """
-        tags = {"user": user, "key": key, "team": team, "feature": feature}
+        tags = {"user": user, "key": key, "team": team, "feature": feature, "agent": agent}
         return Session(
             self,
             ledger=ledger,

@@ -1,4 +1,4 @@
-"""Ceilings of users, keys and teams, and the snapshots that operators look at."""
+"""Ceilings of users, keys, teams and agents, and the snapshots that operators look at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits, in_unit
 from budget_guard.units.scope import Window
 
-CEILED = ("user", "key", "team")
+CEILED = ("user", "key", "team", "agent")
 """The kinds of principals that may have a ceiling, in the order in which they are looked at."""
 
 
@@ -60,8 +60,8 @@ def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeSnapshot:
-    """The counters of one run, user, key or team at one moment. Amounts are by name of the `Budget` field that limits
-    them: dollars as Decimal, everything else as int."""
+    """The counters of one run, user, key, team or agent at one moment. Amounts are by name of the `Budget` field that
+    limits them: dollars as Decimal, everything else as int."""
 
     kind: str
     id: str

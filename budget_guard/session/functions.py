@@ -58,6 +58,7 @@ def budgeted(
     key: str | None = None,
     team: str | None = None,
     feature: str | None = None,
+    agent: str | None = None,
     pricing: Mapping[str, PriceLike] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Give each call of a function a budget of its own: it runs inside a new session, which is `current_session`.
@@ -79,6 +80,7 @@ def budgeted(
         key: The API key's name, likewise.
         team: The team, likewise.
         feature: What to attribute the calls to, in the report.
+        agent: The handle of the agent that makes them, likewise.
         pricing: Prices that win over the bundled ones, dollars per token.
 
     Raises:
@@ -91,6 +93,7 @@ def budgeted(
         "key": key,
         "team": team,
         "feature": feature,
+        "agent": agent,
         "pricing": pricing,
         "ledger": open_ledger(ledger) if isinstance(ledger, str) else ledger,
     }

@@ -24,6 +24,7 @@ def open_session(
     feature: str | None,
     pricing: Mapping[str, PriceLike] | None,
     per_million: Mapping[str, PriceLike] | None = None,
+    agent: str | None = None,
     ledger: Ledger | str | None = None,
     on_cancel: OnCancel = "bound",
 ) -> Session:
@@ -33,12 +34,13 @@ def open_session(
         authority: Whose ceilings hold as well.
         budget: What the run may spend.
         run_id: Its name, to go on with it later; made up by default.
-        user: Whom it is attributed to, as the other three.
+        user: Whom it is attributed to, as the other four.
         key: As *user*.
         team: As *user*.
         feature: As *user*.
         pricing: Prices that win over the bundled ones, dollars per token.
         per_million: The same in dollars per million tokens.
+        agent: As *user*: the handle of an agent.
         ledger: Where the counters live, or its URL, where there is no authority; in memory by default.
         on_cancel: What to book for an answer that its caller gives up.
 
@@ -62,11 +64,12 @@ def open_session(
             key=key,
             team=team,
             feature=feature,
+            agent=agent,
             pricing=pricing,
             per_million=per_million,
             on_cancel=on_cancel,
         )
-    tags = {"user": user, "key": key, "team": team, "feature": feature}
+    tags = {"user": user, "key": key, "team": team, "feature": feature, "agent": agent}
     return Session(
         budget,
         ledger=ledger,

@@ -18,6 +18,7 @@ from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
+from budget_guard.calls.refusals import AGENT_IN_RUN
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.calls.seen import OnCancel
@@ -39,7 +40,7 @@ from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session import answers, entered
 from budget_guard.session.child import ParentHold
-from budget_guard.session.keepalive import RUN_TTL_S
+from budget_guard.session.keepalive import RUN_TTL_S, DeferredOpening
 from budget_guard.session.tracking import to_the_end, tracked
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
@@ -80,6 +81,8 @@ class Wiring:
     """The prices that it goes by, where it is given none of its own; the bundled ones by default."""
     subscribers: Sequence[AnySubscriber] = ()
     """Who is told of its events, and of those of its child sessions."""
+    open_principal: Callable[[Scope], Flow[None]] | None = None
+    """Opens the scope of a further principal, under its ceiling; None where principals have none."""
 
 
 _ALONE = Wiring()
@@ -165,6 +168,10 @@ class Session:
         self._run_ttl_s = run_ttl_s
         self._is_child = False
         self._answers = answers.KnownAnswers()
+        self._handles: set[str] = set()
+        """The agents that have a ceiling of their own beside the session's."""
+        self._parts: dict[str, Authorizer] = {}
+        self._has_parts = budget.agents is not None
         self._outcome: Outcome | None = None
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
         self._sinks: list[Sink] = []
@@ -399,7 +406,8 @@ class Session:
         balances: Sequence[Balance] = yield "balances", ((self._scope,),)
         revoked = balances[0].revoked  # an earlier reason stands
         if revoked is not None:
-            run.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
+            for each in (run, *run.parts):
+                each.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.recorder.timeline.emit(SessionRevoked(run.recorder.timeline.at(), reason))
 
     def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True, sent: bool = False) -> Decision:
@@ -413,13 +421,15 @@ class Session:
             sent: Whether the call is sent as soon as it is held, so that `Reservation.forward` need not be called.
         """
         authorizer, ledger = self._authorizer, self._ledger
+        if self._has_parts:
+            authorizer = self._authorizer_of(call.agent)
         offer = authorizer.offer(call)
         if offer is None:
             return queue.drive(authorizer.authorize(call, may_wait, sent), ledger)
         hold_id, at_s, plan, room = offer
         _, amounts = plan
         try:
-            outcome = ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
+            outcome = ledger.reserve(hold_id, authorizer.run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
             return queue.drive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
@@ -429,18 +439,70 @@ class Session:
     async def aauthorize(self, call: ModelCall | ToolCall, *, sent: bool = False) -> Decision:
         """As `authorize`, and waits without blocking."""
         authorizer, ledger = self._authorizer, self._ledger.aio
+        if self._has_parts:
+            authorizer = self._authorizer_of(call.agent)
         offer = authorizer.offer(call)
         if offer is None:
             return await queue.adrive(authorizer.authorize(call, True, sent), ledger)
         hold_id, at_s, plan, room = offer
         _, amounts = plan
         try:
-            outcome = await ledger.reserve(hold_id, self._run.scopes, amounts, room, None, True, sent)
+            outcome = await ledger.reserve(hold_id, authorizer.run.scopes, amounts, room, None, True, sent)
         except BaseException as error:
             return await queue.adrive(authorizer.failed(hold_id, at_s, call, plan, error), ledger)
         if outcome is HELD:
             return authorizer.admitted(hold_id, at_s, call, plan)
         return await queue.adrive(authorizer.authorize(call, True, sent, outcome), ledger)
+
+    def add_agent(self, handle: str) -> None:
+        """Hold the calls of the agent of that *handle* in its own ceiling as well, where an authority has one for it.
+
+        `guard` does so for a client with ``agent=``; calls belong to it by their `ModelCall.agent`.
+        """
+        if not isinstance(handle, str) or not handle:
+            raise ValueError(f"agent={handle!r} is no name: use a text that is not empty, or None")
+        if self._wiring.open_principal is not None and self._run.tags.get("agent") != handle:
+            with self._run.recorder.lock:
+                if handle not in self._handles:
+                    self._handles.add(handle)
+                    self._parts.pop(handle, None)
+            self._has_parts = True
+
+    def _run_of(self, agent: str | None) -> Run:
+        """The run that the calls of an agent spend from: with the scopes of that agent, where it has some."""
+        return self._authorizer_of(agent).run if self._has_parts else self._run
+
+    def _authorizer_of(self, agent: str | None) -> Authorizer:
+        if agent is None:
+            agent = self._run.tags.get("agent")
+        found = None if agent is None else self._parts.get(agent)
+        if found is not None or agent is None:
+            return found or self._authorizer
+        caps = self.budget.agents or {}
+        if agent not in caps and agent not in self._handles:
+            return self._authorizer
+        with self._run.recorder.lock:
+            if agent not in self._parts:
+                self._parts[agent] = Authorizer(self._part(agent), self._authorizer.decisions)
+            return self._parts[agent]
+
+    def _part(self, agent: str) -> Run:
+        """The run, with the cap of an agent within it, and with the agent's ceiling."""
+        cap = None if self.budget.agents is None else self.budget.agents.get(agent)
+        within, principal = Scope(AGENT_IN_RUN, f"{self.id}/{agent}"), Scope("agent", agent)
+        open_principal = self._wiring.open_principal if agent in self._handles else None
+        scopes = [*([within] if cap is not None else []), *([principal] if open_principal is not None else [])]
+
+        def opening() -> Flow[None]:
+            if cap is not None:
+                yield "set_limits", (within, cap.limits, "none", self._wiring.owner)
+            if open_principal is not None:
+                yield from open_principal(principal)
+
+        part = self._run.part(scopes, DeferredOpening(opening))
+        if cap is not None and isinstance(self._ledger, MemoryLedger):
+            self._ledger.keep_while(within, part, self._wiring.single_use)
+        return part
 
     def charge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """Book *cost* dollars that were already spent on *tool*. Always charged.
@@ -449,11 +511,13 @@ class Session:
             BudgetExceeded: If a limit is passed now. The money is booked all the same.
             ValueError: If *cost* is no amount of money. Nothing is booked then.
         """
-        drive(settlement.charge(self._run, ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger)
+        drive(settlement.charge(self._run_of(agent), ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger)
 
     async def acharge(self, tool: str, cost: UsdLike, *, agent: str | None = None) -> None:
         """As `charge`."""
-        await adrive(settlement.charge(self._run, ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio)
+        await adrive(
+            settlement.charge(self._run_of(agent), ToolCall(tool, nano_of(cost, "cost"), agent)), self._ledger.aio
+        )
 
     def charge_call(self, call: ModelCall, usage: Usage | None) -> None:
         """Book a model call that was made without asking. Always charged.
@@ -465,11 +529,11 @@ class Session:
         Raises:
             BudgetExceeded: If a limit is passed now. The money is booked all the same.
         """
-        drive(settlement.charge_call(self._run, call, usage), self._ledger)
+        drive(settlement.charge_call(self._run_of(call.agent), call, usage), self._ledger)
 
     async def acharge_call(self, call: ModelCall, usage: Usage | None) -> None:
         """As `charge_call`."""
-        await adrive(settlement.charge_call(self._run, call, usage), self._ledger.aio)
+        await adrive(settlement.charge_call(self._run_of(call.agent), call, usage), self._ledger.aio)
 
     def track(self, value: T, *, cost: UsdLike, tool: str = "tool", agent: str | None = None) -> T:
         """Book *cost* dollars that making *value* took, and return *value*. They are spent: always charged.
@@ -487,7 +551,7 @@ class Session:
         """
         call = ToolCall(tool, nano_of(cost, "cost"), agent)
         try:
-            drive(settlement.charge(self._run, call, even_if_revoked=False), self._ledger)
+            drive(settlement.charge(self._run_of(agent), call, even_if_revoked=False), self._ledger)
         except BudgetError as stop:
             stop.value = value
             raise
@@ -497,7 +561,8 @@ class Session:
         """As `track`."""
         call = ToolCall(tool, nano_of(cost, "cost"), agent)
         try:
-            await to_the_end(adrive(settlement.charge(self._run, call, even_if_revoked=False), self._ledger.aio))
+            charging = settlement.charge(self._run_of(agent), call, even_if_revoked=False)
+            await to_the_end(adrive(charging, self._ledger.aio))
         except BudgetError as stop:
             stop.value = value
             raise
@@ -687,7 +752,7 @@ class Session:
             model or answer.model or "unknown", NO_PROMPT, service_tier=answer.tier, region=answer.region, agent=agent
         )
         return settlement.charge_call(
-            self._run, call, answer.usage, cost=answer.cost, others=answer.others, strict=True
+            self._run_of(agent), call, answer.usage, cost=answer.cost, others=answer.others, strict=True
         )
 
     def _count_unread(self, model: str | None, agent: str | None) -> None:
@@ -717,9 +782,10 @@ class Session:
         Args:
             client: An OpenAI or Anthropic client, or an ``httpx`` or ``httpx2`` one.
             models: The models behind names of one's own, such as Azure deployments: ``{"prod-chat": "gpt-4o"}``.
-            agent: Whom to attribute its calls to.
+            agent: The handle of the agent that uses it, such as "research-agent-42": its calls are attributed to that,
+                and held in its ceiling as well where the session is an authority's.
             tool_costs: What one use of a tool costs that the provider runs, by its type: ``{"web_search": "0.01"}``. It
-                wins over the price table.
+                wins over the price table. Of a client of MCP tools, what they cost a call, by name.
             add_fields: What may be added to a request: an output cap where it has none, and the asking of a stream for
                 its usage.
 
@@ -729,6 +795,8 @@ class Session:
         """
         from budget_guard.integrations.clients import guard
 
+        if agent is not None:
+            self.add_agent(agent)
         return guard(self, client, models=models, agent=agent, tool_costs=tool_costs, add_fields=add_fields)
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Call(GuardedCall):
     __slots__ = (
         *("_bytes", "_called", "_writes_more", "_chunk", "_human", "_requests", "_text", "_usage_told"),
         *("adds_up", "batch", "has_streamed", "older", "parent_run_id", "request", "run_id", "steering", "told"),
-        "unwatch",
+        *("started_by", "unwatch"),
     )
 
     def __init__(
@@ -93,6 +93,8 @@ class Call(GuardedCall):
         self._chunk: object = None
         self._usage_told = 0
         self.unwatch: Callable[[], object] | None = None
+        self.started_by: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        """Of a tool of an agent: who starts what is started in it, and who started the tool."""
 
     @property
     def id(self) -> str:

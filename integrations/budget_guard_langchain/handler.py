@@ -39,7 +39,7 @@ from budget_guard_langchain.request import read_call, requests_of_texts, tool_na
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.scope import extra_sessions, installed
 from budget_guard_langchain.steering import LaterHold, steering_of
-from budget_guard_langchain.trails import Trails
+from budget_guard_langchain.trails import Trails, started_by
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -101,6 +101,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         key: The API key's name, likewise. Not the secret: it is logged.
         team: The team, likewise.
         feature: What to attribute the runs to, in the report.
+        agent: The handle of one agent, such as "research-agent-42", whose ceiling holds as well: a name that you give
+            it, and not the one that it shows. `Budget(agents=...)` caps agents by that.
         run_id: A name for the budget's scope; made up by default.
         ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
             on where it stopped, also in another process. In memory by default, or where the authority has them.
@@ -141,6 +143,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         key: str | None = None,
         team: str | None = None,
         feature: str | None = None,
+        agent: str | None = None,
         run_id: str | None = None,
         ledger: Ledger | str | None = None,
         on_cancel: OnCancel = "bound",
@@ -160,6 +163,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             key=key,
             team=team,
             feature=feature,
+            agent=agent,
             pricing=pricing,
             per_million=per_million,
             ledger=ledger,
@@ -368,6 +372,9 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if self._tools.unseen:
             self._tools.saw(tool_names(params))
         called, request = read_call(serialized, prompt, metadata, params)
+        above = started_by.get()
+        if above:
+            called = called._replace(started_by=above)
         requests = 1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size"))
         asked = called
         steering = None if type(params) is dict else steering_of(params)
@@ -557,16 +564,23 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if self._tools.unseen:
             self._tools.saw((name,))
         call = Call(self._sessions(metadata), run_id, parent_run_id, called=name, human=self._asks_human, told=told)
-        asked = self._tools.call(name, metadata.get("lc_agent_name"))
+        agent, above = metadata.get("lc_agent_name"), started_by.get()
+        asked = self._tools.call(name, agent)
+        if above:
+            asked = asked._replace(started_by=above)
         if self._session.looks_for_loops:
             trail = self._trails.of_tool(run_id, parent_run_id)
             asked = self._session.with_trail(asked, input_str if inputs is None else inputs, trail)
         self._begin(call, asked, in_its_task=True)
+        if agent is not None and (not above or above[0] != agent):
+            call.started_by = (agent, *above), above
+            started_by.set(call.started_by[0])
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
         self._trails.end(run_id)
         call = self._calls.end(run_id)
+        _leave(call)
         if call is not None:
             from langchain_core.messages import ToolMessage
 
@@ -576,6 +590,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._calls.end_of_run(run_id)
         self._trails.end(run_id)
         call = self._calls.end(run_id)
+        _leave(call)
         if call is not None:
             if not isinstance(error, BudgetError):
                 call.note_result(error)
@@ -584,6 +599,14 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
 
 for _kind in ("llm", "chat_model", "chain", "agent"):
     setattr(BudgetCallbackHandler, f"ignore_{_kind}", _OfHandler())
+
+
+def _leave(tool: Call | None) -> None:
+    """Note that what follows here is not started by a *tool* of an agent any more."""
+    if tool is not None and tool.started_by is not None:
+        inside, outside = tool.started_by
+        if started_by.get() is inside:
+            started_by.set(outside)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,4 +1,4 @@
-"""The runs that tool calls are parts of, to look for loops within each.
+"""The runs that tool calls are parts of, to look for loops within each, and the agents that started them.
 
 LangChain tells of every run with the run that it is a part of. What a tool starts, an agent for example, is a run of
 its own: ten agents that look up the same thing are in no loop.
@@ -7,7 +7,11 @@ its own: ten agents that look up the same thing are in no loop.
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 from uuid import UUID
+
+started_by: ContextVar[tuple[str, ...]] = ContextVar("budget_guard_langchain_started_by", default=())
+"""The agents whose tool is running here, the nearest first: what it starts is a part of their spend, too."""
 
 _MOST_RUNS = 10_000
 """Runs under way that are remembered, of which no end may ever be told."""

@@ -233,6 +233,8 @@ class Attempt(GuardedCall):
         )
         asked = sent.request.model
         call = sent.call(agent=agent, can_cap="output_cap" in self.add_fields, final=final)
+        if self.run.started_by:
+            call = call._replace(started_by=self.run.started_by)
         for guard in self.run.guards:
             if guard.tool_costs.unseen:
                 guard.tool_costs.saw(tool.name for tool in arguments.tools)

@@ -70,6 +70,8 @@ class BudgetGuard(RunGuard):
         key: The API key's name, likewise. Not the secret: it is logged.
         team: The team, likewise.
         feature: What to attribute the runs to, in the report.
+        agent: The handle of one agent, such as "research-agent-42", whose ceiling holds as well: a name that you give
+            it, and not the one that it shows. `Budget(agents=...)` caps agents by that.
         run_id: A name for the budget's scope; made up by default.
         ledger: Where the counters live, or its URL such as ``"sqlite:///budget.db"``: with a *run_id* the budget goes
             on where it stopped, also in another process. In memory by default, or where the authority has them.
@@ -103,6 +105,7 @@ class BudgetGuard(RunGuard):
         key: str | None = None,
         team: str | None = None,
         feature: str | None = None,
+        agent: str | None = None,
         run_id: str | None = None,
         ledger: Ledger | str | None = None,
         on_cancel: OnCancel = "bound",
@@ -124,6 +127,7 @@ class BudgetGuard(RunGuard):
             key=key,
             team=team,
             feature=feature,
+            agent=agent,
             pricing=pricing,
             per_million=per_million,
             ledger=ledger,
@@ -285,6 +289,8 @@ class BudgetGuard(RunGuard):
         call = GuardedCall((self.session,))
         run = self._run()
         asked = self.tool_costs.call(tool.name, agent.name)
+        if run is not None and run.started_by:
+            asked = asked._replace(started_by=run.started_by)
         if self.session.looks_for_loops:
             trail = self._hooks_only.trail_of(context) if run is None else run.trail
             asked = self.session.with_trail(asked, getattr(context, "tool_arguments", None), trail)

@@ -18,6 +18,7 @@ from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import OnCutOff, SessionHandle
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
+from budget_guard.calls.refusals import is_of_one_agent
 
 OnExceeded: TypeAlias = Literal["raise", "finalize"]
 
@@ -160,6 +161,12 @@ class GuardedRun:
         """What every guard lets be added to requests."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
+        self.started_by: tuple[str, ...] = ()
+        """The agents that have started it, the nearest first."""
+        if parent is not None and not parent.ambient:
+            self.started_by = parent.started_by if parent.agent is None else (parent.agent, *parent.started_by)
+        self.agent: str | None = None
+        """The agent whose turn it is."""
         self.trail = object()
         """What its tool calls are known by as those of one run."""
         self.hooks: object = None
@@ -184,6 +191,8 @@ class GuardedRun:
 
         The SDK turns an error in a tool into text for the model, also where the tool is a sub-agent that was stopped.
         """
+        if is_of_one_agent(stop.error):
+            return  # the others go on
         top = self._top(stop.session)
         if not top.ambient:  # other runs in the block may still have calls that fit
             top._latch = top._latch or StopLatch()
@@ -236,6 +245,7 @@ class GuardedRun:
 
     def note_agent(self, items: object, agent: str) -> None:
         """Remember the agent of a call: the hook and the model are given the very same list of input items."""
+        self.agent = agent
         self._agents[id(items)] = (items, agent)
         if len(self._agents) > _NOTED:
             del self._agents[next(iter(self._agents))]
