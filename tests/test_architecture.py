@@ -74,6 +74,7 @@ ALWAYS = {"pydantic", "typing_extensions"}
 FRAMEWORKS = {
     "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
+    "mcp": {"fastmcp", "mcp"},
     "openai_agents": {"agents", "openai"},
     "pydantic_ai": {"pydantic_ai"},
 }

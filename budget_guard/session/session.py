@@ -780,7 +780,8 @@ class Session:
         are held in both. A request whose cost cannot be held is refused before it is sent: docs/clients.md has them.
 
         Args:
-            client: An OpenAI or Anthropic client, or an ``httpx`` or ``httpx2`` one.
+            client: An OpenAI or Anthropic client, or an ``httpx`` or ``httpx2`` one; or a client of MCP tools, whose
+                tool calls are held.
             models: The models behind names of one's own, such as Azure deployments: ``{"prod-chat": "gpt-4o"}``.
             agent: The handle of the agent that uses it, such as "research-agent-42": its calls are attributed to that,
                 and held in its ceiling as well where the session is an authority's.
@@ -793,10 +794,14 @@ class Session:
             TypeError: If it is no client that can be guarded.
             ValueError: If its SDK is too old, or its address tells nothing about prices and *models* is not given.
         """
-        from budget_guard.integrations.clients import guard
-
         if agent is not None:
             self.add_agent(agent)
+        if callable(getattr(client, "call_tool", None)):
+            from budget_guard.integrations.mcp import guard_session
+
+            return guard_session(client, self, tool_costs=tool_costs, agent=agent)
+        from budget_guard.integrations.clients import guard
+
         return guard(self, client, models=models, agent=agent, tool_costs=tool_costs, add_fields=add_fields)
 
     def close(self) -> None:

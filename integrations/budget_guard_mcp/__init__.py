@@ -1,0 +1,1 @@
+"""The guard of MCP tools: the client's `call_tool`, and a middleware of a FastMCP server."""
