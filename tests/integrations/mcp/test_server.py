@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastmcp")
-
-from fastmcp import Client, FastMCP
+fastmcp: Any = pytest.importorskip("fastmcp")
 
 from budget_guard import Budget, Session
 from budget_guard.integrations.mcp import BudgetToolMiddleware, guard_session
@@ -22,21 +20,23 @@ COSTS: Any = {"search": "0.01"}
 
 def served(run: Session | None) -> tuple[Any, list[str]]:
     ran: list[str] = []
-    server: Any = FastMCP("tools", middleware=[] if run is None else [BudgetToolMiddleware(run, tool_costs=COSTS)])
+    server: Any = fastmcp.FastMCP(
+        "tools", middleware=[] if run is None else [BudgetToolMiddleware(run, tool_costs=COSTS)]
+    )
 
-    @server.tool
     async def search(q: str) -> str:
         ran.append(q)
         await asyncio.sleep(0)
         return "nothing"
 
+    server.tool(search)
     return server, ran
 
 
 async def test_as_many_run_as_fit_and_the_client_reads_why_the_others_do_not() -> None:
     run = session(Budget("$0.05", max_wait_s=0))
     server, ran = served(run)
-    async with Client(server) as client:
+    async with fastmcp.Client(server) as client:
         calls = (client.call_tool("search", {"q": str(i)}, raise_on_error=False) for i in range(20))
         found = await asyncio.gather(*calls)
     assert Counter(each.is_error for each in found) == {False: 5, True: 15}
@@ -49,7 +49,7 @@ async def test_a_revoked_server_says_so() -> None:
     run = session("$1.00")
     server, _ = served(run)
     run.revoke("compromised")
-    async with Client(server) as client:
+    async with fastmcp.Client(server) as client:
         found = await client.call_tool("search", {"q": "x"}, raise_on_error=False)
     assert "BUDGET_REVOKED" in str(found.content) and "compromised" in str(found.content)
 
@@ -58,7 +58,7 @@ async def test_a_revoked_server_says_so() -> None:
 async def test_a_client_of_fastmcp_can_be_guarded_too(verb: str) -> None:
     run = session("$0.015")
     server, ran = served(None)
-    async with Client(server) as client:
+    async with fastmcp.Client(server) as client:
         tools = guard_session(client, run, tool_costs=COSTS)
         await getattr(tools, verb)("search", {"q": "x"})
         with pytest.raises(Exception, match="max_cost_usd"):
