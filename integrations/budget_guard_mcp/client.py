@@ -57,6 +57,6 @@ def guard_session(
     call_tool.__doc__ = getattr(cls, verb).__doc__
     said = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     guarded = type(cls.__name__, (cls,), {verb: call_tool, **said})
-    view = cast(Any, object.__new__(guarded))
+    view: Any = object.__new__(guarded)
     view.__dict__ = cast(Any, client_session).__dict__  # the very same one: what the session learns, its view knows
     return cast(T, view)

@@ -33,7 +33,11 @@ def rows_cost(rows: list[str]) -> float:
     return len(rows) * 1e-4
 
 
-@track_tool(cost=rows_cost, estimate=lambda query, limit=10: limit * 1e-4)
+def most(query: str, limit: int = 10) -> float:
+    return limit * 1e-4
+
+
+@track_tool(cost=rows_cost, estimate=most)
 def search(query: str, limit: int = 10) -> list[str]:
     return [query] * limit
 
@@ -82,5 +86,5 @@ def stopped(stop: LoopDetected) -> None:
     assert_type(stop.tool, str)
     assert_type(stop.repeats, int)
     value: Any = stop.value
-    make: Callable[[], Awaitable[str]] = lambda: answer(str(value))  # noqa: E731
-    make()
+    make: Callable[[str], Awaitable[str]] = answer
+    assert_type(make(str(value)), Awaitable[str])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from decimal import Decimal
+from importlib import import_module
 from typing import Any
 
 import pytest
 
-fastmcp: Any = pytest.importorskip("fastmcp")
+pytest.importorskip("fastmcp")
 
 from budget_guard import Budget, Session
 from budget_guard.integrations.mcp import BudgetToolMiddleware, guard_session
 from tests.builders import ZERO, session
 
+fastmcp: Any = import_module("fastmcp")
 COSTS: Any = {"search": "0.01"}
 
 
