@@ -501,6 +501,9 @@ class Attempt:
         below = above.below
         held = above.holds[0].call if above.holds else None
         real = self._as_held_above(asked, held) if isinstance(held, ModelCall) else asked
+        hold_anew = real
+        if above.holds and above.holds[0].terms.clamped and real.max_output_tokens == above.output_cap:
+            hold_anew = real._replace(max_output_tokens=None)  # the cap is the budget's own: so is what it cuts off
         in_flight = below is not None and not below.settled
         if below is None or (in_flight and below is by):  # its first attempt
             if above.holds and all(hold.covers(real) for hold in above.holds):
@@ -511,7 +514,7 @@ class Attempt:
         elif in_flight:  # two attempts at once
             above = GuardedCall(above.sessions)
         above.holds.clear()  # settled, or released
-        return (yield from self._hold_by_itself(above, real, may_wait))
+        return (yield from self._hold_by_itself(above, hold_anew, may_wait))
 
     def _as_held_above(self, asked: ModelCall, held: ModelCall) -> ModelCall:
         """The call that is *asked* for, as the layer above attributes and steers it."""
