@@ -1,0 +1,286 @@
+"""`guard_crew`: a CrewAI crew under a budget. `guard_llm`: one LLM, for agents and flows without a crew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
+
+from crewai import Crew
+from crewai.llms.base_llm import BaseLLM
+from crewai.utilities.llm_utils import create_llm
+from pydantic import PrivateAttr
+
+from budget_guard import Budget, Session
+from budget_guard.adapter import GuardedCall, ModelGuard
+from budget_guard.adapter import session_of as session_of_guard
+from budget_guard_crewai.errors import stops
+from budget_guard_crewai.request import CAPS, cap_of, model_call, usage_of
+
+C = TypeVar("C", bound=Crew)
+L = TypeVar("L", bound=BaseLLM)
+
+_LLMS_OF_CREW = ("manager_llm", "function_calling_llm", "planning_llm", "chat_llm")
+_LLMS_OF_AGENT = ("llm", "function_calling_llm")
+_CLIENTS = {"_client": "_get_sync_client", "_async_client": "_get_async_client"}
+_OWNER = 'guard_crew(crew, Budget("$5.00"))'
+
+
+def guard_crew(crew: C, guard: Budget | Session) -> C:
+    """Hold every call of a crew's LLMs in a budget before it is sent: its agents', its manager's and its planner's.
+
+    ::
+
+        crew = guard_crew(Crew(agents=[...], tasks=[...]), Budget("$1.00"))
+        crew.kickoff()
+
+    The LLMs themselves are not changed: the crew's agents are given guarded copies.
+
+    Args:
+        crew: The crew.
+        guard: The budget, or the session to spend from. The session of a budget is `session_of(crew)`.
+
+    Returns:
+        The same crew.
+
+    Raises:
+        TypeError: If *crew* is no crew, or *guard* is no budget and no session, or an LLM cannot be guarded.
+        ValueError: If the SDK of a client is too old.
+    """
+    if not isinstance(crew, Crew):
+        raise TypeError(f"crew={crew!r} is no Crew: write {_OWNER}, with an instance")
+    session = session_of_guard(guard, _OWNER)
+    agents = [*crew.agents, *([] if crew.manager_agent is None else [crew.manager_agent])]
+    given = [(crew, name) for name in _LLMS_OF_CREW] + [(agent, name) for agent in agents for name in _LLMS_OF_AGENT]
+    guarded: dict[int, BaseLLM] = {}
+    for holder, name in given:
+        llm: Any = getattr(holder, name, None)
+        if llm is None:
+            continue
+        made = llm if isinstance(llm, BaseLLM) else create_llm(llm)
+        if made is None:
+            raise TypeError(f"{name}={llm!r} of {type(holder).__name__} is no LLM that can be guarded")
+        if id(llm) not in guarded:
+            guarded[id(llm)] = guard_llm(made, session)
+        setattr(holder, name, guarded[id(llm)])
+    if not hasattr(crew, "_budget_guard"):
+        object.__setattr__(crew, "__class__", _guarded_crew(type(crew)))
+    _private(crew)["_budget_guard"] = ModelGuard(session, stops, owner=_OWNER)
+    return crew
+
+
+def guard_llm(llm: L, guard: Budget | Session) -> L:
+    """A copy of *llm*, of the same type, whose every call is held in a budget before it is sent.
+
+    Args:
+        llm: The LLM: ``LLM(model="gpt-4o")``.
+        guard: The budget, or the session to spend from.
+
+    Raises:
+        TypeError: If *llm* is no LLM, or *guard* is no budget and no session.
+        ValueError: If the SDK of its client is too old.
+    """
+    owner = 'guard_llm(LLM(model="gpt-4o"), Budget("$5.00"))'
+    if not isinstance(llm, BaseLLM):
+        raise TypeError(f"llm={llm!r} is no LLM of CrewAI: write {owner}, with an instance")
+    outer = ModelGuard(guard, stops, owner=owner)
+    inner = _guards_of(llm)
+    if any(each.session is outer.session for each in inner):
+        return llm
+    clone = llm.model_copy()
+    if not inner:
+        object.__setattr__(clone, "__class__", _guarded_llm(type(llm)))
+    object.__setattr__(clone, "__pydantic_private__", {**_private(clone), "_budget_guard": (outer, *inner)})
+    _looked_at(clone, (outer, *inner))  # a client that is too old says so now
+    return clone
+
+
+def session_of(guarded: Crew | BaseLLM) -> Session:
+    """The session that a guarded crew or LLM spends from.
+
+    Raises:
+        TypeError: If it is not guarded.
+    """
+    found: Any = getattr(guarded, "_budget_guard", None)
+    if not found:
+        raise TypeError(f"{type(guarded).__name__} is not guarded: write {_OWNER}")
+    guard = cast(ModelGuard, found[0] if isinstance(found, tuple) else found)
+    return guard.session
+
+
+def _private(model: Any) -> dict[str, Any]:
+    if model.__pydantic_private__ is None:
+        object.__setattr__(model, "__pydantic_private__", {})
+    return cast("dict[str, Any]", model.__pydantic_private__)
+
+
+def _guards_of(llm: BaseLLM) -> tuple[ModelGuard, ...]:
+    return cast("tuple[ModelGuard, ...]", getattr(llm, "_budget_guard", ()))
+
+
+# One call
+
+
+class _Call:
+    """One attempt of a call, on a copy of the LLM: its counters are of this attempt alone."""
+
+    def __init__(self, llm: BaseLLM, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.llm = llm
+        self.guards = _guards_of(llm)
+        self.clone = llm.model_copy()
+        private = dict(_private(self.clone))
+        private["_token_usage"] = dict.fromkeys(private.get("_token_usage") or {}, 0)
+        self._was = dict(private)
+        object.__setattr__(self.clone, "__pydantic_private__", private)
+        self.looked_at = _looked_at(self.clone, self.guards)
+        self._with_clients = dict(private)
+        functions = options.get("available_functions")
+        if functions:  # the LLM's own method runs them, in the middle of the call
+            options["available_functions"] = {name: self._apart(function) for name, function in functions.items()}
+        self.arguments, self.options = arguments, options
+
+    def _apart(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.guards[0].around():
+                return function(*args, **kwargs)
+
+        return run
+
+    def call(self) -> Any:
+        """The call as the core has to see it."""
+        messages = self.arguments[0] if self.arguments else self.options.get("messages", "")
+        return model_call(self.clone, messages, self.options, looked_at=self.looked_at)
+
+    def decided(self, held: GuardedCall, asked: Any) -> None:
+        """Put into the copy what a budget has decided on."""
+        if held.name is not None and held.name != asked.model:
+            provider, slash, _ = asked.model.rpartition("/")  # as LiteLLM names them
+            self.clone.__dict__["model"] = held.name if "/" in held.name else f"{provider}{slash}{held.name}"
+        if held.output_cap is not None and held.output_cap != cap_of(self.clone):
+            named = [name for name in CAPS if self.clone.__dict__.get(name)] or ["max_tokens"]
+            self.clone.__dict__[named[0]] = held.output_cap
+
+    @property
+    def counted(self) -> Mapping[str, int]:
+        return cast("Mapping[str, int]", _private(self.clone)["_token_usage"])
+
+    def keep(self) -> None:
+        """Add up the counters, and keep what the LLM has learnt."""
+        own, made = _private(self.llm), _private(self.clone)
+        totals = own.get("_token_usage") or {}
+        for name, count in self.counted.items():
+            totals[name] = totals.get(name, 0) + count
+        for name, value in made.items():
+            if name != "_token_usage" and value is not self._with_clients.get(name):
+                own[name] = value
+
+
+def _looked_at(llm: BaseLLM, guards: tuple[ModelGuard, ...]) -> bool:
+    """Give *llm* clients that are looked at in every session. Returns whether it has any."""
+    private, done = _private(llm), False
+    for name, make in _CLIENTS.items():
+        client = private.get(name)
+        if client is None:
+            try:
+                client = getattr(type(llm).__mro__[1], make)(llm)
+            except (AttributeError, ValueError):  # another provider's, or there is no key yet
+                continue
+        looked_at = client
+        for guard in reversed(guards):
+            looked_at = guard.looked_at(looked_at, llm.model)
+        done = done or looked_at is not client
+        private[name] = looked_at
+    return done
+
+
+def _ask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
+    if not guards:
+        method = cls.call
+        return getattr(method, "__wrapped__", method)(call.clone, *call.arguments, **call.options)
+    guard, asked = guards[0], call.call()
+    held = guard.hold(asked)
+    call.decided(held, asked)
+    try:
+        with guard.making(held):
+            answer = _ask(cls, call, guards[1:])
+    except BaseException as error:
+        stop = guard.failed(held, error)
+        if stop is not None:
+            raise stop from error
+        raise
+    guard.settle(held, usage_of(call.counted), text=answer if isinstance(answer, str) else None)
+    return answer
+
+
+async def _aask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
+    if not guards:
+        method = cls.acall
+        return await getattr(method, "__wrapped__", method)(call.clone, *call.arguments, **call.options)
+    guard, asked = guards[0], call.call()
+    held = await guard.ahold(asked)
+    call.decided(held, asked)
+    try:
+        with guard.making(held):
+            answer = await _aask(cls, call, guards[1:])
+    except BaseException as error:
+        stop = await guard.afailed(held, error)
+        if stop is not None:
+            raise stop from error
+        raise
+    await guard.asettle(held, usage_of(call.counted), text=answer if isinstance(answer, str) else None)
+    return answer
+
+
+@cache
+def _guarded_llm(cls: type[BaseLLM]) -> type[BaseLLM]:
+    """*cls*, whose calls are held. CrewAI wraps its own retries around them: each is an attempt by itself."""
+    base: Any = cls
+
+    class Guarded(base):  # type: ignore[misc]
+        _budget_guard: Any = PrivateAttr(default=())
+
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            attempt = _Call(self, args, kwargs)
+            try:
+                return _ask(cls, attempt, attempt.guards)
+            finally:
+                attempt.keep()
+
+        async def acall(self, *args: Any, **kwargs: Any) -> Any:
+            attempt = _Call(self, args, kwargs)
+            try:
+                return await _aask(cls, attempt, attempt.guards)
+            finally:
+                attempt.keep()
+
+    return cast("type[BaseLLM]", _named_like(cls, Guarded))
+
+
+@cache
+def _guarded_crew(cls: type[Crew]) -> type[Crew]:
+    """*cls*, in whose runs a stop of a crew in a tool is latched as well."""
+    base: Any = cls
+
+    class Guarded(base):  # type: ignore[misc]
+        _budget_guard: Any = PrivateAttr(default=None)
+
+        def kickoff(self, *args: Any, **kwargs: Any) -> Any:
+            with self._budget_guard.around():
+                return super().kickoff(*args, **kwargs)
+
+        async def kickoff_async(self, *args: Any, **kwargs: Any) -> Any:
+            with self._budget_guard.around():
+                return await super().kickoff_async(*args, **kwargs)
+
+        async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
+            with self._budget_guard.around():
+                return await super().akickoff(*args, **kwargs)
+
+    return cast("type[Crew]", _named_like(cls, Guarded))
+
+
+def _named_like(cls: type, guarded: type) -> type:
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(guarded, name, getattr(cls, name))
+    return guarded
