@@ -74,6 +74,10 @@ prices: $(VENV)/.installed  ## Compile the price table afresh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[prices]"
 	$(BIN)/python scripts/compile_prices.py
 
+.PHONY: compat
+compat: $(VENV)/.installed  ## Check the oldest supported version of each agent framework, and the recipes
+	PYTHON=$(PYTHON) BIN=$(BIN) scripts/compat.sh
+
 .PHONY: clean
 clean:  ## Remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ def rows_of(path: Path) -> dict[str, str]:
     return found
 
 
-def run(name: str, python: str) -> tuple[dict[str, str], list[str], int]:
+def run(name: str, python: str, processes: int) -> tuple[dict[str, str], list[str], int]:
     """Run the tests of the adapter *name*. Returns what became of each row, the reasons of what is left out, and the
     exit code."""
     folder = ROOT / "tests" / "integrations" / name
@@ -44,8 +44,9 @@ def run(name: str, python: str) -> tuple[dict[str, str], list[str], int]:
         rows |= rows_of(path)
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
+        spread = ["--numprocesses", str(processes)] if processes > 1 else []
         done = subprocess.run(
-            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(folder)],
+            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *spread, str(folder)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")])},
             capture_output=True,
@@ -97,13 +98,14 @@ def main() -> int:
     parser.add_argument("adapters", nargs="+", metavar="NAME[=PYTHON]")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of adapters that name none")
     parser.add_argument("--types", action="store_true", help="check their types as well")
+    parser.add_argument("--numprocesses", type=int, default=1, help="how many processes run the tests of one adapter")
     arguments = parser.parse_args()
     columns: dict[str, dict[str, str]] = {}
     left_out: list[str] = []
     failed = 0
     for each in arguments.adapters:
         name, _, python = each.partition("=")
-        columns[name], more, code = run(name, python or arguments.python)
+        columns[name], more, code = run(name, python or arguments.python, arguments.numprocesses)
         left_out += more
         failed = max(failed, code)
         if arguments.types:

@@ -19,8 +19,6 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from openai import AsyncOpenAI
-
 from budget_guard.testing import LocalProvider, ProviderRequest, Reply, ToolCall
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -70,11 +68,12 @@ def main(page: Path) -> None:
         agents.set_tracing_disabled(True)
     with LocalProvider(answer) as of_page:  # for LangChain's models, which live for several blocks
         os.environ |= {"OPENAI_BASE_URL": of_page.base_url, "OPENAI_API_KEY": "none"}
+        os.environ |= {"OPENAI_API_BASE": of_page.base_url, "GOOGLE_API_KEY": "none"}
         os.environ |= {"ANTHROPIC_BASE_URL": of_page.anthropic_base_url, "ANTHROPIC_API_KEY": "none"}
         for code in blocks(page):
             with LocalProvider(answer) as of_block:  # for a client that belongs to one event loop
-                client = AsyncOpenAI(base_url=of_block.base_url, max_retries=0)
                 if agents is not None:
+                    client = import_module("openai").AsyncOpenAI(base_url=of_block.base_url, max_retries=0)
                     agents.set_default_openai_client(client, use_for_tracing=False)
                 run(code, names)
 

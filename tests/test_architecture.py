@@ -72,8 +72,12 @@ LOADED_LATE = {"testing", "events.sinks.otel", "events.sinks.prometheus"}
 ALWAYS = {"pydantic", "typing_extensions"}
 
 FRAMEWORKS = {
+    "agent_framework": {"agent_framework"},
     "clients": {"anthropic", "httpx", "httpx2", "openai"},
+    "crewai": {"crewai"},
+    "google_adk": {"google"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
+    "llama_index": {"llama_index"},
     "mcp": {"fastmcp", "mcp"},
     "openai_agents": {"agents", "openai"},
     "pydantic_ai": {"pydantic_ai"},
