@@ -496,3 +496,19 @@ def test_what_one_session_switched_to_is_what_the_others_hold() -> None:
     assert json.loads(second.body)["model"] == "small"
     assert [decision.name for decision in inner.decisions()] == ["large", "small"]
     second.fail(ConnectionRefusedError())
+
+
+def test_a_cap_of_the_budgets_own_stays_one_where_more_is_sent_than_was_held() -> None:
+    run = session("$0.05")
+    guarded = GuardedCall([run])
+    assert guarded.hold(call("large", tokens=10)) is None  # without a cap, so that the budget chooses one
+    cap = guarded.output_cap
+    assert cap is not None
+    longer = {**BODY, "model": "large", "max_tokens": cap, "messages": [{"role": "user", "content": "Hi " * 5_000}]}
+    with counting(guarded):
+        attempt = begin(body=longer)
+        assert attempt.hold() is None
+    (hold,) = guarded.holds
+    assert hold.terms.clamped  # what it cuts off is a stop, and is not lost
+    attempt.end(complete=False)
+    assert run.reserved_usd == 0
