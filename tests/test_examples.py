@@ -34,6 +34,15 @@ LINES = {
         "All three are ordered.",
         "Ordered: ['ink', 'paper', 'pens']",
     ],
+    "any_code": [
+        "I will look for one.\nStopped: search repeats itself, 6 times by now\nTotal spend: $0.0650",
+        "For models: $0.0050075\nThe run was stopped\nThe provider's bill: $0.0050075",
+    ],
+    "agent_handles": [
+        "writer-7: answered\nwriter-7: BudgetExceeded: max_cost_usd=$0.0150 of agent_in_run:",
+        "research-agent-42: answered\nresearch-agent-42: BudgetRevoked: agent:research-agent-42 was revoked",
+        "research-agent-42 spent $0.0100075\nThe provider's bill: $0.020015",
+    ],
     "guarded_clients": [
         "Because the air scatters blue light.\nYes.\nTotal spend: $0.0080",
         "Stopped by max_cost_usd\nSpent: $0.096048\nThe provider's bill: $0.096048",
