@@ -15,8 +15,8 @@ from budget_guard import Budget, BudgetExceeded, LoopDetected, LoopPolicy, Sessi
 from budget_guard.calls.loops import LoopDetector, digest
 from budget_guard.events import CallBlocked, LoopNoticed
 from budget_guard.testing import FakeClock
-from tests.loops.traces import LOOPS, REPORTED_LOOPS, REPORTED_WORK, WORK, Trace
-from tests.loops.ways import WAYS, Seen, budget, in_any_code
+from tests.loops.traces import LOOPS, REPORTED_LOOPS, REPORTED_WORK, WORK, Step, Trace
+from tests.loops.ways import WAYS, Seen, at_once_in_agents_sdk, at_once_in_langchain, budget, in_any_code
 
 MISSED = {"paraphrased queries (illospace #506)", "a cycle of four"}
 """Loops that nothing but counting names would see, or that are longer than what is looked for."""
@@ -208,6 +208,15 @@ def test_two_runs_at_once_on_one_session_are_told_apart() -> None:
         tool()
     with pytest.raises(LoopDetected):
         tool()
+
+
+@pytest.mark.parametrize("go_at_once", [at_once_in_agents_sdk, at_once_in_langchain])
+def test_runs_at_once_on_one_guard_are_told_apart(go_at_once: Callable[[Trace], Seen]) -> None:
+    pytest.importorskip("agents" if go_at_once is at_once_in_agents_sdk else "langchain_core")
+    five_each = [Step(i, f"run{i % 10}", "tool", {"q": "x"}, "same") for i in range(50)]
+    assert go_at_once(five_each).stopped is None
+    seven_each = [Step(i, f"run{i % 10}", "tool", {"q": "x"}, "same") for i in range(70)]
+    assert go_at_once(seven_each).stopped is not None
 
 
 async def test_blocks_of_several_tasks_are_told_apart() -> None:

@@ -105,23 +105,50 @@ def in_langchain(trace: Trace, policy: LoopPolicy | None = None) -> Seen:
     return watch.seen
 
 
+def at_once_in_langchain(trace: Trace) -> Seen:
+    """As `in_langchain`, all runs at once in threads under the one handler."""
+    from langchain_core.runnables import RunnableLambda
+    from langchain_core.tools import StructuredTool
+
+    from budget_guard.integrations.langchain import BudgetCallbackHandler
+
+    handler = BudgetCallbackHandler(budget())
+    watch = Watch(handler.session)
+    schema: Any = {"type": "object", "properties": {}}
+    tool = StructuredTool.from_function(lambda **_: "same", name="tool", description="tool", args_schema=schema)
+
+    def one_run(steps: Trace, config: Any) -> None:
+        for step in steps:
+            tool.invoke(step.arguments, config)
+
+    config: Any = {"callbacks": [handler], "max_concurrency": 8}
+    ended = RunnableLambda(one_run).batch([steps for _, steps in runs_of(trace)], config, return_exceptions=True)
+    if any(isinstance(each, LoopDetected) for each in ended):
+        watch.calls = 1
+        watch.stop()
+    assert not [each for each in ended if isinstance(each, BaseException) and not isinstance(each, LoopDetected)]
+    return watch.seen
+
+
 def in_agents_sdk(trace: Trace, policy: LoopPolicy | None = None) -> Seen:
     """As tools of an agent of the OpenAI Agents SDK, whose model calls them, a run each under one guard."""
     with _loop() as loop:
         return loop.run_until_complete(_in_agents_sdk(trace, policy))
 
 
-async def _in_agents_sdk(trace: Trace, policy: LoopPolicy | None) -> Seen:
+async def _in_agents_sdk(trace: Trace, policy: LoopPolicy | None, *, at_once: bool = False) -> Seen:
     from agents import Agent, FunctionTool, RunConfig, Runner
 
     from budget_guard.integrations.openai_agents import BudgetGuard
 
     guard = BudgetGuard(budget(policy))
     watch = Watch(guard.session)
-    for _, steps in runs_of(trace):
+
+    async def one_run(steps: Trace) -> None:
         results = {f"call_{i}": as_text(step.result) for i, step in enumerate(steps)}
 
-        async def invoke(context: Any, arguments: str, results: dict[str, str] = results) -> str:
+        async def invoke(context: Any, arguments: str) -> str:
+            await asyncio.sleep(0)
             return results[context.tool_call_id]
 
         tools = [
@@ -134,7 +161,20 @@ async def _in_agents_sdk(trace: Trace, policy: LoopPolicy | None) -> Seen:
             await Runner.run(agent, "go", hooks=guard, run_config=config, max_turns=len(steps) + 1)
         except LoopDetected:
             watch.stop()
+
+    runs = [steps for _, steps in runs_of(trace)]
+    if at_once:
+        await asyncio.gather(*map(one_run, runs))
+    else:
+        for steps in runs:
+            await one_run(steps)
     return watch.seen
+
+
+def at_once_in_agents_sdk(trace: Trace) -> Seen:
+    """As `in_agents_sdk`, all runs at once on the one guard."""
+    with _loop() as loop:
+        return loop.run_until_complete(_in_agents_sdk(trace, None, at_once=True))
 
 
 def _scripted(steps: Trace, watch: Watch) -> Any:
