@@ -72,8 +72,8 @@ def example(name: str) -> str:
 
 
 def page(name: str) -> None:
-    """Run the blocks of a page in ``docs/frameworks``, and see that they print what it says."""
-    path = ROOT / "docs" / "frameworks" / f"{name}.md"
+    """Run the blocks of a page in ``docs/frameworks``, or of one by its path, and see that they print what it says."""
+    path = Path(name) if name.endswith(".md") else ROOT / "docs" / "frameworks" / f"{name}.md"
     printed = _printed(ROOT / "tests" / "run_page.py", str(path)).splitlines()
     for promised in re.findall(r"^ *print\(.*\)  # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
         assert promised in printed, promised
