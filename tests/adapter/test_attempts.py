@@ -512,3 +512,34 @@ def test_a_cap_of_the_budgets_own_stays_one_where_more_is_sent_than_was_held() -
     assert hold.terms.clamped  # what it cuts off is a stop, and is not lost
     attempt.end(complete=False)
     assert run.reserved_usd == 0
+
+
+def test_an_answer_that_was_not_heard_to_its_end_is_booked_as_held() -> None:
+    run = session()
+    guarded = above(run, model="large", cap=10)
+    with counting(guarded):
+        attempt = begin(run, body={**BODY, "model": "large", "max_tokens": 10})
+        assert attempt.hold() is None
+    held = run.reserved_usd
+    attempt.answered(200, "application/json")
+    attempt.feed(answer(model="large", taken=1, made=1))
+    guarded.fail(TimeoutError())
+    assert figures(run) == [(held, ZERO)]
+
+
+def test_what_fails_in_one_budget_is_raised_once_all_others_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer, inner = session(), session()
+    with counting(above(outer)):
+        attempt = begin(outer, inner)
+        assert attempt.hold() is None
+    answering = GuardedCall.answering
+
+    def failing(call: GuardedCall, answer: Any) -> Any:
+        if outer in call.sessions:
+            raise OSError("the disk is full")
+        return answering(call, answer)
+
+    monkeypatch.setattr(GuardedCall, "answering", failing)
+    with pytest.raises(OSError, match="full"):
+        serve(attempt, answer())
+    assert figures(inner) == [(DIME, ZERO)]

@@ -281,3 +281,8 @@ def test_the_usual_output_follows_the_largest_of_the_latest() -> None:
     for _ in range(3):
         calibration["m"].learn(prompt, 5, 10)
     assert calibration["m"].usual_output == 729
+
+
+def test_the_names_of_fields_are_weighed_too() -> None:
+    short, long = ({"role": "user", "content": [{"type": "data", name: {name: 1}}]} for name in ("n", "n" * 500))
+    assert weigh(messages=[long]).text >= weigh(messages=[short]).text + 998

@@ -31,6 +31,7 @@ from budget_guard import (
 from budget_guard.ledger.base import Held
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
+from budget_guard.ledger.leased.lease import RunLeases
 from budget_guard.ledger.leased.ledger import LeasedLedger
 from budget_guard.ledger.reconcile import reconcile
 from budget_guard.ledger.verbs import LedgerWrapper
@@ -632,3 +633,21 @@ def test_a_forked_process_that_forks_again_takes_leases_of_its_own(
         Way(False).pay(run, call())
         os._exit(0 if status == 0 and shared.verbs["reserve"] == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "holders", "leased"),
+    [
+        (10_000, 1, 130 + 48 * 10),  # there is enough for everybody
+        (400, 1, 400),  # all of it for one alone
+        (400, 2, 200),  # half of what is left
+        (180, 3, 130),  # what the call takes, at least
+    ],
+)
+def test_a_lease_is_what_many_calls_take_and_no_more_than_a_fair_part(left: int, holders: int, leased: int) -> None:
+    run = RunLeases((Scope("run", "r"),))
+    run.limited, run.left, run.holders = (0,), Limits(cost=left), holders
+    run.spent = Amounts(cost=100, requests=10)
+    assert run.share(Amounts(cost=130, requests=1)).cost == leased
+    run.take(Amounts(cost=30))
+    assert run.left.cost == left - 30

@@ -791,3 +791,16 @@ def test_nobody_writes_to_the_file_while_another_process_does(path: Path, networ
     os.close(theirs)
     thread.join(20)
     assert done.is_set()
+
+
+@pytest.mark.parametrize("mode", ["hard_gate", "advisory_estimate"])
+def test_a_hold_that_it_does_not_know_is_marked_as_sent_by_a_hard_gate(
+    mode: Mode, way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    run = open_session(mode)
+    hold = way.reserve(run, call())
+    other = open_session(mode)  # as another process has it, that goes on with the run
+    network.tried.clear()
+    for ledger in (run.ledger, other.ledger):
+        ledger.forward(hold.id)
+    assert network.tried.count("forward") == (2 if mode == "hard_gate" else 1)

@@ -69,6 +69,12 @@ def ready(clock: FakeClock, **options: Any) -> MemoryLedger:
     return ledger
 
 
+def suspended(ledger: MemoryLedger, clock: FakeClock) -> Verb:
+    clock.advance(61)
+    ledger.sweep()
+    return lambda: ledger.extend(nth(2), 90)
+
+
 VERBS: dict[str, Callable[[MemoryLedger, FakeClock], Verb]] = {
     "reserve": lambda ledger, clock: lambda: ledger.reserve(nth(5), BOTH, cost(10), cost(10), 60),
     "reserve more than is left": lambda ledger, clock: lambda: ledger.reserve(nth(5), BOTH, cost(99), cost(99)),
@@ -81,6 +87,7 @@ VERBS: dict[str, Callable[[MemoryLedger, FakeClock], Verb]] = {
     "charge": lambda ledger, clock: lambda: ledger.charge(nth(5), BOTH, cost(4)),
     "adjust": lambda ledger, clock: lambda: ledger.adjust(nth(5), USER, cost(4), "a late bill"),
     "extend": lambda ledger, clock: lambda: ledger.extend(nth(1), 90),
+    "extend what is suspended": suspended,
     "forward": lambda ledger, clock: lambda: ledger.forward(nth(1)),
     "sweep": lambda ledger, clock: later(clock, 61, ledger.sweep),
     "revoke": lambda ledger, clock: lambda: ledger.revoke(USER, "stop"),

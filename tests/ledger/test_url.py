@@ -28,6 +28,7 @@ def test_sqlite_is_a_file_relative_or_absolute(tmp_path: Path, monkeypatch: pyte
 
 def test_who_may_read_a_file_can_be_said(tmp_path: Path) -> None:
     open_ledger(f"sqlite:///{tmp_path}/d.db?mode=0640").close()
+    open_ledger(f"sqlite:///{tmp_path}/e.db?mode=0755").close()
     assert (tmp_path / "d.db").stat().st_mode & 0o777 == 0o640
 
 

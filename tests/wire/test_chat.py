@@ -603,3 +603,11 @@ def test_an_answer_for_later_is_no_answer_yet() -> None:
 
 def test_extra_fields_that_a_proxy_may_merge_are_not_let_in() -> None:
     assert request(extra_body={"model": "gpt-4"}).unknown_structures == ("extra_body",)
+
+
+def test_a_stream_tells_its_usage_where_it_is_asked_for_or_comes_by_itself() -> None:
+    assert request().asks_for_usage
+    assert not request(stream=True).asks_for_usage
+    assert request(stream=True, stream_options={"include_usage": True}).asks_for_usage
+    assert not request(stream=True, stream_options={"include_usage": False}).asks_for_usage
+    assert request(MISTRAL, stream=True).asks_for_usage  # it takes no such option

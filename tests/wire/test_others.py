@@ -157,6 +157,18 @@ def test_a_count_of_what_was_cached_that_makes_no_sense_is_not_added_up(count: o
     assert found is not None and found.cache_write_1h == 6
 
 
+@pytest.mark.parametrize(("given", "requests"), [("a", 1), (["a", "b"], 2), ([], 1), ([1, 2], 1)])
+def test_vectors_are_asked_for_by_the_text(given: object, requests: int) -> None:
+    assert read(EMBEDDINGS, VECTORS, model="text-embedding-3-small", input=given).requests == requests
+
+
+def test_what_a_router_says_that_vectors_cost_is_their_cost() -> None:
+    routed = endpoint("POST", "openrouter.ai", "/api/v1/embeddings")
+    asked = read(EMBEDDINGS, routed, model="openai/text-embedding-3-small", input="a")
+    told = {"data": [{}], "id": "gen-1", "usage": {"prompt_tokens": 4, "total_tokens": 4, "cost": 0.000_000_25}}
+    assert EMBEDDINGS.read_answer(told, asked).cost == 250
+
+
 @pytest.mark.parametrize("dialect", [CONVERSE, EMBEDDINGS], ids=["converse", "embeddings"])
 def test_what_is_wrong_with_usage_is_told_and_nothing_where_nothing_is(dialect: Dialect) -> None:
     senseless = {"inputTokens": -1, "outputTokens": 1, "totalTokens": 0, "prompt_tokens": -1, "total_tokens": 0}

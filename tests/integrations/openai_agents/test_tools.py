@@ -10,11 +10,22 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, RunContextWrapper, RunHooks, function_tool
+from agents import (
+    Agent,
+    ModelResponse,
+    ModelSettings,
+    ModelTracing,
+    RunContextWrapper,
+    RunHooks,
+    Usage,
+    function_tool,
+)
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, CompositeRunHooks
 from budget_guard.testing import Reply
+from budget_guard_openai_agents.call import Arguments
+from budget_guard_openai_agents.guarded_run import GuardedRun, activate
 from tests.integrations.openai_agents.support import (
     BIG,
     Lab,
@@ -150,6 +161,29 @@ async def test_a_tool_of_a_run_that_another_runner_has_started_is_booked_at_once
         with block:  # a block is no run: nothing tells when what is started in it has ended
             await guard.on_tool_start(RunContextWrapper(None), worker(), lookup)
     assert (tools_cost(guard), guard.reserved_usd) == ((2, Decimal("0.02")), Decimal(0))
+
+
+async def test_a_call_of_a_run_that_is_not_the_guards_is_held_by_its_hooks(lab: Lab) -> None:
+    guard, other = (BudgetGuard(Budget("$1.00")) for _ in range(2))
+    run = GuardedRun((other,), None)
+    context, agent = RunContextWrapper(None), worker()
+    with activate(run), pytest.warns(RuntimeWarning, match="hooks alone"):
+        await guard.on_llm_start(context, agent, None, [])
+        assert (guard.reserved_usd > 0, other.reserved_usd) == (True, Decimal(0))
+        usage = Usage(requests=1, input_tokens=10, output_tokens=5, total_tokens=15)
+        await guard.on_llm_end(context, agent, ModelResponse(output=[], usage=usage, response_id=None))
+    assert guard.spent_usd > 0 and guard.reserved_usd == 0
+
+
+async def test_a_model_is_given_every_argument_that_the_sdk_gives() -> None:
+    given = Arguments("be brief", "hi", ModelSettings(), [], None, [], ModelTracing.DISABLED, "resp_1", "conv_1", "p")
+    seen: list[Any] = []
+
+    def model(*by_position: Any, **by_name: Any) -> Any:
+        seen.extend((by_position, by_name))
+
+    given.stream_response(model)
+    assert seen == [given[:7], {"previous_response_id": "resp_1", "conversation_id": "conv_1", "prompt": "p"}]
 
 
 @modes
