@@ -12,6 +12,7 @@ import pytest
 
 from budget_guard import Budget, BudgetAuthority, Session, ToolCall, Usage
 from budget_guard.events import CallAdmitted, Event, Origin, Tokens, UsageEvent
+from budget_guard.events.timeline import KEPT
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, Way, call, session
 
@@ -250,3 +251,11 @@ def test_an_authority_tells_of_all_sessions_that_it_opens_from_then_on() -> None
         {"user": "u2", "feature": "f"},
         {"user": "u1", "feature": "f"},
     ]
+
+
+def test_the_latest_events_are_kept_and_no_more() -> None:
+    run = session("$100")
+    for _ in range(KEPT + 5):
+        run.charge("search", "0.01")
+    timeline = run._run.recorder.timeline
+    assert len(timeline.events(2 * KEPT)) == KEPT

@@ -145,3 +145,11 @@ def test_what_is_no_text_is_not_shown(url: Any) -> None:
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match="url=None"):
         open_ledger(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["1", "true", "YES", "0", "false", "No"])
+def test_what_is_true_or_false_may_be_said_in_three_ways(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr("budget_guard.ledger.sqlite.ledger.SqliteLedger", lambda path, durable: given.append(durable))
+    open_ledger(f"sqlite:///x.db?durable={text}")
+    assert given == [text in ("1", "true", "YES")]

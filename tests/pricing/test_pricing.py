@@ -233,6 +233,12 @@ def test_regional_names_of_other_vendors_are_refused_because_their_price_differs
         TABLE.find("eu.amazon.nova-pro-v1:0", provider="bedrock")
 
 
+def test_a_refusal_suggests_names_of_whoever_was_asked_also_of_a_reseller() -> None:
+    with pytest.raises(UnknownPriceError) as caught:
+        TABLE.find("lama-3.3-70b-versatile", provider="groq")
+    assert caught.value.suggestions[0] == "llama-3.3-70b-versatile"
+
+
 def test_a_refusal_suggests_real_names_of_the_provider() -> None:
     with pytest.raises(UnknownPriceError) as caught:
         TABLE.find("claude-sonnet-4-5-max", provider="anthropic")

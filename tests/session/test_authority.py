@@ -445,3 +445,22 @@ def test_hostile_names_are_kept_apart(way: Way, hostile: str) -> None:
     way.pay(run, call())
     assert ours.snapshot("user", hostile).spent_usd == ours.snapshot("run", hostile).spent_usd == Decimal("0.10")
     assert ours.snapshot("user", hostile[:-1] or "x").spent_usd == 0
+
+
+def test_the_place_of_a_run_is_prolonged_once_and_not_at_each_call(
+    way: Way, do: Operator, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = do.session(live(clock), Budget("$5"), user="u1")
+    prolonged: list[str] = []
+    extend = MemoryLedger.extend
+
+    def noting(ledger: MemoryLedger, hold_id: str, ttl_s: float) -> bool:
+        prolonged.append(hold_id)
+        return extend(ledger, hold_id, ttl_s)
+
+    monkeypatch.setattr(MemoryLedger, "extend", noting)
+    for _ in range(2):
+        clock.advance(101)
+        for _ in range(3):
+            way.pay(run, call("penny"))
+    assert len(prolonged) == 2

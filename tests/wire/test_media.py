@@ -301,3 +301,8 @@ def test_equal_pictures_are_one_message_and_others_another() -> None:
         return found
 
     assert key(png(9, 9) + b"a") == key(png(9, 9) + b"a") != key(png(9, 9) + b"b")
+
+
+@pytest.mark.parametrize(("size", "known"), [((1, 1), True), ((0, 5), False), ((5, 0), False)])
+def test_a_picture_is_at_least_one_pixel_wide_and_high(size: tuple[int, int], known: bool) -> None:
+    assert picture_size(png(*size)) == (size if known else None)

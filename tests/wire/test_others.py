@@ -169,12 +169,16 @@ def test_what_a_router_says_that_vectors_cost_is_their_cost() -> None:
     assert EMBEDDINGS.read_answer(told, asked).cost == 250
 
 
-@pytest.mark.parametrize("dialect", [CONVERSE, EMBEDDINGS], ids=["converse", "embeddings"])
+@pytest.mark.parametrize("dialect", [COHERE_CHAT, COMPLETIONS, CONVERSE, EMBEDDINGS], ids=lambda dialect: dialect.name)
 def test_what_is_wrong_with_usage_is_told_and_nothing_where_nothing_is(dialect: Dialect) -> None:
-    senseless = {"inputTokens": -1, "outputTokens": 1, "totalTokens": 0, "prompt_tokens": -1, "total_tokens": 0}
-    fine = {"inputTokens": 4, "outputTokens": 1, "totalTokens": 5, "prompt_tokens": 4, "total_tokens": 4}
-    assert dialect.name in (dialect.read_answer({"usage": senseless}, None).problem or "")
-    assert dialect.read_answer({"usage": fine}, None).problem is None
+    def told(taken: int) -> str | None:
+        usage = {"inputTokens": taken, "outputTokens": 1, "totalTokens": taken + 1}
+        usage |= {"prompt_tokens": taken, "completion_tokens": 1, "total_tokens": taken + 1}
+        units = {"billed_units": {"input_tokens": taken, "output_tokens": 1}}
+        return dialect.read_answer({"usage": usage | units, "meta": units, "data": [{}]}, None).problem
+
+    assert dialect.name in (told(-1) or "")
+    assert told(4) is None
 
 
 def test_blocks_that_are_text_are_weighed() -> None:
@@ -329,12 +333,15 @@ def test_all_that_cohere_is_told_is_weighed() -> None:
         "message": "m" * 100,
         "chat_history": [{"role": "USER", "message": "h" * 100}],
         "documents": [{"title": "t", "snippet": "d" * 100}],
-        "tools": [{"name": "f", "description": "x", "parameter_definitions": {}}],
+        "tools": [{"name": "f", "description": "x" * 200, "parameter_definitions": {}}],
     }
     found = read(COHERE_CHAT, COHERE, **body)
 
     assert not found.prompt.unweighed and not found.prompt.opaque
-    assert found.prompt.text >= 300 and found.prompt.base >= 100
+    assert found.prompt.text >= 300 and found.prompt.base >= 300
+    assert found.prompt.base >= read(COHERE_CHAT, COHERE, **{**body, "tools": []}).prompt.base + 200
+    schema = {"type": "json_object", "json_schema": {"type": "object", "description": "s" * 500}}
+    assert read(COHERE_CHAT, COHERE, **body, response_format=schema).prompt.base >= found.prompt.base + 500
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -10,6 +10,7 @@ from openai import APIStatusError
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard_openai_agents.look import _attempts
 from tests.integrations.openai_agents.on_the_wire import Wire, ask, chat_answer, chat_chunks, chat_usage
 
 ANSWER = chat_answer(chat_usage(20, 10))
@@ -104,3 +105,8 @@ async def test_a_field_that_the_caller_set_is_not_ours() -> None:
     with pytest.raises(APIStatusError) as refused:
         await ask(wire.chat(base_url="http://localhost:8000/v1"), BudgetGuard(Budget("$1.00")), max_tokens=100)
     assert "budget_guard" not in str(refused.value)
+
+
+def test_what_looks_at_requests_adds_no_wish_for_usage_which_is_made_above() -> None:
+    assert _attempts(frozenset({"output_cap", "usage"})).add_fields == {"output_cap"}
+    assert _attempts(frozenset({"usage"})).add_fields == frozenset()
