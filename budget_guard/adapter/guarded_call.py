@@ -23,12 +23,13 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from budget_guard.adapter.carried_answer import carried_answer
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
+from budget_guard.calls.collected import is_collecting, settle_elsewhere
 from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.seen import Seen
@@ -409,11 +410,16 @@ def served_name(served: str | None, called: str | None) -> str | None:
 
 def perform(steps: Steps[T]) -> T:
     """Perform *steps* of a guarded call where that blocks."""
+    if is_collecting():  # nobody waits for what comes of it
+        settle_elsewhere(lambda: run(steps, _Blocking))
+        return cast("T", None)
     return run(steps, _Blocking)
 
 
 async def aperform(steps: Steps[T]) -> T:
     """Perform *steps* of a guarded call, awaited. A cancellation is kept back until all that settles a hold is done."""
+    if is_collecting():
+        return perform(steps)
     return await _Awaiting().run(steps)
 
 

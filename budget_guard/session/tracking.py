@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import threading
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
+from budget_guard.calls.collected import settle_elsewhere
 from budget_guard.calls.reservation import Reservation
 from budget_guard.units.money import UsdLike, nano_of
 from budget_guard.wire.outcome import never_billed
@@ -30,7 +29,6 @@ ToolPrice: TypeAlias = "UsdLike | Callable[[Any], UsdLike]"
 ToolEstimate: TypeAlias = "UsdLike | Callable[..., UsdLike]"
 """What a tool costs a call at most, in dollars: an amount, or a function of its arguments."""
 
-_GIVE_UP_S = 1.0
 _log = logging.getLogger("budget_guard")
 
 
@@ -123,15 +121,11 @@ class _Tool:
         if hold.settled:
             return
 
-        def quietly() -> None:
-            with suppress(Exception):
-                if not hold.settled:
-                    hold.commit_cost()
+        def settle() -> None:
+            if not hold.settled:
+                hold.commit_cost()
 
-        with suppress(RuntimeError):  # the interpreter ends
-            thread = threading.Thread(target=quietly, name="budget_guard-given-up", daemon=True)
-            thread.start()
-            thread.join(_GIVE_UP_S)
+        settle_elsewhere(settle)
 
     def _cost_of(self, result: object) -> UsdLike | None:
         """What a call with *result* cost; None for what was held. The result is paid for, so nothing here raises."""

@@ -7,13 +7,12 @@ returned, never one with another stream: an answer that was read already would n
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from typing import Any, cast
 
 from budget_guard.adapter import Attempt, Attempts, PricedRequest, Stop, Stops
+from budget_guard.calls.collected import settle_elsewhere
 from budget_guard.errors import BudgetError
 from budget_guard.wire import Dialect
 from budget_guard.wire.values import fields
@@ -22,7 +21,6 @@ from budget_guard_clients.content import ACCEPTED, CODING, Decoder, Plain, accep
 from budget_guard_clients.errors import stops_of
 from budget_guard_clients.pool import Pool
 
-_GIVE_UP_S = 1.0
 _CHANGED = (b"content-length", b"transfer-encoding", b"accept-encoding")
 _OF_CODING = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -347,20 +345,7 @@ class _Streamed:
     def __del__(self) -> None:
         attempt: Attempt | None = getattr(self, "_attempt", None)
         if attempt is not None and not attempt.settled:
-            _settle_elsewhere(lambda: attempt.give_up())
-
-
-def _settle_elsewhere(settle: Callable[[], None]) -> None:
-    """Settle what was collected. On another thread: this one may be within a ledger, and hold its lock."""
-
-    def quietly() -> None:
-        with suppress(Exception):
-            settle()
-
-    with suppress(RuntimeError):  # the interpreter ends
-        thread = threading.Thread(target=quietly, name="budget_guard-collected", daemon=True)
-        thread.start()
-        thread.join(_GIVE_UP_S)
+            settle_elsewhere(attempt.give_up)
 
 
 class _SyncStreamed(_Streamed):
