@@ -13,6 +13,7 @@ pytest.importorskip("langchain_core")
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler
 from budget_guard.testing import LocalProvider, Reply
+from tests.integrations.closed_loops import closed
 from tests.integrations.langchain.agents import Lab, configured
 
 POINTS = range(8)
@@ -108,9 +109,9 @@ def test_an_async_stream_that_is_given_up_leaves_nothing_held(point: int, how: s
         loop.run_until_complete(main())
         if how != "loop":
             loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-        if kept[0].done() and not kept[0].cancelled():
-            assert isinstance(kept[0].exception(), GivenUp | None)
-        kept.clear()
-        gc.collect()
-        nothing_is_held(lab, handlers)
+        with closed(loop):
+            if kept[0].done() and not kept[0].cancelled():
+                assert isinstance(kept[0].exception(), GivenUp | None)
+            kept.clear()
+            gc.collect()
+            nothing_is_held(lab, handlers)

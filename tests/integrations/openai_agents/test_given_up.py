@@ -19,6 +19,7 @@ from agents import Agent, Runner
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetGuard, CompositeRunHooks
 from budget_guard.testing import LocalProvider, Reply
+from tests.integrations.closed_loops import closed
 from tests.integrations.openai_agents.support import (
     Lab,
     agent_named,
@@ -134,12 +135,12 @@ def test_a_loop_that_is_closed_over_a_run_leaves_nothing_held(point: int, mode: 
 
         kept: list[Any] = []
         loop.run_until_complete(part())
-        loop.close()
-        for guard in made:
-            assert guard.reserved_usd == 0  # also while everything is still referred to
-        kept.clear()
-        gc.collect()
-        nothing_is_held(provider, made)
+        with closed(loop):
+            for guard in made:
+                assert guard.reserved_usd == 0  # also while everything is still referred to
+            kept.clear()
+            gc.collect()
+            nothing_is_held(provider, made)
 
 
 @pytest.mark.parametrize("two", [False, True])
