@@ -13,6 +13,7 @@ from budget_guard import Session
 from budget_guard.adapter import GuardedCall
 from budget_guard.calls.collected import is_collecting
 from budget_guard.ledger import memory
+from budget_guard.ledger.hold import Hold
 from tests.builders import ZERO, call, session
 
 
@@ -77,7 +78,7 @@ def test_a_call_that_is_collected_within_the_ledgers_lock_is_settled_after_it(
         finally:
             settled.set()
 
-    class Collects(memory.Hold):
+    class Collects(Hold):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             gc.collect()  # as it may be at any allocation
