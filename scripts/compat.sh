@@ -22,10 +22,10 @@ names=("$@")
 for name in "${names[@]}"; do
   case $name in
     pydantic_ai) check pydantic_ai "pydantic-ai-slim[openai]==2.64.0" ;;
-    llama_index) check llama_index "llama-index-core==0.14.1" "llama-index-llms-openai==0.6.0" ;;
-    google_adk) check google_adk "google-adk==2.0.0" ;;
+    llama_index) check llama_index "llama-index-core==0.14.22" llama-index-llms-openai "openai>=2.33" ;;
+    google_adk) check google_adk "google-adk==2.10.0" ;;
     agent_framework) check agent_framework "agent-framework-core==1.23.0" agent-framework-openai ;;
-    crewai) check crewai "crewai==1.15.0" ;;
+    crewai) check crewai "crewai==1.15.25" ;;
     recipes)
       tests=recipes check ag2 "ag2[openai]==1.2.1"
       tests=recipes check autogen "autogen-agentchat==0.7.5" "autogen-ext[openai]==0.7.5"

@@ -2,4 +2,4 @@
 
 from budget_guard.adapter import require
 
-require("crewai", "1.15")
+require("crewai", "1.15.25")

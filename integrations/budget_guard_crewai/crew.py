@@ -194,10 +194,14 @@ def _looked_at(llm: BaseLLM, guards: tuple[ModelGuard, ...]) -> bool:
     return done
 
 
+def _bare(method: Any) -> Any:
+    """*method* without CrewAI's retries, which it has wrapped around the guarded one as well."""
+    return method.__wrapped__ if getattr(method, "_crewai_rate_limit_wrapped", False) else method
+
+
 def _ask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
     if not guards:
-        method = cls.call
-        return getattr(method, "__wrapped__", method)(call.clone, *call.arguments, **call.options)
+        return _bare(cls.call)(call.clone, *call.arguments, **call.options)
     guard, asked = guards[0], call.call()
     held = guard.hold(asked)
     call.decided(held, asked)
@@ -215,8 +219,7 @@ def _ask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
 
 async def _aask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
     if not guards:
-        method = cls.acall
-        return await getattr(method, "__wrapped__", method)(call.clone, *call.arguments, **call.options)
+        return await _bare(cls.acall)(call.clone, *call.arguments, **call.options)
     guard, asked = guards[0], call.call()
     held = await guard.ahold(asked)
     call.decided(held, asked)

@@ -2,4 +2,4 @@
 
 from budget_guard.adapter import require
 
-require("google-adk", "2.0")
+require("google-adk", "2.10")

@@ -2,4 +2,4 @@
 
 from budget_guard.adapter import require
 
-require("llama-index-core", "0.14.1")
+require("llama-index-core", "0.14.22")
