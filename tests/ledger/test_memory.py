@@ -212,3 +212,16 @@ def test_every_verb_is_one_step(verb: str) -> None:
     balance = ledger.balances((RUN,))[0]
     expected = {"reserve": (3, 0, 9), "again": (8, 0, 3), "commit": (8, 16, 0), "release": (8, 0, 0)}
     assert (done, balance.committed.cost, balance.reserved.cost) == expected.get(verb, (8, 16, 0))
+
+
+def test_what_a_commit_says_is_committed_is_of_the_present_window() -> None:
+    clock = FakeClock()
+    ledger = MemoryLedger(clock=clock)
+    run, user = Scope("run", "r"), Scope("user", "u")
+    for scope in (run, user):
+        ledger.set_limits(scope, Limits(cost=100), "day")
+    made = hold_id(clock.now_ms(), "h")
+    ledger.reserve(made, (run, user), Amounts(cost=10), Amounts(cost=10))
+    clock.advance(86_400)
+    settled = ledger.commit(made, (run, user), Amounts(cost=9))
+    assert (settled.committed[0], settled.above[0].committed[0], settled.charged.cost) == (0, 0, 9)

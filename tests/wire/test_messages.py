@@ -360,3 +360,11 @@ def test_an_error_is_not_an_answer() -> None:
     found = MESSAGES.read_answer({"type": "error", "error": {"message": "secret"}}, None)
 
     assert found.failed and found.usage is None and "secret" not in str(found)
+
+
+@pytest.mark.parametrize("field", ["output_format", "output_config"])
+def test_the_form_that_an_answer_is_asked_for_is_weighed(field: str) -> None:
+    form = {"type": "json_schema", "schema": {"type": "object", "description": "s" * 500}}
+    found = request(**{field: form if field == "output_format" else {"format": form}})
+    assert found.prompt.base >= request().prompt.base + 500
+    assert "json_schema" in found.needs

@@ -344,6 +344,14 @@ def test_all_that_cohere_is_told_is_weighed() -> None:
     assert read(COHERE_CHAT, COHERE, **body, response_format=schema).prompt.base >= found.prompt.base + 500
 
 
+@pytest.mark.parametrize("error", ["out of order", None])
+def test_a_stream_of_cohere_that_ends_with_an_error_has_failed(error: str | None) -> None:
+    end = {"type": "message-end", "delta": {"finish_reason": "ERROR", **({} if error is None else {"error": error})}}
+    reader = COHERE_CHAT.stream(None)
+    reader.feed(f"event: message-end\ndata: {json.dumps(end)}\n\n".encode())
+    assert reader.close().failed == (error is not None)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_cohere_streams_its_usage_at_the_end(version: int) -> None:
     units = {"billed_units": {"input_tokens": 5, "output_tokens": 4}}
