@@ -371,3 +371,10 @@ def test_a_call_that_may_take_more_than_a_ledger_can_hold_is_refused(way: Way, c
     assert isinstance(decision.error, UnboundedCallError)
     assert "more than a ledger can hold" in str(decision.error)
     assert run.reserved_usd == ZERO
+
+
+@pytest.mark.parametrize("field", ModelCall._fields)
+def test_calls_that_differ_in_anything_but_the_input_are_planned_apart(field: str) -> None:
+    one = call("large")
+    other = one._replace(**{field: object()})
+    assert (other.kind == one.kind) == (field == "prompt")
