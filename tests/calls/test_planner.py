@@ -376,5 +376,6 @@ def test_a_call_that_may_take_more_than_a_ledger_can_hold_is_refused(way: Way, c
 @pytest.mark.parametrize("field", ModelCall._fields)
 def test_calls_that_differ_in_anything_but_the_input_are_planned_apart(field: str) -> None:
     one = call("large")
-    other = one._replace(**{field: object()})
+    changed: dict[str, Any] = {field: object()}
+    other = one._replace(**changed)
     assert (other.kind == one.kind) == (field == "prompt")

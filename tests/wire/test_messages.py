@@ -365,6 +365,7 @@ def test_an_error_is_not_an_answer() -> None:
 @pytest.mark.parametrize("field", ["output_format", "output_config"])
 def test_the_form_that_an_answer_is_asked_for_is_weighed(field: str) -> None:
     form = {"type": "json_schema", "schema": {"type": "object", "description": "s" * 500}}
-    found = request(**{field: form if field == "output_format" else {"format": form}})
+    asked: dict[str, Any] = {field: form if field == "output_format" else {"format": form}}
+    found = request(**asked)
     assert found.prompt.base >= request().prompt.base + 500
     assert "json_schema" in found.needs
