@@ -146,30 +146,36 @@ def weigh(
         base += weight
     if isinstance(messages, str):
         messages = (messages,)
-    parts, text, unweighed = _weigh_messages(messages, look, flat_kinds)
+    parts, text, unweighed, _ = _weigh_messages(messages, look, flat_kinds)
     base_key = hash(tuple(keys))
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
     texts = Texts(fixed, system, tuple(messages), parts, look, flat_kinds) if tokens.is_installed() else None
     return Prompt(base, base_key, parts, text, unweighed, tuple(opaque), conversation, texts)
 
 
-def with_messages(prompt: Prompt, messages: Sequence[Any], look: Look, flat_kinds: Collection[str] = ()) -> Prompt:
-    """*prompt*, which was weighed without messages, with *messages*: as `weigh` makes it of both together."""
+def with_messages(
+    prompt: Prompt, messages: Sequence[Any], look: Look, flat_kinds: Collection[str] = ()
+) -> tuple[Prompt, Sequence[Any]]:
+    """*prompt*, which was weighed without messages, with *messages*: as `weigh` makes it of both together.
+
+    Also those of the messages that had to be looked into: all others are texts alone.
+    """
     base, base_key, _, _, _, opaque, _, texts = prompt
-    parts, text, unweighed = _weigh_messages(messages, look, flat_kinds)
+    parts, text, unweighed, looked_into = _weigh_messages(messages, look, flat_kinds)
     conversation = hash((base_key, parts[0][0])) if parts and not opaque else 0
     if texts is not None:
         texts = texts.with_messages(messages, parts, look, flat_kinds)
-    return Prompt(base, base_key, parts, text, unweighed, opaque, conversation, texts)
+    return Prompt(base, base_key, parts, text, unweighed, opaque, conversation, texts), looked_into
 
 
 def _weigh_messages(
     messages: Sequence[Any], look: Look | None, flat_kinds: Collection[str]
-) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str]]:
-    """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*."""
+) -> tuple[tuple[tuple[int, int], ...], int, Mapping[int, str], Sequence[Any]]:
+    """`Prompt.parts`, `Prompt.text` and `Prompt.unweighed` of *messages*, and those that had to be looked into."""
     how = look or _weigh_message
     parts: list[tuple[int, int]] = []
     unweighed: dict[int, str] = {}
+    looked_into: list[Any] = []
     total = 0
     for message in messages:
         if message.__class__ is dict:  # of ASCII texts alone it is weighed in less time than it takes to look it up
@@ -179,12 +185,13 @@ def _weigh_messages(
                 parts.append((hash(text), weight))
                 total += weight
                 continue
+        looked_into.append(message)
         key, weight, found = _weighed(message, how)
         parts.append((key, weight))
         total += weight
         if found is not None:
             unweighed[key] = found
-    return tuple(parts), total, unweighed
+    return tuple(parts), total, unweighed, looked_into
 
 
 _ROLE_AND_TEXT = {"role", "content"}
@@ -266,26 +273,29 @@ class Texts:
 
     def _count(self, encoding: str) -> tuple[int, Mapping[int, int]]:
         total = self._fixed
+        counts = tokens.counts_of(encoding)
         if self._system:
             total += _counted(encoding, self._system, hash(self._system), token_bound(self._system))
         by_key: dict[int, int] = {}
         for message, (key, weight) in zip(self._messages, self._parts, strict=True):
-            known = by_key.get(key)
+            known = counts.get(key)
             if known is None:
-                known = tokens.known_count(encoding, key)
-                if known is None:
-                    text = _plain_text(message, self._look, self._flat_kinds) if message.__class__ is dict else None
-                    if text is None and self._look is None:
-                        text, _, _ = _weigh_message(message)
-                    # the holder of the message may have changed it since it was weighed
-                    known = tokens.count(encoding, text, key) if text is not None and hash(text) == key else None
-                known = by_key[key] = weight if known is None else min(weight, known + _MESSAGE_TOKENS)
-            total += known
+                known = self._count_message(encoding, message, key)
+            most = weight if known is None else known + _MESSAGE_TOKENS
+            by_key[key] = most = most if most < weight else weight
+            total += most
         return total, by_key
+
+    def _count_message(self, encoding: str, message: Any, key: int) -> int | None:
+        text = _plain_text(message, self._look, self._flat_kinds) if message.__class__ is dict else None
+        if text is None and self._look is None:
+            text, _, _ = _weigh_message(message)
+        # the holder of the message may have changed it since it was weighed
+        return tokens.count(encoding, text, key) if text is not None and hash(text) == key else None
 
 
 def _counted(encoding: str, text: str, key: int, bound: int) -> int:
-    known = tokens.known_count(encoding, key)
+    known = tokens.counts_of(encoding).get(key)
     if known is None:
         known = tokens.count(encoding, text, key)
     return bound if known is None else min(bound, known)

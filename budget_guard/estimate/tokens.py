@@ -26,7 +26,7 @@ _log = logging.getLogger("budget_guard")
 MOST_CHARACTERS = 100_000
 """Longer texts are not counted: the slowest kind takes 0.4 us a character."""
 _MOST_COUNTS = 10_000
-"""Counts that are remembered: an agent sends the same messages again with every call."""
+"""Counts that are remembered of an encoding: an agent sends the same messages again with every call."""
 
 _DATE = r"(-\d{4}(-\d\d-\d\d)?)?"
 _ENCODINGS = (
@@ -51,7 +51,7 @@ _TIKTOKEN_HASHES = {
 }
 """SHA-256 of the vocabularies, as tiktoken checks them: a file that differs would be downloaded again."""
 
-_counts: dict[tuple[str, int], int] = {}
+_counts: dict[str, dict[int, int]] = {}
 
 
 @cache
@@ -70,9 +70,9 @@ def encoding_of(model: str) -> str | None:
     return next((encoding for names, encoding in _ENCODINGS if names.fullmatch(name)), None)
 
 
-def known_count(encoding: str, key: int) -> int | None:
-    """The count of the text with *key*, where it was counted before."""
-    return _counts.get((encoding, key))
+def counts_of(encoding: str) -> dict[int, int]:
+    """The counts of texts that were counted before, by their keys. To be read, not written."""
+    return _counts.setdefault(encoding, {})
 
 
 def count(encoding: str, text: str, key: int | None) -> int | None:
@@ -92,9 +92,10 @@ def count(encoding: str, text: str, key: int | None) -> int | None:
         return None
     if key is None:
         return tokens
-    if len(_counts) >= _MOST_COUNTS:
-        _counts.clear()
-    _counts[encoding, key] = tokens
+    counts = counts_of(encoding)
+    if len(counts) >= _MOST_COUNTS:
+        counts.clear()
+    counts[key] = tokens
     return tokens
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from types import NoneType
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from budget_guard.estimate.prompt import Look
 from budget_guard.wire.answer import Answer
@@ -73,6 +74,16 @@ class Plain(NamedTuple):
     """As of `budget_guard.estimate.prompt.weigh`."""
     takes_text: bool = False
     """Whether a text in place of the messages is one message of the user."""
+
+    def holds(self, message: Any) -> bool:
+        """Whether *message* is nothing but texts, or holds the fields of *names* with a text for its content."""
+        if type(message) is not dict:
+            return False
+        given = cast("dict[str, Any]", message)
+        kind = given.get("type")
+        if type(kind) is str and kind in self.flat_kinds:
+            return all(type(value) is str for value in given.values())
+        return "role" in given and self.names.issuperset(given) and type(given.get("content")) in (str, NoneType)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

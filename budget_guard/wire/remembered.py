@@ -1,18 +1,18 @@
 """Requests of plain conversations, read in a third of the time.
 
 An agent sends the same settings and tools with every call; what changes is the conversation. So what a dialect reads of
-a request without its messages is remembered by all the rest of the request, and messages that are a role and a text are
+a request without its messages is remembered by all the rest of the request, and messages that are texts alone are
 weighed onto it. Every other request is read by its dialect alone, and both ways read the same: a test compares them.
 """
 
 from __future__ import annotations
 
 import marshal
-from typing import Any, cast
+from typing import Any
 
 from budget_guard.estimate.prompt import Look, with_messages
 from budget_guard.units.amounts import unchecked
-from budget_guard.wire.dialect import Aliases, Dialect, Plain
+from budget_guard.wire.dialect import Aliases, Dialect
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.request import Request
 from budget_guard.wire.values import Json
@@ -27,8 +27,10 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     plain = dialect.plain
     if plain is None:
         return dialect.read_request(where, body, aliases)
-    messages = _plain_messages(body.get(plain.field), plain)
-    if messages is None:
+    messages: Any = body.get(plain.field)
+    if messages.__class__ is str and plain.takes_text:
+        messages = [{"role": "user", "content": messages}]
+    elif messages.__class__ is not list or not messages:
         return dialect.read_request(where, body, aliases)
     rest = dict(body)
     del rest[plain.field]
@@ -47,22 +49,7 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     if found is None:
         return dialect.read_request(where, body, aliases)
     request, look = found
-    prompt = with_messages(request.prompt, messages, look, plain.flat_kinds)
+    prompt, looked_into = with_messages(request.prompt, messages, look, plain.flat_kinds)
+    if looked_into and not all(map(plain.holds, looked_into)):
+        return dialect.read_request(where, body, aliases)
     return unchecked(Request, (*request[:2], prompt, *request[3:]))
-
-
-def _plain_messages(given: Any, plain: Plain) -> list[Any] | None:
-    """The messages, where each holds nothing but the fields that are *plain*, with a text for its content."""
-    if given.__class__ is str and plain.takes_text:
-        return [{"role": "user", "content": given}]
-    if given.__class__ is not list or not given:
-        return None
-    messages: list[Any] = given
-    is_plain = plain.names.issuperset
-    for message in messages:
-        if type(message) is not dict or "role" not in message or not is_plain(cast("dict[str, Any]", message)):
-            return None
-        content = cast("dict[str, Any]", message).get("content")
-        if content is not None and type(content) is not str:
-            return None
-    return messages

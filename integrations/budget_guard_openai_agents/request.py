@@ -25,7 +25,7 @@ from agents.models.interface import Model
 
 from budget_guard.calls.call import ModelCall
 from budget_guard.estimate.prompt import Prompt
-from budget_guard.wire import CHAT_COMPLETIONS, RESPONSES, Dialect, Endpoint, Request, endpoint_of_url
+from budget_guard.wire import CHAT_COMPLETIONS, RESPONSES, Dialect, Endpoint, Request, endpoint_of_url, remembered
 from budget_guard.wire.values import fields, text
 
 _OF_THE_PROMPT = frozenset({"tools", "functions", "response_format", "messages", "input", "instructions", "text"})
@@ -108,12 +108,12 @@ def read_request(
     if speaks_responses:
         _put_settings(body, settings)
         body.update(extra)
-        return Asked(RESPONSES.read_request(where, body, _NO_ALIASES), where, RESPONSES, kept)
+        return Asked(remembered.read_request(RESPONSES, where, body, _NO_ALIASES), where, RESPONSES, kept)
     for field in _OF_THE_PROMPT & extra.keys():
         for own in _REPLACED.get(field, ()):
             body.pop(own, None)
     body.setdefault("input", "")
-    items = RESPONSES.read_request(where, body, _NO_ALIASES)
+    items = remembered.read_request(RESPONSES, where, body, _NO_ALIASES)
     if isinstance(model, OpenAIChatCompletionsModel):
         longer = _LONGER_BASE + _LONGER_TOOL * (len(tools) + len(handoffs)) + _LONGER_MESSAGE * len(items.prompt.parts)
         items = items._replace(prompt=items.prompt._replace(base=items.prompt.base + longer))
@@ -221,9 +221,12 @@ def reasons(model: str) -> bool:
     return name.startswith(("gpt-5", "gpt-6", "o1", "o3", "o4")) and "chat-latest" not in name
 
 
+_DICTS = frozenset({dict})
+
+
 def _plain(items: Sequence[Any]) -> Sequence[Any]:
     """*items* as JSON, where a caller has put objects of the client among them."""
-    if all(type(item) is dict for item in items):
+    if _DICTS.issuperset(map(type, items)):
         return items
     return [item if isinstance(item, Mapping) else _dumped(item) for item in items]
 
