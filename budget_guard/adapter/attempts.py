@@ -120,9 +120,11 @@ def begin_counting(call: GuardedCall) -> Token[Counted]:
     A call inside another one that is held in all of that one's sessions is one more call of them, and no part of it.
     """
     counted = counted_by()
-    own = set(map(id, call.sessions))
-    around = [outer for outer in counted.calls if not own.issuperset(map(id, outer.sessions))]
-    return _counted.set(counted._replace(calls=(*around, call)))
+    around: list[GuardedCall] = []
+    if counted.calls:
+        own = set(map(id, call.sessions))
+        around = [outer for outer in counted.calls if not own.issuperset(map(id, outer.sessions))]
+    return _counted.set(Counted((*around, call), counted.by))
 
 
 def end_counting(token: Token[Counted]) -> None:

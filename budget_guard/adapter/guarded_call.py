@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
@@ -34,7 +34,7 @@ from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.seen import Seen
 from budget_guard.errors import BudgetError
-from budget_guard.ledger.flow import Steps, arun, run
+from budget_guard.ledger.flow import Steps, run
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
@@ -420,7 +420,38 @@ async def aperform(steps: Steps[T]) -> T:
     """Perform *steps* of a guarded call, awaited. A cancellation is kept back until all that settles a hold is done."""
     if is_collecting():
         return perform(steps)
-    return await _Awaiting().run(steps)
+    cancelled: asyncio.CancelledError | None = None
+    try:  # as `arun` does, in one coroutine: each of those around a verb would be entered again by every wait
+        _, (of, verb, arguments, options) = steps.send(None)
+        while True:
+            method = getattr(of, f"a{verb}")
+            try:
+                try:
+                    result = await method(*arguments, **options)
+                except asyncio.CancelledError as error:
+                    if verb == "authorize":  # which leaves nothing held when it is cancelled
+                        raise
+                    cancelled = cancelled or error
+                    result = await _settled_again(method(*arguments, **options))
+            except BaseException as error:  # the steps decide
+                _, (of, verb, arguments, options) = steps.throw(error)
+            else:
+                _, (of, verb, arguments, options) = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        if cancelled is not None:
+            raise cancelled
+
+
+async def _settled_again(verb: Coroutine[Any, Any, Any]) -> Any:
+    """What comes of a *verb* that was cancelled, asked for again: holds are settled once, by their ids."""
+    settling = asyncio.ensure_future(verb)
+    while not settling.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([settling])
+    return settling.result()
 
 
 class _Blocking:
@@ -429,32 +460,3 @@ class _Blocking:
     @staticmethod
     def perform(of: object, verb: str, arguments: Sequence[object], options: Mapping[str, object]) -> Any:
         return getattr(of, verb)(*arguments, **options)
-
-
-class _Awaiting:
-    """Awaits a verb of a session or a hold. A cancellation is kept back until all that settles a hold is done."""
-
-    def __init__(self) -> None:
-        self._cancelled: asyncio.CancelledError | None = None
-
-    async def perform(self, of: object, verb: str, arguments: Sequence[object], options: Mapping[str, object]) -> Any:
-        method = getattr(of, f"a{verb}")
-        try:
-            return await method(*arguments, **options)
-        except asyncio.CancelledError as error:
-            if verb == "authorize":  # which leaves nothing held when it is cancelled
-                raise
-            self._cancelled = self._cancelled or error
-        # Holds are settled once, by their ids: what was cancelled can be asked for again.
-        settling = asyncio.ensure_future(method(*arguments, **options))
-        while not settling.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([settling])
-        return settling.result()
-
-    async def run(self, steps: Steps[T]) -> T:
-        try:
-            return await arun(steps, self)
-        finally:
-            if self._cancelled is not None:
-                raise self._cancelled

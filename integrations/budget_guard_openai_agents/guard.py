@@ -283,17 +283,18 @@ class BudgetGuard(RunGuard):
             raise recast(stop.error)
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Any, tool: Tool) -> None:
-        tools = self._tools()
-        if tools.has(context, tool.name) or self._has_child_in_charge():
-            return
-        call = GuardedCall((self.session,))
         run = self._run()
+        tools = self._tools(run)
+        if tools.has(context, tool.name) or (run is None and self._has_child_in_charge()):
+            return
+        session = self.session
+        call = GuardedCall((session,))
         asked = self.tool_costs.call(tool.name, agent.name)
         if run is not None and run.started_by:
             asked = asked._replace(started_by=run.started_by)
-        if self.session.looks_for_loops:
+        if session.looks_for_loops:
             trail = self._hooks_only.trail_of(context) if run is None else run.trail
-            asked = self.session.with_trail(asked, getattr(context, "tool_arguments", None), trail)
+            asked = session.with_trail(asked, getattr(context, "tool_arguments", None), trail)
         stop = await call.ahold(asked)
         if stop is not None:
             if run is not None:
@@ -308,12 +309,11 @@ class BudgetGuard(RunGuard):
             tools.start(context, tool.name, call)
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
-        call = self._tools().end(context, tool.name)
+        call = self._tools(self._run()).end(context, tool.name)
         if call is not None:
             await call.acommit_result(self.tool_costs, result)
 
-    def _tools(self) -> ToolHolds:
-        run = self._run()
+    def _tools(self, run: GuardedRun | None) -> ToolHolds:
         return self._hooks_only.tools if run is None else run.tools_of(self)
 
     def _has_child_in_charge(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -175,14 +176,14 @@ class GuardedRun:
         self.config: object = None
         """What the inner runner is given, to know the run by when it passes through two of our runners."""
         self._latch: StopLatch | None = None
-        self._tools: dict[RunGuard, ToolHolds] = {}
+        self._tools: defaultdict[RunGuard, ToolHolds] = defaultdict(ToolHolds)
         self._final: set[Session] = set()
         self._agents: dict[int, tuple[object, str]] = {}
         self._resolved: dict[int, tuple[Model, str, ModelProvider]] = {}
 
     def covers(self, guard: RunGuard) -> bool:
         """Whether what the run spends is spent from *guard*."""
-        return any(guard is each or each.is_part_of(guard) for each in self.guards)
+        return guard in self.guards or any(each.is_part_of(guard) for each in self.guards)
 
     def guard_of(self, session: Session) -> RunGuard:
         """The guard whose session it is."""
@@ -287,7 +288,7 @@ class GuardedRun:
 
     def tools_of(self, guard: RunGuard) -> ToolHolds:
         """The tool calls that *guard* holds in this run."""
-        return self._tools.setdefault(guard, ToolHolds())
+        return self._tools[guard]
 
 
 _current: contextvars.ContextVar[GuardedRun | None] = contextvars.ContextVar("budget_guard_run", default=None)
