@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from budget_guard.events.model import Event, Subscriber
 from budget_guard.events.origin import Origin, Sink
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 _log = logging.getLogger("budget_guard")
+
+T = TypeVar("T")
 
 AsyncSubscriber: TypeAlias = Callable[[Event], Awaitable[object]]
 AnySubscriber: TypeAlias = "Subscriber | AsyncSubscriber | Sink"
@@ -35,10 +37,15 @@ def as_subscriber(given: object, origin: Origin) -> Subscriber:
     check_subscriber(given)
     if isinstance(given, Sink):
         return given.of_run(origin)
-    called: object = given if inspect.isroutine(given) else type(given).__call__
+    return cast("Subscriber", called_with(cast("Callable[[Event], object]", given)))
+
+
+def called_with(function: Callable[[T], object]) -> Callable[[T], object]:
+    """*function* as a plain one: an async one is called on an event loop, one call after the other."""
+    called: object = function if inspect.isroutine(function) else type(function).__call__
     if inspect.iscoroutinefunction(called):
-        return _OnLoop(cast("AsyncSubscriber", given)).put
-    return cast("Subscriber", given)
+        return _OnLoop(cast("Callable[[T], Awaitable[object]]", function)).put
+    return function
 
 
 def check_subscriber(given: object) -> None:
@@ -58,23 +65,23 @@ def check_subscriber(given: object) -> None:
         raise TypeError(f"subscriber={given!r} cannot be called: give a function of one event, such as print")
 
 
-class _OnLoop:
+class _OnLoop(Generic[T]):
     """Calls an async subscriber with one event after the other, in their order, on an event loop.
 
     That is the loop which was running when it subscribed, or else the one where its first event happens; where there is
     none, a loop on a thread of its own.
     """
 
-    def __init__(self, subscriber: AsyncSubscriber) -> None:
+    def __init__(self, subscriber: Callable[[T], Awaitable[object]]) -> None:
         self._subscriber = subscriber
         self._loop = _running_loop()
         self._lock = threading.Lock()
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[T] = deque()
         self._is_busy = False
         self._has_dropped = False
         self._task: object = None
 
-    def put(self, event: Event) -> None:
+    def put(self, event: T) -> None:
         with self._lock:
             if len(self._waiting) >= _MOST_WAITING:
                 self._waiting.popleft()

@@ -8,13 +8,14 @@ from budget_guard.reporting.report import (
     BudgetReport,
     LlmSpend,
     ModelSpend,
+    Outcome,
     ToolSpend,
     ToolsSpend,
 )
 
 if TYPE_CHECKING:
     from budget_guard.reporting.advice import Advice, Forecast, advise, forecast
-    from budget_guard.reporting.records import Outcome, RunLog, RunRecord, RunStore
+    from budget_guard.reporting.records import RunLog, RunRecord, RunStore
 
 __all__ = [
     "Advice",
@@ -34,7 +35,7 @@ __all__ = [
     "forecast",
 ]
 
-_OF_RECORDS = {"Outcome", "RunLog", "RunRecord", "RunStore"}
+_OF_RECORDS = {"RunLog", "RunRecord", "RunStore"}
 
 
 def __getattr__(name: str) -> object:

@@ -10,14 +10,12 @@ from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from budget_guard.reporting.report import Outcome
 from budget_guard.units.money import to_usd
-
-Outcome: TypeAlias = Literal["ok", "failed", "stopped", "abandoned"]
-"""How a run ended: with a result, with an error, at a limit, or not at all as far as is known."""
 
 VERSION = 1
 """The version of a log's file. A newer one is refused, and left as it is."""

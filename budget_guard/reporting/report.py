@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from budget_guard.units.money import cost_nano, format_usd
+
+Outcome: TypeAlias = Literal["ok", "failed", "stopped", "abandoned"]
+"""How a run ended: with a result, with an error, at a limit, or not at all as far as is known."""
 
 
 class _Value(BaseModel):

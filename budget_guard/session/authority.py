@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.refusals import AGENT_IN_RUN
@@ -26,9 +26,13 @@ from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnapshot, ceiling_of, snapshot_of
 from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
 from budget_guard.session.session import Session, Wiring
+from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.amounts import NOTHING, Limits
 from budget_guard.units.printable import printable
 from budget_guard.units.scope import Scope
+
+if TYPE_CHECKING:
+    from budget_guard.reporting.records import RunStore
 
 T = TypeVar("T")
 
@@ -36,7 +40,7 @@ _log = logging.getLogger("budget_guard")
 
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
-_PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "kind", "id")
+_PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "on_cancel", "kind", "id", *Told._fields)
 """Words that `session` takes for something else, now or later."""
 
 
@@ -139,6 +143,11 @@ class BudgetAuthority:
         agent: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
+        run_log: RunStore | None = None,
+        on_soft_limit: OnThreshold | None = None,
+        on_hard_limit: OnThreshold | None = None,
+        on_loop_detected: OnThreshold | None = None,
+        on_downgrade: OnThreshold | None = None,
         on_cancel: OnCancel = "bound",
         **further: str | None,
     ) -> Session:
@@ -156,6 +165,12 @@ class BudgetAuthority:
                 caller gives it for good, and not the one that a framework shows.
             pricing: Prices that win over the authority's, dollars per token.
             per_million: The same in dollars per million tokens.
+            run_log: Where a record of the run goes when the session is closed, such as `budget_guard.reporting.RunLog`.
+            on_soft_limit: A function of the report, plain or async, that is called once for each limit that is nearly
+                used up.
+            on_hard_limit: The same for each limit that has refused a call.
+            on_loop_detected: The same for each loop that is noticed, and when it is stopped.
+            on_downgrade: The same for each model that another one stands in for.
             on_cancel: What to book for an answer that its caller gives up, as `Session` says.
             **further: The principals of further kinds, by kind: ``org="acme"``. See `kinds`.
 
@@ -166,7 +181,16 @@ class BudgetAuthority:
             ValueError: If an argument makes no sense, or no principal is named that has a ceiling. See `require`.
         """
         named = {"user": user, "key": key, "team": team, "agent": agent, **further}
-        session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
+        session, opening = self._new(
+            budget,
+            run_id,
+            named,
+            feature,
+            pricing,
+            per_million,
+            on_cancel,
+            Told(run_log, on_soft_limit, on_hard_limit, on_loop_detected, on_downgrade),
+        )
         drive(opening, session.ledger)
         return session
 
@@ -182,12 +206,26 @@ class BudgetAuthority:
         agent: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
+        run_log: RunStore | None = None,
+        on_soft_limit: OnThreshold | None = None,
+        on_hard_limit: OnThreshold | None = None,
+        on_loop_detected: OnThreshold | None = None,
+        on_downgrade: OnThreshold | None = None,
         on_cancel: OnCancel = "bound",
         **further: str | None,
     ) -> Session:
         """As `session`."""
         named = {"user": user, "key": key, "team": team, "agent": agent, **further}
-        session, opening = self._new(budget, run_id, named, feature, pricing, per_million, on_cancel)
+        session, opening = self._new(
+            budget,
+            run_id,
+            named,
+            feature,
+            pricing,
+            per_million,
+            on_cancel,
+            Told(run_log, on_soft_limit, on_hard_limit, on_loop_detected, on_downgrade),
+        )
         await adrive(opening, session.ledger.aio)
         return session
 
@@ -304,6 +342,7 @@ class BudgetAuthority:
         pricing: Mapping[str, PriceLike] | None,
         per_million: Mapping[str, PriceLike] | None,
         on_cancel: OnCancel,
+        told: Told,
     ) -> tuple[Session, Flow[None]]:
         """A session, and the flow that opens its scopes."""
         if not isinstance(budget, Budget):
@@ -343,6 +382,7 @@ class BudgetAuthority:
             on_ledger_error=self._on_ledger_error,
             run_ttl_s=self._run_ttl_s,
             on_cancel=on_cancel,
+            told=told,
             wiring=Wiring(
                 owner=owner,
                 keepalives=keepalives,

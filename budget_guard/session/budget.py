@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.session.session import Session
+from budget_guard.session.told import OnThreshold, Told
+
+if TYPE_CHECKING:
+    from budget_guard.reporting.records import RunStore
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -69,6 +74,11 @@ class Budget(BudgetPolicy):
         agent: str | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
+        run_log: RunStore | None = None,
+        on_soft_limit: OnThreshold | None = None,
+        on_hard_limit: OnThreshold | None = None,
+        on_loop_detected: OnThreshold | None = None,
+        on_downgrade: OnThreshold | None = None,
         on_cancel: OnCancel = "bound",
     ) -> Session:
         """Open a session that spends from this budget alone.
@@ -85,6 +95,12 @@ class Budget(BudgetPolicy):
                 reported as its spend.
             pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
             per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
+            run_log: Where a record of the run goes when the session is closed, such as `budget_guard.reporting.RunLog`.
+            on_soft_limit: A function of the report, plain or async, that is called once for each limit that is nearly
+                used up.
+            on_hard_limit: The same for each limit that has refused a call.
+            on_loop_detected: The same for each loop that is noticed, and when it is stopped.
+            on_downgrade: The same for each model that another one stands in for.
             on_cancel: What to book for an answer that its caller gives up: ``bound``, all that was held, or ``seen``,
                 the input and what was seen of the answer. As `Session` says.
 
@@ -101,4 +117,5 @@ class Budget(BudgetPolicy):
             pricing=pricing,
             per_million=per_million,
             on_cancel=on_cancel,
+            told=Told(run_log, on_soft_limit, on_hard_limit, on_loop_detected, on_downgrade),
         )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args, overload
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
@@ -37,10 +37,11 @@ from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import BudgetPolicy, OnLedgerError, fails_open
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.pricing.table import PriceTable
-from budget_guard.reporting.report import BudgetReport
+from budget_guard.reporting.report import BudgetReport, Outcome
 from budget_guard.session import answers, entered
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S, DeferredOpening
+from budget_guard.session.told import NOBODY, Told
 from budget_guard.session.tracking import to_the_end, tracked
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
@@ -54,8 +55,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger("budget_guard")
 
-Outcome: TypeAlias = Literal["ok", "failed", "stopped", "abandoned"]
-"""How a run ended."""
 NO_PROMPT = Prompt(0, 0, (), 0)
 """The prompt of a call that was made already."""
 OLD_PRICES_DAYS = 90
@@ -109,6 +108,7 @@ class Session:
         on_cancel: What to book for an answer that its caller gives up, say a stream whose reader closed the tab:
             ``bound``, all that was held; or ``seen``, the input and what was seen of the answer, and a margin, where
             that can be known. Either is uncertain, and the actual usage replaces it if it comes.
+        told: Whom it tells by itself: callbacks, and where the record of the run goes.
         wiring: What an authority or a parent session gives to a session that it opens.
 
     Raises:
@@ -131,8 +131,10 @@ class Session:
         on_ledger_error: OnLedgerError | None = None,
         run_ttl_s: float = RUN_TTL_S,
         on_cancel: OnCancel = "bound",
+        told: Told = NOBODY,
         wiring: Wiring = _ALONE,
     ) -> None:
+        told.check()
         if on_cancel not in get_args(OnCancel):
             raise ValueError(f'on_cancel={on_cancel!r} is not known: use "bound" or "seen"')
         prices = wiring.prices or PriceTable.bundled()
@@ -174,6 +176,11 @@ class Session:
         self._has_parts = budget.agents is not None
         self._outcome: Outcome | None = None
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
+        self._told = told
+        self._is_recorded = False
+        listener = told.listener(self.report)
+        if listener is not None:
+            self._subscribe(listener)
         self._sinks: list[Sink] = []
         for subscriber in wiring.subscribers:
             self._subscribe(subscriber)
@@ -811,11 +818,20 @@ class Session:
         """
         self._run.recorder.timeline.end()
         drive(self._drop(), self._ledger)
+        if self._is_last_word():
+            self._told.keep(self._run, self.report(), self._outcome)
 
     async def aclose(self) -> None:
         """As `close`."""
         self._run.recorder.timeline.end()
         await adrive(self._drop(), self._ledger.aio)
+        if self._is_last_word():
+            self._told.keep(self._run, await self.areport(), self._outcome)
+
+    def _is_last_word(self) -> bool:
+        """Whether the record of the run is to be made now: once."""
+        first, self._is_recorded = not self._is_recorded, True
+        return first and self._told.run_log is not None
 
     def _drop(self) -> Flow[None]:
         for each in self._run.keepalives:
