@@ -361,7 +361,7 @@ class BudgetAuthority:
         live = [Scope("live", str(scope)) for scope in principals if scope.kind in self._live]
 
         def opening() -> Flow[None]:
-            yield "set_limits", (session.scope, budget.limits, budget.window, owner)
+            yield "set_limits", (run_scope, budget.limits, budget.window, owner)
             for scope in principals:
                 yield from self._ensure(scope)
             for scope, principal in zip(live, (p for p in principals if p.kind in self._live), strict=True):
@@ -393,6 +393,8 @@ class BudgetAuthority:
                 open_principal=self._ensure,
             ),
         )
+
+        run_scope = session.scope  # not the session: what opens it is kept by it, and it is to end without a collection
 
         def open_now() -> Flow[None]:
             try:

@@ -69,6 +69,23 @@ class OpenCalls:
 open_calls = OpenCalls()
 """The calls of all guarded runs."""
 
+_has_no_guard = contextvars.ContextVar("budget_guard_has_no_guard", default=False)
+
+
+@contextmanager
+def without_guard() -> Generator[None]:
+    """Around a run that has no guard. One that begins while no tool is running was started by none of them."""
+    token = _has_no_guard.set(_has_no_guard.get() or not open_calls.tools())
+    try:
+        yield
+    finally:
+        _has_no_guard.reset(token)
+
+
+def may_be_lost() -> bool:
+    """Whether a call outside of every guarded run may have been made by a tool of one."""
+    return not _has_no_guard.get()
+
 
 class RunGuard(SessionHandle, RunHooks[Any]):
     """What a run and its calls read of a `BudgetGuard`."""

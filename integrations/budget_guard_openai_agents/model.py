@@ -24,7 +24,15 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNo
 from budget_guard import BudgetError, Session
 from budget_guard_openai_agents.answer import answer_of, text_of, text_only
 from budget_guard_openai_agents.call import Arguments, Attempt
-from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, accounting, current_run, open_calls, outer_call
+from budget_guard_openai_agents.guarded_run import (
+    GuardedRun,
+    RunGuard,
+    accounting,
+    current_run,
+    may_be_lost,
+    open_calls,
+    outer_call,
+)
 from budget_guard_openai_agents.look import look_at, look_of
 from budget_guard_openai_agents.stream import guarded_stream
 
@@ -106,6 +114,8 @@ _told: weakref.WeakSet[Session] = weakref.WeakSet()
 
 def _warn_if_lost() -> None:
     """Warn once of a call outside of every run that a tool may have made in a thread or task which lost its run."""
+    if not may_be_lost():
+        return
     for tool in open_calls.tools():
         for session in tool.sessions:
             if session not in _told:

@@ -17,7 +17,7 @@ from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_
 
 from budget_guard_openai_agents.compaction import guard_compactions
 from budget_guard_openai_agents.composite import CompositeRunHooks
-from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, activate, current_run
+from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, activate, current_run, without_guard
 from budget_guard_openai_agents.model import GuardedProvider, discover_models, guard_model
 
 _log = logging.getLogger("budget_guard")
@@ -40,7 +40,8 @@ class GuardingRunner(AgentRunner):
     async def run(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         prepared = _prepare(kwargs)
         if prepared is None:
-            return await self._inner.run(starting_agent, input, **kwargs)
+            with without_guard():
+                return await self._inner.run(starting_agent, input, **kwargs)
         with activate(prepared.run):
             try:
                 return await self._inner.run(starting_agent, input, **prepared.kwargs)
@@ -50,7 +51,8 @@ class GuardingRunner(AgentRunner):
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         prepared = _prepare(kwargs)
         if prepared is None:
-            return self._inner.run_sync(starting_agent, input, **kwargs)
+            with without_guard():
+                return self._inner.run_sync(starting_agent, input, **kwargs)
         with activate(prepared.run):
             try:
                 return self._inner.run_sync(starting_agent, input, **prepared.kwargs)
@@ -60,7 +62,8 @@ class GuardingRunner(AgentRunner):
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
         prepared = _prepare(kwargs)
         if prepared is None:
-            return self._inner.run_streamed(starting_agent, input, **kwargs)
+            with without_guard():
+                return self._inner.run_streamed(starting_agent, input, **kwargs)
         with activate(prepared.run):  # the run's task is started here, and keeps this context
             result = self._inner.run_streamed(starting_agent, input, **prepared.kwargs)
         task = result.run_loop_task

@@ -150,6 +150,11 @@ def test_no_label_is_without_an_end() -> None:
 # --- OpenTelemetry
 
 
+@pytest.fixture(autouse=True)
+def _enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)  # a framework that is tested beside it sets it
+
+
 @pytest.fixture
 def spans() -> Iterator[tuple[trace.Tracer, InMemorySpanExporter]]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()

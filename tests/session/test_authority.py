@@ -345,7 +345,7 @@ def test_a_snapshot_tells_what_is_set_spent_held_and_left(way: Way, do: Operator
 
 def test_the_latest_decisions_of_all_runs_are_kept_and_can_be_asked_for(way: Way) -> None:
     ours = authority()
-    runs = [ours.session(Budget("$5"), user=user, team="t") for user in ("u1", "u1", "u11")]
+    runs = [ours.session(Budget("$5", max_wait_s=0), user=user, team="t") for user in ("u1", "u1", "u11")]
     for run in (*runs, runs[0], runs[0]):
         way.authorize(run, call())
     assert len(ours.decisions()) == len(ours.decisions("team", "t")) == 5

@@ -8,18 +8,19 @@ import pickle
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
+import pytest
+
+if find_spec("crewai") is None:
+    pytest.skip("could not import 'crewai'", allow_module_level=True)
 os.environ |= {
     "CREWAI_DISABLE_TELEMETRY": "true",
     "CREWAI_DISABLE_TRACKING": "true",
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
-
-import pytest
-
-pytest.importorskip("crewai")
 pytest.importorskip("uvicorn")
 
 from crewai import LLM, Agent, Crew, Task

@@ -112,8 +112,6 @@ def as_chat(lab: Lab) -> Any:
 SPECS: Sequence[Callable[[Lab], Any]] = [by_name, as_responses, as_chat]
 
 
-# a run without a guard calls its model while a tool of another run is held: it may have been that tool's call
-@pytest.mark.filterwarnings("ignore:A model was called outside of every guarded run:RuntimeWarning")
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
 @pytest.mark.parametrize("mode", ["run", "run_streamed"])
 async def test_a_downgrade_is_seen_in_the_run_that_is_short_of_money_and_in_no_other(
