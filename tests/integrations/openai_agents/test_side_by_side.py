@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, GuardrailFunctionOutput, InputGuardrail, RunConfig, Runner
+from agents import Agent, GuardrailFunctionOutput, InputGuardrail, RunConfig, Runner, function_tool
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetGuard
@@ -51,5 +51,23 @@ async def test_ten_sub_agents_as_tools(lab: Lab) -> None:
     tools = [worker.as_tool(f"ask_{n}", "asks") for n, worker in enumerate(workers)]
     guard = BudgetGuard(Budget("$1.00"))
     await run_in_time(lab, agent_named("Boss", lab.responses("gpt-5"), tools=tools), guard)
+    assert len(lab.calls) == 12
+    agree(lab.provider, guard)
+
+
+async def test_ten_tools_that_call_models(lab: Lab) -> None:
+    asks = Reply(tool_calls=[ToolCall(f"ask_{n}", {}) for n in TEN], output_tokens=500)
+    workers = [agent_named(f"Worker{n}", lab.responses("gpt-5")) for n in TEN]
+    lab.script(by_role({"Boss": [asks, *[ANSWER] * 10], **{worker.name: ANSWER for worker in workers}}))
+
+    def tool_of(number: int) -> Any:
+        async def ask() -> str:
+            result = await Runner.run(workers[number], "go", run_config=RunConfig(tracing_disabled=True))
+            return str(result.final_output)
+
+        return function_tool(ask, name_override=f"ask_{number}")
+
+    guard = BudgetGuard(Budget("$1.00"))
+    await run_in_time(lab, agent_named("Boss", lab.responses("gpt-5"), tools=[tool_of(n) for n in TEN]), guard)
     assert len(lab.calls) == 12
     agree(lab.provider, guard)
