@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
 import threading
 from collections import deque
@@ -89,11 +90,11 @@ class _OnLoop(Generic[T]):
                     self._has_dropped = True
                     _log.warning("budget_guard: an async subscriber is too slow, and events are dropped")
             self._waiting.append(event)
-            if self._is_busy and self._loop is not None and not self._loop.is_closed():
+            if self._is_busy and not _is_gone(self._loop):
                 return
             self._is_busy = True
             loop, running = self._loop, _running_loop()
-            if loop is None or loop.is_closed():
+            if loop is None or _is_gone(loop):
                 loop = self._loop = running or _own_loop()
         if loop is running:
             self._task = loop.create_task(self._drain())
@@ -131,6 +132,13 @@ def _running_loop() -> AbstractEventLoop | None:
         return None
 
 
+def _is_gone(loop: AbstractEventLoop | None) -> bool:
+    """Whether nothing runs on *loop* any more."""
+    return loop is None or loop.is_closed() or loop is _of_parent
+
+
+_of_parent: AbstractEventLoop | None = None
+"""The loop that had a thread of its own in the process that this one was forked from."""
 _own: AbstractEventLoop | None = None
 _own_lock = threading.Lock()
 
@@ -145,3 +153,12 @@ def _own_loop() -> AbstractEventLoop:
             _own = asyncio.new_event_loop()
             threading.Thread(target=_own.run_forever, name="budget_guard subscribers", daemon=True).start()
         return _own
+
+
+def _after_fork_in_child() -> None:
+    global _of_parent, _own, _own_lock
+    _of_parent, _own, _own_lock = _own, None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -152,6 +153,28 @@ def test_an_async_subscriber_hears_events_where_no_loop_runs() -> None:
     pay(run)
     assert done.wait(10)
     assert isinstance(heard[0], CallAdmitted)
+
+
+def test_an_async_subscriber_hears_events_of_a_forked_process() -> None:
+    done = multiprocessing.get_context("fork").Event()
+
+    async def hear(event: Event) -> None:
+        if isinstance(event, UsageEvent) and event.principals.get("user") == "child":
+            done.set()
+
+    run, other = session("$5"), session("$5", tags={"user": "child"})
+    for each in (run, other):
+        each.subscribe(hear)
+    pay(run)  # the loop has its thread here
+
+    def in_child() -> None:
+        pay(other)
+        done.wait(10)
+
+    child = multiprocessing.get_context("fork").Process(target=in_child)
+    child.start()
+    assert done.wait(10)
+    child.join()
 
 
 def test_an_async_subscriber_goes_on_with_the_next_loop() -> None:

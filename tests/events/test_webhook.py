@@ -123,7 +123,7 @@ def test_a_receiver_that_is_down_gets_every_message_later_with_the_same_id(recei
             clock.advance(wait)
             spent += wait
         assert len(receiver.ids()) == 10 and len(set(receiver.ids())) == 2
-        assert 500 < spent < 1_000, "the pauses grow"
+        assert 450 < spent < 600, "the pauses grow: 5, 30, 120 and 300 seconds, and a fifth more at most"
         assert hook.dropped == 0
 
 

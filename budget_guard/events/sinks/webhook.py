@@ -21,6 +21,7 @@ import sqlite3
 import ssl
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -130,9 +131,9 @@ class WebhookSink:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
-        self._pid = os.getpid()
         self.is_disabled = False
         """Whether the receiver has said that it is gone."""
+        _all.add(self)
 
     @property
     def dropped(self) -> int:
@@ -201,7 +202,7 @@ class WebhookSink:
         self._closed = True
         self._wake.set()
         worker = self._worker
-        if worker is not None and worker is not threading.current_thread() and self._pid == os.getpid():
+        if worker is not None and worker is not threading.current_thread():
             worker.join(timeout_s)
         self._queue.close()
 
@@ -224,11 +225,24 @@ class WebhookSink:
 
     def _start(self) -> None:
         with self._lock:
-            if self._pid != os.getpid():  # a child process has none of the threads of its parent
-                self._pid, self._worker, self._wake = os.getpid(), None, threading.Event()
             if self._worker is None and not self._closed:
                 self._worker = threading.Thread(target=self._work, name="budget_guard webhooks", daemon=True)
                 self._worker.start()
+
+    def hold_still(self) -> None:
+        """Before this process is forked: nobody is in the middle of anything."""
+        self._lock.acquire()
+        self._queue.lock.acquire()
+
+    def go_on(self) -> None:
+        """After it was forked, in the parent."""
+        self._queue.lock.release()
+        self._lock.release()
+
+    def begin_anew(self) -> None:
+        """After it was forked, in the child, which has none of the threads of its parent."""
+        self._lock, self._worker, self._wake = threading.Lock(), None, threading.Event()
+        self._queue.begin_anew()
 
     def _work(self) -> None:
         while not self._closed:
@@ -276,6 +290,31 @@ def _key(secret: str) -> bytes:
     if len(key) < 16:  # never the secret itself in a message
         raise ValueError("secret= must be base64 of at least 16 bytes, after whsec_ as a rule")
     return key
+
+
+_all: weakref.WeakSet[WebhookSink] = weakref.WeakSet()
+_still: list[WebhookSink] = []
+"""The sinks that hold still while the process is forked."""
+
+
+def _before_fork() -> None:
+    for sink in list(_all):
+        sink.hold_still()
+        _still.append(sink)
+
+
+def _after_fork_in_parent() -> None:
+    while _still:
+        _still.pop().go_on()
+
+
+def _after_fork_in_child() -> None:
+    while _still:
+        _still.pop().begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class _Receiver:
@@ -357,15 +396,14 @@ class _Queue:
             raise ValueError(f"path={str(path)!r} must name a file in a folder that is there")
         self._path = path
         self._most = most
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
-        self._pid = os.getpid()
         self.dropped = 0
-        with self._lock:
+        with self.lock:
             self._open()
 
     def put(self, ident: str, body: str, now: float) -> None:
-        with self._lock, self._open() as db:
+        with self.lock, self._open() as db:
             db.execute("INSERT INTO message VALUES (?, ?, ?, 0, ?)", (ident, body, now, now))
             (count,) = db.execute("SELECT count(*) FROM message").fetchone()
             if count > self._most:
@@ -374,7 +412,7 @@ class _Queue:
 
     def claim(self, now: float) -> tuple[str, str, float, int] | None:
         """The oldest message that is due, left to this process for a while: id, body, when it was made, attempts."""
-        with self._lock, self._open() as db:
+        with self.lock, self._open() as db:
             claimed: tuple[str, str, float, int] | None = db.execute(
                 "UPDATE message SET due = ? WHERE id ="
                 " (SELECT id FROM message WHERE due <= ? ORDER BY due, made LIMIT 1)"
@@ -384,7 +422,7 @@ class _Queue:
             return claimed
 
     def remove(self, ident: str) -> None:
-        with self._lock, self._open() as db:
+        with self.lock, self._open() as db:
             db.execute("DELETE FROM message WHERE id = ?", (ident,))
 
     def give_up(self, ident: str) -> None:
@@ -392,25 +430,32 @@ class _Queue:
         self._drop(1)
 
     def postpone(self, ident: str, due: float, attempts: int) -> None:
-        with self._lock, self._open() as db:
+        with self.lock, self._open() as db:
             db.execute("UPDATE message SET due = ?, attempts = ? WHERE id = ?", (due, attempts, ident))
 
     def next_due(self) -> float | None:
-        with self._lock, self._open() as db:
+        with self.lock, self._open() as db:
             due: float | None
             (due,) = db.execute("SELECT min(due) FROM message").fetchone()
             return due
 
     def count(self) -> int:
-        with self._lock, self._open() as db:
+        with self.lock, self._open() as db:
             (count,) = db.execute("SELECT count(*) FROM message").fetchone()
             return int(count)
 
     def close(self) -> None:
-        with self._lock:
-            if self._db is not None and self._pid == os.getpid():
+        with self.lock:
+            if self._db is not None:
                 self._db.close()
                 self._db = None
+
+    def begin_anew(self) -> None:
+        """After a fork, in the child: the connection is the parent's, and so is whoever held the lock."""
+        self.lock = threading.Lock()
+        if self._db is not None:
+            _of_parents.append(self._db)
+            self._db = None
 
     def _drop(self, count: int) -> None:
         if not self.dropped:
@@ -418,10 +463,7 @@ class _Queue:
         self.dropped += count
 
     def _open(self) -> sqlite3.Connection:
-        """The connection of this process. One that came with a fork must not be used, nor closed."""
-        if self._pid != os.getpid() and self._db is not None:
-            _of_parents.append(self._db)
-            self._db = None
+        """The connection of this process."""
         if self._db is None:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             db = sqlite3.connect(self._path, timeout=5, check_same_thread=False)
@@ -433,7 +475,7 @@ class _Queue:
             except BaseException:
                 db.close()
                 raise
-            self._db, self._pid = db, os.getpid()
+            self._db = db
         return self._db
 
     def _make(self, db: sqlite3.Connection) -> None:
