@@ -21,6 +21,7 @@ os.environ |= {
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
+pytest.importorskip("crewai")
 pytest.importorskip("uvicorn")
 
 from crewai import LLM, Agent, Crew, Task
