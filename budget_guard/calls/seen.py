@@ -21,7 +21,7 @@ _PIECE = 50_000
 
 
 class Seen(NamedTuple):
-    """What was seen of an answer."""
+    """The part of an answer that was seen."""
 
     text: str
     """All that the model wrote in it, tool calls included."""

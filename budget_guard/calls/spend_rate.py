@@ -11,7 +11,7 @@ WARM_UP_S = 10.0
 
 
 class SpendRate:
-    """What a session has booked in each of the last sixty seconds, and what it holds. Safe to use from any thread."""
+    """The spend of a session in each of the last sixty seconds, and its holds. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

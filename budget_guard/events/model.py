@@ -189,7 +189,7 @@ class Tokens(NamedTuple):
 
 
 class UsageEvent(NamedTuple):
-    """What one booked call used and cost, for meters and bills elsewhere. Subscribers alone are told: it is not kept.
+    """The usage and the cost of one booked call, for meters and bills elsewhere. Subscribers are told: it is not kept.
 
     A call whose estimate is replaced by what it really used is told of twice, with the same `decision_id` and another
     `id`: sum up `cost - cost_before`, or keep the last event of each decision.

@@ -283,7 +283,7 @@ class BudgetPolicy:
 class _AgentCaps(dict[str, BudgetPolicy]):
     """The caps of agents by name. It is never changed, so that a budget can be hashed."""
 
-    def __hash__(self) -> int:  # type: ignore[override]
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none, for it may change
         return hash(frozenset(self.items()))
 
     @classmethod

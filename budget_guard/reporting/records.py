@@ -153,12 +153,9 @@ class _JsonLines:
         self._path = path
 
     def check(self) -> None:
-        for text in self.lines():
-            if _version_of(text) is None:
+        for number, text in enumerate(self.lines()):  # all of them: each says which version wrote it
+            if number == 0 and _version_of(text) is None:
                 raise ValueError(f"{self._path} is no run log: its first line is no record; give a file of its own")
-            break
-        for _ in self.lines():
-            pass
 
     def add(self, record: RunRecord) -> None:
         line = json.dumps({"version": VERSION, **record.model_dump(mode="json")}, separators=(",", ":")).encode()

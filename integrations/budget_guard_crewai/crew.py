@@ -240,7 +240,7 @@ def _guarded_llm(cls: type[BaseLLM]) -> type[BaseLLM]:
     """*cls*, whose calls are held. CrewAI wraps its own retries around them: each is an attempt by itself."""
     base: Any = cls
 
-    class Guarded(base):  # type: ignore[misc]
+    class Guarded(base):  # type: ignore[misc]  # its base is known only when it runs
         _budget_guard: Any = PrivateAttr(default=())
 
         def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -265,7 +265,7 @@ def _guarded_crew(cls: type[Crew]) -> type[Crew]:
     """*cls*, in whose runs a stop of a crew in a tool is latched as well."""
     base: Any = cls
 
-    class Guarded(base):  # type: ignore[misc]
+    class Guarded(base):  # type: ignore[misc]  # its base is known only when it runs
         _budget_guard: Any = PrivateAttr(default=None)
 
         def kickoff(self, *args: Any, **kwargs: Any) -> Any:

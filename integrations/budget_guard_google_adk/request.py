@@ -96,7 +96,7 @@ def usage_of(response: LlmResponse | None, candidates: bool) -> Usage | None:
     }
     if response.grounding_metadata is not None:
         grounding = response.grounding_metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
-        body["candidates"][0]["groundingMetadata"] = grounding  # type: ignore[index]
+        body["candidates"][0]["groundingMetadata"] = grounding  # type: ignore[index]  # a dict of ours
     return GENERATE_CONTENT.read_answer(body, None).usage
 
 

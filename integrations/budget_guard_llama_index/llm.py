@@ -269,7 +269,7 @@ def _guarded_class(cls: type[LLM]) -> type[LLM]:
     """*cls*, whose methods hold what they ask for."""
     base: Any = cls
 
-    class Guarded(base):  # type: ignore[misc]
+    class Guarded(base):  # type: ignore[misc]  # its base is known only when it runs
         _budget_guard: Any = PrivateAttr(default=None)
 
         def chat(self, messages: Any, **kwargs: Any) -> Any:

@@ -44,14 +44,15 @@ from budget_guard.units.money import usd_text
 
 _log = logging.getLogger("budget_guard")
 
-TYPES = (
-    "budget.soft_limit.reached",
-    "budget.call.blocked",
-    "budget.call.overrun",
-    "budget.run.revoked",
-    "budget.model.downgraded",
-    "budget.usage.recorded",
-)
+_TYPE_OF: dict[type[Event], str] = {
+    SoftLimitReached: "budget.soft_limit.reached",
+    CallBlocked: "budget.call.blocked",
+    OverrunCharged: "budget.call.overrun",
+    SessionRevoked: "budget.run.revoked",
+    ModelDowngraded: "budget.model.downgraded",
+    UsageEvent: "budget.usage.recorded",
+}
+TYPES = tuple(_TYPE_OF.values())
 """The types of messages."""
 _BY_DEFAULT = TYPES[:4]
 _DELAYS_S = (5.0, 30.0, 120.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0)
@@ -73,7 +74,7 @@ Post: TypeAlias = "Callable[[bytes, Mapping[str, str]], Answered]"
 
 
 class Answered(NamedTuple):
-    """What a receiver said."""
+    """The answer of a receiver."""
 
     status: int
     retry_after_s: float | None = None
@@ -150,9 +151,10 @@ class WebhookSink:
         refused: set[str] = set()
 
         def take(event: Event) -> None:
-            kind, data = _message(event)
+            kind = _TYPE_OF.get(type(event))
             if kind not in self._types or self.is_disabled:
                 return
+            data = _data(event)
             if kind == "budget.call.blocked":
                 if data["limit"] in refused:
                     return
@@ -264,22 +266,20 @@ def _delay(attempts: int, answered: Answered | None) -> float:
     return delay
 
 
-def _message(event: Event) -> tuple[str, dict[str, Any]]:
-    """The type and the data of the message that tells of *event*; an empty type for what is not told."""
+def _data(event: Event) -> dict[str, Any]:
+    """The data of the message that tells of *event*."""
     if isinstance(event, SoftLimitReached):
-        return TYPES[0], {"scope": event.scope, "limit": event.dimension, "fraction": event.fraction}
+        return {"scope": event.scope, "limit": event.dimension, "fraction": event.fraction}
     if isinstance(event, CallBlocked):
-        return TYPES[1], {"decision_id": event.decision_id, "name": event.name, "limit": event.limit}
+        return {"decision_id": event.decision_id, "name": event.name, "limit": event.limit}
     if isinstance(event, OverrunCharged):
         overrun = usd_text(event.overrun)
-        return TYPES[2], {"decision_id": event.decision_id, "name": event.name, "overrun_usd": overrun}
+        return {"decision_id": event.decision_id, "name": event.name, "overrun_usd": overrun}
     if isinstance(event, SessionRevoked):
-        return TYPES[3], {"reason": event.reason}
+        return {"reason": event.reason}
     if isinstance(event, ModelDowngraded):
-        return TYPES[4], {"decision_id": event.decision_id, "model": event.model, "target": event.target}
-    if isinstance(event, UsageEvent):
-        return TYPES[5], event.as_plain()
-    return "", {}
+        return {"decision_id": event.decision_id, "model": event.model, "target": event.target}
+    return event.as_plain() if isinstance(event, UsageEvent) else {}
 
 
 def _key(secret: str) -> bytes:
