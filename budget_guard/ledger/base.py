@@ -113,6 +113,8 @@ class Balance(NamedTuple):
     window: Window = "none"
     since: datetime | None = None
     """When the window began (UTC); None for a scope without one."""
+    note: str = ""
+    """The text that was set with the limits."""
 
     @property
     def limited(self) -> tuple[tuple[int, int], ...]:
@@ -146,7 +148,9 @@ class Ledger(Protocol):
         """The same counters with verbs to await."""
         ...
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+    def set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> None:
         """Set the ceilings of *scope*, and open it if it is new.
 
         Args:
@@ -155,6 +159,7 @@ class Ledger(Protocol):
             window: When its counters begin anew. Where it was another one before, what is counted so far is counted
                 on, until the new window ends.
             owner: Who may open it again: a run belongs to the principal that made it.
+            note: A text to keep with it, such as the name of a plan. It is replaced like the limits.
 
         Raises:
             ForeignRun: If another owner opened it. Nothing is changed then.
@@ -310,7 +315,9 @@ class Ledger(Protocol):
 class AsyncLedger(Protocol):
     """The verbs of `Ledger`, to await."""
 
-    async def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None: ...
+    async def set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> None: ...
     async def reserve(
         self,
         hold_id: str,

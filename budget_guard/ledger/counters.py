@@ -22,6 +22,7 @@ class Counters:
         "ends",
         "limited",
         "limits",
+        "note",
         "open_holds",
         "owner",
         "period",
@@ -37,6 +38,7 @@ class Counters:
         self.scope = scope
         self.owner: str | None = None
         """Who opened it; None before that."""
+        self.note = ""
         self.limits = Limits()
         self.limited: tuple[tuple[int, int], ...] = ()
         """The dimensions that have a limit, each with it."""
@@ -85,6 +87,7 @@ class Counters:
             self.revoked,
             self.window,
             self.start,
+            self.note,
         )
 
     def hold(self, amounts: Amounts) -> None:

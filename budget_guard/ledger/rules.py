@@ -39,7 +39,9 @@ class LedgerRules(ABC, Generic[H]):
 
     # The verbs
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+    def set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> None:
         check_limits(limits)
         with self._lock:
             self._put_right()
@@ -52,6 +54,7 @@ class LedgerRules(ABC, Generic[H]):
             if window != "none":
                 self._windows_begin()
             counters.owner = owner
+            counters.note = note
             self._give_room()
             self._torn = False
 

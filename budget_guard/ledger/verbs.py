@@ -33,8 +33,10 @@ class BlockingVerbs(ABC):
             named: Nothing.
         """
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        return self._perform(Ledger.set_limits, scope, limits, window, owner)
+    def set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> None:
+        return self._perform(Ledger.set_limits, scope, limits, window, owner, note)
 
     def reserve(
         self,
@@ -100,8 +102,10 @@ class AwaitableVerbs(ABC):
     ) -> Coroutine[Any, Any, R]:
         """As `BlockingVerbs._perform`, to await; *verb* is the blocking one here too."""
 
-    async def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
-        return await self._perform(Ledger.set_limits, scope, limits, window, owner)
+    async def set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> None:
+        return await self._perform(Ledger.set_limits, scope, limits, window, owner, note)
 
     async def reserve(
         self,

@@ -48,6 +48,7 @@ from tests.ledger.taken import paid_by_8_processes
 
 ROOT = Path(__file__).parents[2]
 RETAINED = 50
+NEWEST = len(sqlite_file_module.scripts())
 _numbers = itertools.count()
 
 
@@ -875,20 +876,36 @@ def test_an_option_that_is_out_of_range_is_named(path: Path, option: str, value:
 
 def test_the_file_says_what_it_is(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
     assert other_process.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-    assert other_process.execute("PRAGMA user_version").fetchone() == (1,)
+    assert other_process.execute("PRAGMA user_version").fetchone() == (NEWEST,)
 
 
 def test_a_newer_file_is_refused_with_the_remedy(ledger: SqliteLedger, other_process: sqlite3.Connection) -> None:
     other_process.execute("PRAGMA user_version = 7")
-    with pytest.raises(LedgerUnavailable, match=r"version 7.*knows 1.*upgrade"):
+    with pytest.raises(LedgerUnavailable, match=rf"version 7.*knows {NEWEST}.*upgrade"):
         SqliteLedger(other_process.execute("PRAGMA database_list").fetchone()[2])
-    other_process.execute("PRAGMA user_version = 1")
+    other_process.execute(f"PRAGMA user_version = {NEWEST}")
 
 
 def newer(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let the library know a version 2, to which *script* leads."""
-    first = sqlite_file_module.scripts()
-    monkeypatch.setattr(sqlite_file_module, "scripts", lambda: (*first, script))
+    """Let the library know one more version, to which *script* leads."""
+    known = sqlite_file_module.scripts()
+    monkeypatch.setattr(sqlite_file_module, "scripts", lambda: (*known, script))
+
+
+def test_a_file_of_the_first_version_keeps_what_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(path) as file:
+        file.executescript(sqlite_file_module.scripts()[0])
+        columns = "'none', NULL, 0, NULL, NULL, 0, 100" + ", NULL" * 5 + ", 30" + ", 0" * 17
+        file.execute(f"INSERT INTO scope VALUES (1, 'run', 'r1', '', {columns})")
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 1")
+    file.close()
+    ledger = SqliteLedger(path)
+    (balance,) = ledger.balances((RUN,))
+    assert (balance.limits, balance.committed, balance.note) == (Limits(cost=100), cost(30), "")
+    ledger.set_limits(RUN, Limits(cost=100), note="pro")
+    assert ledger.balances((RUN,))[0].note == "pro"
+    ledger.close()
 
 
 def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_holds(
@@ -907,7 +924,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_holds(
             each.close()
     with sqlite3.connect(path) as file:
         assert file.execute("SELECT x FROM note").fetchall() == [("a;b",)]
-        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+        assert file.execute("PRAGMA user_version").fetchone() == (NEWEST + 1,)
     file.close()
     with pytest.raises(LedgerUnavailable, match="upgrade"):
         SqliteLedger(path)

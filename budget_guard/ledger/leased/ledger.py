@@ -182,9 +182,11 @@ class LeasedLedger(LedgerWrapper):
         found: Sequence[Balance] = yield "balances", (scopes,)
         return [self._pool.with_ours(balance) for balance in found]
 
-    def _set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> Flow[None]:
+    def _set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> Flow[None]:
         affected = self._pool.runs_in(scope)
-        yield "set_limits", (scope, limits, window, owner)
+        yield "set_limits", (scope, limits, window, owner, note)
         yield from self._pool.look(affected)
 
     def _adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Flow[Amounts]:

@@ -144,7 +144,7 @@ def revoked_of(scope: Scope, reason: bytes, at: bytes) -> Revoked:
 
 def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
     """The counters of *scope* from all that a script tells about it."""
-    limited, window, starts, holds, reason, at, *counts = fields
+    limited, window, starts, holds, reason, at, note, *counts = fields
     limits, committed, available = by_dimension(counts)
     return Balance(
         scope,
@@ -155,6 +155,7 @@ def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
         None if reason is None else revoked_of(scope, reason, at),
         window.decode(),
         time_of(starts) if starts else None,
+        decode(note or b""),
     )
 
 

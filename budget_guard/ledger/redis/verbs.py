@@ -73,7 +73,7 @@ class RedisVerbs:
         self._retain = retain
         self._gather = max(1, min(_AT_ONCE, retain // 10))
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str) -> Steps[None]:
+    def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str, note: str) -> Steps[None]:
         check_limits(limits)
         if window not in _WINDOWS:
             raise ValueError(f"window={window!r} of {scope} must be one of {', '.join(_WINDOWS)}")
@@ -86,6 +86,7 @@ class RedisVerbs:
             window.encode(),
             limited.encode(),
             listed([limit or 0 for limit in limits]),
+            encode(note),
         )
         if status == b"foreign":
             raise ForeignRun(scope=str(scope))

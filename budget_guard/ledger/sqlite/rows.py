@@ -40,6 +40,7 @@ def _or_none(at: datetime | None) -> int | None:
 
 _COUNTS = (
     "owner",
+    "note",
     '"window"',
     "began_at",
     "period",
@@ -81,11 +82,12 @@ class StoredCounters(Counters):
     @classmethod
     def of(cls, row: Row, clock: Clock) -> StoredCounters:
         """What *row*, of `SELECT_SCOPES`, is."""
-        key, kind, scope_id, owner, window, began_at, period, revoked_for, revoked_at, open_holds, *amounts = row
+        key, kind, scope_id, owner, note, window, began_at, period, revoked_for, revoked_at, open_holds, *amounts = row
         made = cls(Scope(kind, scope_id), clock)
         made.key = key
         made.saved = row[3:]
         made.owner = owner
+        made.note = note
         made.window = window
         if began_at is not None:
             made.start = moment(began_at)
@@ -106,6 +108,7 @@ class StoredCounters(Counters):
         revoked = self.revoked
         return (
             self.owner,
+            self.note,
             self.window,
             _or_none(self.start),
             self.period,

@@ -137,7 +137,7 @@ class Transaction:
         """Those of *scope*, which is opened if it is new."""
         counters = self.counters(scope)
         if counters is None:
-            row = (None, "none", None, 0, None, None, 0, *Limits(), *NOTHING * 3)
+            row = (None, "", "none", None, 0, None, None, 0, *Limits(), *NOTHING * 3)
             key = self._db.execute(INSERT_SCOPE, (*scope, *row)).lastrowid
             counters = self._keep((key, *scope, *row))
         return counters

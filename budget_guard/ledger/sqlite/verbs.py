@@ -66,9 +66,12 @@ class SqliteVerbs(LedgerRules[StoredHold]):
         """A number that changes whenever room is given."""
         return self._transaction.version
 
-    def set_limits(self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "") -> None:
+    def set_limits(
+        self, scope: Scope, limits: Limits, window: Window = "none", owner: str = "", note: str = ""
+    ) -> None:
         check_text("owner", owner)
-        super().set_limits(scope, limits, window, owner)
+        check_text("note", note)
+        super().set_limits(scope, limits, window, owner, note)
 
     def reserve(
         self,

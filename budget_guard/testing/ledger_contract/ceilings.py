@@ -94,6 +94,16 @@ class CeilingRules(LedgerFixtures):
         with pytest.raises(ForeignRun):
             ledger.set_limits(Scope("run", "r2"), Limits(cost=10), owner="bob")
 
+    def test_a_note_is_kept_with_the_limits_and_replaced_with_them(self, ledger: Ledger, ids: Ids) -> None:
+        spend(ledger, ids, "h", 60)
+        assert balance_of(ledger, USER).note == ""
+        ledger.set_limits(USER, Limits(cost=2_000), note="pro \u20ac")
+        spend(ledger, ids, "h2", 1)
+        balance = balance_of(ledger, USER)
+        assert (balance.note, balance.limits, balance.committed) == ("pro \u20ac", Limits(cost=2_000), cost(61))
+        ledger.set_limits(USER, Limits(cost=3_000))
+        assert balance_of(ledger, USER).note == ""
+
     def test_what_is_revoked_can_be_restored(self, ledger: Ledger, ids: Ids, clock: FakeClock) -> None:
         ledger.revoke(USER, "compromised")
         assert ledger.restore(USER) is True

@@ -187,7 +187,7 @@ end
 
 -- Everything about every scope, for the caller to put into words.
 local function all_about(scopes)
-  local names = {'limited', 'window', 'starts', 'n', 'revoked', 'revoked_at'}
+  local names = {'limited', 'window', 'starts', 'n', 'revoked', 'revoked_at', 'note'}
   for _, letter in ipairs({'l', 'c', 'a'}) do
     for d = 0, DIMENSIONS - 1 do
       names[#names + 1] = letter .. d

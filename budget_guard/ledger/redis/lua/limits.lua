@@ -1,8 +1,9 @@
 -- Set the ceilings of a scope, and open it if it is new. KEYS: tenant, scopes, scope. ARGV: its name, owner, window,
--- which dimensions are limited ('100010'), limits ('0' where there is none).
+-- which dimensions are limited ('100010'), limits ('0' where there is none), a
+-- text to keep with it.
 
 local SCOPE = KEYS[3]
-local name, owner, window, limited, limits = ARGV[5], ARGV[6], ARGV[7], ARGV[8], split(ARGV[9])
+local name, owner, window, limited, limits, note = ARGV[5], ARGV[6], ARGV[7], ARGV[8], split(ARGV[9]), ARGV[10]
 if is_lost(KEYS[2], SCOPE, name) then
   fence()
   return answer('lost', 1)
@@ -21,7 +22,7 @@ if before[2] then
 end
 
 made(KEYS[2], name)
-redis.call('HSET', SCOPE, 'owner', owner, 'limited', limited)
+redis.call('HSET', SCOPE, 'owner', owner, 'limited', limited, 'note', note)
 redis.call('HSETNX', SCOPE, 'period', '0')
 if before[2] ~= window then
   local start, finish = window_now(window)
