@@ -21,7 +21,7 @@ names=("$@")
 [ $# -gt 0 ] || names=(pydantic_ai llama_index google_adk crewai agent_framework recipes)
 for name in "${names[@]}"; do
   case $name in
-    pydantic_ai) check pydantic_ai "pydantic-ai-slim[openai]==2.64.0" ;;
+    pydantic_ai) check pydantic_ai "pydantic-ai-slim[openai]==2.66.0" ;;
     llama_index) check llama_index "llama-index-core==0.14.22" llama-index-llms-openai "openai>=2.33" ;;
     google_adk) check google_adk "google-adk==2.10.0" ;;
     agent_framework) check agent_framework "agent-framework-core==1.23.0" agent-framework-openai ;;

@@ -14,7 +14,7 @@ from budget_guard.adapter.attempts import (
 )
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
-from budget_guard.adapter.model_guard import ModelGuard, SessionLatch, latch_of, session_of
+from budget_guard.adapter.model_guard import ModelGuard, SessionLatch, inside_of, latch_of, session_of
 from budget_guard.adapter.priced_request import PricedRequest, priced_request
 from budget_guard.adapter.provider_words import (
     BILLED_ITEMS,
@@ -57,6 +57,7 @@ __all__ = [
     "counting_nothing",
     "end_counting",
     "hosted_tool",
+    "inside_of",
     "latch_of",
     "opaque_parts",
     "priced_request",

@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar, cast
@@ -248,15 +248,22 @@ class ModelGuard(SessionHandle):
 
         What is called inside is not a part of a call that is being made.
         """
-        token = _around.set((*_around.get(), self.latch))
+        with inside_of((self.latch,)):
+            yield
+
+
+@contextmanager
+def inside_of(latches: Iterable[SessionLatch]) -> Generator[None]:
+    """As `ModelGuard.around`, for a run whose calls several latches stop: what stops inside is latched in all."""
+    token = _around.set((*_around.get(), *latches))
+    try:
+        with counting_nothing():
+            yield
+    finally:
         try:
-            with counting_nothing():
-                yield
-        finally:
-            try:
-                _around.reset(token)
-            except ValueError:  # left in another context, which has its own
-                pass
+            _around.reset(token)
+        except ValueError:  # left in another context, which has its own
+            pass
 
 
 def session_of(guard: object, owner: str) -> Session:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 
 from google.adk.agents.callback_context import CallbackContext
 from google.adk.models.base_llm import BaseLlm
@@ -12,6 +13,7 @@ from google.adk.models.llm_request import LlmRequest
 from google.adk.models.llm_response import LlmResponse
 from google.adk.models.registry import LLMRegistry
 from google.adk.plugins.base_plugin import BasePlugin
+from google.adk.tools.base_tool import BaseTool
 from google.genai import types
 from pydantic import PrivateAttr
 
@@ -76,6 +78,8 @@ class BudgetLlm(BaseLlm):
         name = llm_request.model or self._inner.model
         call = model_call(llm_request, name, agent=guard.agent)
         held = await guard.ahold(call)
+        for called, tool in llm_request.tools_dict.items():  # those that ADK runs when the answer asks for them
+            llm_request.tools_dict[called] = _around(tool, guard)
         responses = self._inner.generate_content_async(_to_send(llm_request, name, held), stream)
         told: LlmResponse | None = None
         finish: object = None
@@ -126,6 +130,18 @@ def _to_send(request: LlmRequest, name: str, held: GuardedCall) -> LlmRequest:
     if held.output_cap is not None and held.output_cap != request.config.max_output_tokens:
         changes["config"] = request.config.model_copy(update={"max_output_tokens": held.output_cap})
     return request.model_copy(update=changes) if changes else request
+
+
+def _around(tool: BaseTool, guard: ModelGuard) -> BaseTool:
+    """A copy of *tool*: what stops an agent that it runs, under another budget, stops the agent of *guard* as well."""
+    clone: Any = copy.copy(tool)
+
+    async def run_async(**given: Any) -> Any:
+        with guard.around():
+            return await tool.run_async(**given)
+
+    clone.run_async = run_async
+    return cast(BaseTool, clone)
 
 
 class BudgetPlugin(BasePlugin):

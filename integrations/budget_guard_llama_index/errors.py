@@ -1,7 +1,6 @@
 """The core's errors as stops of LlamaIndex, which has no exception of its own that ends an agent.
 
-What a tool raises becomes text for the model there. So a stop of the same session is latched, and one of an agent in a
-tool, with a budget of its own, is known again by that text.
+What a tool raises becomes text for the model there. So a stop is latched, and raised again at the agent's next call.
 """
 
 from __future__ import annotations

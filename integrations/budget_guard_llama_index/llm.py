@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Generator
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -11,23 +10,21 @@ from llama_index.core.llms import LLM
 from pydantic import PrivateAttr
 
 from budget_guard import Budget, InvalidDowngradeError, Session
-from budget_guard.adapter import GuardedCall, ModelGuard, Stop
-from budget_guard.errors import BudgetError
+from budget_guard.adapter import GuardedCall, ModelGuard
 from budget_guard_llama_index.errors import stops
 from budget_guard_llama_index.request import (
     cap_field,
     cap_of,
     model_call,
     name_of,
-    results_in,
     text_of,
     usage_of,
 )
+from budget_guard_llama_index.runs import note_call, watch_runs
 
 L = TypeVar("L", bound=LLM)
 
 _OWNER = 'guard_llm(llm, Budget("$5.00"))'
-_MOST_STOPS = 1_000
 
 
 def guard_llm(llm: L, guard: Budget | Session, *, agent: str | None = None) -> L:
@@ -55,7 +52,7 @@ def guard_llm(llm: L, guard: Budget | Session, *, agent: str | None = None) -> L
         raise TypeError(f"llm={llm.__name__} is a class: give an instance, {llm.__name__}(...)")
     if not isinstance(llm, LLM):
         raise TypeError(f"llm={llm!r} is no LLM of LlamaIndex: write {_OWNER}")
-    outer = _Guard(guard, stops, owner=_OWNER, agent=agent)
+    outer = ModelGuard(guard, stops, owner=_OWNER, agent=agent)
     before = _state_of(llm)
     inner = () if before is None else before.guards
     guards = inner if any(each.session is outer.session for each in inner) else (outer, *inner)
@@ -66,6 +63,7 @@ def guard_llm(llm: L, guard: Budget | Session, *, agent: str | None = None) -> L
     private["_budget_guard"] = _State(guards, llm if before is None else before.owner)
     object.__setattr__(clone, "__pydantic_private__", private)
     _look_at_clients(clone)
+    watch_runs()
     return clone
 
 
@@ -84,7 +82,7 @@ def session_of(llm: LLM) -> Session:
 class _State:
     """What a guarded LLM knows. Copies of the LLM share it."""
 
-    def __init__(self, guards: tuple[_Guard, ...], owner: LLM) -> None:
+    def __init__(self, guards: tuple[ModelGuard, ...], owner: LLM) -> None:
         self.guards = guards
         """The outermost first."""
         self.owner = owner
@@ -95,27 +93,6 @@ class _State:
         return self
 
 
-_raised: OrderedDict[str, tuple[Stop, int]] = OrderedDict()
-"""By their text, the latest stops: that is all which is left of a stop once a tool has raised it."""
-
-
-class _Guard(ModelGuard):
-    def stopped(self, stop: Stop) -> BudgetError:
-        error = super().stopped(stop)
-        if self.latch.get() is not None:
-            _raised[str(error)] = (stop, stop.session.times_raised)
-            while len(_raised) > _MOST_STOPS:
-                _raised.popitem(last=False)
-        return error
-
-    def check_results(self, asked: Any) -> None:
-        """Stop an agent that was told of a stop of another one by a tool, as text."""
-        for said in results_in(asked):
-            for text, (stop, times_raised) in list(_raised.items()):
-                if text in said and stop.session.times_raised == times_raised:
-                    raise self.stopped(stop)
-
-
 def _state_of(llm: LLM) -> _State | None:
     return cast("_State | None", getattr(llm, "_budget_guard", None))
 
@@ -123,7 +100,7 @@ def _state_of(llm: LLM) -> _State | None:
 class _Call:
     """One call of a guarded LLM under one of its guards."""
 
-    def __init__(self, llm: LLM, guard: _Guard, asked: Any, kwargs: dict[str, Any], looked_at: bool) -> None:
+    def __init__(self, llm: LLM, guard: ModelGuard, asked: Any, kwargs: dict[str, Any], looked_at: bool) -> None:
         self.llm = llm
         self.guard = guard
         self.call = model_call(llm, asked, kwargs, agent=guard.agent, looked_at=looked_at)
@@ -131,7 +108,7 @@ class _Call:
         self.held: GuardedCall
         self.last: Any = None
         self.written = 0
-        guard.check_results(asked)
+        note_call(guard.latch)
 
     def sent(self, held: GuardedCall) -> LLM:
         """The LLM to ask: with the model and the output cap that the budget decided on."""
@@ -180,7 +157,7 @@ class _Call:
             raise stop from error
 
 
-def _ask(cls: Any, method: str, llm: LLM, guards: tuple[_Guard, ...], asked: Any, kwargs: dict[str, Any]) -> Any:
+def _ask(cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]) -> Any:
     if not guards:
         return getattr(cls, method)(llm, asked, **kwargs)
     call = _Call(llm, guards[0], asked, kwargs, _is_looked_at(llm))
@@ -195,7 +172,9 @@ def _ask(cls: Any, method: str, llm: LLM, guards: tuple[_Guard, ...], asked: Any
     return answer
 
 
-async def _aask(cls: Any, method: str, llm: LLM, guards: tuple[_Guard, ...], asked: Any, kwargs: dict[str, Any]) -> Any:
+async def _aask(
+    cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]
+) -> Any:
     if not guards:
         return await getattr(cls, method)(llm, asked, **kwargs)
     call = _Call(llm, guards[0], asked, kwargs, _is_looked_at(llm))
@@ -211,7 +190,7 @@ async def _aask(cls: Any, method: str, llm: LLM, guards: tuple[_Guard, ...], ask
 
 
 def _stream(
-    cls: Any, method: str, llm: LLM, guards: tuple[_Guard, ...], asked: Any, kwargs: dict[str, Any]
+    cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]
 ) -> Generator[Any]:
     # held when it is first read: a stream that nobody reads would never be settled
     if not guards:
@@ -235,7 +214,7 @@ def _stream(
 
 
 async def _astream(
-    cls: Any, method: str, llm: LLM, guards: tuple[_Guard, ...], asked: Any, kwargs: dict[str, Any]
+    cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]
 ) -> AsyncGenerator[Any]:
     if not guards:
         source = await getattr(cls, method)(llm, asked, **kwargs)
@@ -311,7 +290,7 @@ def _guarded_class(cls: type[LLM]) -> type[LLM]:
     return cast("type[LLM]", Guarded)
 
 
-def _guards_of(llm: LLM) -> tuple[_Guard, ...]:
+def _guards_of(llm: LLM) -> tuple[ModelGuard, ...]:
     state = _state_of(llm)
     return () if state is None else state.guards
 

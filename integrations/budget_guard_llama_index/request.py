@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import LLM
 
 from budget_guard import ModelCall, Usage, weigh
@@ -73,14 +73,6 @@ def cap_of(llm: LLM, kwargs: Mapping[str, Any]) -> int | None:
     found = [given.get(name) for given in (kwargs, more) for name in OUTPUT_CAPS]
     found += [getattr(llm, name, None) for name in CAPS]
     return max((cap for cap in found if isinstance(cap, int) and cap > 0), default=None)
-
-
-def results_in(asked: str | Sequence[ChatMessage]) -> Iterable[str]:
-    """What the tools said that were called last."""
-    for message in () if isinstance(asked, str) else reversed(asked):
-        if message.role not in (MessageRole.TOOL, MessageRole.FUNCTION):
-            return
-        yield str(message.content or "")
 
 
 def _message(message: ChatMessage, opaque: list[str]) -> dict[str, Any]:

@@ -2,4 +2,4 @@
 
 from budget_guard.adapter import require
 
-require("pydantic-ai-slim", "2.64")
+require("pydantic-ai-slim", "2.66")

@@ -148,13 +148,10 @@ class BudgetModel(WrapperModel, SessionHandle):
 
     @asynccontextmanager
     async def _run_scope(self) -> AsyncGenerator[None]:
-        """What an agent's run holds around all of it, in versions that have it: what stops inside is latched here."""
-        async with AsyncExitStack() as stack:
-            wrapped = getattr(self.wrapped, "_run_scope", None)
-            if wrapped is not None:
-                await stack.enter_async_context(wrapped())
-            stack.enter_context(self._guard.around())
-            yield
+        """What an agent's run holds around all of it: what stops inside is latched here."""
+        async with super()._run_scope():
+            with self._guard.around():
+                yield
 
     async def _admit(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters

@@ -211,6 +211,31 @@ class FrameworkContract:
         assert len(provider.calls) == 1
         await self.settled(provider, session)
 
+    @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+    async def test_a_stop_of_another_budget_that_a_tool_swallows_ends_the_outer_run(
+        self, provider: LocalProvider, stream: bool
+    ) -> None:
+        """2 swallowed by a tool, of an agent with a budget of its own"""
+        inner, outer, beside = session_of("$0.05"), session_of("$2.00"), session_of("$2.00")
+        asked = 0
+
+        async def ask_inside(q: str) -> str:
+            """Ask another agent."""
+            nonlocal asked
+            asked += 1
+            with contextlib.suppress(Exception):
+                return await self.run(provider, inner)
+            return "no answer"
+
+        await self.run(provider, beside)
+        with pytest.raises(BudgetExceeded) as stop:
+            await self.run(provider, outer, tool=ask_inside, stream=stream)
+        assert stop.value.limit == Decimal("0.05")
+        assert asked == 1 == outer.report().breakdown.llm.calls
+        await self.run(provider, beside)  # a run that it is no part of goes on
+        assert len(provider.calls) == 3
+        assert outer.reserved_usd == inner.reserved_usd == beside.reserved_usd == 0
+
     async def test_limits_that_are_raised_lift_the_latch(self, provider: LocalProvider) -> None:
         """2 raised limits let it go on"""
         session = session_of("$0.05")

@@ -22,13 +22,16 @@ import openai
 from llama_index.core.agent.workflow import AgentStream, FunctionAgent
 from llama_index.core.llms import LLM, ChatMessage, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAI
+from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
 from budget_guard import Budget, BudgetExceeded, Session, UnknownPriceError
 from budget_guard.integrations.llama_index import BudgetStop, guard_llm
 from budget_guard.integrations.llama_index import session_of as session_of_llm
 from budget_guard.testing import LocalProvider, Reply
+from budget_guard_llama_index.runs import watch_runs
 from tests.integrations.frameworks import (
     CHEAP,
     DEAR,
@@ -39,6 +42,7 @@ from tests.integrations.frameworks import (
     example,
     page,
     provider,
+    search,
     session_of,
 )
 
@@ -131,6 +135,44 @@ async def called(llm: LLM, method: str) -> str:
     elif "stream" in method:
         answer = list(answer)[-1]
     return str(answer)
+
+
+async def test_a_blocking_tool_that_swallows_a_stop_ends_the_outer_run(provider: LocalProvider) -> None:
+    """2 swallowed by a blocking tool"""
+    inner, outer = session_of("$0.05"), session_of("$2.00")
+
+    def ask(q: str) -> str:
+        """Ask an LLM with a budget of its own."""
+        with contextlib.suppress(BudgetExceeded):
+            guard_llm(llm_of(provider), inner).complete(q)
+        return "no answer"
+
+    agent = FunctionAgent(tools=[FunctionTool.from_defaults(ask)], llm=guard_llm(llm_of(provider), outer))
+    with pytest.raises(BudgetExceeded) as stop:
+        await agent.run("go")
+    assert stop.value.limit == Decimal("0.05") and len(provider.calls) == 1
+
+
+async def test_a_run_that_is_started_beside_another_one_does_not_stop_it(provider: LocalProvider) -> None:
+    """2 runs side by side in one task"""
+    stopped, going_on = session_of("$0.05"), session_of("$0.35")
+    llm, other = guard_llm(llm_of(provider), going_on), guard_llm(llm_of(provider), stopped)
+    first = FunctionAgent(tools=[search], llm=llm).run("go")
+    second = FunctionAgent(tools=[search], llm=other).run("go")  # begins in the context that the first one left
+    with pytest.raises(BudgetExceeded):
+        other.complete("go")
+    ends = await asyncio.gather(first, second, return_exceptions=True)
+    assert [end.limit for end in ends if isinstance(end, BudgetExceeded)] == [Decimal("0.35"), Decimal("0.05")]
+    assert len(provider.calls) == 3
+
+
+def test_spans_that_are_not_of_tools_and_runs_leave_nothing_behind(provider: LocalProvider) -> None:
+    watch_runs()
+    guard_llm(llm_of(provider), session_of("$1.00")).complete("go")
+    asyncio.run(TestLlamaIndex().run(provider, session_of("$1.00"), tool=None))
+    handlers = [each for each in get_dispatcher().span_handlers if type(each).__module__ == watch_runs.__module__]
+    (handler,) = handlers
+    assert not handler.open_spans and not handler._inside  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pickle
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -237,25 +236,6 @@ def test_a_session_of_two_event_loops_goes_on(provider: LocalProvider) -> None:
     for _ in range(3):
         asyncio.run(agent.run("go"))
     assert session.spent_usd == provider.bill_usd == Decimal("0.30")
-
-
-async def test_a_stop_in_a_tool_that_the_user_swallows_ends_a_run_of_another_budget(provider: LocalProvider) -> None:
-    """2 swallowed in a tool, of a nested agent's own budget"""
-    inner, outer = session_of("$0.05"), session_of("$2.00")
-    model = BudgetModel(model_of(provider), outer)
-    if not hasattr(WrapperModel, "_run_scope"):
-        pytest.skip("this version has no place where a run begins")
-
-    async def ask_inside(q: str) -> str:
-        """Ask another agent."""
-        with contextlib.suppress(Exception):
-            await Agent(BudgetModel(model_of(provider), inner), model_settings={"max_tokens": TOKENS}).run("go")
-        return "no answer"
-
-    agent = Agent(model, model_settings={"max_tokens": TOKENS}, tools=[ask_inside])
-    with pytest.raises(BudgetExceeded):
-        await agent.run("go")
-    assert len(provider.calls) == 1
 
 
 def test_without_the_framework_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
