@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound="BudgetError")
 
 
-_LATER = ("partial_output", "value", "resets_at", "retry_after_s", "user_message")
+_LATER = ("partial_output", "value", "resets_at", "retry_after_s", "user_message", "waiting_helps", "reserved")
 """The fields that are set on an error after it was made, where they make sense."""
 
 
@@ -62,6 +62,11 @@ class BudgetError(Exception):
     """Seconds after which it makes sense to try again; None where waiting does not help, or that is not known."""
     user_message: str | None = None
     """What may be said to an end user; None where nobody has set it. `str` of the error is for developers."""
+    waiting_helps: bool | None = None
+    """Whether the same call may fit once the other calls in flight are over; None where that makes no sense."""
+    reserved: Decimal | int | None = None
+    """The part of what stands against a limit that is only held for calls in flight, in its unit; None where that is
+    not known. The rest is spent."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(escaped(each) if isinstance(each, str) else each for each in args))

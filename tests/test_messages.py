@@ -164,11 +164,12 @@ def test_old_prices_are_told_of_once(monkeypatch: pytest.MonkeyPatch, caplog: py
 
 def test_fields_that_are_set_later_are_none_until_then_and_travel() -> None:
     error = BudgetExceeded(dimension="max_requests", limit=1, actual=1, scope="run:r1")
-    later = ("partial_output", "value", "resets_at", "retry_after_s", "user_message")
-    assert [getattr(error, name) for name in later] == [None] * 5
+    later = ("partial_output", "value", "resets_at", "retry_after_s", "user_message", "waiting_helps", "reserved")
+    assert [getattr(error, name) for name in later] == [None] * 7
     noon = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
     error.partial_output, error.value, error.resets_at = "half an ans", {"rows": [1]}, noon
     error.retry_after_s, error.user_message = 1.5, "Please come back tomorrow."
+    error.waiting_helps, error.reserved = True, Decimal("0.5")
     stop = stops_for(RuntimeError).recast(error)
     every: list[Any] = [pickle.loads(pickle.dumps(error)), stop, pickle.loads(pickle.dumps(stop))]
     for each in every:

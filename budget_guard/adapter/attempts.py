@@ -42,6 +42,7 @@ from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall, aperform, p
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost
 from budget_guard.calls.call import ModelCall
+from budget_guard.calls.decision import Decision
 from budget_guard.errors import BudgetError, UnboundedCallError, UnknownPriceError
 from budget_guard.ledger.flow import Steps
 from budget_guard.policy.downgrade import DowngradePolicy
@@ -351,6 +352,7 @@ class Attempt:
         "answer",
         "body",
         "calls",
+        "decision",
         "endpoint",
         "hides_usage",
         "path",
@@ -382,6 +384,8 @@ class Attempt:
         """True if a signature covers the body, which cannot be changed then."""
         self.calls: list[GuardedCall] = []
         """What holds it: the calls of layers above that it has adopted, and one of its own for all other sessions."""
+        self.decision: Decision | None = None
+        """The latest decision that was made on it by itself, of the budget that refused it where one did."""
         self.path = path
         """The path to send it to."""
         self.body = body
@@ -531,6 +535,7 @@ class Attempt:
 
     def _hold_by_itself(self, call: GuardedCall, asked: ModelCall, may_wait: bool | None) -> Steps[Stop | None]:
         stop = yield from call.holding(asked, may_wait=may_wait)
+        self.decision = call.decision
         if stop is not None:
             return Stop(stop.session, self._with_names(stop.error))
         call.below = self

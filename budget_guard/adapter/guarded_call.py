@@ -74,7 +74,7 @@ class GuardedCall:
         latch: Where the stops of the run are remembered. What it remembers stops the call before any budget is asked.
     """
 
-    __slots__ = ("_latch", "_name", "answer", "below", "holds", "output_cap", "over", "sessions")
+    __slots__ = ("_latch", "_name", "answer", "below", "decision", "holds", "output_cap", "over", "sessions")
 
     never_sent: ClassVar[tuple[type[BaseException], ...]] = ()
     """Errors with which the framework itself refuses to send a call, so that it was not billed."""
@@ -91,6 +91,9 @@ class GuardedCall:
         """What the latest answer on the wire said was used, where an attempt below has settled it."""
         self.over = False
         """Whether the adapter has settled it, so that nothing that follows is a part of it."""
+        self.decision: Decision | None = None
+        """The latest decision on it: of the innermost budget, or of the one that refused it; None before there is one.
+        """
         self._latch = latch
         self._name: str | None = None
 
@@ -147,6 +150,7 @@ class GuardedCall:
                         "perform",
                         (session, "authorize", (self.asked_of(session, call),), options),
                     )
+                    self.decision = decision
                     error = decision.error
                     if error is None:
                         break

@@ -60,6 +60,8 @@ def exceeded(
         estimate=None if asked is None else in_unit(i, asked[i]),
         remedy=kept_back + (_WAITING_HELPS if waiting_helps else "") + remedy_of(refused.scope, DIMENSIONS[i]),
     )
+    error.waiting_helps = waiting_helps
+    error.reserved = in_unit(i, refused.reserved)
     resets_at = error.resets_at = refused.resets_at
     if resets_at is None:
         error.user_message = "The budget for this is used up."

@@ -29,6 +29,7 @@ from budget_guard.events.model import Event, LimitsRaised, SessionRevoked
 from budget_guard.events.origin import Origin, Sink
 from budget_guard.events.subscribing import AnySubscriber, as_subscriber
 from budget_guard.ledger.base import HELD, Balance, Ledger
+from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.ledger import OutboxLedger
@@ -227,6 +228,14 @@ class Session:
     def remaining_usd(self) -> Decimal | None:
         """Dollars: limit - committed - reserved; None without a dollar limit. Negative after an overrun."""
         return remaining_usd(self._run.balance())
+
+    def least_remaining_usd(self) -> Decimal | None:
+        """Dollars left in the tightest of its scopes, the ceilings above it among them; None without a dollar limit."""
+        return _least_usd(self._ledger.balances(self._run.scopes))
+
+    async def aleast_remaining_usd(self) -> Decimal | None:
+        """As `least_remaining_usd`."""
+        return _least_usd(await self._ledger.aio.balances(self._run.scopes))
 
     @property
     def terminated_by(self) -> str | None:
@@ -923,6 +932,11 @@ def _read_message(message: object) -> Answer:
     from budget_guard.integrations.langchain import read_message
 
     return read_message(message)
+
+
+def _least_usd(balances: Sequence[Balance]) -> Decimal | None:
+    left = least_left(balances).cost
+    return None if left is None else to_usd(left)
 
 
 def _on_a_loop() -> bool:

@@ -1,0 +1,34 @@
+"""How amounts and scopes are written on the wire."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from budget_guard.calls.refusals import AGENT_IN_RUN
+from budget_guard.errors import BudgetError
+from budget_guard.units.money import cost_nano, usd_text
+
+
+def usd(amount: Decimal) -> str:
+    """Dollars as a plain decimal text of at most nine places, never with an exponent."""
+    return usd_text(cost_nano(amount))
+
+
+def quantity(amount: Decimal | float) -> str | int | float:
+    """A quantity of any dimension: dollars as text, everything else as a number."""
+    return usd(amount) if isinstance(amount, Decimal) else amount
+
+
+def scope_kind(error: BudgetError) -> str | None:
+    """The kind of the scope that is in the way; None where it is no scope."""
+    scope = getattr(error, "scope", None)
+    if not isinstance(scope, str):
+        return None
+    kind = scope.partition(":")[0]
+    return "agent" if kind == AGENT_IN_RUN else kind
+
+
+def is_within_run(error: BudgetError) -> bool:
+    """Whether the scope that is in the way is the caller's own run, so that its amounts are nobody else's."""
+    scope = getattr(error, "scope", None)
+    return isinstance(scope, str) and scope.partition(":")[0] in ("run", AGENT_IN_RUN)
