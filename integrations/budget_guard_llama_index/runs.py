@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index.core.tools.types import BaseTool
 from llama_index.core.workflow import Workflow
-from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
 from budget_guard.adapter import SessionLatch, inside_of

@@ -20,11 +20,11 @@ pytest.importorskip("uvicorn")
 import httpx
 import openai
 from llama_index.core.agent.workflow import AgentStream, FunctionAgent
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
 from llama_index.core.llms import LLM, ChatMessage, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAI
-from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
 from budget_guard import Budget, BudgetExceeded, Session, UnknownPriceError
