@@ -1,22 +1,26 @@
 """What a guard adds to one turn of the OpenAI Agents SDK: a model call and a tool call.
 
-Prints two tables, each without hooks, with hooks that do nothing, and with a guard, taken in turn within one run. The
-first has a scripted model in the place of the network, and shows CPU time: what the guard takes. The second has the
-real client talk HTTP to a provider on this machine, and shows the time on the clock: what a user can notice of it.
+Prints three tables, each without hooks, with hooks that do nothing, and with a guard, taken in turn within one run. The
+first has a scripted model in the place of the network, and shows CPU time: what the guard takes above the client. The
+second has the real client over a transport that answers at once: the look at what is sent comes with it. The third has
+the real client talk HTTP to a provider on this machine, and shows the time on the clock: what a user can notice of it.
 ``python benchmarks/openai_agents_turn.py``
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx2
 from agents import (
     Agent,
     ModelResponse,
+    OpenAIResponsesModel,
     RunHooks,
     Runner,
     Usage,
@@ -65,6 +69,29 @@ class Scripted(Model):
         raise NotImplementedError  # this benchmark does not stream
 
 
+class AtOnce(httpx2.AsyncBaseTransport):
+    """Answers as `Scripted` does."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        looked = sum(item.get("type") == "function_call_output" for item in json.loads(request.content)["input"])
+        item: dict[str, Any] = {"type": "function_call", "id": f"fc_{looked}", "call_id": f"call_{looked}"}
+        item |= {"name": "look", "arguments": "{}", "status": "completed"}
+        if looked == TURNS - 1:
+            content = [{"type": "output_text", "text": "done", "annotations": []}]
+            item = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": content}
+        usage: dict[str, Any] = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+        usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+        body: dict[str, Any] = {
+            "id": f"resp_{looked}",
+            "object": "response",
+            "created_at": 1,
+            "model": "gpt-4o",
+            "output": [item],
+        }
+        body |= {"status": "completed", "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage}
+        return httpx2.Response(200, json=body)
+
+
 def answer(request: ProviderRequest) -> Reply:
     """What the provider on this machine answers: as `Scripted` does."""
     looked = sum(item.get("type") == "function_call_output" for item in request.body["input"])
@@ -106,6 +133,13 @@ async def main() -> None:
     """Measure and print."""
     set_tracing_disabled(True)
     await compare("a scripted model, CPU time", Scripted, time.process_time_ns, 30)
+    at_once = AsyncOpenAI(api_key="none", max_retries=0, http_client=httpx2.AsyncClient(transport=AtOnce()))
+    await compare(
+        "the real client over a transport that answers at once, CPU time",
+        lambda: OpenAIResponsesModel("gpt-4o", at_once),
+        time.process_time_ns,
+        30,
+    )
     with LocalProvider(answer) as provider:
         client = AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0)
         set_default_openai_client(client, use_for_tracing=False)

@@ -5,8 +5,9 @@ the clock itself takes, so that other programs count little. Garbage is collecte
 are measured in turn within one run: the same prompt again, and each time a new one of 2,000 characters to weigh. A
 tokenizer that is installed counts a new text in place of that, which takes as long as it takes: ``--counted`` lets it.
 
-Then two ratios: the 100,000th call against the first ones, and a call against the least that any ledger could do (two
-locked updates of two counters, an insert and a delete). Run it on an idle machine: ``python benchmarks/own_work.py``.
+Then the weighing of such a new prompt alone, and two ratios: the 100,000th call against the first ones, and a call
+against the least that any ledger could do (two locked updates of two counters, an insert and a delete). Run it on an
+idle machine: ``python benchmarks/own_work.py``.
 """
 
 from __future__ import annotations
@@ -70,6 +71,16 @@ def new_prompt(session: Session) -> Callable[[], Callable[[], None]]:
         return once
 
     return made
+
+
+def weighing() -> Callable[[], None]:
+    """The weighing of a prompt of 2,000 characters that was never seen."""
+    text = (f"{next(_numbers):08} " + WORDS)[:PROMPT_CHARACTERS]
+
+    def once() -> None:
+        weigh(messages=[{"role": "user", "content": text}])
+
+    return once
 
 
 def floor() -> Callable[[], None]:
@@ -148,6 +159,8 @@ def show_single_calls() -> None:
 def measure() -> None:
     """Measure and print."""
     show_single_calls()
+    weighed = statistics.median(single_us(weighing, 10_000, clock_ns()))
+    print(f"a new prompt of {PROMPT_CHARACTERS:,} characters is weighed in {weighed:.2f} us (goal: 10)")
     batch_us(same_prompt(Budget(PLENTY).session())(), 2_000)  # warm up
     least = statistics.median(batch_us(floor(), 20_000))
     whole = batch_us(same_prompt(Budget(PLENTY).session())(), CALLS)

@@ -707,7 +707,7 @@ class Attempt:
             return _nothing()
         self.settled = True
         answer = self.read(complete=complete)
-        if not given_up:
+        if answer.seen is not None and not given_up:
             answer = answer._replace(seen=None)
         self.answer = answer
         self._kept.clear()

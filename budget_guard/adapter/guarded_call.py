@@ -34,7 +34,7 @@ from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.seen import Seen
 from budget_guard.errors import BudgetError
-from budget_guard.ledger.flow import Steps, run
+from budget_guard.ledger.flow import Steps
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
@@ -415,9 +415,24 @@ def served_name(served: str | None, called: str | None) -> str | None:
 def perform(steps: Steps[T]) -> T:
     """Perform *steps* of a guarded call where that blocks."""
     if is_collecting():  # nobody waits for what comes of it
-        settle_elsewhere(lambda: run(steps, _Blocking))
+        settle_elsewhere(lambda: _perform(steps))
         return cast("T", None)
-    return run(steps, _Blocking)
+    return _perform(steps)
+
+
+def _perform(steps: Steps[T]) -> T:
+    try:  # as `run` does, without a call in between
+        _, (of, verb, arguments, options) = steps.send(None)
+        while True:
+            try:
+                result = getattr(of, verb)(*arguments, **options)
+            except BaseException as error:  # the steps decide
+                _, (of, verb, arguments, options) = steps.throw(error)
+            else:
+                _, (of, verb, arguments, options) = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
 
 
 async def aperform(steps: Steps[T]) -> T:
@@ -456,11 +471,3 @@ async def _settled_again(verb: Coroutine[Any, Any, Any]) -> Any:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([settling])
     return settling.result()
-
-
-class _Blocking:
-    """Performs a verb of a session or a hold where that blocks."""
-
-    @staticmethod
-    def perform(of: object, verb: str, arguments: Sequence[object], options: Mapping[str, object]) -> Any:
-        return getattr(of, verb)(*arguments, **options)

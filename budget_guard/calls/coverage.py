@@ -26,6 +26,8 @@ def covers(run: Run, held: HeldCall, call: ModelCall) -> bool:
     before, now = planned.prompt, call.prompt
     if not (now.opaque or now.unweighed) or before.opaque or before.unweighed:
         if now.base + now.text <= before.base + before.text:
+            if call.kind == planned.kind and not held.terms.clamped:
+                return True  # it is the very call that was planned
             call = call._replace(prompt=before)  # what it was held for, by what was known of the conversation then
     rung = held.terms.rung
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -184,8 +185,8 @@ class KnownAnswers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ids: dict[str, None] = {}
-        self._objects: dict[int, weakref.ref[object]] = {}
+        self._ids = OrderedDict[str, None]()  # to find the first of a dict takes longer with each that was removed
+        self._objects = OrderedDict[int, weakref.ref[object]]()
         self._whole: list[object] = []
 
     def add(self, key: str) -> bool:
@@ -195,7 +196,7 @@ class KnownAnswers:
                 return False
             self._ids[key] = None
             if len(self._ids) > _KEPT:
-                del self._ids[next(iter(self._ids))]
+                self._ids.popitem(last=False)
         return True
 
     def add_object(self, value: object) -> bool:
@@ -209,7 +210,7 @@ class KnownAnswers:
             except TypeError:
                 self._whole = [*self._whole[1 - _KEPT_WHOLE :], value]
             if len(self._objects) > _KEPT:
-                del self._objects[next(iter(self._objects))]
+                self._objects.popitem(last=False)
         return True
 
     def forget(self, key: str | None, value: object) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 from uuid import UUID
@@ -195,10 +195,10 @@ class Calls:
         self._lock = threading.Lock()
         self._open: dict[UUID, Call] = {}
         self._parts: dict[UUID, set[UUID]] = {}
-        self._over: dict[UUID, Call | None] = {}
+        self._over = OrderedDict[UUID, Call | None]()
         """The latest that are over; with the call itself where only an estimate is booked for it."""
         self._gone: deque[Call] = deque()
-        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, set[Call]] = weakref.WeakKeyDictionary()
+        self._of_loop: dict[weakref.ref[asyncio.AbstractEventLoop], set[Call]] = {}
         """Those that are made on an event loop: one that is closed never ends them."""
         self._paid: deque[object] = deque(maxlen=_PAID_BATCHES)
         with _ALL_LOCK:
@@ -232,7 +232,7 @@ class Calls:
         loop = _running_loop()
         with self._lock:
             if loop is not None:
-                self._of_loop.setdefault(loop, set()).add(call)
+                self._of_loop.setdefault(weakref.ref(loop), set()).add(call)
             call.older = self._open.get(call.run_id)
             self._open[call.run_id] = call
             if call.parent_run_id is not None:
@@ -272,9 +272,11 @@ class Calls:
     def sweep(self) -> None:
         """Settle the calls that are not being made any more."""
         if self._open:
-            for loop in [loop for loop in list(self._of_loop) if loop.is_closed()]:
-                for call in self._of_loop.pop(loop, ()):
-                    self._abandon(call, "its event loop was closed")
+            for reference in list(self._of_loop):
+                loop = reference()
+                if loop is None or loop.is_closed():
+                    for call in self._of_loop.pop(reference, ()):
+                        self._abandon(call, "its event loop was closed")
         while self._gone:
             try:
                 call = self._gone.popleft()
@@ -336,9 +338,11 @@ class Calls:
                 parts.discard(run_id)
                 if not parts:
                     del self._parts[call.parent_run_id]
+            for reference, calls in list(self._of_loop.items()):
+                calls.discard(call)
+                if not calls:
+                    self._of_loop.pop(reference, None)
         call.older = None
-        for calls in list(self._of_loop.values()):
-            calls.discard(call)
         if call.unwatch is not None:
             call.unwatch()
         return call
@@ -346,7 +350,7 @@ class Calls:
     def _remember(self, run_id: UUID, call: Call | None) -> None:
         self._over[run_id] = call
         if len(self._over) > _REMEMBERED:
-            del self._over[next(iter(self._over))]
+            self._over.popitem(last=False)
 
     def _watch_task(self, call: Call, task: asyncio.Task[Any]) -> None:
         over = functools.partial(self._end_of_task, call)

@@ -292,7 +292,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         if run_id in self._of_children:
             return True
         scopes: Any = installed.get()
-        return any(
+        return scopes is not None and any(
             isinstance(handler, BudgetCallbackHandler) and any(above is self for above in handler._ancestors())
             for handler in getattr(scopes, "handlers", (scopes,))
         )

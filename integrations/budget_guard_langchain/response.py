@@ -270,7 +270,7 @@ class Reply:
             None if reading.problem is None else f"{dialect}: {reading.problem}",
             model,
             served_tier(self._find("service_tier")),
-            id=text(self._find("id")),
+            id=text(self._find("id")) or text(getattr(message, "id", None)),
             cost=provider_cost(raw, provider=provider, model=model, answer_id=text(self._find("id"))) if raw else None,
         )
 

@@ -104,20 +104,12 @@ class LookingTransport:
         if stop is not None:
             _refuse(counted, compacting, stop)
             raise _refusals.recast(stop.error)
-        headers = request.headers.copy()
-        headers["accept-encoding"] = "identity"  # what is compressed can hardly be read
+        request.headers["accept-encoding"] = "identity"  # what is compressed can hardly be read
         if attempt.changed:
-            headers["content-length"] = str(len(attempt.body))
-        sent = type(request)(
-            request.method,
-            url.copy_with(raw_path=attempt.path.encode("ascii")) if attempt.path != path else url,
-            headers=headers,
-            content=attempt.body,
-            extensions=request.extensions,
-        )
+            request = _changed(request, attempt, path)
         try:
             with attempt.counting():
-                response = await self._inner.handle_async_request(sent)
+                response = await self._inner.handle_async_request(request)
             if not attempt.answered(response.status_code, response.headers.get("content-type", "")):
                 refusal = await response.aread()
                 await attempt.arefuse(response.status_code, response.headers, refusal)
@@ -145,6 +137,16 @@ class LookingTransport:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_inner"], name)
+
+
+def _changed(request: Any, attempt: WireAttempt, path: str) -> Any:
+    """The request to send in the place of *request*, which goes to *path*."""
+    headers = request.headers.copy()
+    headers["content-length"] = str(len(attempt.body))
+    url = request.url
+    if attempt.path != path:
+        url = url.copy_with(raw_path=attempt.path.encode("ascii"))
+    return type(request)(request.method, url, headers=headers, content=attempt.body, extensions=request.extensions)
 
 
 def _may_add(counted: Counted) -> frozenset[AddField]:

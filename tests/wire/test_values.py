@@ -1,0 +1,60 @@
+"""JSON that is read without trust."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget_guard.wire.values import read_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def by_the_standard_library(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+@given(value=JSON, escaped=st.booleans())
+def test_a_value_is_read_as_the_standard_library_reads_it(value: Any, escaped: bool) -> None:
+    data = json.dumps(value, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    assert repr(read_json(data)) == repr(by_the_standard_library(data))  # 1 and 1.0, and the order of the fields
+
+
+@given(value=JSON, at=st.integers(0, 200), byte=st.integers(0, 255))
+def test_a_broken_value_is_read_as_the_standard_library_reads_it(value: Any, at: int, byte: int) -> None:
+    data = bytearray(json.dumps(value).encode())
+    data[at % len(data)] = byte
+    assert repr(read_json(bytes(data))) == repr(by_the_standard_library(bytes(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b'{"half": "\\ud83d"}', {"half": "\ud83d"}),
+        ('{"a": 1}'.encode("utf-16"), {"a": 1}),
+        (b"\xef\xbb\xbf{}", {}),
+        (b'{"n": 1, "n": 2}', {"n": 2}),
+        (b"[" * 500 + b"]" * 500, by_the_standard_library(b"[" * 500 + b"]" * 500)),
+    ],
+    ids=["half a pair", "utf-16", "a mark of the order", "a name twice", "deep"],
+)
+def test_what_one_parser_alone_reads_is_read(data: bytes, value: Any) -> None:
+    assert read_json(data) == value
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[" * 100_000, b"\xff\xff", b'{"a": 01}', b"[1" + b"0" * 5_000 + b"]"], ids=range(6)
+)
+def test_what_no_parser_reads_is_nothing(data: bytes) -> None:
+    assert read_json(data) is None
