@@ -56,9 +56,11 @@ def exceeded(
         dimension=DIMENSIONS[i],
         limit=in_unit(i, refused.limit),
         actual=in_unit(i, refused.committed + refused.reserved),
-        scope=str(refused.scope),
+        scope=refused.scope.principal,
         estimate=None if asked is None else in_unit(i, asked[i]),
-        remedy=kept_back + (_WAITING_HELPS if waiting_helps else "") + remedy_of(refused.scope, DIMENSIONS[i]),
+        remedy=kept_back
+        + (_WAITING_HELPS if waiting_helps else "")
+        + remedy_of(refused.scope, DIMENSIONS[i], refused.resets_at),
     )
     error.waiting_helps = waiting_helps
     error.reserved = in_unit(i, refused.reserved)
@@ -71,14 +73,17 @@ def exceeded(
     return error
 
 
-def remedy_of(scope: Scope, dimension: str) -> str:
-    """The remedy for a limit of *scope*."""
+def remedy_of(scope: Scope, dimension: str, resets_at: datetime | None = None) -> str:
+    """The remedy for a limit of *scope*, which begins anew at *resets_at*."""
     if scope.kind == AGENT_IN_RUN:
         name = scope.id.partition("/")[2]
         return f"It is the cap of that agent alone, Budget(agents={{{name!r}: Budget({dimension}=...)}}): others go on."
     if scope.kind == "run":
         return f"Raise it with raise_limits({dimension}=...), or start over with a larger Budget."
-    return f"All runs of {scope} share it: an operator can raise it with BudgetAuthority.set_ceiling(...)."
+    anew = "" if resets_at is None else f", and it begins anew at {resets_at:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"All runs of {scope.principal} share it{anew}: an operator can raise it with BudgetAuthority.set_ceiling(...)."
+    )
 
 
 def is_of_one_agent(error: BudgetError) -> bool:

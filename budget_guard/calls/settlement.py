@@ -470,14 +470,14 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
     )
     left = (tightest.limits[i] or 0) - tightest.committed[i] - tightest.reserved[i]
     words = format_usd(left) if i == 0 else f"{left} tokens"
-    remedy = remedy_of(tightest.scope, DIMENSIONS[i])
+    remedy = remedy_of(tightest.scope, DIMENSIONS[i], tightest.ends)
     if tokens > (terms.output_cap or 0):
         remedy = f"That pays for more: set the model's own maximum output tokens, which the guard keeps to. {remedy}"
     return BudgetExceeded(
         dimension=DIMENSIONS[i],
         limit=in_unit(i, tightest.limits[i] or 0),
         actual=in_unit(i, tightest.committed[i] + tightest.reserved[i]),
-        scope=str(tightest.scope),
+        scope=tightest.scope.principal,
         decision_id=held.id,
         report=run.report_for_error(),
         detail=f"the guard's cap of {terms.output_cap} output tokens cut the answer off, and {words} of it is left",

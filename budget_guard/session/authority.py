@@ -6,7 +6,8 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, cast
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.refusals import AGENT_IN_RUN
@@ -15,26 +16,26 @@ from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.events.subscribing import AnySubscriber, check_subscriber
-from budget_guard.ledger.base import Balance, Ledger
+from budget_guard.ledger.base import Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import OnLedgerError, fails_open
+from budget_guard.policy.misspelt import meant
 from budget_guard.pricing.table import PriceLike, PriceTable
 from budget_guard.session.budget import Budget
-from budget_guard.session.ceiling import CEILED, NO_CEILING, Ceiling, ScopeSnapshot, ceiling_of, snapshot_of
+from budget_guard.session.ceiling import CEILED, ScopeSnapshot, ceilings_of, snapshot_of
 from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
+from budget_guard.session.plans import Ceilings, look
 from budget_guard.session.session import Session, Wiring
 from budget_guard.session.told import OnThreshold, Told
-from budget_guard.units.amounts import NOTHING, Limits
+from budget_guard.units.amounts import Limits
 from budget_guard.units.printable import printable
 from budget_guard.units.scope import Scope
 
 if TYPE_CHECKING:
     from budget_guard.reporting.records import RunStore
-
-T = TypeVar("T")
 
 _log = logging.getLogger("budget_guard")
 
@@ -42,6 +43,11 @@ _log = logging.getLogger("budget_guard")
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
 _PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "on_cancel", "kind", "id", *Told._fields)
 """Words that `session` takes for something else, now or later."""
+_NO_PLAN = (
+    "{} has no plan, and nothing else limits it, so only the session's own budget would hold: give it a plan with "
+    "assign(...), give those without one a ceiling with BudgetAuthority(..., ceilings={{{!r}: Budget(...)}}), or say "
+    "that none is needed with require=()"
+)
 
 
 class BudgetAuthority:
@@ -62,8 +68,11 @@ class BudgetAuthority:
 
     Args:
         ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default.
-        ceilings: What each user, key, team and agent may spend, by kind: limits and a window. `set_ceiling` makes
-            exceptions.
+        ceilings: What each user, key, team and agent may spend, by kind: limits and a window. A list of budgets, each
+            with another window, holds in all of them: ``{"user": [Budget("$20", window="day"), Budget("$300",
+            window="month")]}``. `set_ceiling` makes exceptions.
+        plans: What those may spend that have a plan, by its name and by kind: ``{"free": {"user": Budget("$1",
+            window="day")}, "pro": {"user": [...]}}``. `assign` gives one; those without have the *ceilings*.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
         per_million: The same in dollars per million tokens: ``{"my-model": (2.5, 10)}``.
         clock: Where time comes from.
@@ -73,8 +82,8 @@ class BudgetAuthority:
             may share it. In memory by default, where a crash during an outage loses it.
         on_ledger_error: What to do with a call where the ledger cannot be reached: ``closed`` refuses it, ``open`` lets
             it pass without a hold. By default the budget's mode says.
-        kinds: Further kinds of principals beside ``user``, ``key``, ``team`` and ``agent``: with ``("org",)`` there may
-            be a ceiling for ``"org"``, and sessions take ``org="acme"``.
+        kinds: Further kinds of principals beside ``user``, ``key``, ``team`` and ``agent``: with ``("org",)`` sessions
+            take ``org="acme"``. Those that *ceilings* or *plans* name need not be named here.
         require: The kinds that every session must name. By default at least one of those that have a ceiling: without
             any, the session would be under none of them. ``()`` requires nothing.
 
@@ -86,8 +95,9 @@ class BudgetAuthority:
     def __init__(
         self,
         ledger: Ledger | str | None = None,
-        ceilings: Mapping[str, Budget] | None = None,
+        ceilings: Mapping[str, Budget | Sequence[Budget]] | None = None,
         *,
+        plans: Mapping[str, Mapping[str, Budget | Sequence[Budget]]] | None = None,
         pricing: Mapping[str, PriceLike] | None = None,
         per_million: Mapping[str, PriceLike] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -98,17 +108,22 @@ class BudgetAuthority:
         kinds: Sequence[str] = (),
         require: Sequence[str] | None = None,
     ) -> None:
-        self._ceiled = _with_further(kinds)
+        named = [*(ceilings or {}), *(kind for plan in _checked_plans(plans).values() for kind in plan)]
+        self._ceiled = _with_further(kinds, named)
         """The kinds that may have a ceiling, in the order in which they are looked at."""
         self._cut_off = ("run", *self._ceiled)
         """The kinds that can be looked at and revoked."""
         fails_open("hard_gate", on_ledger_error)  # refuses a value that is not known
         if isinstance(run_ttl_s, bool) or not isinstance(run_ttl_s, (int, float)) or not 0 < run_ttl_s < 1e9:
             raise ValueError(f"run_ttl_s={run_ttl_s!r} must be a number of seconds above zero, such as 3600")
-        self._ceilings = {
-            kind: ceiling_of(budget, f"ceilings[{self._kind(kind, 'ceilings')!r}]")
-            for kind, budget in (ceilings or {}).items()
-        }
+        self._ceilings = Ceilings(
+            self._ceiled,
+            {kind: ceilings_of(given, f"ceilings[{kind!r}]") for kind, given in (ceilings or {}).items()},
+            {
+                name: {kind: ceilings_of(given, f"plans[{name!r}][{kind!r}]") for kind, given in plan.items()}
+                for name, plan in (plans or {}).items()
+            },
+        )
         self._live = {
             kind: Limits(requests=_places(self._kind(kind, "max_live_runs"), most))
             for kind, most in (max_live_runs or {}).items()
@@ -248,24 +263,45 @@ class BudgetAuthority:
 
         return unsubscribe
 
-    def set_ceiling(self, kind: str, id: str, budget: Budget | None) -> None:
+    def set_ceiling(self, kind: str, id: str, budget: Budget | Sequence[Budget] | None) -> None:
         """Give one user, key or team a ceiling of its own, in every process, also for the sessions that are open.
 
         Args:
-            kind: ``user``, ``key`` or ``team``.
+            kind: ``user``, ``key``, ``team``, ``agent``, or a kind of your own.
             id: Which one.
-            budget: Its limits and window, instead of those of its kind; None to go back to those. What is spent in
-                the present window stays spent.
+            budget: Its limits and window, or a list of them, instead of those of its plan or its kind; None to go back
+                to those. What is spent in the present window stays spent.
 
         Raises:
-            ValueError: If *kind* is not known, or the budget sets more than limits and a window.
+            ValueError: If *kind* is not known, the budget sets more than limits and a window, or it has one of several
+                windows in which its kind is not counted.
             TypeError: If *budget* is no budget.
         """
         drive(self._set_ceiling(kind, id, budget), self.ledger)
 
-    async def aset_ceiling(self, kind: str, id: str, budget: Budget | None) -> None:
+    async def aset_ceiling(self, kind: str, id: str, budget: Budget | Sequence[Budget] | None) -> None:
         """As `set_ceiling`."""
         await adrive(self._set_ceiling(kind, id, budget), self.ledger.aio)
+
+    def assign(self, kind: str, id: str, plan: str | None) -> None:
+        """Give one user, key or team a plan, for good: in every process, also for the sessions that are open.
+
+        It is kept in the ledger by its name, so what a plan allows may change with the next deployment. What is spent
+        in the present windows stays spent; the limits are others at once. What `set_ceiling` says wins over it.
+
+        Args:
+            kind: ``user``, ``key``, ``team``, ``agent``, or a kind of your own.
+            id: Which one. It need not have been heard of before.
+            plan: One of `plans`; None to go back to the ceiling of its kind.
+
+        Raises:
+            ValueError: If *kind* or *plan* is not known, or the plan says nothing of that kind.
+        """
+        drive(self._assign(kind, id, plan), self.ledger)
+
+    async def aassign(self, kind: str, id: str, plan: str | None) -> None:
+        """As `assign`."""
+        await adrive(self._assign(kind, id, plan), self.ledger.aio)
 
     def revoke(self, kind: str, id: str, *, reason: str) -> None:
         """Refuse every further call of a run, user, key or team, in every process. Calls in flight settle as usual.
@@ -297,7 +333,7 @@ class BudgetAuthority:
         return await adrive(self._restore(kind, id), self.ledger.aio)
 
     def snapshot(self, kind: str, id: str) -> ScopeSnapshot:
-        """The counters of a run, user, key or team as they are now.
+        """The counters of a run, user, key or team as they are now: of several windows, those of the tightest one.
 
         Raises:
             ValueError: If *kind* is not known.
@@ -350,8 +386,10 @@ class BudgetAuthority:
         run_id = None if run_id is None else _name("run_id", run_id)
         for kind in named:
             if kind not in self._ceiled:
+                near = meant(kind, dict.fromkeys((*self._ceiled, "feature", *_PARAMETERS[2:])), {})
+                asked = "" if near is None else f"did you mean {near}? Else "
                 raise TypeError(
-                    f"session() takes no {printable(kind)}=: a principal of a kind of your own needs "
+                    f"session() takes no {printable(kind)}=: {asked}a principal of a kind of your own needs "
                     f"BudgetAuthority(..., kinds=({kind!r},))"
                 )
         tags = {kind: _name(kind, id) for kind, id in (*named.items(), ("feature", feature)) if id is not None}
@@ -359,13 +397,21 @@ class BudgetAuthority:
         principals = [Scope(kind, tags[kind]) for kind in self._ceiled if kind in tags]
         owner = str(principals[0]) if principals else ""
         live = [Scope("live", str(scope)) for scope in principals if scope.kind in self._live]
+        ceilings = self._ceilings
+        needs_plan = self._require is None and ceilings.has_plans and not live
 
         def opening() -> Flow[None]:
             yield "set_limits", (run_scope, budget.limits, budget.window, owner)
+            limited = False
             for scope in principals:
-                yield from self._ensure(scope)
+                limited = (yield from ceilings.open(scope)) or limited
+            if needs_plan and not limited:
+                raise ValueError(_NO_PLAN.format(", ".join(map(str, principals)), principals[0].kind))
             for scope, principal in zip(live, (p for p in principals if p.kind in self._live), strict=True):
-                yield from _ensure(scope, Ceiling(self._live[principal.kind]))
+                places = self._live[principal.kind]
+                balance = yield from look(scope)
+                if balance is None or balance.limits != places:
+                    yield "set_limits", (scope, places)
 
         keepalives: list[KeepAlive] = [DeferredOpening(opening)]
         if live:
@@ -374,7 +420,7 @@ class BudgetAuthority:
             budget,
             ledger=self.ledger,
             run_id=run_id,
-            scopes=principals,
+            scopes=[each for principal in principals for each in ceilings.scopes(principal)],
             tags=tags,
             pricing=pricing,
             per_million=per_million,
@@ -390,7 +436,7 @@ class BudgetAuthority:
                 outbox=self.outbox,
                 prices=self._prices,
                 subscribers=self._subscribers,
-                open_principal=self._ensure,
+                ceilings=ceilings,
             ),
         )
 
@@ -421,7 +467,7 @@ class BudgetAuthority:
                         f'write session(..., {kind}="...")'
                     )
             return
-        ceiled = list(dict.fromkeys((*self._ceilings, *self._live)))
+        ceiled = list(dict.fromkeys((*self._ceilings.kinds, *self._live)))
         if ceiled and named.keys().isdisjoint(ceiled):
             given = ", ".join(f"{kind}={id!r}" for kind, id in named.items()) or "no principal"
             raise ValueError(
@@ -438,13 +484,7 @@ class BudgetAuthority:
         """
         if kind in self._ceiled:
             return kind
-        if kind == "feature":
-            why = "is what runs are attributed to, and has none"
-        elif kind == "run":
-            why = "is not known, for a run has the budget of its session"
-        else:
-            why = f"is not known: a kind of your own needs BudgetAuthority(..., kinds=({kind!r},))"
-        raise ValueError(f"{field}: the kind {kind!r} {why}: use one of {_listed(self._ceiled)}")
+        raise ValueError(f"{field}: the kind {kind!r} {_why_not(kind)}: use one of {_listed(self._ceiled)}")
 
     def _known(self, kind: str) -> str:
         """*kind*, which can be looked at and cut off.
@@ -456,31 +496,12 @@ class BudgetAuthority:
             raise ValueError(f"kind={kind!r} is not known: use one of {_listed(self._cut_off)}")
         return kind
 
-    def _ensure(self, scope: Scope) -> Flow[None]:
-        """Give *scope* the ceiling that is meant for it."""
-        pinned = yield from self._pinned(scope)
-        while True:
-            ceiling = self._ceilings.get(scope.kind, NO_CEILING) if pinned is None else pinned
-            if not (yield from _ensure(scope, ceiling)):
-                return
-            # Another process may have pinned another ceiling meanwhile, and had it overwritten just now.
-            again = yield from self._pinned(scope)
-            if again == pinned:
-                return
-            pinned = again
-
-    def _pinned(self, scope: Scope) -> Flow[Ceiling | None]:
-        """The ceiling that was set for *scope* itself, which is written down in a scope of its own."""
-        balance = yield from _look(_pin(scope))
-        if balance is None or balance.limits == Limits():
-            return None
-        return Ceiling(balance.limits, balance.window)
-
-    def _set_ceiling(self, kind: str, id: str, budget: Budget | None) -> Flow[None]:
+    def _set_ceiling(self, kind: str, id: str, budget: Budget | Sequence[Budget] | None) -> Flow[None]:
         scope = Scope(self._kind(kind, "kind"), _name("id", id))
-        ceiling = NO_CEILING if budget is None else ceiling_of(budget, "budget")
-        yield "set_limits", (_pin(scope), ceiling.limits, ceiling.window)
-        yield from self._ensure(scope)
+        yield from self._ceilings.set(scope, None if budget is None else ceilings_of(budget, "budget"))
+
+    def _assign(self, kind: str, id: str, plan: str | None) -> Flow[None]:
+        yield from self._ceilings.assign(Scope(self._kind(kind, "kind"), _name("id", id)), plan)
 
     def _revoke(self, kind: str, id: str, reason: str) -> Flow[None]:
         scope = Scope(self._known(kind), _name("id", id))
@@ -498,52 +519,71 @@ class BudgetAuthority:
 
     def _snapshot(self, kind: str, id: str) -> Flow[ScopeSnapshot]:
         scope = Scope(self._known(kind), _name("id", id))
-        balance = yield from _look(scope)
-        if balance is None:
-            if kind == "run":
+        if kind == "run":
+            balance = yield from look(scope)
+            if balance is None:
                 raise KeyError(f"no run {id!r} is known: sessions have it as session.id")
-            pinned = yield from self._pinned(scope)
-            limits, window = pinned or self._ceilings.get(kind, NO_CEILING)
-            balance = Balance(scope, limits, NOTHING, NOTHING, 0, None, window)
+            return snapshot_of((balance,), None)
+        balances = yield from self._ceilings.balances(scope)
+        plan = yield from self._ceilings.plan(scope)
         live = None
         if kind in self._live:
-            places = yield from _look(Scope("live", str(scope)))
+            places = yield from look(Scope("live", str(scope)))
             live = 0 if places is None else places.open_holds
-        return snapshot_of(balance, live)
+        return snapshot_of(balances, live, plan)
 
 
-def _look(scope: Scope) -> Flow[Balance | None]:
-    try:
-        balances: list[Balance] = yield "balances", ((scope,),)
-    except KeyError:
-        return None
-    return balances[0]
-
-
-def _ensure(scope: Scope, ceiling: Ceiling) -> Flow[bool]:
-    """Give *scope* this ceiling; return whether that changed anything."""
-    balance = yield from _look(scope)
-    if balance is not None and (balance.limits, balance.window) == ceiling:
-        return False
-    yield "set_limits", (scope, ceiling.limits, ceiling.window)
-    return True
-
-
-def _pin(scope: Scope) -> Scope:
-    return Scope("ceiling", str(scope))
-
-
-def _with_further(kinds: Sequence[str]) -> tuple[str, ...]:
-    """The kinds that may have a ceiling, with *kinds* that a user adds."""
+def _with_further(kinds: Sequence[str], named: Sequence[str]) -> tuple[str, ...]:
+    """The kinds that may have a ceiling, with those that a user adds: *kinds*, and those *named* in his ceilings."""
     if isinstance(kinds, str):
         raise ValueError(f"kinds={kinds!r} is a text: give a tuple, such as kinds=({kinds!r},)")
-    taken = ("run", "feature", "live", "ceiling", AGENT_IN_RUN, *CEILED, *_PARAMETERS)
+    taken = ("run", "feature", "live", "ceiling", "plan", AGENT_IN_RUN, *CEILED, *_PARAMETERS)
     for kind in kinds:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind in taken:
             raise ValueError(
                 f"kinds: {kind!r} is no name for a kind, or is taken: use a word of small letters such as 'org'"
             )
-    return tuple(dict.fromkeys((*CEILED, *kinds)))
+    for kind in named:
+        if kind in CEILED or kind in kinds:
+            continue
+        if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind in taken:
+            raise ValueError(f"ceilings: the kind {kind!r} {_why_not(kind)}: use one of {_listed((*CEILED, *kinds))}")
+        near = get_close_matches(kind, CEILED, 1, 0.75)
+        if near:
+            raise ValueError(
+                f"ceilings: the kind {kind!r} is not known: did you mean {near[0]!r}? A kind of your own that is "
+                f"called so needs BudgetAuthority(..., kinds=({kind!r},))"
+            )
+    return tuple(dict.fromkeys((*CEILED, *kinds, *named)))
+
+
+def _why_not(kind: str) -> str:
+    """Why *kind* may have no ceiling."""
+    if kind == "feature":
+        return "is what runs are attributed to, and has none"
+    if kind == "run":
+        return "is not known, for a run has the budget of its session"
+    return f"is not known: a kind of your own needs BudgetAuthority(..., kinds=({kind!r},))"
+
+
+def _checked_plans(plans: object) -> Mapping[str, Mapping[str, object]]:
+    """*plans*, if they are names with ceilings by kind.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    example = 'use plans={"free": {"user": Budget("$1", window="day")}}'
+    if plans is None:
+        return {}
+    if not isinstance(plans, Mapping):
+        raise ValueError(f"plans={plans!r} is no mapping of plans by their names: {example}")
+    checked = cast("Mapping[object, object]", plans)
+    for name, plan in checked.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"plans: {name!r} is no name of a plan: {example}")
+        if not isinstance(plan, Mapping) or not plan:
+            raise ValueError(f"plans[{name!r}]={plan!r} names no kind with its ceiling: {example}")
+    return cast("Mapping[str, Mapping[str, object]]", plans)
 
 
 def _listed(kinds: Sequence[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple, cast
 
-from budget_guard.ledger.base import Balance
+from budget_guard.ledger.base import Balance, Revoked
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits, in_unit
 from budget_guard.units.scope import Window
@@ -27,24 +28,31 @@ class Ceiling(NamedTuple):
 NO_CEILING = Ceiling()
 
 
-def ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
-    """The ceiling that *budget* says.
+def ceilings_of(budgets: BudgetPolicy | Sequence[BudgetPolicy], name: str) -> tuple[Ceiling, ...]:
+    """The ceilings that *budgets* say, each in a window of its own.
 
     Args:
-        budget: Limits and a window alone: policies are the run's.
-        name: What an error message should call it.
+        budgets: One budget, or a list of them.
+        name: What an error message should call them.
 
     Raises:
-        TypeError: If it is no budget.
-        ValueError: If it sets what a ceiling does not have.
+        TypeError: If one is no budget.
+        ValueError: If one sets what a ceiling does not have, if two have the same window, or if there is none.
     """
-    given = cast("object", budget)
-    if type(given) is list or type(given) is tuple:
-        raise TypeError(
-            f"{name} has {len(cast('Sequence[object]', given))} budgets: a kind has one ceiling, in one window. For a "
-            'second window add a kind and name it as well: BudgetAuthority(..., kinds=("user_month",)) and '
-            'session(..., user="u1", user_month="u1")'
-        )
+    if not isinstance(budgets, (list, tuple)):
+        return (_ceiling_of(cast("BudgetPolicy", budgets), name),)
+    made = tuple(_ceiling_of(budget, f"{name}[{i}]") for i, budget in enumerate(budgets))
+    if not made:
+        raise ValueError(f'{name} has no budget: give one, such as [Budget("$20.00", window="day")]')
+    windows = [each.window for each in made]
+    for window in windows:
+        if windows.count(window) > 1:
+            raise ValueError(f"{name} has two budgets with window={window!r}: put all limits of one window into one")
+    return made
+
+
+def _ceiling_of(budget: BudgetPolicy, name: str) -> Ceiling:
+    """The ceiling that *budget* says: limits and a window alone, for policies are the run's."""
     if not isinstance(budget, BudgetPolicy):
         raise TypeError(f'{name}={budget!r} is not a Budget: write Budget("$20.00", window="day")')
     plain = BudgetPolicy(1)
@@ -83,6 +91,13 @@ class ScopeSnapshot:
     revoked_at: datetime | None
     live_runs: int | None
     """Sessions that are open; None where nothing limits them, so that they are not counted."""
+    resets_at: datetime | None = None
+    """When the window ends (UTC); None for ``none``."""
+    plan: str | None = None
+    """The name of its plan; None if it has none."""
+    windows: tuple[ScopeSnapshot, ...] = ()
+    """The same for each window that limits it, the longest first. This one tells of the window that has least left,
+    and in `remaining` the least of all of them."""
 
     @property
     def spent_usd(self) -> Decimal:
@@ -101,15 +116,40 @@ class ScopeSnapshot:
         return None if left is None else Decimal(left)
 
 
-def snapshot_of(balance: Balance, live_runs: int | None) -> ScopeSnapshot:
-    """*balance* in the units that users see."""
-    revoked = balance.revoked
+def snapshot_of(balances: Sequence[Balance], live_runs: int | None, plan: str | None = None) -> ScopeSnapshot:
+    """The counters of one principal in the units that users see.
+
+    Args:
+        balances: Those of each of its windows, its own scope first.
+        live_runs: How many sessions it has open.
+        plan: Its plan.
+    """
+    revoked = balances[0].revoked
+    limiting = [each for each in balances if each.limited] or [balances[0]]
+    windows = tuple(_window_of(each, revoked, live_runs, plan) for each in limiting)
+    tightest = windows[limiting.index(min(limiting, key=_left))]
+    remaining: dict[str, Decimal | int] = {}
+    for each in windows:
+        for name, left in each.remaining.items():
+            remaining[name] = min(left, remaining.get(name, left))
+    return replace(tightest, remaining=remaining, windows=windows)
+
+
+def _left(balance: Balance) -> tuple[float, float]:
+    """How near its limits a window is: the dollars that are left, then the smallest share."""
+    left = {i: limit - balance.committed[i] - balance.reserved[i] for i, limit in balance.limited}
+    shares = (left[i] / limit if limit else 0.0 for i, limit in balance.limited)
+    return left.get(0, math.inf), min(shares, default=math.inf)
+
+
+def _window_of(balance: Balance, revoked: Revoked | None, live_runs: int | None, plan: str | None) -> ScopeSnapshot:
+    """The counters of one window in the units that users see."""
     left = [
         None if limit is None else limit - balance.committed[i] - balance.reserved[i]
         for i, limit in enumerate(balance.limits)
     ]
     return ScopeSnapshot(
-        kind=balance.scope.kind,
+        kind=balance.scope.principal.partition(":")[0],
         id=balance.scope.id,
         limits=_by_name(balance.limits),
         committed=_by_name(balance.committed),
@@ -122,6 +162,8 @@ def snapshot_of(balance: Balance, live_runs: int | None) -> ScopeSnapshot:
         revoked_reason=None if revoked is None else revoked.reason,
         revoked_at=None if revoked is None else revoked.at,
         live_runs=live_runs,
+        resets_at=balance.ends,
+        plan=plan,
     )
 
 

@@ -162,7 +162,7 @@ def _amounts(budget: BudgetPolicy, left: Limits, parent: Run) -> Amounts:
     limits = budget.limits
     for i, name in enumerate(DIMENSIONS):
         if limits[i] is None and left[i] is not None:
-            above = ", ".join(map(str, parent.scopes))
+            above = ", ".join(dict.fromkeys(scope.principal for scope in parent.scopes))
             raise ValueError(
                 f"{name}=None leaves open what the child may take of a limit that one of {above} has: "
                 f"set Budget(..., {name}=...)"

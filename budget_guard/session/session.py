@@ -42,6 +42,7 @@ from budget_guard.reporting.report import BudgetReport, Outcome
 from budget_guard.session import answers, entered
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S, DeferredOpening
+from budget_guard.session.plans import Ceilings
 from budget_guard.session.told import NOBODY, Told
 from budget_guard.session.tracking import to_the_end, tracked
 from budget_guard.units.amounts import NOTHING, Amounts
@@ -81,8 +82,8 @@ class Wiring:
     """The prices that it goes by, where it is given none of its own; the bundled ones by default."""
     subscribers: Sequence[AnySubscriber] = ()
     """Who is told of its events, and of those of its child sessions."""
-    open_principal: Callable[[Scope], Flow[None]] | None = None
-    """Opens the scope of a further principal, under its ceiling; None where principals have none."""
+    ceilings: Ceilings | None = None
+    """The ceilings of principals; None where they have none."""
 
 
 _ALONE = Wiring()
@@ -477,7 +478,7 @@ class Session:
         """
         if not isinstance(handle, str) or not handle:
             raise ValueError(f"agent={handle!r} is no name: use a text that is not empty, or None")
-        if self._wiring.open_principal is not None and self._run.tags.get("agent") != handle:
+        if self._wiring.ceilings is not None and self._run.tags.get("agent") != handle:
             with self._run.recorder.lock:
                 if handle not in self._handles:
                     self._handles.add(handle)
@@ -506,14 +507,14 @@ class Session:
         """The run, with the cap of an agent within it, and with the agent's ceiling."""
         cap = None if self.budget.agents is None else self.budget.agents.get(agent)
         within, principal = Scope(AGENT_IN_RUN, f"{self.id}/{agent}"), Scope("agent", agent)
-        open_principal = self._wiring.open_principal if agent in self._handles else None
-        scopes = [*([within] if cap is not None else []), *([principal] if open_principal is not None else [])]
+        ceilings = self._wiring.ceilings if agent in self._handles else None
+        scopes = [*([within] if cap is not None else []), *(() if ceilings is None else ceilings.scopes(principal))]
 
         def opening() -> Flow[None]:
             if cap is not None:
                 yield "set_limits", (within, cap.limits, "none", self._wiring.owner)
-            if open_principal is not None:
-                yield from open_principal(principal)
+            if ceilings is not None:
+                yield from ceilings.open(principal)
 
         part = self._run.part(scopes, DeferredOpening(opening))
         if cap is not None and isinstance(self._ledger, MemoryLedger):

@@ -17,9 +17,20 @@ class Scope(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind}:{self.id}"
 
+    def in_window(self, window: Window) -> Scope:
+        """The scope that counts for the same principal in a further window."""
+        return Scope(f"{self.kind}@{window}", self.id)
+
+    @property
+    def principal(self) -> str:
+        """``kind:id`` of whose ceiling it is, in whatever window it counts."""
+        return f"{self.kind.partition('@')[0]}:{self.id}"
+
 
 Window: TypeAlias = Literal["none", "minute", "hour", "day", "week", "month"]
 """Calendar windows in UTC; weeks begin on Monday. ``none`` never begins anew."""
+LONGEST_FIRST: tuple[Window, ...] = ("none", "month", "week", "day", "hour", "minute")
+"""The windows by their lengths."""
 
 
 def window_start(window: Window, at: datetime) -> datetime | None:

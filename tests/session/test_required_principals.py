@@ -79,9 +79,7 @@ def test_a_kind_of_ones_own_has_a_ceiling_is_cut_off_and_looked_at() -> None:
     assert session.report().tags == {"user": "u1", "org": "acme"}
 
 
-def test_two_windows_of_one_principal_are_two_kinds_as_the_error_says() -> None:
-    with pytest.raises(TypeError, match=r"ceilings\['user'\] has 2 budgets.*kinds=\(\"user_month\",\)"):
-        BudgetAuthority(ceilings={"user": [DAILY, Budget("$9", window="month")]})  # type: ignore[dict-item]
+def test_a_second_window_may_also_be_a_kind_of_its_own() -> None:
     authority = BudgetAuthority(
         ceilings={"user": DAILY, "user_month": Budget("$0.40", window="month")}, kinds=("user_month",)
     )
@@ -90,10 +88,28 @@ def test_two_windows_of_one_principal_are_two_kinds_as_the_error_says() -> None:
     assert authority.snapshot("user_month", "u1").spent_usd == authority.snapshot("user", "u1").spent_usd
 
 
+def test_a_kind_that_has_a_ceiling_need_not_be_named_as_well() -> None:
+    authority = BudgetAuthority(ceilings={"customer": DAILY}, plans={"pro": {"org": Budget("$9")}}, require=("org",))
+    with pytest.raises(ValueError, match=r"org=None names nobody.*require=\('org',\)"):
+        authority.session(RUN, customer="c1")
+    session = authority.session(RUN, customer="c1", org="acme")
+    assert session.report().tags == {"customer": "c1", "org": "acme"}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ceilings": {"org": DAILY}}, [r"'org' is not known", r"kinds=('org',)", "'user'"]),
+        ({"ceilings": {"users": DAILY}}, ["'users' is not known", "did you mean 'user'?", "kinds=('users',)"]),
+        ({"ceilings": {"Org!": DAILY}}, ["the kind 'Org!' is not known", "'user'"]),
+        ({"plans": {"free": {"keys": DAILY}}}, ["'keys' is not known", "did you mean 'key'?"]),
+        ({"plans": {"free": {"run": DAILY}}}, ["'run' is not known", "the budget of its session"]),
+        ({"plans": {"free": {}}}, ["plans['free']={} names no kind", "use plans="]),
+        ({"plans": {"": {"user": DAILY}}}, ["plans: '' is no name of a plan"]),
+        ({"plans": ["free"]}, ["plans=['free'] is no mapping"]),
+        ({"plans": {"free": {"user": Budget("$1", mode="soft_gate")}}}, ["plans['free']['user'] sets mode"]),
+        ({"ceilings": {"user": []}}, ["ceilings['user'] has no budget"]),
+        ({"ceilings": {"user": [DAILY, DAILY]}}, ["ceilings['user'] has two budgets with window='day'"]),
+        ({"ceilings": {"user": [DAILY, Budget("$9", task="x")]}}, ["ceilings['user'][1] sets task='x'"]),
         ({"require": ("org",)}, ["require: the kind 'org'", r"kinds=('org',)"]),
         ({"require": "user"}, ["require='user' is a text", '("user",)']),
         ({"kinds": "org"}, ["kinds='org' is a text", "kinds=('org',)"]),
@@ -114,6 +130,10 @@ def test_kinds_that_make_no_sense_are_refused_with_the_remedy(options: dict[str,
 def test_a_principal_of_an_unknown_kind_is_refused_with_the_remedy() -> None:
     with pytest.raises(TypeError, match=r"session\(\) takes no org=.*kinds=\('org',\)"):
         BudgetAuthority().session(RUN, org="acme")
+    with pytest.raises(TypeError, match=r"session\(\) takes no usr=: did you mean user\?"):
+        BudgetAuthority().session(RUN, usr="acme")
+    with pytest.raises(TypeError, match=r"session\(\) takes no orgs=: did you mean org\?"):
+        BudgetAuthority(ceilings={"org": DAILY}).session(RUN, orgs="acme")
 
 
 def test_a_ledger_in_the_place_of_an_authority_is_told_apart() -> None:
