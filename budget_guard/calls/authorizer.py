@@ -91,7 +91,9 @@ class Authorizer:
         self._run = run
         self._recorder = run.recorder
         self._timeline = run.recorder.timeline
-        self._basis = Basis(tuple(map(str, run.scopes)), run.planner.ladder.prices.basis)
+        self._basis = Basis(
+            tuple(dict.fromkeys(scope.principal for scope in run.scopes)), run.planner.ladder.prices.basis
+        )
         self._warned_unbounded = False
         self._told_unknown_most = False
 

@@ -282,6 +282,13 @@ def test_a_soft_limit_is_told_of_for_each_window(way: Way, clock: FakeClock) -> 
     assert [each for each in heard if each.startswith("user")] == ["user@day:u1", "user:u1"]
 
 
+def test_decisions_name_each_principal_once(way: Way, clock: FakeClock) -> None:
+    ours = authority(MemoryLedger(clock=clock), clock, ceilings={"user": [DAY, MONTH]})
+    session = ours.session(RUN, "r1", user="u1")
+    pay(way, session, 1)
+    assert [each.scopes for each in ours.decisions("user", "u1")] == [("run:r1", "user:u1")]
+
+
 # Plans
 
 
