@@ -41,6 +41,6 @@ def _object_streams(data: bytes) -> list[bytes] | None:
         except zlib.error:
             return None
         left -= len(found[-1])
-        if left <= 0 or inflater.unconsumed_tail:
+        if left <= 0:  # as much as it may be, whether it ends there or goes on
             return None
     return found

@@ -88,6 +88,9 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
     def __new__(
         cls, *args: Any, guard_tools: bool = False, thread_limit: Any = None, run_limit: Any = None, **kwargs: Any
     ) -> Self:
+        # LangChain reads off the class, and not off the instance, which methods a middleware has, and an agent pays
+        # for each: a node for tools even without any and no check of unknown ones, a node before each run. So who asks
+        # for neither gets a class without them, and there is no way to say it later than here.
         parts = (GuardsTools,) if guard_tools else ()
         if thread_limit is not None or run_limit is not None:
             parts = (*parts, KeepsSpent)
@@ -238,6 +241,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
 
 @functools.cache
 def _with(cls: Any, parts: tuple[Any, ...]) -> Any:
+    """The class of those that have *parts* besides what *cls* has: made once, whatever the number of its instances."""
     return type(cls.__name__, (*parts, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 

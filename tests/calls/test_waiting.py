@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import random
 import selectors
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta, timezone
@@ -16,6 +18,7 @@ import pytest
 
 from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, Session, ToolCall, Usage
 from budget_guard.calls import enclosing as inside
+from budget_guard.calls import queue
 from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.ledger.base import Balance
@@ -189,6 +192,31 @@ def test_a_forked_process_begins_with_an_empty_line() -> None:
     line.join(Ticket(FakeClock(), (), (), False))
     line.forked()
     assert line.tickets == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_is_forked_while_others_stand_in_line_waits_for_none_of_them() -> None:
+    ledger = MemoryLedger()
+    line = queue_of(ledger)
+
+    def forked(generations: int) -> int:
+        """Fork in the middle of everything, so often; return how the child ended."""
+        line.join(Ticket(FakeClock(), (), (), False))
+        with queue._queues_lock, line._lock:  # as another thread, which no fork takes along, may hold them
+            child = os.fork()
+            if child == 0:
+                code = 1
+                signal.alarm(20)  # what waits for a lock that nobody gives back is ended
+                try:
+                    same, alone = queue_of(ledger) is line, not line.awaited(()) and not line.tickets
+                    code = 0 if same and alone and (not generations or forked(generations - 1) == 0) else 1
+                finally:
+                    os._exit(code)
+        return os.waitpid(child, 0)[1]
+
+    assert forked(2) == 0
+    assert len(line.tickets) == 1
 
 
 def test_a_storm_of_calls_without_a_cap_gets_whole_answers() -> None:

@@ -149,13 +149,37 @@ def test_a_server_that_cannot_be_reached_changed_nothing(server: RedisServer, aw
         assert figures(ledger) == (0, 0, 0)
 
 
-def test_a_question_without_an_answer_is_not_ambiguous(server: RedisServer) -> None:
+@pytest.mark.parametrize(
+    ("question", "arguments", "at"),
+    [
+        ("balances", (BOTH,), 0),
+        ("await_room", (0, 1.0), 0),
+        ("sweep", (), 0),
+        ("sweep", (), 1),
+        ("suspended", (), 0),
+        ("suspended", (), 1),
+        ("audit", (), 0),
+        ("audit", (), 1),
+    ],
+)
+def test_a_question_without_an_answer_is_not_ambiguous(
+    server: RedisServer, question: str, arguments: tuple[Any, ...], at: int
+) -> None:
     with FaultProxy(server.port) as proxy:
-        ledger = opened(proxy.url, timeout_s=0.1)
-        proxy.faults = ["lose"] * 3
+        ledger = opened(proxy.url, hold_ttl_s=0.001)
+        hold = made("due")
+        ledger.reserve(hold, BOTH, cost(1), cost(1))
+        ledger.forward(hold)
+        ends = SYSTEM_CLOCK.now_ms() + 10
+        wait_for(lambda: SYSTEM_CLOCK.now_ms() > ends)
+        if question == "suspended":
+            assert ledger.sweep() == 1
+        proxy.faults.extend(["delay"] * at)  # it is asked in several scripts
+        proxy.faults.extend(["reset"] * 3)
         with pytest.raises(LedgerUnavailable) as caught:
-            ledger.balances(BOTH)
+            getattr(ledger, question)(*arguments)
         assert type(caught.value) is LedgerUnavailable
+        assert proxy.faults == []
 
 
 def test_answers_that_come_byte_by_byte_are_whole(server: RedisServer) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget_guard.wire import CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT, MESSAGES, RESPONSES, endpoint
+from budget_guard.wire import CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT, MESSAGES, RESPONSES, document, endpoint
 from budget_guard.wire.document import pdf_pages
 from budget_guard.wire.media import MediaRules, decode, media_rules, picture_tokens, sound_tokens, split_data_url
 from budget_guard.wire.picture import picture_size
@@ -161,8 +161,12 @@ def test_a_model_without_published_rules_has_no_bound() -> None:
 PAGES = b"%PDF-1.4\n1 0 obj << /Type /Pages /Kids [] /Count 3 >> endobj\n" + b"<< /Type /Page >>\n" * 3
 
 
+def inside_pdf(pages: int) -> bytes:
+    return b"<< /Type /Pages /Count %d >>" % pages + b"<< /Type/Page /Parent 1 0 R >>" * pages
+
+
 def compressed_pdf(pages: int) -> bytes:
-    inner = b"<< /Type /Pages /Count %d >>" % pages + b"<< /Type/Page /Parent 1 0 R >>" * pages
+    inner = inside_pdf(pages)
     return (
         b"%PDF-1.7\n5 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\n" + zlib.compress(inner) + b"\nendstream"
     )
@@ -179,6 +183,9 @@ def compressed_pdf(pages: int) -> bytes:
         (compressed_pdf(2).replace(b"/FlateDecode", b"/LZWDecode"), None),
         (b"%PDF-1.7 1 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\nno zlib", None),
         (b"GIF89a", None),
+        (compressed_pdf(2) + compressed_pdf(5), 7),
+        (compressed_pdf(2) + b"6 0 obj << /Length 3 >>\nstream\nabc\nendstream" + compressed_pdf(5), 7),
+        (compressed_pdf(2).replace(b"stream\n", b"stream\r\n", 1), 2),
     ],
 )
 def test_a_pdf_tells_its_pages(data: bytes, pages: int | None) -> None:
@@ -189,6 +196,14 @@ def test_a_page_that_inflates_without_end_is_not_read() -> None:
     bomb = b"%PDF-1.7\n5 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\n" + zlib.compress(b"\x00" * 70_000_000)
 
     assert pdf_pages(bomb) is None
+
+
+@pytest.mark.parametrize(("room", "pages"), [(-1, None), (0, None), (1, 7)])
+def test_all_streams_of_a_file_together_inflate_to_so_much_at_most(
+    monkeypatch: pytest.MonkeyPatch, room: int, pages: int | None
+) -> None:
+    monkeypatch.setattr(document, "_MOST_INFLATED", len(inside_pdf(2) + inside_pdf(5)) + room)
+    assert pdf_pages(compressed_pdf(2) + compressed_pdf(5)) == pages
 
 
 def test_a_sound_tells_its_length() -> None:

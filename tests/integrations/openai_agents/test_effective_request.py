@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +25,8 @@ from agents.models.multi_provider import MultiProvider
 
 from budget_guard import Allowance, Budget, BudgetError, BudgetExceeded, UnboundedCallError, UnknownPriceError
 from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard.wire import Request
+from budget_guard_openai_agents.request import read_request
 from tests.integrations.openai_agents.on_the_wire import (
     Wire,
     ask,
@@ -248,3 +252,100 @@ async def test_an_argument_given_twice_is_not_sent_and_costs_nothing() -> None:
     with pytest.raises(TypeError, match="multiple values"):
         await ask(Wire(answer).chat(), guard, max_tokens=100, extra_args={"max_tokens": 500})
     assert guard.spent_usd == guard.reserved_usd == 0
+
+
+# What the next call of a conversation may be told by the bill of the last one
+
+
+def read(extra: dict[str, Any] | None = None, *, input: Any = "hi", system: str | None = None, **more: Any) -> Request:
+    """What a call of a model that speaks Chat Completions asks for."""
+    return read_request(
+        model=Wire(answer).chat(),
+        name="gpt-4o",
+        system_instructions=system,
+        input=input,
+        settings=ModelSettings(extra_body=extra),
+        tools=[],
+        output_schema=None,
+        handoffs=[],
+        **more,
+    ).request
+
+
+def messages(*texts: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": each} for each in texts]}
+
+
+def test_a_conversation_of_the_extra_body_is_told_from_others_and_goes_on() -> None:
+    plain, first = read().prompt.conversation, read(messages("a")).prompt.conversation
+    assert plain
+    assert first
+    assert first != plain
+    assert first == read(messages("a", "b")).prompt.conversation
+    assert first != read(messages("b")).prompt.conversation
+    assert read({"seed": 1}).prompt == read().prompt
+    assert read(system="Be brief.").prompt.conversation != plain
+
+
+@pytest.mark.parametrize(
+    ("extra", "more"),
+    [
+        ({"plugins": [{"id": "web"}]}, {}),
+        ({"plugins": [{"id": "web"}], **messages("a")}, {}),
+        (messages("a"), {"previous_response_id": "resp_1"}),
+        (messages("a"), {"conversation_id": "conv_1"}),
+        (None, {"previous_response_id": "resp_1"}),
+    ],
+)
+def test_a_bill_that_was_for_more_than_the_request_carries_tells_nothing(
+    extra: dict[str, Any] | None, more: dict[str, Any]
+) -> None:
+    prompt = read(extra, **more).prompt
+    assert prompt.opaque
+    assert prompt.conversation == 0
+
+
+def test_all_of_both_halves_of_a_request_is_weighed() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://e.example/a.png"}}
+    more = {"messages": [{"role": "user", "content": [picture]}], "plugins": [{"id": "web"}], "n": 2}
+    both = read({**more, "tools": [{"type": "web_search"}]}, input=[], previous_response_id="resp_1")
+    history, sent = read(None, input=[], previous_response_id="resp_1"), read(more)
+    assert both.prompt.opaque == (*history.prompt.opaque, *both.prompt.opaque[len(history.prompt.opaque) :])
+    assert set(sent.prompt.opaque) < set(both.prompt.opaque)
+    assert list(both.prompt.unweighed.values()) == ["an image"]
+    assert "vision" in both.needs
+    assert "web_search" in both.hosted_tools
+    assert both.choices == 2
+
+
+def wav(seconds: int) -> dict[str, Any]:
+    """Sound of that length, as a part of a message."""
+    rate = struct.pack("<HHIIHH", 1, 1, 8_000, 16_000, 2, 16)
+    file = b"RIFF\0\0\0\0WAVE" + b"fmt " + struct.pack("<I", 16) + rate + b"data\0\0\0\0" + bytes(16_000 * seconds)
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(file).decode(), "format": "wav"}}
+
+
+@pytest.mark.parametrize("where", ["the conversation", "the extra body"])
+def test_sound_is_measured_wherever_it_stands(where: str) -> None:
+    def heard(*parts: dict[str, Any]) -> int | None:
+        message: list[Any] = [{"role": "user", "content": [*parts]}]
+        asked = read(input=message) if where == "the conversation" else read({"messages": message})
+        assert asked.needs >= {"audio"}
+        return asked.sound_tokens
+
+    one, two = heard(wav(1)), heard(wav(2))
+    assert one
+    assert two
+    assert one < two
+    assert heard(wav(1), wav(2)) == one + two
+    assert heard(wav(1), {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}}) is None
+    assert read().sound_tokens == 0
+
+
+def test_the_hour_cache_may_be_asked_for_in_either_half() -> None:
+    control = {"type": "ephemeral", "ttl": "1h"}
+    part: dict[str, Any] = {"type": "text", "text": "hi", "cache_control": control}
+    message: list[Any] = [{"role": "user", "content": [part]}]
+    assert not read({"seed": 1}).hour_cache
+    assert read({"messages": message}).hour_cache
+    assert read({"cache_control": control}).hour_cache

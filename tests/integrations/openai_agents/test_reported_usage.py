@@ -98,7 +98,8 @@ class Reporting(Model):
 
     async def get_response(self, *_: Any, **__: Any) -> ModelResponse:
         answer = Response.model_validate(response(None))
-        return ModelResponse([*self._output, *answer.output], self._usage, None, raw_usage=self._raw)
+        raw = {} if self._raw is None else {"raw_usage": self._raw}
+        return ModelResponse([*self._output, *answer.output], self._usage, None, **raw)
 
     def stream_response(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
@@ -137,6 +138,9 @@ async def test_a_total_that_nobody_gave_contradicts_nothing() -> None:
     assert (guard.spent_usd, guard.report().uncertain) == (Decimal("0.00075"), Decimal(0))
 
 
+@pytest.mark.skipif(
+    "raw_usage" not in ModelResponse.__dataclass_fields__, reason="the SDK does not keep usage as it was sent"
+)
 async def test_usage_as_it_was_sent_wins_over_what_the_sdk_made_of_it() -> None:
     raw = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 250}
     usage = Usage(requests=1, input_tokens=100, output_tokens=50, total_tokens=150)

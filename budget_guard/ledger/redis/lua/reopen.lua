@@ -5,5 +5,4 @@ epoch = text(next) .. '-' .. ARGV[4]
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'scopes', redis.call('SCARD', KEYS[2]))
 redis.call('HDEL', KEYS[1], 'fenced')
 fenced = nil
-wrote()
 return answer('reopened')
