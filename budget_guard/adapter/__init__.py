@@ -14,7 +14,7 @@ from budget_guard.adapter.attempts import (
 )
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import SessionHandle, SessionSettings, check_budget, check_choice
-from budget_guard.adapter.model_guard import ModelGuard, SessionLatch, inside_of, latch_of, session_of
+from budget_guard.adapter.model_guard import Answered, ModelGuard, SessionLatch, inside_of, latch_of, session_of
 from budget_guard.adapter.priced_request import PricedRequest, priced_request
 from budget_guard.adapter.provider_words import (
     BILLED_ITEMS,
@@ -22,11 +22,14 @@ from budget_guard.adapter.provider_words import (
     KEPT_BY_PROVIDER,
     OUTPUT_CAPS,
     hosted_tool,
+    medium,
     opaque_parts,
+    with_prefix_of,
 )
 from budget_guard.adapter.stops import Stop, StopLatch, Stops, stops_for
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.adapter.versions import require
+from budget_guard.adapter.wrapping import check_instance, named_like
 
 __all__ = [
     "ADD_FIELDS",
@@ -35,6 +38,7 @@ __all__ = [
     "KEPT_BY_PROVIDER",
     "OUTPUT_CAPS",
     "AddField",
+    "Answered",
     "Attempt",
     "Attempts",
     "Counted",
@@ -52,6 +56,7 @@ __all__ = [
     "begin_counting",
     "check_budget",
     "check_choice",
+    "check_instance",
     "counted_by",
     "counting",
     "counting_nothing",
@@ -59,9 +64,12 @@ __all__ = [
     "hosted_tool",
     "inside_of",
     "latch_of",
+    "medium",
+    "named_like",
     "opaque_parts",
     "priced_request",
     "require",
     "session_of",
     "stops_for",
+    "with_prefix_of",
 ]

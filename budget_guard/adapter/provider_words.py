@@ -44,6 +44,23 @@ KEPT_BY_PROVIDER = {
 }
 """Parameters of a request that refer to what only the provider can weigh, and that in words."""
 
+_MEDIA = {"image": "an image", "audio": "audio", "video": "a video"}
+
+
+def medium(kind: object) -> str:
+    """What a part of a message is that is no text, in words.
+
+    Args:
+        kind: Its media type, or the first word of that: ``"image/png"``, ``"audio"``.
+    """
+    return _MEDIA.get(str(kind or "").partition("/")[0], "a file")
+
+
+def with_prefix_of(name: str, chosen: str) -> str:
+    """The *chosen* model, as LiteLLM names it where *name* is a name of LiteLLM's: ``openai/gpt-4o-mini``."""
+    provider, slash, _ = name.rpartition("/")
+    return chosen if "/" in chosen else f"{provider}{slash}{chosen}"
+
 
 def hosted_tool(kind: object) -> str | None:
     """The tool that the provider itself runs where a tool is of type *kind*, as `Usage` names it; None for others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agent_framework import (
@@ -16,9 +16,9 @@ from agent_framework import (
 )
 
 from budget_guard import Budget, Session
-from budget_guard.adapter import GuardedCall, ModelGuard, SessionHandle
+from budget_guard.adapter import Answered, GuardedCall, ModelGuard, SessionHandle
 from budget_guard_agent_framework.errors import stops
-from budget_guard_agent_framework.request import cap_of, model_call, model_of, options_of, usage_of
+from budget_guard_agent_framework.request import answered, model_call, options_of
 
 Next = Callable[[], Awaitable[None]]
 
@@ -48,31 +48,21 @@ class BudgetMiddleware(ChatMiddleware, SessionHandle):
     async def process(self, context: ChatContext, call_next: Next) -> None:
         """Send a request, once its worst case is held."""
         guard = self._guard
-        held = await guard.ahold(model_call(context, agent=guard.agent))
+        call = model_call(context, agent=guard.agent)
+        held = await guard.ahold(call)
         options = options_of(context)
-        if held.name is not None and held.name != model_of(context):
+        if held.name is not None and held.name != call.model:
             options["model"] = held.name
-        if held.output_cap is not None and held.output_cap != cap_of(options):
+        if held.output_cap is not None and held.output_cap != call.max_output_tokens:
             options["max_tokens"] = held.output_cap
         context.options = options
-        try:
-            with guard.making(held):
-                await call_next()
-        except BaseException as error:
-            stop = await guard.afailed(held, error)
-            if stop is not None:
-                raise stop from error
-            raise
+        async with guard.amaking(held):
+            await call_next()
         answer: Any = context.result
-        if isinstance(answer, ChatResponse):
-            await guard.asettle(
-                held,
-                usage_of(answer.usage_details),
-                cut_off=answer.finish_reason == "length",
-                text=answer.text or None,
-            )
-        elif isinstance(answer, ResponseStream):
+        if isinstance(answer, ResponseStream):
             context.result = self._stream(held, answer)
+        elif isinstance(answer, ChatResponse):
+            await guard.asettle(held, answered(answer))
         else:
             await held.aestimate("there was no answer")
 
@@ -80,39 +70,20 @@ class BudgetMiddleware(ChatMiddleware, SessionHandle):
         self, held: GuardedCall, inner: ResponseStream[ChatResponseUpdate, ChatResponse[Any]]
     ) -> ResponseStream[ChatResponseUpdate, ChatResponse[Any]]:
         """*inner*, settled when it ends, however that is."""
+        written = 0
+
+        def read(update: ChatResponseUpdate) -> int:
+            nonlocal written
+            written += len((update.text or "").encode("utf-8", "surrogatepass"))
+            return written
+
+        async def said() -> Answered:
+            return answered(await inner.get_final_response())
 
         async def whole(_: Sequence[ChatResponseUpdate]) -> ChatResponse[Any]:
             return await inner.get_final_response()
 
-        return ResponseStream(self._pieces(held, inner), finalizer=whole)
-
-    async def _pieces(
-        self, held: GuardedCall, inner: ResponseStream[ChatResponseUpdate, ChatResponse[Any]]
-    ) -> AsyncGenerator[ChatResponseUpdate]:
-        guard = self._guard
-        written = 0
-        try:
-            while True:
-                with guard.making(held):  # one step: whoever reads runs between the steps
-                    update = await anext(inner, None)
-                if update is None:
-                    break
-                written += len((update.text or "").encode("utf-8", "surrogatepass"))
-                guard.check_piece(held, written)
-                yield update
-            answer = await inner.get_final_response()
-        except BaseException as error:
-            await inner.close()
-            stop = await guard.afailed(held, error)
-            if stop is not None:
-                raise stop from error
-            raise
-        await guard.asettle(
-            held,
-            usage_of(answer.usage_details),
-            cut_off=answer.finish_reason == "length",
-            text=answer.text or None,
-        )
+        return ResponseStream(self._guard.astream(held, inner, read, said), finalizer=whole)
 
 
 class BudgetToolMiddleware(FunctionMiddleware):

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agent_framework import ChatContext, Message
+from agent_framework import ChatContext, ChatResponse, Message
 
 from budget_guard import ModelCall, Usage, weigh
-from budget_guard.adapter import OUTPUT_CAPS, hosted_tool, opaque_parts
+from budget_guard.adapter import OUTPUT_CAPS, Answered, hosted_tool, medium, opaque_parts
 from budget_guard.wire import Counts, read_counts
 from budget_guard.wire.values import fields
 
@@ -20,7 +20,6 @@ _TEXT = frozenset(
     }
 )
 """Contents that are no more than their texts."""
-_MEDIA = {"image": "an image", "audio": "audio", "video": "a video"}
 
 
 def options_of(context: ChatContext) -> dict[str, Any]:
@@ -84,13 +83,17 @@ def _message(message: Message, opaque: list[str]) -> dict[str, Any]:
     parts: list[str] = []
     for content in message.contents:
         if content.type in ("data", "uri"):
-            kind = str(getattr(content, "media_type", None) or "").partition("/")[0]
-            opaque.append(_MEDIA.get(kind, "a file"))
+            opaque.append(medium(getattr(content, "media_type", None)))
         elif content.type not in _TEXT:
             opaque.append(f"content of the type {content.type}")
         else:
             parts.append(json.dumps(content.to_dict(), default=str))
     return {"role": str(message.role), "content": parts}
+
+
+def answered(answer: ChatResponse[Any]) -> Answered:
+    """What an *answer* says."""
+    return Answered(usage_of(answer.usage_details), answer.finish_reason == "length", answer.text or None)
 
 
 def usage_of(details: Mapping[str, Any] | None) -> Usage | None:

@@ -12,10 +12,10 @@ from crewai.utilities.llm_utils import create_llm
 from pydantic import PrivateAttr
 
 from budget_guard import Budget, Session
-from budget_guard.adapter import GuardedCall, ModelGuard
+from budget_guard.adapter import Answered, GuardedCall, ModelGuard, check_instance, named_like, with_prefix_of
 from budget_guard.adapter import session_of as session_of_guard
 from budget_guard_crewai.errors import stops
-from budget_guard_crewai.request import CAPS, cap_of, model_call, usage_of
+from budget_guard_crewai.request import CAPS, model_call, usage_of
 
 C = TypeVar("C", bound=Crew)
 L = TypeVar("L", bound=BaseLLM)
@@ -47,8 +47,7 @@ def guard_crew(crew: C, guard: Budget | Session) -> C:
         TypeError: If *crew* is no crew, or *guard* is no budget and no session, or an LLM cannot be guarded.
         ValueError: If the SDK of a client is too old.
     """
-    if not isinstance(crew, Crew):
-        raise TypeError(f"crew={crew!r} is no Crew: write {_OWNER}, with an instance")
+    check_instance("crew", crew, Crew, "Crew", _OWNER)
     session = session_of_guard(guard, _OWNER)
     agents = [*crew.agents, *([] if crew.manager_agent is None else [crew.manager_agent])]
     given = [(crew, name) for name in _LLMS_OF_CREW] + [(agent, name) for agent in agents for name in _LLMS_OF_AGENT]
@@ -81,17 +80,14 @@ def guard_llm(llm: L, guard: Budget | Session) -> L:
         ValueError: If the SDK of its client is too old.
     """
     owner = 'guard_llm(LLM(model="gpt-4o"), Budget("$5.00"))'
-    if not isinstance(llm, BaseLLM):
-        raise TypeError(f"llm={llm!r} is no LLM of CrewAI: write {owner}, with an instance")
-    outer = ModelGuard(guard, stops, owner=owner)
-    inner = _guards_of(llm)
-    if any(each.session is outer.session for each in inner):
-        return llm
+    check_instance("llm", llm, BaseLLM, "LLM of CrewAI", owner)
+    inner = _guard_of(llm)
     clone = llm.model_copy()
-    if not inner:
+    if inner is None:
         object.__setattr__(clone, "__class__", _guarded_llm(type(llm)))
-    object.__setattr__(clone, "__pydantic_private__", {**_private(clone), "_budget_guard": (outer, *inner)})
-    _looked_at(clone, (outer, *inner))  # a client that is too old says so now
+    guarded = ModelGuard(guard, stops, owner=owner, inner=inner)
+    object.__setattr__(clone, "__pydantic_private__", {**_private(clone), "_budget_guard": guarded})
+    _look_at(clone, guarded)  # a client that is too old says so now
     return clone
 
 
@@ -101,11 +97,14 @@ def session_of(guarded: Crew | BaseLLM) -> Session:
     Raises:
         TypeError: If it is not guarded.
     """
-    found: Any = getattr(guarded, "_budget_guard", None)
-    if not found:
+    guard = _guard_of(guarded)
+    if guard is None:
         raise TypeError(f"{type(guarded).__name__} is not guarded: write {_OWNER}")
-    guard = cast(ModelGuard, found[0] if isinstance(found, tuple) else found)
     return guard.session
+
+
+def _guard_of(guarded: Crew | BaseLLM) -> ModelGuard | None:
+    return cast("ModelGuard | None", getattr(guarded, "_budget_guard", None))
 
 
 def _private(model: Any) -> dict[str, Any]:
@@ -114,70 +113,65 @@ def _private(model: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", model.__pydantic_private__)
 
 
-def _guards_of(llm: BaseLLM) -> tuple[ModelGuard, ...]:
-    return cast("tuple[ModelGuard, ...]", getattr(llm, "_budget_guard", ()))
-
-
 # One call
 
 
-class _Call:
+class _Attempt:
     """One attempt of a call, on a copy of the LLM: its counters are of this attempt alone."""
 
-    def __init__(self, llm: BaseLLM, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def __init__(self, llm: BaseLLM, guard: ModelGuard, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         self.llm = llm
-        self.guards = _guards_of(llm)
+        self.guard = guard
         self.clone = llm.model_copy()
         private = dict(_private(self.clone))
         private["_token_usage"] = dict.fromkeys(private.get("_token_usage") or {}, 0)
-        self._was = dict(private)
         object.__setattr__(self.clone, "__pydantic_private__", private)
-        self.looked_at = _looked_at(self.clone, self.guards)
+        looked_at = _look_at(self.clone, guard)
         self._with_clients = dict(private)
         functions = options.get("available_functions")
         if functions:  # the LLM's own method runs them, in the middle of the call
             options["available_functions"] = {name: self._apart(function) for name, function in functions.items()}
-        self.arguments, self.options = arguments, options
+        messages = arguments[0] if arguments else options.get("messages", "")
+        self.call = model_call(self.clone, messages, options, looked_at=looked_at)
 
     def _apart(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with self.guards[0].around():
+            with self.guard.around():
                 return function(*args, **kwargs)
 
         return run
 
-    def call(self) -> Any:
-        """The call as the core has to see it."""
-        messages = self.arguments[0] if self.arguments else self.options.get("messages", "")
-        return model_call(self.clone, messages, self.options, looked_at=self.looked_at)
-
-    def decided(self, held: GuardedCall, asked: Any) -> None:
-        """Put into the copy what a budget has decided on."""
-        if held.name is not None and held.name != asked.model:
-            provider, slash, _ = asked.model.rpartition("/")  # as LiteLLM names them
-            self.clone.__dict__["model"] = held.name if "/" in held.name else f"{provider}{slash}{held.name}"
-        if held.output_cap is not None and held.output_cap != cap_of(self.clone):
+    def steered(self, held: GuardedCall) -> BaseLLM:
+        """The copy, as a budget has decided."""
+        if held.name is not None and held.name != self.call.model:
+            self.clone.__dict__["model"] = with_prefix_of(self.call.model, held.name)
+        if held.output_cap is not None and held.output_cap != self.call.max_output_tokens:
             named = [name for name in CAPS if self.clone.__dict__.get(name)] or ["max_tokens"]
             self.clone.__dict__[named[0]] = held.output_cap
+        return self.clone
+
+    def answered(self, answer: Any) -> Answered:
+        """What the *answer* says, and what was counted for it."""
+        return Answered(usage_of(self._counted), text=answer if isinstance(answer, str) else None)
 
     @property
-    def counted(self) -> Mapping[str, int]:
+    def _counted(self) -> Mapping[str, int]:
         return cast("Mapping[str, int]", _private(self.clone)["_token_usage"])
 
     def keep(self) -> None:
         """Add up the counters, and keep what the LLM has learnt."""
         own, made = _private(self.llm), _private(self.clone)
         totals = own.get("_token_usage") or {}
-        for name, count in self.counted.items():
+        for name, count in self._counted.items():
             totals[name] = totals.get(name, 0) + count
         for name, value in made.items():
             if name != "_token_usage" and value is not self._with_clients.get(name):
                 own[name] = value
 
 
-def _looked_at(llm: BaseLLM, guards: tuple[ModelGuard, ...]) -> bool:
-    """Give *llm* clients that are looked at in every session. Returns whether it has any."""
+def _look_at(llm: BaseLLM, guard: ModelGuard) -> bool:
+    """Give *llm* clients that are looked at. Returns whether it has any."""
     private, done = _private(llm), False
     for name, make in _CLIENTS.items():
         client = private.get(name)
@@ -186,11 +180,8 @@ def _looked_at(llm: BaseLLM, guards: tuple[ModelGuard, ...]) -> bool:
                 client = getattr(type(llm).__mro__[1], make)(llm)
             except (AttributeError, ValueError):  # another provider's, or there is no key yet
                 continue
-        looked_at = client
-        for guard in reversed(guards):
-            looked_at = guard.looked_at(looked_at, llm.model)
-        done = done or looked_at is not client
-        private[name] = looked_at
+        private[name] = guard.looked_at(client, llm.model)
+        done = done or private[name] is not client
     return done
 
 
@@ -199,65 +190,39 @@ def _bare(method: Any) -> Any:
     return method.__wrapped__ if getattr(method, "_crewai_rate_limit_wrapped", False) else method
 
 
-def _ask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
-    if not guards:
-        return _bare(cls.call)(call.clone, *call.arguments, **call.options)
-    guard, asked = guards[0], call.call()
-    held = guard.hold(asked)
-    call.decided(held, asked)
-    try:
-        with guard.making(held):
-            answer = _ask(cls, call, guards[1:])
-    except BaseException as error:
-        stop = guard.failed(held, error)
-        if stop is not None:
-            raise stop from error
-        raise
-    guard.settle(held, usage_of(call.counted), text=answer if isinstance(answer, str) else None)
-    return answer
-
-
-async def _aask(cls: Any, call: _Call, guards: tuple[ModelGuard, ...]) -> Any:
-    if not guards:
-        return await _bare(cls.acall)(call.clone, *call.arguments, **call.options)
-    guard, asked = guards[0], call.call()
-    held = await guard.ahold(asked)
-    call.decided(held, asked)
-    try:
-        with guard.making(held):
-            answer = await _aask(cls, call, guards[1:])
-    except BaseException as error:
-        stop = await guard.afailed(held, error)
-        if stop is not None:
-            raise stop from error
-        raise
-    await guard.asettle(held, usage_of(call.counted), text=answer if isinstance(answer, str) else None)
-    return answer
-
-
 @cache
 def _guarded_llm(cls: type[BaseLLM]) -> type[BaseLLM]:
     """*cls*, whose calls are held. CrewAI wraps its own retries around them: each is an attempt by itself."""
     base: Any = cls
 
     class Guarded(base):  # type: ignore[misc]  # its base is known only when it runs
-        _budget_guard: Any = PrivateAttr(default=())
+        _budget_guard: Any = PrivateAttr(default=None)
 
         def call(self, *args: Any, **kwargs: Any) -> Any:
-            attempt = _Call(self, args, kwargs)
+            guard: ModelGuard = self._budget_guard
+            attempt = _Attempt(self, guard, args, kwargs)
+            held = guard.hold(attempt.call)
             try:
-                return _ask(cls, attempt, attempt.guards)
+                with guard.making(held):
+                    answer = _bare(base.call)(attempt.steered(held), *args, **kwargs)
             finally:
                 attempt.keep()
+            guard.settle(held, attempt.answered(answer))
+            return answer
 
         async def acall(self, *args: Any, **kwargs: Any) -> Any:
-            attempt = _Call(self, args, kwargs)
+            guard: ModelGuard = self._budget_guard
+            attempt = _Attempt(self, guard, args, kwargs)
+            held = await guard.ahold(attempt.call)
             try:
-                return await _aask(cls, attempt, attempt.guards)
+                async with guard.amaking(held):
+                    answer = await _bare(base.acall)(attempt.steered(held), *args, **kwargs)
             finally:
                 attempt.keep()
+            await guard.asettle(held, attempt.answered(answer))
+            return answer
 
-    return cast("type[BaseLLM]", _named_like(cls, Guarded))
+    return named_like(cls, Guarded)
 
 
 @cache
@@ -280,10 +245,4 @@ def _guarded_crew(cls: type[Crew]) -> type[Crew]:
             with self._budget_guard.around():
                 return await super().akickoff(*args, **kwargs)
 
-    return cast("type[Crew]", _named_like(cls, Guarded))
-
-
-def _named_like(cls: type, guarded: type) -> type:
-    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
-        setattr(guarded, name, getattr(cls, name))
-    return guarded
+    return named_like(cls, Guarded)

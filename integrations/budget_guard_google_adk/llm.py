@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, cast
 
 from google.adk.agents.callback_context import CallbackContext
@@ -18,9 +18,9 @@ from google.genai import types
 from pydantic import PrivateAttr
 
 from budget_guard import Budget, Session, UnboundedCallError
-from budget_guard.adapter import GuardedCall, ModelGuard, latch_of, session_of
+from budget_guard.adapter import GuardedCall, ModelGuard, check_instance, latch_of, session_of, with_prefix_of
 from budget_guard_google_adk.errors import BudgetStop, stops
-from budget_guard_google_adk.request import model_call, text_of, usage_of
+from budget_guard_google_adk.request import Reader, model_call
 
 _OWNER = 'BudgetLlm(model, Budget("$5.00"))'
 ERROR_CODE = "BUDGET_EXCEEDED"
@@ -50,11 +50,8 @@ class BudgetLlm(BaseLlm):
     _guard: ModelGuard = PrivateAttr()
 
     def __init__(self, model: BaseLlm | str, guard: Budget | Session, *, agent: str | None = None) -> None:
-        if isinstance(model, type):
-            raise TypeError(f"model={model.__name__} is a class: give an instance, {model.__name__}(...)")
         inner = LLMRegistry.new_llm(model) if isinstance(model, str) else model
-        if not isinstance(inner, BaseLlm):
-            raise TypeError(f"model={model!r} is no model of ADK: write {_OWNER}")
+        check_instance("model", inner, BaseLlm, "model of ADK", _OWNER)
         guarded = ModelGuard(guard, stops, owner=_OWNER, agent=agent)
         super().__init__(model=inner.model)
         self._inner = inner
@@ -76,39 +73,14 @@ class BudgetLlm(BaseLlm):
         """Ask the model, once the worst case is held."""
         guard = self._guard
         name = llm_request.model or self._inner.model
-        call = model_call(llm_request, name, agent=guard.agent)
-        held = await guard.ahold(call)
+        held = await guard.ahold(model_call(llm_request, name, agent=guard.agent))
         for called, tool in llm_request.tools_dict.items():  # those that ADK runs when the answer asks for them
             llm_request.tools_dict[called] = _around(tool, guard)
         responses = self._inner.generate_content_async(_to_send(llm_request, name, held), stream)
-        told: LlmResponse | None = None
-        finish: object = None
-        said: list[str] = []
-        written, made = 0, False
-        try:
-            while True:
-                with guard.making(held):  # one step: whoever reads runs between the steps
-                    response = await anext(responses, None)
-                if response is None:
-                    break
-                made = made or response.content is not None
-                if response.usage_metadata is not None:
-                    told = response
-                finish = response.finish_reason or finish
-                text = text_of(response)
-                if response.partial or not said:  # the last one repeats all
-                    said.append(text)
-                    written += len(text.encode("utf-8", "surrogatepass"))
-                guard.check_piece(held, written)
+        reader = Reader()
+        async with aclosing(guard.astream(held, responses, reader.read, reader.answered)) as guarded:
+            async for response in guarded:
                 yield response
-        except BaseException as error:
-            await responses.aclose()
-            stop = await guard.afailed(held, error)
-            if stop is not None:
-                raise stop from error
-            raise
-        cut_off = finish == types.FinishReason.MAX_TOKENS
-        await guard.asettle(held, usage_of(told, made), cut_off=cut_off, text="".join(said) or None)
 
     def connect(self, llm_request: LlmRequest) -> AbstractAsyncContextManager[Any]:
         """Refused: what goes over a live connection cannot be held."""
@@ -125,8 +97,7 @@ def _to_send(request: LlmRequest, name: str, held: GuardedCall) -> LlmRequest:
     """*request* with the model and the output cap that the budget decided on. The request itself is not changed."""
     changes: dict[str, Any] = {}
     if held.name is not None and held.name != name:
-        provider, slash, _ = name.rpartition("/")  # as LiteLLM names them
-        changes["model"] = held.name if "/" in held.name else f"{provider}{slash}{held.name}"
+        changes["model"] = with_prefix_of(name, held.name)
     if held.output_cap is not None and held.output_cap != request.config.max_output_tokens:
         changes["config"] = request.config.model_copy(update={"max_output_tokens": held.output_cap})
     return request.model_copy(update=changes) if changes else request

@@ -9,11 +9,10 @@ from google.adk.models.llm_response import LlmResponse
 from google.genai import types
 
 from budget_guard import ModelCall, Usage, weigh
-from budget_guard.adapter import hosted_tool, opaque_parts
+from budget_guard.adapter import Answered, hosted_tool, medium, opaque_parts
 from budget_guard.wire import GENERATE_CONTENT
 
 _TOOLS_OF_OURS = "function_declarations"
-_MEDIA = {"image": "an image", "audio": "audio", "video": "a video"}
 
 
 def model_call(request: LlmRequest, model: str, *, agent: str | None) -> ModelCall:
@@ -65,8 +64,7 @@ def _message(content: types.Content, opaque: list[str]) -> dict[str, Any]:
         for media in ("inline_data", "file_data"):
             found = given.pop(media, None)
             if found is not None:
-                kind = str(found.get("mime_type") or "").partition("/")[0]
-                opaque.append(_MEDIA.get(kind, "a file"))
+                opaque.append(medium(found.get("mime_type")))
         parts.append(given)
     return {"role": content.role or "", "parts": parts}
 
@@ -78,6 +76,34 @@ def _text(instruction: Any) -> str:
 def _plain(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
     return found
+
+
+class Reader:
+    """What the responses say that an answer comes in: one, or those of a stream."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._written = 0
+        self._told: LlmResponse | None = None
+        self._has_content = False
+        self._finish: object = None
+
+    def read(self, response: LlmResponse) -> int:
+        """Take note of a *response*. Returns how many bytes of text have come."""
+        self._has_content = self._has_content or response.content is not None
+        self._finish = response.finish_reason or self._finish
+        if response.usage_metadata is not None:
+            self._told = response
+        if response.partial or not self._said:  # the last one repeats all
+            text = text_of(response)
+            self._said.append(text)
+            self._written += len(text.encode("utf-8", "surrogatepass"))
+        return self._written
+
+    async def answered(self) -> Answered:
+        """What the whole answer says."""
+        cut_off = self._finish == types.FinishReason.MAX_TOKENS
+        return Answered(usage_of(self._told, self._has_content), cut_off, "".join(self._said) or None)
 
 
 def usage_of(response: LlmResponse | None, candidates: bool) -> Usage | None:

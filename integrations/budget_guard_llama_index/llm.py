@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing
 from functools import cache
 from typing import Any, TypeVar, cast
 
 from llama_index.core.llms import LLM
 from pydantic import PrivateAttr
 
-from budget_guard import Budget, InvalidDowngradeError, Session
-from budget_guard.adapter import GuardedCall, ModelGuard
+from budget_guard import Budget, Session
+from budget_guard.adapter import Answered, GuardedCall, ModelGuard, check_instance, named_like
 from budget_guard_llama_index.errors import stops
-from budget_guard_llama_index.request import (
-    cap_field,
-    cap_of,
-    model_call,
-    name_of,
-    text_of,
-    usage_of,
-)
+from budget_guard_llama_index.request import answered, cap_field, model_call, name_of, usage_of
 from budget_guard_llama_index.runs import note_call, watch_runs
 
 L = TypeVar("L", bound=LLM)
@@ -48,21 +42,16 @@ def guard_llm(llm: L, guard: Budget | Session, *, agent: str | None = None) -> L
         TypeError: If *llm* is no LLM, or *guard* is no budget and no session.
         ValueError: If the SDK of its client is too old.
     """
-    if isinstance(llm, type):
-        raise TypeError(f"llm={llm.__name__} is a class: give an instance, {llm.__name__}(...)")
-    if not isinstance(llm, LLM):
-        raise TypeError(f"llm={llm!r} is no LLM of LlamaIndex: write {_OWNER}")
-    outer = ModelGuard(guard, stops, owner=_OWNER, agent=agent)
+    check_instance("llm", llm, LLM, "LLM of LlamaIndex", _OWNER)
     before = _state_of(llm)
-    inner = () if before is None else before.guards
-    guards = inner if any(each.session is outer.session for each in inner) else (outer, *inner)
+    inner = None if before is None else before.guard
+    guarded = ModelGuard(guard, stops, owner=_OWNER, agent=agent, inner=inner)
     clone = llm.model_copy()
     if before is None:
         object.__setattr__(clone, "__class__", _guarded_class(type(llm)))
-    private = dict(clone.__pydantic_private__ or {})
-    private["_budget_guard"] = _State(guards, llm if before is None else before.owner)
-    object.__setattr__(clone, "__pydantic_private__", private)
-    _look_at_clients(clone)
+    state = _State(guarded, llm if before is None else before.owner)
+    object.__setattr__(clone, "__pydantic_private__", {**(clone.__pydantic_private__ or {}), "_budget_guard": state})
+    state.is_looked_at = _look_at_clients(clone, state)
     watch_runs()
     return clone
 
@@ -76,15 +65,14 @@ def session_of(llm: LLM) -> Session:
     state = _state_of(llm)
     if state is None:
         raise TypeError(f"llm={type(llm).__name__} is not guarded: write {_OWNER}")
-    return state.guards[0].session
+    return state.guard.session
 
 
 class _State:
     """What a guarded LLM knows. Copies of the LLM share it."""
 
-    def __init__(self, guards: tuple[ModelGuard, ...], owner: LLM) -> None:
-        self.guards = guards
-        """The outermost first."""
+    def __init__(self, guard: ModelGuard, owner: LLM) -> None:
+        self.guard = guard
         self.owner = owner
         """The LLM as it was given: the clients are its own."""
         self.is_looked_at = False
@@ -98,149 +86,72 @@ def _state_of(llm: LLM) -> _State | None:
 
 
 class _Call:
-    """One call of a guarded LLM under one of its guards."""
+    """One call of a guarded LLM, by one of its methods."""
 
-    def __init__(self, llm: LLM, guard: ModelGuard, asked: Any, kwargs: dict[str, Any], looked_at: bool) -> None:
-        self.llm = llm
-        self.guard = guard
-        self.call = model_call(llm, asked, kwargs, agent=guard.agent, looked_at=looked_at)
-        self.cap = cap_of(llm, kwargs)
-        self.held: GuardedCall
-        self.last: Any = None
-        self.written = 0
-        note_call(guard.latch)
+    def __init__(self, llm: LLM, method: str, asked: Any, kwargs: dict[str, Any]) -> None:
+        state = cast(_State, _state_of(llm))
+        self.guard = state.guard
+        self._llm, self._method, self._asked, self._kwargs = llm, method, asked, kwargs
+        self._call = model_call(llm, asked, kwargs, agent=self.guard.agent, looked_at=state.is_looked_at)
+        self._last: Any = None
+        self._written = 0
+        note_call(self.guard.latches)
 
-    def sent(self, held: GuardedCall) -> LLM:
-        """The LLM to ask: with the model and the output cap that the budget decided on."""
-        self.held = held
-        changes: dict[str, Any] = {}
-        if held.name is not None and held.name != self.call.model:
-            if "model" not in type(self.llm).model_fields:
-                held.release("the cheaper model could not be made")
-                raise stops.recast(
-                    InvalidDowngradeError(
-                        model=self.call.model,
-                        target=held.name,
-                        reason=f"{type(self.llm).__name__} has no `model` that could be changed",
-                        remedy="Leave out the downgrade for it.",
-                    )
-                )
-            changes["model"] = held.name
-        field = cap_field(self.llm)
-        if field is not None and held.output_cap is not None and held.output_cap != self.cap:
-            changes[field] = held.output_cap
-        return self.llm.model_copy(update=changes) if changes else self.llm
+    def ask(self) -> Any:
+        held = self.guard.hold(self._call)
+        with self.guard.making(held):
+            answer = self._send(held)
+        self.guard.settle(held, answered(answer))
+        return answer
 
-    def piece(self, piece: Any) -> Any:
-        """Note a *piece* of a stream, which may have to end here."""
-        if usage_of(piece) is not None or self.last is None or usage_of(self.last) is None:
-            self.last = piece
-        self.written += len(getattr(piece, "delta", None) or "")
-        self.guard.check_piece(self.held, self.written)
-        return piece
+    async def aask(self) -> Any:
+        held = await self.guard.ahold(self._call)
+        async with self.guard.amaking(held):
+            answer = await self._send(held)
+        await self.guard.asettle(held, answered(answer))
+        return answer
 
-    def settle(self, answer: Any) -> None:
-        self.guard.settle(self.held, usage_of(answer), text=text_of(answer))
+    # A stream is held when it is first read: one that nobody reads would never be settled.
 
-    async def asettle(self, answer: Any) -> None:
-        await self.guard.asettle(self.held, usage_of(answer), text=text_of(answer))
+    def stream(self) -> Generator[Any]:
+        held = self.guard.hold(self._call)
+        with self.guard.making(held):
+            pieces = self._send(held)
+        yield from self.guard.stream(held, pieces, self._read, self._answered)
 
-    def fail(self, error: BaseException) -> None:
-        """Settle a call that ended in *error*, and raise the stop that it is, if it is one."""
-        stop = self.guard.failed(self.held, error)
-        if stop is not None:
-            raise stop from error
-
-    async def afail(self, error: BaseException) -> None:
-        stop = await self.guard.afailed(self.held, error)
-        if stop is not None:
-            raise stop from error
-
-
-def _ask(cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]) -> Any:
-    if not guards:
-        return getattr(cls, method)(llm, asked, **kwargs)
-    call = _Call(llm, guards[0], asked, kwargs, _is_looked_at(llm))
-    sent = call.sent(guards[0].hold(call.call))
-    try:
-        with guards[0].making(call.held):
-            answer = _ask(cls, method, sent, guards[1:], asked, kwargs)
-    except BaseException as error:
-        call.fail(error)
-        raise
-    call.settle(answer)
-    return answer
-
-
-async def _aask(
-    cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]
-) -> Any:
-    if not guards:
-        return await getattr(cls, method)(llm, asked, **kwargs)
-    call = _Call(llm, guards[0], asked, kwargs, _is_looked_at(llm))
-    sent = call.sent(await guards[0].ahold(call.call))
-    try:
-        with guards[0].making(call.held):
-            answer = await _aask(cls, method, sent, guards[1:], asked, kwargs)
-    except BaseException as error:
-        await call.afail(error)
-        raise
-    await call.asettle(answer)
-    return answer
-
-
-def _stream(
-    cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]
-) -> Generator[Any]:
-    # held when it is first read: a stream that nobody reads would never be settled
-    if not guards:
-        yield from getattr(cls, method)(llm, asked, **kwargs)
-        return
-    call = _Call(llm, guards[0], asked, kwargs, _is_looked_at(llm))
-    sent = call.sent(guards[0].hold(call.call))
-    pieces = _stream(cls, method, sent, guards[1:], asked, kwargs)
-    try:
-        while True:
-            with guards[0].making(call.held):  # one step: the reader runs between the steps
-                piece = next(pieces, None)
-            if piece is None:
-                break
-            yield call.piece(piece)
-    except BaseException as error:
-        pieces.close()
-        call.fail(error)
-        raise
-    call.settle(call.last)
-
-
-async def _astream(
-    cls: Any, method: str, llm: LLM, guards: tuple[ModelGuard, ...], asked: Any, kwargs: dict[str, Any]
-) -> AsyncGenerator[Any]:
-    if not guards:
-        source = await getattr(cls, method)(llm, asked, **kwargs)
-        try:
-            async for piece in source:
+    async def astream(self) -> AsyncGenerator[Any]:
+        held = await self.guard.ahold(self._call)
+        async with self.guard.amaking(held):
+            pieces = await self._send(held)
+        async with aclosing(self.guard.astream(held, pieces, self._read, self._aanswered)) as guarded:
+            async for piece in guarded:
                 yield piece
-        finally:
-            close = getattr(source, "aclose", None)
-            if close is not None:
-                await close()
-        return
-    call = _Call(llm, guards[0], asked, kwargs, _is_looked_at(llm))
-    sent = call.sent(await guards[0].ahold(call.call))
-    pieces = _astream(cls, method, sent, guards[1:], asked, kwargs)
-    try:
-        while True:
-            with guards[0].making(call.held):
-                piece = await anext(pieces, None)
-            if piece is None:
-                break
-            yield call.piece(piece)
-    except BaseException as error:
-        await pieces.aclose()
-        await call.afail(error)
-        raise
-    await call.asettle(call.last)
+
+    def _send(self, held: GuardedCall) -> Any:
+        """Call the method of the LLM's own class, with the model and the output cap that the budget decided on."""
+        llm, changes = self._llm, dict[str, Any]()
+        if held.name is not None and held.name != self._call.model:
+            if "model" not in type(llm).model_fields:
+                raise self.guard.cannot_be_changed(self._call, held, llm)
+            changes["model"] = held.name
+        field = cap_field(llm)
+        if field is not None and held.output_cap is not None and held.output_cap != self._call.max_output_tokens:
+            changes[field] = held.output_cap
+        sent = llm.model_copy(update=changes) if changes else llm
+        return getattr(super(type(llm), sent), self._method)(self._asked, **self._kwargs)
+
+    def _read(self, piece: Any) -> int:
+        """Take note of a *piece* of a stream. Returns how many bytes of text have come."""
+        if usage_of(piece) is not None or self._last is None or usage_of(self._last) is None:
+            self._last = piece
+        self._written += len((getattr(piece, "delta", None) or "").encode("utf-8", "surrogatepass"))
+        return self._written
+
+    def _answered(self) -> Answered:
+        return answered(self._last)
+
+    async def _aanswered(self) -> Answered:
+        return answered(self._last)
 
 
 @cache
@@ -252,28 +163,28 @@ def _guarded_class(cls: type[LLM]) -> type[LLM]:
         _budget_guard: Any = PrivateAttr(default=None)
 
         def chat(self, messages: Any, **kwargs: Any) -> Any:
-            return _ask(cls, "chat", self, _guards_of(self), messages, kwargs)
+            return _Call(self, "chat", messages, kwargs).ask()
 
         def complete(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-            return _ask(cls, "complete", self, _guards_of(self), prompt, _with_formatted(args, kwargs))
+            return _Call(self, "complete", prompt, _with_formatted(args, kwargs)).ask()
 
         def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
-            return _stream(cls, "stream_chat", self, _guards_of(self), messages, kwargs)
+            return _Call(self, "stream_chat", messages, kwargs).stream()
 
         def stream_complete(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-            return _stream(cls, "stream_complete", self, _guards_of(self), prompt, _with_formatted(args, kwargs))
+            return _Call(self, "stream_complete", prompt, _with_formatted(args, kwargs)).stream()
 
         async def achat(self, messages: Any, **kwargs: Any) -> Any:
-            return await _aask(cls, "achat", self, _guards_of(self), messages, kwargs)
+            return await _Call(self, "achat", messages, kwargs).aask()
 
         async def acomplete(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-            return await _aask(cls, "acomplete", self, _guards_of(self), prompt, _with_formatted(args, kwargs))
+            return await _Call(self, "acomplete", prompt, _with_formatted(args, kwargs)).aask()
 
         async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
-            return _astream(cls, "astream_chat", self, _guards_of(self), messages, kwargs)
+            return _Call(self, "astream_chat", messages, kwargs).astream()
 
         async def astream_complete(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-            return _astream(cls, "astream_complete", self, _guards_of(self), prompt, _with_formatted(args, kwargs))
+            return _Call(self, "astream_complete", prompt, _with_formatted(args, kwargs)).astream()
 
         if hasattr(base, "_get_client"):
 
@@ -285,51 +196,33 @@ def _guarded_class(cls: type[LLM]) -> type[LLM]:
             def _get_aclient(self) -> Any:
                 return _client_of(self, "_get_aclient")
 
-    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
-        setattr(Guarded, name, getattr(cls, name))
-    return cast("type[LLM]", Guarded)
-
-
-def _guards_of(llm: LLM) -> tuple[ModelGuard, ...]:
-    state = _state_of(llm)
-    return () if state is None else state.guards
+    return named_like(cls, Guarded)
 
 
 def _with_formatted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"formatted": args[0], **kwargs} if args else kwargs
 
 
+# What it sends, looked at
+
+
 def _client_of(llm: LLM, method: str) -> Any:
-    """The client of the LLM as it was given, which keeps it, looked at in every session."""
+    """The client of the LLM as it was given, which keeps it, looked at."""
     state = _state_of(llm)
     if state is None:
         return getattr(super(type(llm), llm), method)()
-    client = getattr(state.owner, method)()
-    for guard in reversed(state.guards):
-        client = guard.looked_at(client, name_of(llm))
-    return client
+    return state.guard.looked_at(getattr(state.owner, method)(), name_of(llm))
 
 
-def _is_looked_at(llm: LLM) -> bool:
-    state = _state_of(llm)
-    return state is not None and state.is_looked_at
-
-
-def _look_at_clients(llm: LLM) -> None:
-    """Look at what *llm* sends, where its clients can be; they may be made at the first call."""
-    state = _state_of(llm)
-    if state is None:
-        return
+def _look_at_clients(llm: LLM, state: _State) -> bool:
+    """Look at what *llm* sends, by clients that may be made at the first call. Returns whether that is possible."""
     owner: Any = state.owner
     if hasattr(type(llm), "_get_client") and hasattr(type(llm), "_get_aclient"):
-        state.is_looked_at = _client_of(llm, "_get_client") is not owner._get_client()
-        return
+        return _client_of(llm, "_get_client") is not owner._get_client()
     private: dict[str, Any] = llm.__pydantic_private__ or {}
-    for name in ("_client", "_aclient"):
-        client = getattr(owner, name, None)
-        looked_at = client
-        for guard in reversed(state.guards):
-            looked_at = None if looked_at is None else guard.looked_at(looked_at, name_of(llm))
-        if looked_at is not client and name in private:
-            private[name] = looked_at
-            state.is_looked_at = True
+    found = False
+    for name in {"_client", "_aclient"} & private.keys():
+        client = getattr(owner, name)
+        private[name] = client if client is None else state.guard.looked_at(client, name_of(llm))
+        found = found or private[name] is not client
+    return found

@@ -10,14 +10,13 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import LLM
 
 from budget_guard import ModelCall, Usage, weigh
-from budget_guard.adapter import OUTPUT_CAPS
+from budget_guard.adapter import OUTPUT_CAPS, Answered, medium
 from budget_guard.wire import Counts, read_counts
 from budget_guard.wire.values import fields
 
 CAPS = ("max_tokens", "max_output_tokens")
 """The fields of LLMs that hold their output cap."""
 _TEXT_BLOCKS = frozenset({"text", "thinking", "tool_call", "cache", "citable", "citation"})
-_MEDIA = {"image": "an image", "audio": "audio", "video": "a video"}
 
 
 def model_call(
@@ -83,12 +82,19 @@ def _message(message: ChatMessage, opaque: list[str]) -> dict[str, Any]:
         if kind in _TEXT_BLOCKS:
             parts.append(block.model_dump_json(exclude_none=True))
         else:
-            opaque.append(_MEDIA.get(kind, "a file"))
+            opaque.append(medium(kind))
     return {
         "role": str(message.role),
         "content": parts,
         "more": json.dumps(message.additional_kwargs, default=str) if message.additional_kwargs else "",
     }
+
+
+def answered(answer: Any) -> Answered:
+    """What an *answer* says, whole or the last piece of a stream; where there is none, nothing."""
+    message = getattr(answer, "message", None)
+    said = message.content if message is not None else getattr(answer, "text", None)
+    return Answered(usage_of(answer), text=said or None)
 
 
 def usage_of(answer: Any) -> Usage | None:
@@ -126,9 +132,3 @@ def _field(value: Any, name: str) -> Any:
 def _plain(value: Any) -> Mapping[str, Any]:
     dump = getattr(value, "model_dump", None)
     return fields(dump() if dump is not None else value)
-
-
-def text_of(answer: Any) -> str | None:
-    """What an answer says."""
-    message = getattr(answer, "message", None)
-    return (message.content if message is not None else getattr(answer, "text", None)) or None

@@ -6,6 +6,7 @@ and each call of a tool.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
@@ -23,11 +24,11 @@ _run: ContextVar[set[SessionLatch] | None] = ContextVar("budget_guard_llama_inde
 """Those whose LLMs were called in the run of an agent; None outside of one."""
 
 
-def note_call(latch: SessionLatch) -> None:
-    """An LLM that *latch* stops is called: by the agent in whose run this is."""
-    latches = _run.get()
-    if latches is not None:
-        latches.add(latch)
+def note_call(latches: Iterable[SessionLatch]) -> None:
+    """An LLM that *latches* stop is called: by the agent in whose run this is."""
+    run = _run.get()
+    if run is not None:
+        run.update(latches)
 
 
 def watch_runs() -> None:

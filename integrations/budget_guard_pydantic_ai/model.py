@@ -14,12 +14,14 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
-from budget_guard import Budget, InvalidDowngradeError, Session, UnboundedCallError
-from budget_guard.adapter import GuardedCall, ModelGuard, SessionHandle, Stop
+from budget_guard import Budget, ModelCall, Session, UnboundedCallError
+from budget_guard.adapter import GuardedCall, ModelGuard, SessionHandle, check_instance
 from budget_guard_pydantic_ai.errors import stops
-from budget_guard_pydantic_ai.request import cap_of, model_call, text_of, usage_of
+from budget_guard_pydantic_ai.request import answered, model_call
 
 M = TypeVar("M", bound=Model)
+
+_OWNER = 'BudgetModel(model, Budget("$5.00"))'
 
 
 class BudgetModel(WrapperModel, SessionHandle):
@@ -46,8 +48,8 @@ class BudgetModel(WrapperModel, SessionHandle):
     def __init__(
         self, model: Model | KnownModelName | str, guard: Budget | Session, *, agent: str | None = None
     ) -> None:
-        if isinstance(model, type):
-            raise TypeError(f"model={model.__name__} is a class: give an instance, {model.__name__}(...)")
+        if not isinstance(model, str):
+            check_instance("model", model, Model, "model of pydantic-ai", _OWNER)
         super().__init__(model)
         leaf = _leaf(self.wrapped)
         if isinstance(leaf, FallbackModel):
@@ -55,11 +57,8 @@ class BudgetModel(WrapperModel, SessionHandle):
                 "model is a FallbackModel, which is several models at several prices: guard each of them, "
                 "FallbackModel(BudgetModel(first, session), BudgetModel(second, session))"
             )
-        self._guard = ModelGuard(guard, stops, owner='BudgetModel(model, Budget("$5.00"))', agent=agent)
+        self._guard = ModelGuard(guard, stops, owner=_OWNER, agent=agent)
         self.session = self._guard.session
-        self._is_held_below = any(
-            isinstance(each, BudgetModel) and each.session is self.session for each in _chain(self.wrapped)
-        )
         self._look()  # what cannot be looked at says so now
 
     async def request(
@@ -68,19 +67,13 @@ class BudgetModel(WrapperModel, SessionHandle):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        if self._is_held_below:
-            return await self.wrapped.request(messages, model_settings, model_request_parameters)
         guard = self._guard
-        held, model, settings = await self._admit(messages, model_settings, model_request_parameters)
-        try:
-            with guard.making(held):
-                answer = await model.request(messages, settings, model_request_parameters)
-        except BaseException as error:
-            stop = await guard.afailed(held, error)
-            if stop is not None:
-                raise stop from error
-            raise
-        await guard.asettle(held, usage_of(answer), cut_off=answer.finish_reason == "length", text=text_of(answer))
+        call, looked_at = self._call(messages, model_settings, model_request_parameters)
+        held = await guard.ahold(call)
+        async with guard.amaking(held):
+            model, settings = self._steered(call, held, looked_at, model_settings)
+            answer = await model.request(messages, settings, model_request_parameters)
+        await guard.asettle(held, answered(answer, answer))
         return answer
 
     @asynccontextmanager
@@ -91,40 +84,28 @@ class BudgetModel(WrapperModel, SessionHandle):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        if self._is_held_below:
-            async with self.wrapped.request_stream(
-                messages, model_settings, model_request_parameters, run_context
-            ) as stream:
-                yield stream
-            return
         guard = self._guard
-        held, model, settings = await self._admit(messages, model_settings, model_request_parameters)
+        call, looked_at = self._call(messages, model_settings, model_request_parameters)
+        held = await guard.ahold(call)
         async with AsyncExitStack() as stack:
+            async with guard.amaking(held):  # not while the stream is read: then the user's code runs as well
+                model, settings = self._steered(call, held, looked_at, model_settings)
+                stream = await stack.enter_async_context(
+                    model.request_stream(messages, settings, model_request_parameters, run_context)
+                )
             try:
-                with guard.making(held):  # not while the stream is read: then the user's code runs as well
-                    stream = await stack.enter_async_context(
-                        model.request_stream(messages, settings, model_request_parameters, run_context)
-                    )
+                yield stream
             except BaseException as error:
-                stop = await guard.afailed(held, error)
+                stop = guard.refusal_below(error)
+                await stack.aclose()
+                await held.aestimate("the stream was broken off")  # whatever was raised, the answer had begun
                 if stop is not None:
                     raise stop from error
                 raise
-            try:
-                yield stream
-            except BaseException as error:
-                # whatever the reader raised, the answer had begun
-                refusal = guard.refusal_below(error)
-                await stack.aclose()
-                await held.aestimate("the stream was broken off")
-                if refusal is not None:
-                    raise guard.stopped(Stop(self.session, refusal)) from error
-                raise
         if stream.finish_reason is None:
             await held.aestimate("the stream was not read to its end")
-            return
-        answer = stream.get()
-        await guard.asettle(held, usage_of(stream), cut_off=stream.finish_reason == "length", text=text_of(answer))
+        else:
+            await guard.asettle(held, answered(stream, stream.get()))
 
     async def batch_create(self, requests: Sequence[Any]) -> NoReturn:
         """Refused: a batch is answered later, where its usage cannot be seen."""
@@ -153,32 +134,27 @@ class BudgetModel(WrapperModel, SessionHandle):
             with self._guard.around():
                 yield
 
-    async def _admit(
+    def _call(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
-    ) -> tuple[GuardedCall, Model, ModelSettings | None]:
-        """Hold a request. Returns its hold, and the model and the settings to send it with."""
-        guard = self._guard
-        model = self._look()
-        call = model_call(
-            self.wrapped, messages, settings, parameters, agent=guard.agent, looked_at=model is not self.wrapped
-        )
-        held = await guard.ahold(call)
+    ) -> tuple[ModelCall, Model]:
+        """The call that a request is, and the model that is looked at while it is made."""
+        looked_at = self._look()
+        is_seen = looked_at is not self.wrapped
+        call = model_call(self.wrapped, messages, settings, parameters, agent=self._guard.agent, looked_at=is_seen)
+        return call, looked_at
+
+    def _steered(
+        self, call: ModelCall, held: GuardedCall, model: Model, settings: ModelSettings | None
+    ) -> tuple[Model, ModelSettings | None]:
+        """The model and the settings to make *call* with, as the budget decided."""
         name = held.name or call.model
         if name != call.model:
-            try:
-                model = _changed(model, lambda leaf: _renamed(leaf, name))
-            except AttributeError as error:
-                await held.arelease("the cheaper model could not be made")
-                invalid = InvalidDowngradeError(
-                    model=call.model,
-                    target=name,
-                    reason=f"{type(_leaf(self.wrapped)).__name__} has no name that could be changed",
-                    remedy="Use a model of pydantic-ai's own, which has.",
-                )
-                raise stops.recast(invalid) from error
-        if held.output_cap is not None and held.output_cap != cap_of(self.wrapped, settings):
+            if not isinstance(getattr(_leaf(model), "_model_name", None), str):
+                raise self._guard.cannot_be_changed(call, held, _leaf(model))
+            model = _changed(model, lambda leaf: _renamed(leaf, name))
+        if held.output_cap is not None and held.output_cap != call.max_output_tokens:
             settings = {**(settings or {}), "max_tokens": held.output_cap}
-        return held, model, settings
+        return model, settings
 
     def _look(self) -> Model:
         """The wrapped model over a client that is looked at; the model itself where its client cannot be.
@@ -232,8 +208,6 @@ def _over(leaf: Model, provider: Any) -> Model:
 
 
 def _renamed(leaf: Model, name: str) -> Model:
-    if not isinstance(getattr(leaf, "_model_name", None), str):
-        raise AttributeError("it has no name")
     clone = _copy(leaf)
     clone.__dict__["_model_name"] = name
     clone.__dict__.pop("profile", None)  # what the model can do is worked out from its name

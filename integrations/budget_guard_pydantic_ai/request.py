@@ -11,14 +11,13 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from budget_guard import ModelCall, Usage, weigh
-from budget_guard.adapter import hosted_tool, opaque_parts
+from budget_guard.adapter import Answered, hosted_tool, medium, opaque_parts
 from budget_guard.wire import Counts, read_counts
 
 _TEXT_PARTS = frozenset(
     {"system-prompt", "user-prompt", "tool-return", "retry-prompt", "text", "thinking", "tool-call"}
 )
 """Parts of messages that are no more than their texts."""
-_MEDIA = {"image": "an image", "audio": "audio", "video": "a video"}
 
 
 def model_call(
@@ -97,9 +96,8 @@ def _content(content: Any, opaque: list[str] | None) -> str:
     if kind == "cache-point":
         return ""
     if isinstance(kind, str) and kind != "text":  # a file, given or named
-        if opaque is not None:
-            kind = kind if kind != "binary" else str(getattr(content, "media_type", ""))
-            opaque.append(next((what for name, what in _MEDIA.items() if kind.startswith(name)), "a file"))
+        if opaque is not None:  # kinds are "image-url", "binary" and the like
+            opaque.append(medium(getattr(content, "media_type", "") if kind == "binary" else kind.partition("-")[0]))
         return ""
     return _text(getattr(content, "content", content) if kind == "text" else content)
 
@@ -142,6 +140,7 @@ def usage_of(answer: Any) -> Usage | None:
     return read_counts(counts, input_parts="inside", output_parts="inside").usage
 
 
-def text_of(answer: ModelResponse) -> str | None:
-    """What an answer says."""
-    return "".join(part.content for part in answer.parts if part.part_kind == "text") or None
+def answered(told: Any, answer: ModelResponse) -> Answered:
+    """What an *answer* says, and what whoever *told* of it says that it used."""
+    text = "".join(part.content for part in answer.parts if part.part_kind == "text")
+    return Answered(usage_of(told), told.finish_reason == "length", text or None)

@@ -252,10 +252,13 @@ def test_a_budget_becomes_a_session_that_can_be_had(provider: LocalProvider) -> 
 
 def test_what_cannot_be_guarded_says_so_at_once(provider: LocalProvider) -> None:
     """- a model that cannot be wrapped: TypeError"""
-    with pytest.raises(TypeError, match="is no Crew"):
-        guard_crew(Crew, Budget("$1.00"))  # type: ignore[type-var]
-    with pytest.raises(TypeError, match="is no LLM"):
-        guard_llm(LLM, Budget("$1.00"))  # type: ignore[type-var]
+    wrong: Any
+    for wrong, why in ((Crew, "is a class"), (llm_of(provider), "is no Crew")):
+        with pytest.raises(TypeError, match=why):
+            guard_crew(wrong, Budget("$1.00"))
+    for wrong, why in ((LLM, "is a class"), ("gpt-4o", "is no LLM"), (crew_of(llm_of(provider)), "is no LLM")):
+        with pytest.raises(TypeError, match=why):
+            guard_llm(wrong, Budget("$1.00"))
 
 
 def test_a_stop_is_picklable(provider: LocalProvider) -> None:
