@@ -130,8 +130,8 @@ class ModelGuard(SessionHandle):
         inner: ModelGuard | None = None,
     ) -> None:
         session = session_of(guard, owner)
-        before: tuple[Session, ...] = () if inner is None else inner.sessions
-        self.sessions: tuple[Session, ...] = before if session in before else (session, *before)
+        before = [] if inner is None else list(inner.sessions)
+        self.sessions: tuple[Session, ...] = tuple(before if session in before else [session, *before])
         """Those that pay, the outermost first."""
         self.session = self.sessions[0]
         self.stops = stops
