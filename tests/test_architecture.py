@@ -58,6 +58,8 @@ LAZY_FACES = {"session": "integrations"}
 
 FOREIGN = {
     "live": {"rich"},
+    "reporting.report": {"rich"},
+    "reporting.text": {"rich"},
     "testing": {"pytest", "starlette", "uvicorn"},
     "ledger.redis": {"redis"},
     "estimate.tokens": {"bpe_openai", "tiktoken"},
@@ -69,7 +71,7 @@ FOREIGN = {
 LOADED_LATE = {"testing", "events.sinks.otel", "events.sinks.prometheus"}
 """What nobody imports who does not need it: these may import it at their top."""
 
-ALWAYS = {"pydantic", "typing_extensions"}
+ALWAYS = {"pydantic", "pydantic_core", "typing_extensions"}
 
 FRAMEWORKS = {
     "agent_framework": {"agent_framework"},

@@ -201,7 +201,7 @@ class Authorizer:
             return None
         error = LoopDetected(tool=tool, repeats=found.repeats, period=found.period, scope=str(run.scope), agent=agent)
         refuses = stops and run.budget.mode != "advisory_estimate"
-        timeline.emit(LoopNoticed(timeline.at(), tool, found.repeats, found.period, refuses))
+        timeline.mark(LoopNoticed(timeline.at(), tool, found.repeats, found.period, refuses))
         if refuses:
             raise error
         if found.is_new:
@@ -279,7 +279,7 @@ class Authorizer:
             if stop is not None:
                 raise stop
             if run.budget.mode != "advisory_estimate":
-                self._must_be_left(run.recorder.totals.total())
+                self._must_be_left(run.recorder.total())
             if isinstance(call, ToolCall):
                 plan, _ = plan_tool(call, run.budget)
             elif plan is None:
@@ -438,7 +438,7 @@ class Authorizer:
         self.decisions.add(decision)
         emit(decision)
         if name != requested:
-            emit(ModelDowngraded(at_s, hold_id, requested, name, reason))
+            self._timeline.mark(ModelDowngraded(at_s, hold_id, requested, name, reason))
         if not terms.bounded and not self._warned_unbounded:
             self._warn_unbounded(plan)
         if terms.clamped and not self._told_unknown_most:
@@ -450,7 +450,7 @@ class Authorizer:
         recorder = self._run.recorder
         at_s = recorder.timeline.at()
         recorder.terminated_by = cause(error)
-        recorder.timeline.emit(CallBlocked(at_s, decision_id, requested, str(error), recorder.terminated_by))
+        recorder.timeline.mark(CallBlocked(at_s, decision_id, requested, str(error), recorder.terminated_by))
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked, LoopDetected)):
             error.report = self._run.report_for_error()

@@ -11,7 +11,7 @@ from budget_guard.events.model import BoundViolated, OverrunCharged, SoftLimitRe
 from budget_guard.events.timeline import Timeline
 from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.totals import Totals
-from budget_guard.units.amounts import DIMENSIONS, Limits, Sums
+from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits, Sums
 from budget_guard.units.money import format_usd
 from budget_guard.units.scope import Scope
 
@@ -21,11 +21,12 @@ _log = logging.getLogger("budget_guard")
 class Recorder:
     """The records of one run, beside the ledger's counters. Safe to use from any thread."""
 
-    __slots__ = ("_agent", "_scope", "_warned", "lock", "terminated_by", "timeline", "totals")
+    __slots__ = ("_scope", "_warned", "agent", "lock", "terminated_by", "timeline", "totals")
 
     def __init__(self, scope: Scope, clock: Clock, agent: str | None = None) -> None:
         self._scope = scope
-        self._agent = agent  # to whom calls are attributed that name none
+        self.agent = agent
+        """Whom calls are attributed to that name nobody."""
         self._warned: set[tuple[Scope, int]] = set()
         self.lock = threading.Lock()
         self.totals = Totals()
@@ -41,8 +42,7 @@ class Recorder:
             posting: What the ledger has for it now.
             why: Why it is no exact cost, if it is none.
         """
-        call = held.call
-        agent = call.agent or self._agent
+        call, agent = held.call, posting.agent
         with self.lock:
             before = held.posting
             if before is not None:
@@ -75,8 +75,13 @@ class Recorder:
             if (scope, i) in self._warned:
                 return
             self._warned.add((scope, i))
-        self.timeline.emit(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
+        self.timeline.mark(SoftLimitReached(self.timeline.at(), str(scope), DIMENSIONS[i], round(fraction, 4)))
         _log.warning("budget_guard %s: %s is %.0f%% spent", scope, DIMENSIONS[i], 100 * fraction)
+
+    def total(self) -> Amounts:
+        """All that this session knows of."""
+        with self.lock:
+            return self.totals.total()
 
     def goes_on(self) -> None:
         """Note that nothing has stopped the run after all, but if it was cut off."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from decimal import Decimal
 from typing import Protocol
 
@@ -27,8 +28,10 @@ from budget_guard.ledger.flow import Flow, drive
 from budget_guard.ledger.hold_id import HoldIds
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.table import PriceTable
-from budget_guard.reporting.report import BudgetReport, as_plain
-from budget_guard.units.amounts import NOTHING, Limits, Sums
+from budget_guard.reporting.course import thinned
+from budget_guard.reporting.report import BudgetReport
+from budget_guard.reporting.spend import LimitUse, TaskSpend, as_plain
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Limits, Sums, in_unit
 from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
@@ -166,18 +169,22 @@ class Run:
 
     def reporting(self, most_events: int = KEPT) -> Flow[BudgetReport]:
         """As `report`, for a blocking or an awaiting caller."""
-        recorder = self.recorder
+        recorder, timeline = self.recorder, self.recorder.timeline
+        above = dict.fromkeys([*self.scopes[1:], *(scope for part in self.parts for scope in part.scopes)])
+        above.pop(self.scope, None)
         try:
-            balances: Sequence[Balance] = yield "balances", ((self.scope,),)
-            balance = balances[0]
+            balances: Sequence[Balance] = yield "balances", ((self.scope, *above),)
         except LedgerUnavailable:  # what this session knows by itself
-            with recorder.lock:
-                committed = recorder.totals.total()
-            balance = Balance(self.scope, self.limits, committed, NOTHING, 0, None)
+            balances = [Balance(self.scope, self.limits, recorder.total(), NOTHING, 0, None)]
+        balance = balances[0]
         budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
-        latest = [describe(event) for event in recorder.timeline.events(most_events)]
+        latest = timeline.described(most_events)
+        marks = [describe(event) for event in timeline.marks()][-most_events:]
         with recorder.lock:
             totals = recorder.totals
+            course, own = totals.over_time(), totals.total()
+            task = self.budget.task
+            cost = to_usd(own.cost)
             return BudgetReport(
                 session_id=self.scope.id,
                 budget=as_plain(budget),
@@ -188,7 +195,7 @@ class Run:
                 breakdown=totals.breakdown(),
                 by_agent=totals.by_agent(),
                 by_child=totals.by_child(),
-                duration_seconds=recorder.timeline.duration(),
+                duration_seconds=timeline.duration(),
                 terminated_by=recorder.terminated_by,
                 unpriced_calls=totals.unpriced_calls,
                 uncertain=to_usd(totals.uncertain),
@@ -196,7 +203,35 @@ class Run:
                 overrun=to_usd(totals.overrun),
                 bound_violations=totals.violations,
                 events=latest,
+                limits=self._limits_used(balances),
+                by_task={}
+                if task is None
+                else {task: TaskSpend(total=cost, calls=own.requests, tool_calls=own.tool_calls)},
+                started_at=None if timeline.started_s is None else self.clock.now() - timedelta(seconds=timeline.at()),
+                over_time=thinned(course, most_events),
+                marks=marks,
             )
+
+    def _limits_used(self, balances: Sequence[Balance]) -> list[LimitUse]:
+        """How much of each limit is used, in the scopes of *balances*."""
+        used = [
+            LimitUse(
+                scope=str(balance.scope),
+                name=DIMENSIONS[i],
+                limit=Decimal(in_unit(i, limit)),
+                spent=Decimal(in_unit(i, balance.committed[i])),
+                held=Decimal(in_unit(i, balance.reserved[i])),
+                resets_at=balance.ends,
+            )
+            for balance in balances
+            for i, limit in balance.limited
+        ]
+        most, scope = self.budget.max_duration_s, str(self.scope)
+        if most is not None:
+            seconds = Decimal(str(round(self.recorder.timeline.duration(), 3)))
+            at = sum(each.scope == scope for each in used)
+            used.insert(at, LimitUse(scope=scope, name="max_duration_s", limit=Decimal(str(most)), spent=seconds))
+        return used
 
     def report_for_error(self) -> BudgetReport:
         """The report as an error carries it."""

@@ -19,7 +19,7 @@ from budget_guard.calls.run import Run
 from budget_guard.calls.seen import Seen, is_all_seen, seen_tokens
 from budget_guard.calls.worst_case import plan_tool
 from budget_guard.errors import BudgetError, BudgetExceeded, BudgetRevoked, LedgerUnavailable, UnknownPriceError
-from budget_guard.events.model import CallReleased, Tokens, UsageEvent
+from budget_guard.events.model import AnswerCutOff, CallReleased, Tokens, UsageEvent
 from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
 from budget_guard.ledger.checks import checked_amounts
 from budget_guard.ledger.flow import Flow
@@ -233,14 +233,18 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
                 calibration.learn(call.prompt, read, written)
     over = cost - most_cost if cost > most_cost else 0
     recorder = run.recorder
+    agent = call.agent or recorder.agent
+    if uncertain:
+        usage = None
+    at_s = recorder.timeline.at()
     posting = unchecked(
-        Posting, (recorder.timeline.at(), held.id, name, charged, over, uncertain, is_unpriced, violated, source)
+        Posting, (at_s, held.id, name, charged, over, uncertain, is_unpriced, violated, source, agent, usage)
     )
     before = held.posting
     if recorder.record(held, posting, note):
         run.warn(committed, above)
         if recorder.timeline.is_watched:
-            _tell(run, held, posting, before, None if uncertain else usage)
+            _tell(run, held, posting, before)
     return cost
 
 
@@ -251,7 +255,7 @@ def returned(run: Run, held: HeldCall, result: object) -> None:
         loops.saw(call.run, call.tool, call.arguments, result, run.recorder.timeline.at())
 
 
-def _tell(run: Run, held: HeldCall, posting: Posting, before: Posting | None, usage: Usage | None) -> None:
+def _tell(run: Run, held: HeldCall, posting: Posting, before: Posting | None) -> None:
     """Tell who subscribes what a call used."""
     call = held.call
     run.recorder.timeline.tell(
@@ -266,25 +270,26 @@ def _tell(run: Run, held: HeldCall, posting: Posting, before: Posting | None, us
             kind="model" if isinstance(call, ModelCall) else "tool",
             name=posting.name,
             asked=call.model if isinstance(call, ModelCall) else call.tool,
-            tokens=_tokens_of(posting.amounts, usage),
+            tokens=_tokens_of(posting),
             cost=posting.amounts.cost,
             source=posting.source,
             uncertain=posting.uncertain,
             unpriced=posting.unpriced,
             decision_id=held.id,
             cost_before=0 if before is None else before.amounts.cost,
-            tokens_before=Tokens() if before is None else _tokens_of(before.amounts, None),
+            tokens_before=Tokens() if before is None else _tokens_of(before),
         )
     )
 
 
-def _tokens_of(amounts: Amounts, usage: Usage | None) -> Tokens:
+def _tokens_of(posting: Posting) -> Tokens:
+    amounts, usage = posting.amounts, posting.usage
     if usage is None:
         return Tokens(input=amounts.input_tokens, output=amounts.output_tokens)
     return Tokens(
         input=amounts.input_tokens,
-        cached=usage.cache_read + usage.cache_audio,
-        cache_written=usage.cache_write_5m + usage.cache_write_1h,
+        cached=usage.cached,
+        cache_written=usage.cache_written,
         output=amounts.output_tokens,
         reasoning=usage.reasoning,
     )
@@ -364,12 +369,16 @@ def _charge(
         run = yield from _opened(run, run.whole)
     held = HeldCall(run.new_id(), call, plan)
     passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
-    posting = Posting(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False, source)
+    posting = Posting(
+        *(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False, source),
+        agent=call.agent or recorder.agent,
+        usage=usage,
+    )
     recorder.record(held, posting, note)
     if run.is_watched:
         run.rate.add(held.amounts.cost, at_s)
     if recorder.timeline.is_watched:
-        _tell(run, held, posting, None, usage)
+        _tell(run, held, posting, None)
     balances: Sequence[Balance]
     try:
         balances = yield "balances", (run.scopes,)
@@ -458,7 +467,9 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
     terms = held.terms
     if not terms.clamped:
         return None
-    run.recorder.terminated_by = OUTPUT_CAP
+    recorder = run.recorder
+    recorder.terminated_by = OUTPUT_CAP
+    recorder.timeline.mark(AnswerCutOff(recorder.timeline.at(), held.id, terms.rung.model, terms.output_cap or 0))
     try:
         balances = run.ledger.balances(run.scopes)
     except LedgerUnavailable:

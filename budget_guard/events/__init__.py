@@ -1,6 +1,7 @@
 """Events of a session: immutable values, named in the past tense."""
 
 from budget_guard.events.model import (
+    AnswerCutOff,
     BoundViolated,
     CallAdmitted,
     CallBlocked,
@@ -22,6 +23,7 @@ from budget_guard.events.model import (
 from budget_guard.events.origin import Origin, Sink
 
 __all__ = [
+    "AnswerCutOff",
     "BoundViolated",
     "CallAdmitted",
     "CallBlocked",

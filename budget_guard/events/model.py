@@ -44,6 +44,16 @@ class CallCommitted(NamedTuple):
     """Whether the cost is the estimate, because the actual usage is not known."""
     source: Source = "price"
     """Where the cost comes from: usage at a known price, the provider's own figure, or an estimate."""
+    agent: str | None = None
+    """Whom it is attributed to."""
+    input_tokens: int = 0
+    """Cached ones included."""
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    """Reasoning included."""
+    reasoning_tokens: int = 0
+    unpriced: bool = False
+    """Whether the price, or a part of it, is not known."""
 
     @property
     def cost_usd(self) -> Decimal:
@@ -118,6 +128,16 @@ class OverrunCharged(NamedTuple):
         return to_usd(self.overrun)
 
 
+class AnswerCutOff(NamedTuple):
+    """The output cap that the guard had sent ended an answer early. What came of it is in the stop or the result."""
+
+    at_s: float
+    decision_id: str
+    model: str
+    output_cap: int
+    """Tokens."""
+
+
 class LoopNoticed(NamedTuple):
     """A run repeats itself. Sent once for each loop as a warning, and again when it is stopped."""
 
@@ -138,6 +158,8 @@ class LimitsRaised(NamedTuple):
     at_s: float
     limits: tuple[str, ...]
     """The names of the limits."""
+    before: tuple[str, ...] = ()
+    """What each was before: dollars, tokens, calls or seconds."""
 
 
 class SessionRevoked(NamedTuple):
@@ -268,6 +290,7 @@ Event: TypeAlias = (
     | SoftLimitReached
     | BoundViolated
     | OverrunCharged
+    | AnswerCutOff
     | LoopNoticed
     | LimitsRaised
     | SessionRevoked

@@ -2,13 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from budget_guard.reporting.report import (
+from budget_guard.reporting.course import SpentAt
+from budget_guard.reporting.report import BudgetReport
+from budget_guard.reporting.spend import (
     AgentSpend,
     Breakdown,
-    BudgetReport,
+    LimitUse,
     LlmSpend,
     ModelSpend,
     Outcome,
+    RunSpend,
+    TaskSpend,
     ToolSpend,
     ToolsSpend,
 )
@@ -23,12 +27,16 @@ __all__ = [
     "Breakdown",
     "BudgetReport",
     "Forecast",
+    "LimitUse",
     "LlmSpend",
     "ModelSpend",
     "Outcome",
     "RunLog",
     "RunRecord",
+    "RunSpend",
     "RunStore",
+    "SpentAt",
+    "TaskSpend",
     "ToolSpend",
     "ToolsSpend",
     "advise",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TypeAlias
 
 from budget_guard.units.amounts import NOTHING, Amounts
+from budget_guard.units.usage import Usage
 
 Source: TypeAlias = Literal["price", "provider", "estimate"]
 """Where a cost comes from: usage at a known price, the provider's own figure, or an estimate."""
@@ -29,7 +30,11 @@ class Posting(NamedTuple):
     violation: bool
     """Whether it is more tokens than the estimate said there could be."""
     source: Source = "price"
+    agent: str | None = None
+    """Whom it is attributed to."""
+    usage: Usage | None = None
+    """What it was made of, where that is known: what was cached, and what was reasoning."""
 
     def negative(self) -> Posting:
-        """The posting that takes it out of a sum again."""
+        """The posting that takes it out of a sum again, but for its usage."""
         return self._replace(amounts=NOTHING.minus(self.amounts), overrun=-self.overrun)

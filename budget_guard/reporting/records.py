@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from budget_guard.reporting.report import Outcome
+from budget_guard.reporting.spend import Outcome
 from budget_guard.units.money import to_usd
 
 VERSION = 1

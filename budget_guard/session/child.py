@@ -154,7 +154,7 @@ class ParentHold:
         with child.recorder.lock, parent.recorder.lock:
             if not self._settled:
                 self._settled = True
-                parent.recorder.totals.merge(child.scope.id, child.recorder.totals)
+                parent.recorder.totals.merge(child.scope.id, child.recorder.totals, timeline.at())
 
 
 def _amounts(budget: BudgetPolicy, left: Limits, parent: Run) -> Amounts:

@@ -38,7 +38,8 @@ from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import BudgetPolicy, OnLedgerError, fails_open
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.pricing.table import PriceTable
-from budget_guard.reporting.report import BudgetReport, Outcome
+from budget_guard.reporting.report import BudgetReport
+from budget_guard.reporting.spend import Outcome
 from budget_guard.session import answers, entered
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S, DeferredOpening
@@ -62,6 +63,7 @@ NO_PROMPT = Prompt(0, 0, (), 0)
 OLD_PRICES_DAYS = 90
 """From this age on the bundled prices are warned of, once in a process."""
 _told_of_old_prices = False
+_DOLLARS = ("max_cost_usd", "max_usd_per_minute")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,7 +408,8 @@ class Session:
                     self.times_raised += 1
                     break
         run.recorder.limits_raised()
-        run.recorder.timeline.emit(LimitsRaised(run.recorder.timeline.at(), tuple(limits)))
+        old = tuple(format(getattr(before, name) or 0, "f" if name in _DOLLARS else "") for name in limits)
+        run.recorder.timeline.mark(LimitsRaised(run.recorder.timeline.at(), tuple(limits), old))
 
     def revoke(self, reason: str) -> None:
         """Refuse every further call of this run. Calls in flight settle as usual."""
@@ -425,7 +428,7 @@ class Session:
         if revoked is not None:
             for each in (run, *run.parts):
                 each.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
-        run.recorder.timeline.emit(SessionRevoked(run.recorder.timeline.at(), reason))
+        run.recorder.timeline.mark(SessionRevoked(run.recorder.timeline.at(), reason))
 
     def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True, sent: bool = False) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from budget_guard.events.model import CallBlocked, Event, LimitsRaised, LoopNoticed, ModelDowngraded, SoftLimitReached
 from budget_guard.events.subscribing import called_with
-from budget_guard.reporting.report import BudgetReport, Outcome
+from budget_guard.reporting.report import BudgetReport
+from budget_guard.reporting.spend import Outcome
 from budget_guard.units.money import cost_nano
 
 if TYPE_CHECKING:

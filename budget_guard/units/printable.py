@@ -6,6 +6,7 @@ import logging
 
 _MOST = 500
 """The most characters that are shown of one text."""
+_STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 (full width, as typed)
 
 
 def printable(text: object) -> str:
@@ -23,6 +24,11 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def no_formula(text: str) -> str:
+    """*text* so that no spreadsheet takes it for a formula: with an apostrophe in front, where it might."""
+    return f"'{text}" if text.startswith(_STARTS_A_FORMULA) else text
 
 
 class EscapingFilter(logging.Filter):

@@ -62,6 +62,16 @@ class Usage(NamedTuple):
         return total if not self.other else total + sum(n for unit, n in self.other if unit in OUTPUT_UNITS)
 
     @property
+    def cached(self) -> int:
+        """Input tokens read from the provider's cache."""
+        return self.cache_read + self.cache_audio
+
+    @property
+    def cache_written(self) -> int:
+        """Input tokens written to the provider's cache."""
+        return self.cache_write_5m + self.cache_write_1h
+
+    @property
     def total_tokens(self) -> int:
         """`input_tokens` plus `output_tokens`."""
         return self.input_tokens + self.output_tokens

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from budget_guard.events.model import Event, Subscriber, UsageEvent
 from budget_guard.events.origin import Origin
+from budget_guard.units.printable import no_formula
 
 COLUMNS = (
     *("id", "at", "run_id", "user", "key", "team", "feature", "agent", "task", "kind", "name", "asked"),
@@ -18,7 +19,6 @@ COLUMNS = (
     *("source", "uncertain", "decision_id"),
 )
 """The columns of a `CsvSink`."""
-_STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class _File:
@@ -95,6 +95,4 @@ def _row(cells: Sequence[object]) -> str:
 
 def _harmless(value: object) -> object:
     """*value* so that no spreadsheet takes a name from outside for a formula."""
-    if isinstance(value, str) and value.startswith(_STARTS_A_FORMULA):
-        return f"'{value}"
-    return "" if value is None else value
+    return no_formula(value) if isinstance(value, str) else "" if value is None else value

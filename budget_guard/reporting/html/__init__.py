@@ -1,0 +1,1 @@
+"""A report as a page of its own, and as a part of a notebook."""
