@@ -60,8 +60,8 @@ class BudgetError(Exception):
     """When the limit begins anew (UTC); None where it never does, or that is not known."""
     retry_after_s: float | None = None
     """Seconds after which it makes sense to try again; None where waiting does not help, or that is not known."""
-    user_message: str | None = None
-    """What may be said to an end user; None where nobody has set it. `str` of the error is for developers."""
+    user_message: str = "This cannot be answered just now."
+    """What may be said to an end user: no amount, no name. `str` of the error is for developers."""
     waiting_helps: bool | None = None
     """Whether the same call may fit once the other calls in flight are over; None where that makes no sense."""
     reserved: Decimal | int | None = None
@@ -109,6 +109,7 @@ def picklable(fields: Mapping[str, Any]) -> dict[str, Any]:
 class BudgetExceeded(BudgetError):
     """A limit would be passed by the next call, or was passed by money already spent."""
 
+    user_message = "The budget for this is used up."
     _fields = ("dimension", "limit", "actual", "scope", "estimate", "decision_id", "report", "detail", "remedy")
 
     def __init__(
@@ -157,6 +158,7 @@ def _words(quantity: Decimal | float) -> str:
 class BudgetRevoked(BudgetError):
     """A run, user or key was cut off with `revoke`."""
 
+    user_message = "This was stopped by whoever runs it."
     _fields = ("scope", "reason", "at", "decision_id", "report")
 
     def __init__(
@@ -182,6 +184,7 @@ class BudgetRevoked(BudgetError):
 class LoopDetected(BudgetError):
     """A run repeats itself: the same tools with the same arguments and the same results, again and again."""
 
+    user_message = "This was stopped because it went round in circles."
     _fields = ("tool", "repeats", "period", "scope", "agent", "decision_id", "report")
 
     def __init__(

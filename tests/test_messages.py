@@ -165,7 +165,7 @@ def test_old_prices_are_told_of_once(monkeypatch: pytest.MonkeyPatch, caplog: py
 def test_fields_that_are_set_later_are_none_until_then_and_travel() -> None:
     error = BudgetExceeded(dimension="max_requests", limit=1, actual=1, scope="run:r1")
     later = ("partial_output", "value", "resets_at", "retry_after_s", "user_message", "waiting_helps", "reserved")
-    assert [getattr(error, name) for name in later] == [None] * 7
+    assert [getattr(error, name) for name in later if name != "user_message"] == [None] * 6
     noon = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
     error.partial_output, error.value, error.resets_at = "half an ans", {"rows": [1]}, noon
     error.retry_after_s, error.user_message = 1.5, "Please come back tomorrow."
@@ -175,6 +175,15 @@ def test_fields_that_are_set_later_are_none_until_then_and_travel() -> None:
     for each in every:
         assert [getattr(each, name) for name in later] == [getattr(error, name) for name in later]
         assert str(each) == str(error)
+
+
+def test_every_stop_says_what_an_end_user_may_be_told() -> None:
+    words = {
+        cls.user_message
+        for cls in vars(errors).values()
+        if inspect.isclass(cls) and issubclass(cls, errors.BudgetError)
+    }
+    assert len(words) >= 4 and all(each.endswith(".") and "$" not in each for each in words)
 
 
 def test_a_value_that_cannot_be_pickled_stays_behind() -> None:

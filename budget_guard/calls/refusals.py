@@ -65,9 +65,7 @@ def exceeded(
     error.waiting_helps = waiting_helps
     error.reserved = in_unit(i, refused.reserved)
     resets_at = error.resets_at = refused.resets_at
-    if resets_at is None:
-        error.user_message = "The budget for this is used up."
-    else:
+    if resets_at is not None:
         error.user_message = f"The budget for this is used up. It begins anew at {resets_at:%Y-%m-%d %H:%M} UTC."
         error.retry_after_s = None if now is None else max(0.0, (resets_at - now).total_seconds())
     return error

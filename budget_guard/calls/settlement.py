@@ -484,7 +484,7 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
     remedy = remedy_of(tightest.scope, DIMENSIONS[i], tightest.ends)
     if tokens > (terms.output_cap or 0):
         remedy = f"That pays for more: set the model's own maximum output tokens, which the guard keeps to. {remedy}"
-    return BudgetExceeded(
+    error = BudgetExceeded(
         dimension=DIMENSIONS[i],
         limit=in_unit(i, tightest.limits[i] or 0),
         actual=in_unit(i, tightest.committed[i] + tightest.reserved[i]),
@@ -494,6 +494,8 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
         detail=f"the guard's cap of {terms.output_cap} output tokens cut the answer off, and {words} of it is left",
         remedy=remedy,
     )
+    error.user_message = "The budget for this did not last to the end of the answer."
+    return error
 
 
 def _cost(run: Run, price: ModelPrice | None, usage: Usage, model: str, held: int) -> tuple[int, str | None]:

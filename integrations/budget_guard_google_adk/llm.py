@@ -143,7 +143,7 @@ class BudgetPlugin(BasePlugin):
         stop = self._latch.get()
         if not isinstance(error, BudgetStop) or stop is None or str(stop.error) != str(error):
             return None
-        said = self.message or stop.error.user_message or "The budget of this run is used up."
+        said = self.message or stop.error.user_message
         return LlmResponse(
             error_code=ERROR_CODE,
             error_message=str(error),
