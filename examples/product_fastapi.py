@@ -7,19 +7,25 @@ provider's bill.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+# --8<-- [start:imports]
 from typing import Annotated
 
-from _provider import local_openai
 from agents import Agent, Runner
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
-from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, open_ledger
 from budget_guard.integrations.openai_agents import BudgetGuard
+
+# --8<-- [end:imports]
+# isort: split
+import tempfile
+from pathlib import Path
+
+from _provider import local_openai
+from fastapi.testclient import TestClient
+
 from budget_guard.testing import Reply
 
 # --8<-- [start:service]
