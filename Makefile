@@ -49,9 +49,17 @@ mypy: $(VENV)/.installed
 pyright: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+.PHONY: docs
+docs: $(VENV)/.installed  ## Build the pages as a site, strictly, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 .PHONY: build
 build: $(VENV)/.installed  ## Build the wheel and the source distribution
 	$(BIN)/python -m hatchling build --target wheel --target sdist --directory dist
+
+.PHONY: release
+release: $(VENV)/.installed  ## Build a release, check it as an index would, and write its notes; upload nothing
+	$(BIN)/python scripts/release.py
 
 .PHONY: bench
 bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run

@@ -1,10 +1,10 @@
 """A platform: users build agents, each has a plan, and one ledger of all servers meters them.
 
 Thirty runs of three users, on Redis. The free one comes to her limit of the day, and is told when it begins anew; then
-she pays, and goes on at once. An operator reads the meter, and cuts one user off. Prints who was served, the top of the
-list, and what one user spent by model.
+she pays, and goes on at once. An operator cuts one user off, and reads the meters. Prints who was served, and what each
+has spent and has left.
 
-Takes the ledger's URL: ``python platform_redis.py redis://localhost:6379/0``.
+Takes the ledger's URL: ``python platform_redis.py redis://localhost:6379/0``. Without one it counts in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from budget_guard.testing import Reply
 
 # --8<-- [start:platform]
 PER_RUN = Budget("$0.50")
-PLANS = {
+PLANS: dict[str, dict[str, Budget | list[Budget]]] = {
     "free": {"user": Budget("$0.10", window="day")},
     "pro": {"user": [Budget("$5.00", window="day"), Budget("$50.00", window="month")]},
 }
@@ -62,10 +62,9 @@ def main(ledger_url: str) -> None:
     authority.revoke("user", "cy", reason="key leaked")
     print(f"cy: {serve(authority, 'cy', 'gpt-4o-mini')}")
 
-    for row in authority.top("user", n=2):
-        print(f"{row.id} spent ${row.spent_usd:.4f}")
-    for row in authority.usage("user", "ada", by=("model",)):
-        print(f"ada, {row.model}: {row.calls} calls, ${row.cost_usd:.4f}")
+    for user in ("ada", "bob", "cy"):
+        seen = authority.snapshot("user", user)
+        print(f"{user}, {seen.plan}: ${seen.spent_usd:.4f} spent, ${seen.remaining_usd:.4f} left this {seen.window}")
     authority.ledger.close()
 
 

@@ -38,7 +38,8 @@ class State(TypedDict):
 
 def workflow() -> Any:
     """The graph. It knows nothing of budgets."""
-    writer, critic = ChatOpenAI(model="gpt-4o", max_tokens=4_000), ChatOpenAI(model="gpt-4o-mini", max_tokens=500)
+    writer = ChatOpenAI(model="gpt-4o", max_completion_tokens=4_000)
+    critic = ChatOpenAI(model="gpt-4o-mini", max_completion_tokens=500)
 
     def write(state: State) -> dict[str, str]:
         return {"text": str(writer.invoke(f"Write a report on {state['topic']}. {state['verdict']}").content)}

@@ -49,6 +49,23 @@ LINES = {
     ],
     "guarded_http_clients": ["No.\ngpt-4o-mini ", "text-embedding-3-small   $0.0000", "The provider's bill: $0.0000"],
     "guarded_sdks": ['google.genai: {"reason": "the air scatters blue light"}\n', "The provider's bill: $0.0000515"],
+    "product_fastapi": [
+        "ada a1: 402 {'error': 'The budget for this did not last to the end of the answer.'}",
+        "ada a2: 402 {'error': 'The budget for this is used up. It begins anew at ",
+        "bob b1: 200 {'answer': 'Turn it off and on.', 'left': '$0.035'}\nThe provider's bill: $0.0943",
+    ],
+    "team_langgraph": [
+        "tides      $0.050 (writer $0.050, critic $0.000) done",
+        "critic $0.001) stopped by max_cost_usd",
+    ],
+    "platform_redis": [
+        "ada: 4 of 5 served; The budget for this is used up. It begins anew at ",
+        "ada: served\ncy: This was stopped by whoever runs it.\nada, pro: $0.1000 spent, $4.90",
+    ],
+    "overnight_script": [
+        "The machine restarts: 40 are rated.\n79 are rated. The budget for this is used up.",
+        "The provider's bill: $1.976755",
+    ],
     "langchain_quickstart": [
         "Take an umbrella.",
         "Total spend: $0.0072 | Remaining: $0.9928",
