@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from budget_guard.calls.seen import OnCancel
 from budget_guard.events.subscribing import AnySubscriber
 from budget_guard.ledger.base import Ledger
 from budget_guard.ledger.url import open_ledger
+from budget_guard.policy.misspelt import unknown_keyword
 from budget_guard.pricing.table import PriceLike
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.authority import BudgetAuthority
 from budget_guard.session.budget import Budget
 from budget_guard.session.opening import open_session
 from budget_guard.session.session import Session
+from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.money import UsdLike
+
+if TYPE_CHECKING:
+    from budget_guard.reporting.records import RunStore
 
 OnCutOff: TypeAlias = Literal["raise", "keep"]
 """What becomes of an answer that a budget's own output cap cuts off: it is a stop, or it is kept as the answer."""
@@ -103,7 +109,7 @@ class SessionHandle:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSettings:
-    """What a guard or a handler opens its sessions with. `vars` gives the arguments that make an equal one."""
+    """What a guard or a handler opens its sessions with."""
 
     authority: BudgetAuthority | None
     """Where the ceilings live that its runs share with others; None for none."""
@@ -121,10 +127,24 @@ class SessionSettings:
     """Where the counters live, or its URL, where there is no authority; each session in memory by default."""
     on_cancel: OnCancel = "bound"
     """What to book for an answer that its caller gives up."""
+    run_log: RunStore | None = None
+    """Where the record of each run goes. See `Session.record_runs`."""
+    on_soft_limit: OnThreshold | None = None
+    on_hard_limit: OnThreshold | None = None
+    on_loop_detected: OnThreshold | None = None
+    on_downgrade: OnThreshold | None = None
+    principals: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    """The principals of kinds that the authority has beside the usual ones."""
 
     def __post_init__(self) -> None:
         if isinstance(self.ledger, str):  # one for all sessions
             object.__setattr__(self, "ledger", open_ledger(self.ledger))
+        Told(self.run_log).check()
+
+    def arguments(self) -> dict[str, Any]:
+        """What makes a guard with the same settings."""
+        named = {name: value for name, value in vars(self).items() if name != "principals"}
+        return {**named, **self.principals}
 
     def open(self, budget: Budget, run_id: str | None = None, *, shared: bool = True) -> Session:
         """A new session.
@@ -150,6 +170,11 @@ class SessionSettings:
             per_million=self.per_million,
             ledger=self.ledger if shared else None,
             on_cancel=self.on_cancel,
+            on_soft_limit=self.on_soft_limit,
+            on_hard_limit=self.on_hard_limit,
+            on_loop_detected=self.on_loop_detected,
+            on_downgrade=self.on_downgrade,
+            **self.principals,
         )
 
 
@@ -187,9 +212,10 @@ def forked(
     Raises:
         TypeError: If a change names what is no setting.
     """
-    known = {"budget": budget, "run_id": None, **vars(settings), **own}
+    known = {"budget": budget, "run_id": None, **settings.arguments(), **own}
+    authority = changes.get("authority", settings.authority)
     for name in changes:
-        if name not in known:
+        if name not in known and not (isinstance(authority, BudgetAuthority) and name in authority.kinds):
             raise TypeError(f"{fork.__name__}() takes no {name}=: it takes {', '.join(known)}")
     made = {**known, **changes}
     given = changes.get("budget")
@@ -201,6 +227,26 @@ def forked(
     if changes.get("ledger") is not None and "authority" not in changes:
         made["authority"] = None
     return made
+
+
+def check_principals(principals: Mapping[str, object], authority: object, made: type) -> None:
+    """Refuse keywords that are neither parameters of a guard nor kinds of its authority.
+
+    Args:
+        principals: The keywords that are no parameters.
+        authority: Its authority; None for none.
+        made: The guard's class.
+
+    Raises:
+        TypeError: If there is one, naming the one that was most likely meant.
+    """
+    kinds = authority.kinds if isinstance(authority, BudgetAuthority) else ()
+    for name in principals:
+        if name in kinds:
+            continue
+        parameters = [each for each in inspect.signature(made).parameters if each not in ("self", "principals")]
+        remedy = "a kind of your own needs authority=, and a ceiling there"
+        raise unknown_keyword(made.__name__, name, (*parameters, *kinds), remedy)
 
 
 def check_budget(budget: object, owner: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import ParamSpec, TypeVar
+
+from budget_guard.units.printable import printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +49,23 @@ def meant(name: str, known: Mapping[str, object], words: Mapping[str, str]) -> s
         return words[name]
     close = get_close_matches(name, known, 1, 0.6)
     return close[0] if close else None
+
+
+def unknown_keyword(owner: str, name: str, known: Iterable[str], remedy: str = "") -> TypeError:
+    """The error for a keyword that *owner* does not take, with the one that was most likely meant.
+
+    Args:
+        owner: What was called.
+        name: The keyword.
+        known: Those that it takes.
+        remedy: What else to do about it.
+    """
+    taken = list(dict.fromkeys(known))
+    near = meant(name, dict.fromkeys(taken), {})
+    if near is not None:
+        remedy = f"did you mean {near}?{remedy and f' Else {remedy}'}"
+    listed = ", ".join(taken)
+    return TypeError(f"{owner}() takes no {printable(name)}=: {remedy or f'use one of {listed}'}")
 
 
 def tells_what_was_meant(words: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:

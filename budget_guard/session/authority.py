@@ -22,7 +22,7 @@ from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import OnLedgerError, fails_open
-from budget_guard.policy.misspelt import meant
+from budget_guard.policy.misspelt import unknown_keyword
 from budget_guard.pricing.table import PriceLike, PriceTable
 from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import CEILED, ScopeSnapshot, ceilings_of, snapshot_of
@@ -31,7 +31,6 @@ from budget_guard.session.plans import Ceilings, look
 from budget_guard.session.session import Session, Wiring
 from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.amounts import Limits
-from budget_guard.units.printable import printable
 from budget_guard.units.scope import Scope
 
 if TYPE_CHECKING:
@@ -41,7 +40,8 @@ _log = logging.getLogger("budget_guard")
 
 
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
-_PARAMETERS = ("self", "budget", "run_id", "pricing", "per_million", "on_cancel", "kind", "id", *Told._fields)
+_SETTINGS = ("run_id", "pricing", "per_million", "on_cancel", *Told._fields)
+_PARAMETERS = ("self", "budget", "kind", "id", *_SETTINGS)
 """Words that `session` takes for something else, now or later."""
 _NO_PLAN = (
     "{} has no plan, and nothing else limits it, so only the session's own budget would hold: give it a plan with "
@@ -145,6 +145,11 @@ class BudgetAuthority:
         """What was spent and is not booked yet."""
         self._decisions = DecisionLog()
         self._subscribers: tuple[AnySubscriber, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of principals that its sessions take: ``user``, ``key``, ``team``, ``agent``, and your own."""
+        return self._ceiled
 
     def session(
         self,
@@ -386,12 +391,8 @@ class BudgetAuthority:
         run_id = None if run_id is None else _name("run_id", run_id)
         for kind in named:
             if kind not in self._ceiled:
-                near = meant(kind, dict.fromkeys((*self._ceiled, "feature", *_PARAMETERS[2:])), {})
-                asked = "" if near is None else f"did you mean {near}? Else "
-                raise TypeError(
-                    f"session() takes no {printable(kind)}=: {asked}a principal of a kind of your own needs "
-                    f"BudgetAuthority(..., kinds=({kind!r},))"
-                )
+                remedy = f"a principal of a kind of your own needs BudgetAuthority(..., kinds=({kind!r},))"
+                raise unknown_keyword("session", kind, (*self._ceiled, "feature", *_SETTINGS), remedy)
         tags = {kind: _name(kind, id) for kind, id in (*named.items(), ("feature", feature)) if id is not None}
         self._must_be_under_a_ceiling(tags)
         principals = [Scope(kind, tags[kind]) for kind in self._ceiled if kind in tags]

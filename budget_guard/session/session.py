@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args, overload
 
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
@@ -44,13 +44,17 @@ from budget_guard.session import answers, entered
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S, DeferredOpening
 from budget_guard.session.plans import Ceilings
-from budget_guard.session.told import NOBODY, Told
+from budget_guard.session.run_records import RunRecords
+from budget_guard.session.told import NOBODY, Told, is_given_up
 from budget_guard.session.tracking import to_the_end, tracked
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
 from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 from budget_guard.wire.answer import Answer
+
+if TYPE_CHECKING:
+    from budget_guard.reporting.records import RunStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -850,6 +854,20 @@ class Session:
         for each in self._run.keepalives:
             yield from each.drop()
 
+    def record_runs(self, run_log: RunStore) -> RunRecords:
+        """Keep a record of each run that shares this session, for an adapter that knows where one begins and ends.
+
+        Args:
+            run_log: Where the records go.
+
+        Raises:
+            TypeError: If it cannot keep any.
+        """
+        Told(run_log).check()
+        records = RunRecords(run_log, self._run)
+        self.subscribe(records)
+        return records
+
     @contextmanager
     def run(self) -> Generator[Session]:
         """A block that is a run of its own, where several of them share this session: ``with session.run():``.
@@ -891,10 +909,7 @@ class Session:
             elif error is None:
                 self._outcome = "ok"
             else:
-                import asyncio  # as `SystemClock.wait_async` does
-
-                gone = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
-                self._outcome = "abandoned" if isinstance(error, gone) else "failed"
+                self._outcome = "abandoned" if is_given_up(error) else "failed"
 
     def __enter__(self) -> Session:
         self._run.recorder.timeline.start()

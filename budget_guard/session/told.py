@@ -78,6 +78,13 @@ class Told(NamedTuple):
             _log.exception("budget_guard %s: the record of the run could not be kept", run.scope)
 
 
+def is_given_up(error: BaseException) -> bool:
+    """Whether *error* says that a caller gave up, rather than that something failed."""
+    import asyncio  # as `SystemClock.wait_async` does
+
+    return isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit))
+
+
 NOBODY = Told()
 """Nobody is told anything."""
 

@@ -7,7 +7,7 @@ import copy
 import functools
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from budget_guard.adapter.handle import (
     SessionSettings,
     check_budget,
     check_choice,
+    check_principals,
     forked,
     opened,
 )
@@ -29,6 +30,7 @@ from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
+from budget_guard.session.told import OnThreshold
 from budget_guard.wire.values import fields
 from budget_guard_langchain.calls import Call, Calls, withdraw
 from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
@@ -37,6 +39,7 @@ from budget_guard_langchain.inline import RunsInline
 from budget_guard_langchain.quiet import quieten
 from budget_guard_langchain.request import read_call, requests_of_texts, tool_names
 from budget_guard_langchain.response import Reply
+from budget_guard_langchain.runs import RunsByTree
 from budget_guard_langchain.scope import extra_sessions, installed
 from budget_guard_langchain.steering import LaterHold, steering_of
 from budget_guard_langchain.trails import Trails, started_by
@@ -44,6 +47,8 @@ from budget_guard_langchain.trails import Trails, started_by
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import LLMResult
+
+    from budget_guard.reporting.records import RunStore
 
 HandlerScope: TypeAlias = Literal["run", "thread"]
 OnExceeded: TypeAlias = Literal["raise", "interrupt"]
@@ -112,6 +117,14 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         on_cut_off: What becomes of an answer that the budget's own output cap cuts off, which `BudgetMiddleware` and
             `budgeted_model` send: ``raise`` stops the run, with what came as ``partial_output``; ``keep`` takes it as
             the answer.
+        run_log: Where a record of each run goes, such as `budget_guard.reporting.RunLog`: of what that run took, and
+            how it ended. A run that another one starts is a part of that.
+        on_soft_limit: A function of the report, plain or async, that is called once for each limit that is nearly used
+            up. What it raises is logged, and disturbs no run.
+        on_hard_limit: The same for each limit that has refused a call.
+        on_loop_detected: The same for each loop that is noticed, and when it is stopped.
+        on_downgrade: The same for each model that another one stands in for.
+        **principals: The principals of further kinds that the authority has ceilings for, by kind: ``org="acme"``.
 
     Raises:
         BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
@@ -148,8 +161,15 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         ledger: Ledger | str | None = None,
         on_cancel: OnCancel = "bound",
         on_cut_off: OnCutOff = "raise",
+        run_log: RunStore | None = None,
+        on_soft_limit: OnThreshold | None = None,
+        on_hard_limit: OnThreshold | None = None,
+        on_loop_detected: OnThreshold | None = None,
+        on_downgrade: OnThreshold | None = None,
+        **principals: str | None,
     ) -> None:
         check_budget(budget, "BudgetCallbackHandler")
+        check_principals(principals, authority, BudgetCallbackHandler)
         given, budget = budget, budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("scope", scope, HandlerScope)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
@@ -168,6 +188,12 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             per_million=per_million,
             ledger=ledger,
             on_cancel=on_cancel,
+            run_log=run_log,
+            on_soft_limit=on_soft_limit,
+            on_hard_limit=on_hard_limit,
+            on_loop_detected=on_loop_detected,
+            on_downgrade=on_downgrade,
+            principals=principals,
         )
         self._own_settings: dict[str, Any] = {
             "downgrade_to": downgrade_to,
@@ -186,7 +212,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         self._fallbacks = Fallbacks()
         self._trails = Trails()
         self._session = self.open_session(budget, run_id, shared=True)
-        of_thread = functools.partial(self.open_session, budget, shared=True)
+        self.runs = None if run_log is None else RunsByTree(self._session.record_runs(run_log))
+        of_thread = functools.partial(self._open_thread, budget)
         self._threads = SessionsById(of_thread) if scope == "thread" else None
 
     def open_session(self, budget: Budget, run_id: str | None = None, *, shared: bool = False) -> Session:
@@ -202,11 +229,27 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         except BudgetError as error:
             raise _recast(error) from error.__cause__
 
+    def _open_thread(self, budget: Budget, run_id: str) -> Session:
+        session = self.open_session(budget, run_id, shared=True)
+        if self.runs is not None:
+            session.subscribe(self.runs.records)
+        return session
+
     @property
     def session(self) -> Session:  # type: ignore[override]  # never replaced
         """The core's session: decisions, events and the ledger's counters."""
         self._calls.sweep()
         return self._session
+
+    def close(self) -> None:
+        super().close()
+        if self.runs is not None and self._parent is None:
+            self.runs.records.end_all()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self.runs is not None and self._parent is None:
+            self.runs.records.end_all()
 
     def for_thread(self, thread_id: str) -> SessionHandle:
         """The budget of one thread, where each has its own.
@@ -368,6 +411,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             return
         self._take_from_ancestors(run_id, told)
         self._calls.sweep()
+        if self.runs is not None:
+            self.runs.begin(run_id, parent_run_id)
         params: Any = kwargs.get("invocation_params") or {}
         if self._tools.unseen:
             self._tools.saw(tool_names(params))
@@ -419,16 +464,20 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         )
 
     def _hold(self, call: Call, asked: ModelCall | ToolCall, task: asyncio.Task[Any] | None, options: object) -> None:
-        with self._refusing(call, asked):
+        with self._refusing(call, asked), self._of_run(call.run_id):
             _raise(call.hold(asked, may_wait=_running_loop() is None))  # a loop must not be blocked
         self._calls.begin(call, task, options)
 
     async def _ahold(
         self, call: Call, asked: ModelCall | ToolCall, task: asyncio.Task[Any] | None, options: object
     ) -> None:
-        with self._refusing(call, asked):
+        with self._refusing(call, asked), self._of_run(call.run_id):
             _raise(await call.ahold(asked))
         self._calls.begin(call, task, options)
+
+    def _of_run(self, run_id: UUID) -> AbstractContextManager[None]:
+        """A block in which what is held belongs to that run, for its record."""
+        return _NO_RUN if self.runs is None else self.runs.within(run_id)
 
     @contextmanager
     def _refusing(self, call: Call, asked: ModelCall | ToolCall) -> Generator[None]:
@@ -443,6 +492,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         from budget_guard_langchain.errors import BudgetDowngrade
 
         withdraw(call)
+        if self.runs is not None:
+            self.runs.end(call.run_id, error)
         if call.batch is not None:  # which is started as a whole before any of it is sent
             self._calls.release_batch(call.batch, "another call of the same batch was refused")
         if isinstance(error, BudgetDowngrade) and isinstance(asked, ModelCall):
@@ -460,6 +511,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             _log.exception("budget_guard %s: could not book the call of run %s", self._session.id, run_id)
             if call is not None and not all(hold.settled for hold in call.holds):
                 call.estimate("its usage made no sense")
+        if self.runs is not None:
+            self.runs.end(run_id)
 
     def _settle(self, call: Call, reply: Reply) -> None:
         if not call.has_streamed and reply.was_cached:
@@ -491,6 +544,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         call = self._calls.end(run_id)
         if call is not None:
             call.fail(error)
+        if self.runs is not None:
+            self.runs.end(run_id, error)
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any) -> None:
         call = self._calls.get(run_id)
@@ -529,16 +584,22 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
     ) -> None:
         if self._session.looks_for_loops:
             self._trails.begin(run_id, parent_run_id)
+        if self.runs is not None:
+            self.runs.begin(run_id, parent_run_id)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
         self._trails.end(run_id)
         if parent_run_id is None and self._tools.seen_any:
             self._tools.warn_of_unseen()
+        if self.runs is not None:
+            self.runs.end(run_id)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
         self._trails.end(run_id)
+        if self.runs is not None:
+            self.runs.end(run_id, error)
 
     # Tools
 
@@ -559,6 +620,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             return
         self._take_from_ancestors(run_id, told)
         self._calls.sweep()
+        if self.runs is not None:
+            self.runs.begin(run_id, parent_run_id)
         metadata = metadata or {}
         name = (serialized or {}).get("name") or kwargs.get("name") or "tool"
         if self._tools.unseen:
@@ -585,6 +648,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             from langchain_core.messages import ToolMessage
 
             call.commit_result(self._tools, output.content if isinstance(output, ToolMessage) else output)
+        if self.runs is not None:
+            self.runs.end(run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._calls.end_of_run(run_id)
@@ -595,6 +660,8 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
             if not isinstance(error, BudgetError):
                 call.note_result(error)
             call.commit_cost()
+        if self.runs is not None:
+            self.runs.end(run_id, error)
 
 
 for _kind in ("llm", "chat_model", "chain", "agent"):
@@ -628,5 +695,6 @@ def _recast(error: BudgetError) -> BudgetError:
 
 
 _NO_PROMPT = Prompt(0, 0, (), 0)
+_NO_RUN: AbstractContextManager[None] = nullcontext()
 _WRITTEN = ("text", "reasoning", "args")
 """Fields of a block's delta whose values the model writes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -29,6 +29,7 @@ from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy,
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.handle import OnCutOff, SessionHandle, check_choice
 from budget_guard.ledger.flow import Steps, arun, run
+from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
 from budget_guard_langchain.ceilings import AgentCeiling, CeilingKind
@@ -36,8 +37,18 @@ from budget_guard_langchain.errors import BudgetDowngrade
 from budget_guard_langchain.final_answer import farewell, wrapped_up
 from budget_guard_langchain.guarded_tools import guard_tools, note_calls
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.middleware_parts import Caller, GuardsTools, HasCeilings, KeepsSpent, thread_of
+from budget_guard_langchain.middleware_parts import (
+    Caller,
+    GuardsTools,
+    HasCeilings,
+    KeepsSpent,
+    RecordsRuns,
+    thread_of,
+)
 from budget_guard_langchain.steered_model import How, name_of, steered
+
+if TYPE_CHECKING:
+    from budget_guard.reporting.records import RunStore
 
 ExitBehavior: TypeAlias = Literal["end", "error", "interrupt"]
 """What to do with an agent whose budget is used up."""
@@ -79,6 +90,13 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
             the asking for usage in streams. Leave out what an endpoint refuses.
         on_cut_off: What becomes of an answer that the budget's own output cap cuts off: ``raise`` makes it a stop, to
             which *exit_behavior* applies, with what came as ``partial_output``; ``keep`` takes it as the answer.
+        run_log: Where a record of each call of the agent goes, such as `budget_guard.reporting.RunLog`. An agent with
+            it has two nodes more. As the other four, it is the handler's where *budget* is one.
+        on_soft_limit: A function of the report, plain or async, that is called once for each limit that is nearly used
+            up. What it raises is logged, and disturbs no run.
+        on_hard_limit: The same for each limit that has refused a call.
+        on_loop_detected: The same for each loop that is noticed, and when it is stopped.
+        on_downgrade: The same for each model that another one stands in for.
 
     Raises:
         TypeError: If *budget* is neither a budget nor a handler.
@@ -86,12 +104,20 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
     """
 
     def __new__(
-        cls, *args: Any, guard_tools: bool = False, thread_limit: Any = None, run_limit: Any = None, **kwargs: Any
+        cls,
+        *args: Any,
+        guard_tools: bool = False,
+        thread_limit: Any = None,
+        run_limit: Any = None,
+        run_log: Any = None,
+        **kwargs: Any,
     ) -> Self:
         # LangChain reads off the class, and not off the instance, which methods a middleware has, and an agent pays
         # for each: a node for tools even without any and no check of unknown ones, a node before each run. So who asks
         # for neither gets a class without them, and there is no way to say it later than here.
-        parts = (GuardsTools,) if guard_tools else ()
+        parts: tuple[Any, ...] = (GuardsTools,) if guard_tools else ()
+        if run_log is not None:
+            parts = (*parts, RecordsRuns)
         if thread_limit is not None or run_limit is not None:
             parts = (*parts, KeepsSpent)
         asked: Any = cls
@@ -111,9 +137,20 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         run_limit: UsdLike | Budget | None = None,
         add_fields: Sequence[AddField] = ADD_FIELDS,
         on_cut_off: OnCutOff = "raise",
+        run_log: RunStore | None = None,
+        on_soft_limit: OnThreshold | None = None,
+        on_hard_limit: OnThreshold | None = None,
+        on_loop_detected: OnThreshold | None = None,
+        on_downgrade: OnThreshold | None = None,
     ) -> None:
         super().__init__()
-        handler = BudgetCallbackHandler(budget) if isinstance(budget, Budget) else budget
+        told = Told(run_log, on_soft_limit, on_hard_limit, on_loop_detected, on_downgrade)._asdict()
+        handler = BudgetCallbackHandler(budget, **told) if isinstance(budget, Budget) else budget
+        given = [name for name, value in told.items() if value is not None]
+        if given and handler is budget:
+            raise ValueError(
+                f"{given[0]}= is set, and a handler is given too: write BudgetCallbackHandler(..., {given[0]}=...)"
+            )
         if not isinstance(handler, BudgetCallbackHandler):
             raise TypeError(
                 f'budget={budget!r} is neither a budget nor a handler: write BudgetMiddleware(Budget("$5.00"))'
@@ -126,6 +163,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
             raise ValueError(f"wrap_up_at={wrap_up_at!r} must be a fraction above 0 and at most 1, for example 0.9")
         self.handler = handler
         """The handler that counts."""
+        self._tallies = {}
         self._models: dict[str, BaseChatModel] = {}
         self._policy = handler.budget.downgrade
         if downgrade_to is not None:
@@ -168,12 +206,14 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         own = self.handler.session_of(thread_id)
         tools = () if isinstance(self, GuardsTools) else request.tools
         guard_tools(tools)
-        with self._active(ceilings):
+        with self._active(ceilings, request.state):
             while True:
                 try:
                     response = yield from self._within((own, *ceilings), request)
                     if tools:
-                        note_calls(tools, response.result, thread_id, functools.partial(self._active, ceilings))
+                        note_calls(
+                            tools, response.result, thread_id, functools.partial(self._active, ceilings, request.state)
+                        )
                     return self._noted(request, response, {})
                 except (BudgetExceeded, BudgetRevoked) as error:
                     stop = error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from agents import (
     Agent,
@@ -21,11 +21,20 @@ from typing_extensions import Self
 from budget_guard import Budget, BudgetAuthority, Session
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.guarded_call import GuardedCall
-from budget_guard.adapter.handle import OnCutOff, SessionSettings, check_budget, check_choice, forked, opened
+from budget_guard.adapter.handle import (
+    OnCutOff,
+    SessionSettings,
+    check_budget,
+    check_choice,
+    check_principals,
+    forked,
+    opened,
+)
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
+from budget_guard.session.told import OnThreshold
 from budget_guard_openai_agents.errors import recast, stops
 from budget_guard_openai_agents.guarded_run import (
     GuardedRun,
@@ -39,6 +48,9 @@ from budget_guard_openai_agents.guarded_run import (
 from budget_guard_openai_agents.hooks_only import HooksOnly
 from budget_guard_openai_agents.model import guard_model
 from budget_guard_openai_agents.runner import guarded_config, install
+
+if TYPE_CHECKING:
+    from budget_guard.reporting.records import RunStore
 
 
 class BudgetGuard(RunGuard):
@@ -80,6 +92,14 @@ class BudgetGuard(RunGuard):
             that can be known.
         add_fields: What the guard may add to a request: ``output_cap`` where the settings have none, and ``usage``,
             which asks a stream for it. Leave out what an endpoint refuses.
+        run_log: Where a record of each run goes, such as `budget_guard.reporting.RunLog`: of what that run took, and
+            how it ended. A run that another one starts is a part of that.
+        on_soft_limit: A function of the report, plain or async, that is called once for each limit that is nearly used
+            up. What it raises is logged, and disturbs no run.
+        on_hard_limit: The same for each limit that has refused a call.
+        on_loop_detected: The same for each loop that is noticed, and when it is stopped.
+        on_downgrade: The same for each model that another one stands in for.
+        **principals: The principals of further kinds that the authority has ceilings for, by kind: ``org="acme"``.
 
     Raises:
         BudgetExceeded: If the authority limits how many runs may be live, and so many are. `close` frees a place.
@@ -110,8 +130,15 @@ class BudgetGuard(RunGuard):
         ledger: Ledger | str | None = None,
         on_cancel: OnCancel = "bound",
         add_fields: Sequence[AddField] = ADD_FIELDS,
+        run_log: RunStore | None = None,
+        on_soft_limit: OnThreshold | None = None,
+        on_hard_limit: OnThreshold | None = None,
+        on_loop_detected: OnThreshold | None = None,
+        on_downgrade: OnThreshold | None = None,
+        **principals: str | None,
     ) -> None:
         check_budget(budget, "BudgetGuard")
+        check_principals(principals, authority, BudgetGuard)
         given, budget = budget, budget.with_downgrade(downgrade_to, downgrade_at)
         check_choice("on_exceeded", on_exceeded, OnExceeded)
         check_choice("on_cancel", on_cancel, OnCancel)
@@ -132,6 +159,12 @@ class BudgetGuard(RunGuard):
             per_million=per_million,
             ledger=ledger,
             on_cancel=on_cancel,
+            run_log=run_log,
+            on_soft_limit=on_soft_limit,
+            on_hard_limit=on_hard_limit,
+            on_loop_detected=on_loop_detected,
+            on_downgrade=on_downgrade,
+            principals=principals,
         )
         self._own_settings: dict[str, Any] = {
             "downgrade_to": downgrade_to,
@@ -148,6 +181,7 @@ class BudgetGuard(RunGuard):
         self.on_cut_off = on_cut_off
         with stops.recasting():
             self._session = self._settings.open(budget, run_id)
+        self.records = None if run_log is None else self._session.record_runs(run_log)
         self._hooks_only = HooksOnly(self._session)
         install()
 

@@ -20,6 +20,7 @@ from budget_guard.adapter.handle import OnCutOff, SessionHandle
 from budget_guard.adapter.stops import Stop, StopLatch
 from budget_guard.adapter.tool_costs import ToolCosts
 from budget_guard.calls.refusals import is_of_one_agent
+from budget_guard.session.run_records import RunRecords
 
 OnExceeded: TypeAlias = Literal["raise", "finalize"]
 
@@ -99,6 +100,8 @@ class RunGuard(SessionHandle, RunHooks[Any]):
     on_cut_off: OnCutOff
     add_fields: frozenset[AddField]
     """What may be added to requests."""
+    records: RunRecords | None = None
+    """Keeps a record of each run; None where nobody asked for that."""
     known_reasoning: dict[str, None]
     """The ids of the reasoning that the runs have seen made, the latest last."""
 

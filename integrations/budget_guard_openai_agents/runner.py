@@ -11,10 +11,11 @@ import dataclasses
 import logging
 from typing import Any, cast
 
-from agents import RunConfig, RunHooks, RunResult, RunResultStreaming
+from agents import MaxTurnsExceeded, RunConfig, RunHooks, RunResult, RunResultStreaming
 from agents.models.interface import Model, ModelProvider
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
+from budget_guard.session.run_records import Recording
 from budget_guard_openai_agents.compaction import guard_compactions
 from budget_guard_openai_agents.composite import CompositeRunHooks
 from budget_guard_openai_agents.guarded_run import GuardedRun, RunGuard, activate, current_run, without_guard
@@ -42,33 +43,41 @@ class GuardingRunner(AgentRunner):
         if prepared is None:
             with without_guard():
                 return await self._inner.run(starting_agent, input, **kwargs)
-        with activate(prepared.run):
+        failure: BaseException | None = None
+        with activate(prepared.run), prepared.recording:
             try:
                 return await self._inner.run(starting_agent, input, **prepared.kwargs)
+            except BaseException as error:
+                failure = error
+                raise
             finally:
-                await prepared.end()
+                await prepared.end(failure)
 
     def run_sync(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResult:
         prepared = _prepare(kwargs)
         if prepared is None:
             with without_guard():
                 return self._inner.run_sync(starting_agent, input, **kwargs)
-        with activate(prepared.run):
+        failure: BaseException | None = None
+        with activate(prepared.run), prepared.recording:
             try:
                 return self._inner.run_sync(starting_agent, input, **prepared.kwargs)
+            except BaseException as error:
+                failure = error
+                raise
             finally:
-                prepared.end_sync()
+                prepared.end_sync(failure)
 
     def run_streamed(self, starting_agent: Any, input: Any, **kwargs: Any) -> RunResultStreaming:
         prepared = _prepare(kwargs)
         if prepared is None:
             with without_guard():
                 return self._inner.run_streamed(starting_agent, input, **kwargs)
-        with activate(prepared.run):  # the run's task is started here, and keeps this context
+        with activate(prepared.run), prepared.recording:  # the run's task is started here, and keeps this context
             result = self._inner.run_streamed(starting_agent, input, **prepared.kwargs)
         task = result.run_loop_task
         if task is not None:
-            task.add_done_callback(lambda _: prepared.run.end())
+            task.add_done_callback(lambda _: prepared.end_streamed(result, task))
             if prepared.owned is not None:
                 _close_when_done(prepared.owned, result, task)
         return result
@@ -83,15 +92,27 @@ class _Prepared:
     kwargs: dict[str, Any]
     owned: GuardedProvider | None
     """The provider, where the SDK would have made one and closed it at the end."""
+    recording: Recording
+    """The record of the run, where one is kept."""
 
-    async def end(self) -> None:
+    async def end(self, failure: BaseException | None) -> None:
         self.run.end()
+        self.recording.end(failure)
         if self.owned is not None:
             await _close(self.owned)
 
-    def end_sync(self) -> None:
+    def end_streamed(self, result: RunResultStreaming, task: asyncio.Task[Any]) -> None:
+        """As `end`, once the *task* of a streamed run is over."""
+        self.run.end()
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if failure is None and result.max_turns is not None and result.current_turn > result.max_turns:
+            failure = MaxTurnsExceeded(f"Max turns ({result.max_turns}) exceeded")  # raised where it is read
+        self.recording.end(failure)
+
+    def end_sync(self, failure: BaseException | None) -> None:
         """As `end`, on the loop that the SDK has run on and leaves open."""
         self.run.end()
+        self.recording.end(failure)
         loop = None if self.owned is None else self.owned.loop
         if self.owned is not None and loop is not None and not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(_close(self.owned))
@@ -160,7 +181,8 @@ def _prepare(kwargs: dict[str, Any]) -> _Prepared | None:
     provider = config.model_provider
     made_here = fields is not None and "model_provider" not in fields
     owned = provider if made_here and isinstance(provider, GuardedProvider) else None
-    return _Prepared(run, {**kwargs, "hooks": hooks, "run_config": config}, owned)
+    recording = Recording(guard.records for guard in run.guards)
+    return _Prepared(run, {**kwargs, "hooks": hooks, "run_config": config}, owned, recording)
 
 
 def guards_in(hooks: RunHooks[Any] | None) -> tuple[RunGuard, ...]:
