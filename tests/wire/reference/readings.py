@@ -1,0 +1,81 @@
+"""What is read of each request and answer of the corpus, a line each, where a change changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from budget_guard.estimate.prompt import Prompt
+from budget_guard.wire import Request
+from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, Answered, Asked, Streamed, variants
+from tests.wire.reference.tables import TABLES
+
+Base: TypeAlias = "Asked | Answered | Streamed"
+BASES: Mapping[str, Base] = {
+    f"{kind} {each.name}": each
+    for kind, bases in (("request", REQUESTS), ("answer", ANSWERS), ("stream", STREAMS))
+    for each in bases
+}
+
+
+NAMES = (*BASES, *TABLES)
+"""All that is read."""
+
+
+def lines_of(name: str) -> Iterator[str]:
+    """What is read of that request or answer as it is, and of each change what is read in another way then; or the
+    lines of that table."""
+    if name in TABLES:
+        yield from (f"{name}: {line}" for line in TABLES[name]())
+        return
+    base = BASES[name]
+    plain = _read(base.read, base.body)
+    yield f"{name}: {_shown(plain)}"
+    for where, body in variants(base.body):
+        found = _read(base.read, body)
+        changed = {field: value for field, value in found.items() if plain.get(field) != value}
+        changed |= dict.fromkeys(plain.keys() - found.keys(), "none")
+        if changed:
+            yield f"{name}: {where}: {_shown(changed)}"
+
+
+def _read(read: Callable[[Any], Any], body: Any) -> Mapping[str, str]:
+    value = read(body)
+    found = _fields_of(value)
+    if isinstance(value, Request):
+        found |= {f"call {field}": inner for field, inner in _fields_of(value.call(admitted=("vendor",))).items()}
+    return found
+
+
+def _fields_of(value: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for field, inner in zip(value._fields, value, strict=True):
+        if isinstance(inner, Prompt):
+            found |= _weighed(inner)
+        elif field != "seen" or inner is not None:
+            found[field] = _text(inner)
+    return found
+
+
+def _weighed(prompt: Prompt) -> dict[str, str]:
+    """A prompt without its keys, which differ from one process to the next."""
+    return {
+        "base": str(prompt.base),
+        "parts": " ".join(str(weight) for _, weight in prompt.parts),
+        "unweighed": ", ".join(prompt.unweighed.values()),
+        "opaque": ", ".join(prompt.opaque),
+        "goes on": str(prompt.conversation != 0),
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, frozenset):
+        return repr(sorted(map(str, value)))
+    if hasattr(value, "_fields"):
+        each = [f"{field} {_text(inner)}" for field, inner in zip(value._fields, value, strict=True) if inner]
+        return f"({', '.join(each)})"
+    return f"({', '.join(map(_text, value))})" if isinstance(value, tuple) else repr(value)
+
+
+def _shown(fields: Mapping[str, str]) -> str:
+    return "; ".join(f"{field}={value}" for field, value in sorted(fields.items()))

@@ -1,0 +1,276 @@
+"""Tables of what the functions under the dialects make of many values."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from budget_guard.wire import Counts, dialect_at, endpoint, explain_refusal, outcome_of_status, read_counts
+from budget_guard.wire.answer import served_tier
+from budget_guard.wire.media import media_rules
+from budget_guard.wire.provider_cost import provider_cost
+from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
+from tests.wire.reference.corpus import REQUESTS, variants
+
+
+def _counts() -> Iterator[str]:
+    """Counts that nearly add up, in every way that they can be meant."""
+    chance = random.Random(1)
+    for number in range(3_000):
+        taken, made = chance.choice([0, 1, 10, 100, 1_000]), chance.choice([0, 1, 5, 300])
+        parts = [chance.choice([None, None, None, 0, 1, 4, 60, taken, taken + 1]) for _ in range(7)]
+        out_parts = [chance.choice([None, None, 0, 2, 90, made, made + 1]) for _ in range(3)]
+        beside_in, beside_out = sum(each or 0 for each in parts), sum(each or 0 for each in out_parts)
+        total = taken + made + chance.choice([0, beside_in, beside_out, beside_in + beside_out, -1, 1, 17])
+        given: list[Any] = [taken, made, chance.choice([None, total, total, 0]), *parts, *out_parts]
+        if number % 4 == 0:
+            given[chance.randrange(len(given))] = chance.choice([None, -1, 0, "5", 2.0, True, 2**53 - 1, 2**53, 10**30])
+        how: dict[str, Any] = {
+            "input_parts": chance.choice(["unsure", "inside", "beside"]),
+            "output_parts": chance.choice(["unsure", "inside", "beside"]),
+            "prompted": chance.random() < 0.8,
+            "answered": chance.random() < 0.8,
+            "hour_cache": chance.random() < 0.3,
+        }
+        usage, problem = read_counts(Counts(*given), **how)
+        yield f"{given} {list(how.values())}: {problem if usage is None else list(usage)}"
+
+
+_MODELS = (
+    "gpt-4o gpt-4o-mini gpt-4.1-mini gpt-4.1-nano gpt-5 gpt-5-mini gpt-5-nano gpt-5.1 gpt-5.2 gpt-5.4 gpt-5.4-mini "
+    "gpt-5.6 gpt-6 gpt-6-mini o1 o3 o4-mini computer-use-preview gpt-audio ft:gpt-4o:me openai/gpt-4o azure-name "
+    "claude-3-5-sonnet claude-sonnet-4-5 claude-opus-4-6 claude-opus-4-7 claude-opus-4-8 claude-next "
+    "gemini-1.5-pro gemini-2.5-flash models/gemini-2.0-flash gemini-3-flash gemini-3.1-pro llava grok-4"
+).split()
+_SIZES = ((1, 1), (28, 28), (384, 384), (385, 20), (512, 513), (768, 768), (1_024, 769), (2_048, 2_049), (5_000, 100))
+
+
+def _pictures() -> Iterator[str]:
+    for provider in (None, "openai", "anthropic"):
+        for model in _MODELS:
+            rules = media_rules(provider, model)
+            sizes = [
+                "-" if rules.picture is None else rules.picture(*size, detail)
+                for size in _SIZES
+                for detail in ("auto", "low", "high", "original", "MEDIA_RESOLUTION_MEDIUM", "odd")
+            ]
+            yield f"{provider} {model}: {rules.name} {rules.page} {rules.sound} {sizes}"
+
+
+_BODIES: tuple[Any, ...] = (
+    None,
+    b"",
+    b"<html>bad gateway</html>",
+    b'{"error": {"message": "no", "type": "invalid_request_error", "code": "x"}}',
+    {"error": {"code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+    {"error": {"type": "overloaded_error"}},
+    {"message": "no"},
+    {"__type": "ThrottlingException"},
+    [{"error": {"code": 400, "status": "INVALID_ARGUMENT"}}],
+    {"detail": "none of its own"},
+    "upstream connect error",
+)
+
+
+def _failures() -> Iterator[str]:
+    for status in (200, 204, 301, 400, 401, 402, 403, 404, 405, 408, 409, 413, 415, 422, 424, 425, 429, 451, 499):
+        yield from _failure(status)
+    for status in (500, 501, 502, 503, 504, 520, 524, 529, 530, 599, 0, 600):
+        yield from _failure(status)
+
+
+def _failure(status: int) -> Iterator[str]:
+    for at, body in enumerate(_BODIES):
+        for headers in (None, {"content-type": "text/html"}, {"Content-Type": "application/json"}):
+            found = outcome_of_status(status, headers, body)
+            more = [outcome_of_status(status, headers, body, unknown_before=1)]
+            more.append(outcome_of_status(status, headers, body, requests=2))
+            yield f"{status} {at} {headers}: {tuple(found)} {[tuple(each) for each in more]}"
+
+
+_HOSTS = (
+    "",
+    "api.openai.com",
+    "eu.api.openai.com",
+    "me.openai.azure.com",
+    "me.services.ai.azure.com",
+    "api.anthropic.com",
+    "generativelanguage.googleapis.com",
+    "europe-west1-aiplatform.googleapis.com",
+    "aiplatform.googleapis.com",
+    "bedrock-runtime.eu-west-1.amazonaws.com",
+    "bedrock-runtime-fips.us-gov-west-1.amazonaws.com",
+    "api.x.ai",
+    "api.groq.com",
+    "openrouter.ai",
+    "api.perplexity.ai",
+    "api.mistral.ai",
+    "api.cohere.com",
+    "api.deepseek.com",
+    "adb.azuredatabricks.net",
+    "llm.example:8080",
+    "LLM.Example",
+)
+_PLACES = (
+    "/v1/chat/completions",
+    "/v1/chat/completions/",
+    "/openai/deployments/prod-chat/chat/completions?api-version=2024-10-21",
+    "/openai/deployments/gpt%2D5/chat/completions?api-version=2025-04-01-preview",
+    "/openai/v1/responses",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/threads/t/messages",
+    "/v1beta/models/gemini-2.5-flash:generateContent",
+    "/v1beta/models/gemini-2.5-flash:countTokens",
+    "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4-5:streamRawPredict",
+    "/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-pro:streamGenerateContent?alt=sse",
+    "/model/anthropic.claude-sonnet-4-5/invoke",
+    "/model/meta.llama3/invoke",
+    "/model/meta.llama3/converse-stream",
+    "/v2/chat",
+    "/chat",
+    "/api/v1/chat/completions",
+    "/v1/models",
+    "/compatibility/v1/chat/completions",
+)
+
+
+def _places() -> Iterator[str]:
+    for host in _HOSTS:
+        for path in _PLACES:
+            where = endpoint("POST", host, path)
+            dialect = dialect_at(where)
+            caps = [where.name_of_cap(model) for model in ("gpt-4o", "gpt-5", "o3-mini", "gpt-5-chat-latest", "prod")]
+            yield (
+                f"{host} {path}: {tuple(where)} {None if dialect is None else dialect.name} {where.deployment} "
+                f"{where.api_version!r} {where.region} {where.takes_usage_option} {caps}"
+            )
+    yield f"GET: {dialect_at(endpoint('GET', 'api.openai.com', '/v1/chat/completions'))}"
+
+
+_KINDS = (
+    "web_search web_search_preview_2025_03_11 google_search googleSearch x_search web_fetch_20250910 url_context "
+    "urlContext googleMaps file_search fileSearch collections_search retrieval code_interpreter "
+    "code_execution_20250825 codeExecution image_generation mcp mcp_toolset advisor shell function custom namespace "
+    "apply_patch local_shell tool_search computer computer_use_preview bash_20250124 text_editor_20250728 memory_1 "
+    "browser_1 quantum_annealer a-name-that-is-much-longer-than-forty-characters-are odd\u00e9 bad\x07"
+).split(" ")
+
+
+def _tools() -> Iterator[str]:
+    for kind in _KINDS:
+        given: list[Any] = [{"type": kind}, {kind: {}}, {"type": kind, "name": "n"}, {kind: {}, "name": "n"}]
+        given.append({"type": kind, "environment": {"type": "local"}})
+        found = [list(hosted_tools_of([each])) for each in given]
+        yield f"{kind!r}: {tool_name_of_type(kind)!r} {hosted_tool_named(kind)!r} {found!r}"
+    yield f"no type: {list(hosted_tools_of([{}, 'x', None, {'type': 3}, {'type': None, 'function': 1}]))}"
+
+
+def _costs() -> Iterator[str]:
+    costs: list[Any] = [
+        None,
+        0,
+        0.0,
+        0.01,
+        "0.01",
+        "x",
+        -1,
+        True,
+        10**9,
+        10**10,
+        float("nan"),
+        1e-12,
+        {"total_cost": 2},
+    ]
+    for provider in (None, "openai", "openrouter", "perplexity", "x-ai"):
+        for cost in costs:
+            usages: list[dict[str, Any]] = [{"cost": cost}, {"cost": cost, "is_byok": True}]
+            usages.append({"cost": cost, "is_byok": True, "cost_details": {"upstream_inference_cost": cost}})
+            usages.append({"cost_in_usd_ticks": cost})
+            found = [
+                provider_cost(usage, provider=provider, model=model, answer_id=ident)
+                for usage in usages
+                for model in ("m", "m:free", None)
+                for ident in ("gen-1", "x", None)
+            ]
+            yield f"{provider} {cost}: {found}"
+    for tier in (None, "", "default", "standard", "on_demand", "priority", "Flex", 3, "batch"):
+        yield f"{tier}: {served_tier(tier)} {served_tier(tier, 'fast')} {served_tier(tier, 'standard')}"
+
+
+def _rewritten() -> Iterator[str]:
+    """What is put into requests, and where."""
+    for asked in REQUESTS:
+        for where, body in variants(asked.body):
+            if "." in where.partition(" ")[0] and not where.startswith(("generationConfig", "inferenceConfig")):
+                continue
+            capped = asked.dialect.put_cap(asked.where, body, 77)
+            other = asked.dialect.put_model(asked.where, body, "other")
+            told = asked.dialect.ask_for_usage(asked.where, body)
+            yield (
+                f"{asked.name} {where}: {_diff(body, capped.body)} {capped.added} "
+                f"{None if other is None else (_diff(body, other.body), other.added)} "
+                f"{_diff(body, told.body)} {told.added}"
+            )
+
+
+def _diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {name: value for name, value in after.items() if name not in before or before[name] != value}
+    return changed | {name: "gone" for name in before if name not in after}
+
+
+def _refusals() -> Iterator[str]:
+    bodies: list[Any] = [
+        {"error": {"message": "Unrecognized request argument supplied: stream_options", "param": "stream_options"}},
+        {"error": {"message": "Unsupported parameter: 'max_completion_tokens'", "param": None}},
+        {"detail": [{"loc": ["body", "max_tokens"]}]},
+        {"error": {"message": "no"}},
+        "max_tokens is not allowed",
+        None,
+    ]
+    added = [("stream_options.include_usage",), ("max_completion_tokens",), ("max_tokens",), ()]
+    for status in (200, 400, 401, 404, 422, 429, 500):
+        for body in bodies:
+            yield f"{status} {body}: {[explain_refusal(each, status, body) for each in added]}"
+
+
+def _errors() -> Iterator[str]:
+    """Answers that are errors, or nothing, to requests that are known, empty or not known."""
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"error": {"message": "no"}},
+        {"error": None},
+        {"type": "error", "error": {"type": "overloaded_error"}},
+        {"message": "invalid api token"},
+        {"status": "failed", "id": "resp_1"},
+        {"error": {"message": "no"}, "usage": {"prompt_tokens": 5, "completion_tokens": 5}},
+        {"error": {"message": "no"}, "usage": {"input_tokens": 5, "output_tokens": 5}, "output": [{}]},
+        {"usage": {"prompt_tokens": 0, "total_tokens": 5}, "data": [{}]},
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 5}, "choices": [{"message": {"content": "x"}}]},
+        {"usage": {"prompt_tokens": 5, "completion_tokens": 0}, "choices": [{"text": "x"}]},
+        {"usage": {"prompt_tokens": 5, "completion_tokens": 0}, "choices": [{"message": {"content": ""}}, {}]},
+        {"choices": [{"finish_reason": "max_tokens", "message": {"content": "x", "function_call": {}}}], "usage": {}},
+        {"usage": {"inputTokens": 5, "outputTokens": 0}, "output": {"message": {"content": [{"text": "x"}]}}},
+        {"usageMetadata": {"promptTokenCount": 5}, "candidates": [{"content": {"parts": [{"text": "x"}]}}]},
+    ]
+    for asked in REQUESTS:
+        empty = asked.read({"model": "m"})
+        for body in bodies:
+            found = [asked.dialect.read_answer(body, to) for to in (asked.read(asked.body), empty, None)]
+            yield f"{asked.name} {body}: {[(each.usage, each.problem, each.failed, each.cut_off) for each in found]}"
+
+
+TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "counts": _counts,
+    "errors": _errors,
+    "pictures": _pictures,
+    "failures": _failures,
+    "places": _places,
+    "tools": _tools,
+    "costs": _costs,
+    "rewritten": _rewritten,
+    "refusals": _refusals,
+}
