@@ -41,7 +41,7 @@ _ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}-\d+|[0-9a-f]{20,32}|[0-9a-f]{12}-\S
 
 
 _OF_REPORT = (
-    *("total_spent", "reserved", "remaining", "breakdown", "by_agent", "by_child", "duration_seconds"),
+    *("session_id", "tags", "total_spent", "reserved", "remaining", "duration_seconds"),
     *("terminated_by", "unpriced_calls", "uncertain", "from_provider", "overrun", "bound_violations"),
 )
 _OF_EVENT = ("name", "held", "cost", "uncertain", "source", "overrun", "bound_tokens", "scope", "dimension", "limit")
@@ -314,9 +314,17 @@ class Story:
         self.session.close()
         yield from self.told
         yield f"  at the end {self.session.outcome}"
-        report = self.session.report().model_dump(mode="json")
-        yield from (f"  {field}: {report[field]}" for field in _OF_REPORT)
-        yield f"  {self.session.report()}"
+        report = self.session.report()
+        llm, tools = report.breakdown.llm, report.breakdown.tools
+        yield f"  llm {llm.total} {llm.calls} tools {tools.total} {tools.calls}"
+        for model, each in llm.by_model.items():
+            yield f"  {model} {each.total} {each.calls} {each.input_tokens} {each.output_tokens}"
+        yield from (f"  {tool} {each.total} {each.calls}" for tool, each in tools.by_tool.items())
+        yield from (
+            f"  {agent} {each.total} {each.calls} {each.with_started}" for agent, each in report.by_agent.items()
+        )
+        yield from (f"  {child} {each.total} {each.calls}" for child, each in report.by_child.items())
+        yield f"  {' '.join(f'{field}={getattr(report, field)}' for field in _OF_REPORT)}"
         yield f"  {self.session.ledger.audit()} {len(self.session.decisions())} {len(self.session.events())}"
 
 
