@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Done, run_script
 
 pytest.importorskip("agents")
 pytest.importorskip("langchain_openai")
@@ -89,19 +88,9 @@ LINES = {
 }
 
 
-def run(name: str) -> subprocess.CompletedProcess[str]:
+def run(name: str) -> Done:
     """Run an example as a user would, in an environment without any key."""
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "integrations")])
-    environment["PYTHONIOENCODING"] = "utf-8"
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        env=environment,
-    )
+    return run_script(EXAMPLES / f"{name}.py")
 
 
 @pytest.mark.parametrize("name", LINES)

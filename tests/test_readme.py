@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests import run_page
+from tests.forked import run_function
 
 pytest.importorskip("agents")
 pytest.importorskip("langchain_openai")
@@ -22,19 +21,8 @@ MAIN = "https://github.com/budget-guard/budget-guard/blob/main/"  # this checkou
 
 
 def run(page: Path) -> str:
-    """Run the page's Python blocks in an interpreter of their own; return what they print."""
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "integrations")])
-    environment["PYTHONIOENCODING"] = "utf-8"
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "run_page.py"), str(page)],
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            env=environment,
-            cwd=folder,  # for the files that a page makes
-        )
+    """Run the page's Python blocks in a process of their own; return what they print."""
+    done = run_function(run_page.main, page)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
