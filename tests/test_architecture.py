@@ -57,7 +57,7 @@ LAZY_FACES = {"session": "integrations"}
 """`session.guard` imports the adapter of the client that it is given, in a function, by its face."""
 
 FOREIGN = {
-    "live": {"rich"},
+    "live": {"IPython", "rich"},
     "reporting.report": {"rich"},
     "reporting.text": {"rich"},
     "testing": {"pytest", "starlette", "uvicorn"},

@@ -173,7 +173,10 @@ class Run:
         above = dict.fromkeys([*self.scopes[1:], *(scope for part in self.parts for scope in part.scopes)])
         above.pop(self.scope, None)
         try:
-            balances: Sequence[Balance] = yield "balances", ((self.scope, *above),)
+            try:
+                balances: Sequence[Balance] = yield "balances", ((self.scope, *above),)
+            except KeyError:  # one of them is opened with the next call
+                balances = yield "balances", ((self.scope,),)
         except LedgerUnavailable:  # what this session knows by itself
             balances = [Balance(self.scope, self.limits, recorder.total(), NOTHING, 0, None)]
         balance = balances[0]

@@ -16,7 +16,7 @@ from budget_guard import Budget, BudgetAuthority, BudgetReport, MemoryLedger, To
 from budget_guard.reporting import LimitUse, text
 from budget_guard.reporting.files import CSV_COLUMNS
 from budget_guard.testing import FakeClock
-from tests.builders import PRICES, call, session
+from tests.builders import PRICES, Way, call, session
 from tests.reporting.runs import EVIL, FORMULA, run, stopped
 
 
@@ -102,6 +102,20 @@ def test_the_cap_of_an_agent_is_a_limit_too() -> None:
 
     (cap,) = [each for each in opened.report().limits if not each.scope.startswith("run:")]
     assert (cap.limit, cap.spent) == (Decimal("0.20"), Decimal("0.10"))
+
+
+def test_a_scope_that_is_not_opened_yet_is_left_out(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = session(Budget("$5.00", agents={"writer": Budget("$0.20")}), run_id="r1")
+    way.pay(opened, call("dime", agent="writer"))
+    balances = MemoryLedger.balances
+
+    def forgets(ledger: MemoryLedger, scopes: Any) -> Any:
+        if len(scopes) > 1:
+            raise KeyError(scopes[1])
+        return balances(ledger, scopes)
+
+    monkeypatch.setattr(MemoryLedger, "balances", forgets)
+    assert [each.scope for each in opened.report().limits] == ["run:r1"]
 
 
 def test_a_budget_of_nothing_is_used_up() -> None:
