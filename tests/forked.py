@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _IMPORTED = ["agents", "langchain.agents", "langchain_openai", "langchain_anthropic", "openai", "uvicorn"]
-_processes = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-if hasattr(os, "fork"):
-    _processes.set_forkserver_preload(_IMPORTED)
+_processes = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else multiprocessing.get_context("spawn")
+_processes.set_forkserver_preload(_IMPORTED)  # does nothing where there is no fork
 
 
 class Done(NamedTuple):
