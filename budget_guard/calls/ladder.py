@@ -34,6 +34,8 @@ class _Served(NamedTuple):
 
 
 _NOT_ELSE = _Served()
+_ASKS_FOR_NONE = (None, "auto")
+"""What a call says of its tier that leaves it to the account's settings."""
 _MOST_SERVED = 256
 """Names come from outside, so there is no end to them."""
 _MOST_IN_PLACE = 8
@@ -46,13 +48,15 @@ class Ladder:
     Args:
         prices: The price table.
         clock: Where the day comes from whose prices count.
+        tier: The price tier of calls that ask for none, as `Budget.service_tier`.
     """
 
-    __slots__ = ("_checked", "_clock", "_served", "prices")
+    __slots__ = ("_checked", "_clock", "_served", "_tier", "prices")
 
-    def __init__(self, prices: PriceTable, clock: Clock) -> None:
+    def __init__(self, prices: PriceTable, clock: Clock, tier: str | None = None) -> None:
         self.prices = prices
         self._clock = clock
+        self._tier = tier
         self._checked: dict[tuple[str, str, frozenset[str]], BudgetError | None] = {}
         self._served: dict[str, _Served] = {}
 
@@ -113,7 +117,7 @@ class Ladder:
         """*model* as it may be served: by the dearest of its alternatives, and of what has served such calls before."""
         served = self._served.get(model, _NOT_ELSE)
         if served is not _NOT_ELSE:
-            asked = call._replace(service_tier=call.service_tier or served.tier, region=call.region or served.region)
+            asked = _as_served(call, served)
             try:
                 return Rung(model, self._dearest((model, *call.alternatives, *served.models), asked), why, exact=False)
             except UnknownPriceError:
@@ -137,8 +141,8 @@ class Ladder:
         """
         before = self._served.get(rung.model, _NOT_ELSE)
         now = before
-        if call.service_tier is None and tier is not None:
-            now = now._replace(tier=None if same_tier(tier, None) else tier)
+        if call.service_tier in _ASKS_FOR_NONE and tier is not None:
+            now = now._replace(tier=None if same_tier(tier, self._tier) else tier)
         if call.region is None and region is not None:
             now = now._replace(region=region)
         if model != rung.model and model not in before.models and len(before.models) < _MOST_IN_PLACE:
@@ -148,7 +152,7 @@ class Ladder:
         if now == _NOT_ELSE:
             del self._served[rung.model]
             return True
-        asked = call._replace(service_tier=call.service_tier or now.tier, region=call.region or now.region)
+        asked = _as_served(call, now)
         try:
             dearest = self._dearest((rung.model, *now.models), asked)
             if rung.price is None or not _is_dearer(dearest, rung.price):
@@ -175,9 +179,8 @@ class Ladder:
         before = self._served.get(rung.model, _NOT_ELSE)
         if model is None and (call.alternatives or before.models):
             return rung.price  # any of them may have answered
-        served = call._replace(
-            service_tier=tier or call.service_tier or before.tier, region=region or call.region or before.region
-        )
+        served = _as_served(call, before)
+        served = served._replace(service_tier=tier or served.service_tier, region=region or served.region)
         return self.price_called(served, model or rung.model, rung.price)
 
     def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None) -> ModelPrice | None:
@@ -191,7 +194,7 @@ class Ladder:
         """The price that is never below that of any of *models*."""
         if len(models) == 1:
             return self._find(models[0], call)
-        tier, speed = _tier_and_speed(call)
+        tier, speed = self._tier_and_speed(call)
         return self.prices.find_dearest(
             models,
             provider=call.provider,
@@ -204,7 +207,7 @@ class Ladder:
 
     def _find(self, model: str, call: ModelCall) -> ModelPrice:
         at = self._clock.now()
-        tier, speed = _tier_and_speed(call)
+        tier, speed = self._tier_and_speed(call)
         try:
             return self.prices.find(
                 model,
@@ -219,6 +222,15 @@ class Ladder:
             if model == call.model or call.provider is None:
                 raise
             return self.prices.find(model, at=at)  # a target may be another provider's
+
+    def tier_of(self, call: ModelCall) -> str | None:
+        """The price tier of *call*: the one that it asks for, else that of calls which ask for none."""
+        tier = call.service_tier
+        return self._tier or tier if tier in _ASKS_FOR_NONE else tier
+
+    def _tier_and_speed(self, call: ModelCall) -> tuple[str | None, str | None]:
+        tier = self.tier_of(call)
+        return (None, "fast") if tier == "fast" else (tier, None)
 
     def _check(self, asked: Rung, target: str, call: ModelCall) -> BudgetError | None:
         key = (asked.model, target, call.needs)
@@ -270,8 +282,12 @@ def _spending(balances: Sequence[Balance]) -> list[tuple[int, int]]:
     ]
 
 
-def _tier_and_speed(call: ModelCall) -> tuple[str | None, str | None]:
-    return (None, "fast") if call.service_tier == "fast" else (call.service_tier, None)
+def _as_served(call: ModelCall, served: _Served) -> ModelCall:
+    """*call* as if it had asked for what serves such calls, where it leaves that open."""
+    tier = call.service_tier
+    return call._replace(
+        service_tier=served.tier or tier if tier in _ASKS_FOR_NONE else tier, region=call.region or served.region
+    )
 
 
 def _is_dearer(one: ModelPrice, other: ModelPrice) -> bool:

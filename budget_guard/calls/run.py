@@ -76,7 +76,7 @@ class Run:
         """The run's own first, then those whose ceilings hold as well."""
         self.scope = self.scopes[0]
         self.clock = clock
-        self.planner = Planner(Ladder(prices, clock), alone=len(self.scopes) == 1)
+        self.planner = Planner(Ladder(prices, clock, budget.service_tier), alone=len(self.scopes) == 1)
         self.recorder = Recorder(self.scope, clock, tags.get("agent"))
         self.revoked: BudgetRevoked | None = None
         """Set where the run was cut off by this very session."""

@@ -93,7 +93,7 @@ def bill(
         unknown = estimate(held, _NO_USAGE)
         return unknown if not cost else unknown._replace(amounts=held.amounts._replace(cost=cost))
     name, price = model or rung.model, rung.price
-    tier_differs = not (service_tier is None or same_tier(service_tier, call.service_tier))
+    tier_differs = service_tier is not None and not same_tier(service_tier, run.planner.ladder.tier_of(call))
     if name != rung.model or tier_differs or not (region is None or region == call.region) or not rung.exact:
         price = run.planner.ladder.price_served(call, rung, model, service_tier, region)
         run.planner.note_served(call, rung, name, service_tier, region)

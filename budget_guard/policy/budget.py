@@ -80,6 +80,8 @@ class BudgetPolicy:
     server_errors: ServerErrors
     """What to do with a call that ended in a 500 with the provider's own body: ``book`` what was held, for it may be
     billed, or ``release`` it. Every budget that holds a call has to say ``release``."""
+    service_tier: str | None
+    """The provider's price tier at which calls are held that ask for none; None for the standard one."""
     task: str | None
     """The kind of work, for records and advice: ``"summarise"``."""
     allowance: Allowance
@@ -115,6 +117,7 @@ class BudgetPolicy:
         max_wait_s: float = 30,
         finalization_reserve: UsdLike | None = None,
         server_errors: ServerErrors = "book",
+        service_tier: str | None = None,
         task: str | None = None,
         allowance: Allowance | None = None,
         loop: LoopPolicy | None = None,
@@ -148,6 +151,7 @@ class BudgetPolicy:
             if finalization_reserve is None
             else _dollars("finalization_reserve", finalization_reserve),
             "server_errors": _one_of("server_errors", server_errors, get_args(ServerErrors)),
+            "service_tier": _tier(service_tier),
             "task": _task(task),
             "allowance": _allowance(allowance),
             "loop": _loop(loop),
@@ -342,6 +346,13 @@ def _task(task: object) -> str | None:
     if task is not None and (not isinstance(task, str) or not task.strip()):
         raise ValueError(f'task={task!r} is no name of a kind of work: use a text such as "summarise", or None')
     return task
+
+
+def _tier(tier: object) -> str | None:
+    if tier is not None and (not isinstance(tier, str) or not tier.strip()):
+        remedy = 'use the provider\'s own, such as "flex" or "priority", or None'
+        raise ValueError(f"service_tier={tier!r} is no name of a tier: {remedy}")
+    return tier
 
 
 def _allowance(allowance: object) -> Allowance:

@@ -49,6 +49,9 @@ class Budget(BudgetPolicy):
         finalization_reserve: Dollars kept back for one final answer once everything else is spent.
         server_errors: What to do with a call that ended in a 500 with the provider's own body: ``book`` what was held,
             for it may be billed, or ``release`` it, if you trust the provider not to bill it.
+        service_tier: The provider's price tier at which calls are held that ask for none, such as ``"flex"`` or
+            ``"priority"`` where that is the default of your account. It is not sent: an answer says which tier served
+            it, is billed by that, and a dearer one is held from then on.
         task: The kind of work, for records and advice: ``"summarise"``.
         allowance: What to reserve for calls whose cost the request does not tell: `Allowance(input_tokens=...)`.
         loop: When to warn of a run that repeats itself, and to stop it: ``LoopPolicy()``. None never looks.

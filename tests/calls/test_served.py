@@ -5,9 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from budget_guard import Budget, ModelCall, PriceTable, Session, UnknownPriceError, Usage
 from budget_guard.pricing.model_price import TEXT_ONLY
-from tests.builders import ZERO, call, session
+from tests.builders import ZERO, Way, call, session
 
 USED = Usage(input=100, output=50)
 HELD = Decimal("0.0006")
@@ -105,6 +107,50 @@ def test_who_asks_for_the_standard_tier_is_held_at_its_price() -> None:
     standard, _ = priority(run)
 
     assert priority(run, "default", service_tier="default") == (standard, standard)
+
+
+# The tier of an account
+
+
+def test_calls_that_ask_for_no_tier_are_held_at_that_of_the_budget(way: Way) -> None:
+    standard = way.reserve(Budget("$1.00").session(), ask("gpt-5")).amounts.cost
+    for tier, factor in (("flex", Decimal("0.5")), ("priority", Decimal(2)), ("default", Decimal(1))):
+        run = Budget("$1.00", service_tier=tier).session()
+        for asked in (ask("gpt-5"), ask("gpt-5", service_tier="auto")):
+            assert way.reserve(run, asked).amounts.cost == standard * factor
+        assert way.reserve(run, ask("gpt-5", service_tier="default")).amounts.cost == standard
+
+
+def test_a_call_of_the_accounts_tier_is_booked_by_the_tier_that_served_it() -> None:
+    standard, _ = pay(Budget("$1.00").session(), ask("gpt-5"), service_tier="default")
+    for auto in (None, "auto"):
+        run = Budget("$1.00", service_tier="flex").session()
+        assert pay(run, ask("gpt-5", service_tier=auto), service_tier="flex") == (standard / 2, standard / 2)
+        assert pay(run, ask("gpt-5", service_tier=auto), service_tier=None) == (standard / 2, standard / 2)
+        assert pay(run, ask("gpt-5", service_tier=auto), service_tier="default") == (standard / 2, standard)
+        assert run.report().overrun == standard / 2
+        assert pay(run, ask("gpt-5", service_tier=auto), service_tier="default") == (standard, standard), (
+            "held so since"
+        )
+        assert pay(run, ask("gpt-5", service_tier=auto), service_tier="flex") == (standard, standard / 2)
+        assert pay(run, ask("gpt-5", service_tier=auto), service_tier="flex") == (standard / 2, standard / 2)
+
+
+def test_an_answer_that_was_made_elsewhere_is_booked_at_the_accounts_tier_where_it_names_none() -> None:
+    run = Budget("$1.00", service_tier="priority").session()
+    run.charge_call(ask("gpt-5"), Usage(input=1_000))
+    run.charge_call(ask("gpt-5", service_tier="default"), Usage(input=1_000))
+    assert [each.total for each in run.report().breakdown.llm.by_model.values()] == [Decimal("0.00375")]
+
+
+def test_a_tier_that_a_model_does_not_have_is_refused_and_none_is_a_name_of_one(way: Way) -> None:
+    error = way.authorize(Budget("$1.00", service_tier="flexx").session(), ask("gpt-5")).error
+    assert isinstance(error, UnknownPriceError) and "flexx" in str(error)
+    for wrong in ("", " ", 5):
+        with pytest.raises(ValueError, match=r"service_tier=.* is no name of a tier"):
+            Budget("$1.00", service_tier=wrong)  # type: ignore[arg-type]
+    assert repr(Budget("$1.00", service_tier="flex")) == "Budget('$1.00', service_tier='flex')"
+    assert Budget("$1.00", service_tier="flex").raised(max_cost_usd="$2").service_tier == "flex"
 
 
 def test_a_tier_of_unknown_price_teaches_nothing() -> None:
