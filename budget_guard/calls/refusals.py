@@ -18,13 +18,10 @@ from budget_guard.errors import (
 from budget_guard.ledger.base import Refused, Revoked
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, in_unit
 from budget_guard.units.money import format_usd
-from budget_guard.units.scope import Scope
+from budget_guard.units.scope import AGENT_IN_RUN, Scope
 
 OUTPUT_CAP = "output_cap"
 """What `BudgetReport.terminated_by` says where the guard's own output cap cut an answer off."""
-
-AGENT_IN_RUN = "agent_in_run"
-"""The kind of scope that holds the cap of one agent by its name, within one run."""
 
 _WAITING_HELPS = (
     "Other calls in flight hold a part of it and may give some back: try again when they are over, or wait longer with "

@@ -180,9 +180,12 @@ class Reservation(HeldCall):
 
     def _book(self, bill: Bill) -> int:
         run = self._run
-        return settlement.settled(run, self, bill, run.ledger.commit(self.id, run.scopes, bill.amounts, bill.uncertain))
+        lines = settlement.lines(run, self.call, bill)
+        settled = run.ledger.commit(self.id, run.scopes, bill.amounts, bill.uncertain, lines)
+        return settlement.settled(run, self, bill, settled)
 
     async def _abook(self, bill: Bill) -> int:
         run = self._run
-        settled = await run.ledger.aio.commit(self.id, run.scopes, bill.amounts, bill.uncertain)
+        lines = settlement.lines(run, self.call, bill)
+        settled = await run.ledger.aio.commit(self.id, run.scopes, bill.amounts, bill.uncertain, lines)
         return settlement.settled(run, self, bill, settled)

@@ -23,18 +23,24 @@ from budget_guard.calls.spend_rate import SpendRate
 from budget_guard.clock import Clock
 from budget_guard.errors import BudgetExceeded, BudgetRevoked, LedgerUnavailable
 from budget_guard.events.timeline import KEPT, describe
+from budget_guard.ledger import history
 from budget_guard.ledger.base import Balance, Ledger, ScopeSpend
 from budget_guard.ledger.flow import Flow, drive
+from budget_guard.ledger.history import Labels
 from budget_guard.ledger.hold_id import HoldIds
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.course import thinned
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.reporting.spend import LimitUse, TaskSpend, as_plain
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Limits, Sums, in_unit
+from budget_guard.reporting.totals import Totals
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums, in_unit
 from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
+_MOST_LABELS = 1_000
+_UNKNOWN = "(unknown)"
+"""The model or tool of what another process has spent without saying on what."""
 _EVENTS_IN_ERRORS = 20
 """An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
 
@@ -98,6 +104,10 @@ class Run:
         """Whether more than the ledger has to be asked before a call is made: for loops, or for the rate of spend."""
         self.on_cancel: OnCancel = "bound"
         """What to book for an answer that its caller gives up."""
+        self.keeps_history = False
+        """Whether the ledger has a usage history, which is told what money was spent on."""
+        self.labels: dict[tuple[str, str | None, bool], Labels] = {}
+        """The labels of its calls in the usage history: by model or tool, by agent, and whether it is a model."""
         self.fails_open = False
         """Whether a call is made where the ledger cannot be reached."""
         self.tags = dict(tags)
@@ -163,6 +173,21 @@ class Run:
         """The run's own counters."""
         return self.ledger.balances((self.scope,))[0]
 
+    def labels_of(self, name: str, agent: str | None, is_model: bool) -> Labels:
+        """The labels in the usage history for a call of *name*, a model or a tool, by *agent*."""
+        known = self.labels.get((name, agent, is_model))
+        if known is None:
+            if len(self.labels) >= _MOST_LABELS:
+                self.labels.clear()
+            tags = self.tags
+            known = self.labels[name, agent, is_model] = history.labels(
+                feature=tags.get("feature"),
+                agent=agent or tags.get("agent"),
+                task=self.budget.task,
+                **{"model" if is_model else "tool": name},
+            )
+        return known
+
     def report(self, most_events: int = KEPT) -> BudgetReport:
         """The spend so far, by what it was for, and what stopped the run; with the latest events, at most so many."""
         return drive(self.reporting(most_events), self.ledger)
@@ -183,11 +208,10 @@ class Run:
         budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
         latest = timeline.described(most_events)
         marks = [describe(event) for event in timeline.marks()][-most_events:]
+        everybody, by_task = yield from self._spent_on(balance)
         with recorder.lock:
             totals = recorder.totals
-            course, own = totals.over_time(), totals.total()
-            task = self.budget.task
-            cost = to_usd(own.cost)
+            course, agents = totals.over_time(), everybody.by_agent(totals.started())
             return BudgetReport(
                 session_id=self.scope.id,
                 budget=as_plain(budget),
@@ -195,25 +219,51 @@ class Run:
                 total_spent=to_usd(balance.committed.cost),
                 reserved=to_usd(balance.reserved.cost),
                 remaining=remaining_usd(balance),
-                breakdown=totals.breakdown(),
-                by_agent=totals.by_agent(),
+                breakdown=everybody.breakdown(),
+                by_agent=agents,
                 by_child=totals.by_child(),
                 duration_seconds=timeline.duration(),
                 terminated_by=recorder.terminated_by,
                 unpriced_calls=totals.unpriced_calls,
-                uncertain=to_usd(totals.uncertain),
+                uncertain=to_usd(everybody.uncertain),
                 from_provider=to_usd(totals.from_provider),
                 overrun=to_usd(totals.overrun),
                 bound_violations=totals.violations,
                 events=latest,
                 limits=self._limits_used(balances),
-                by_task={}
-                if task is None
-                else {task: TaskSpend(total=cost, calls=own.requests, tool_calls=own.tool_calls)},
+                by_task=by_task,
                 started_at=None if timeline.started_s is None else self.clock.now() - timedelta(seconds=timeline.at()),
                 over_time=thinned(course, most_events),
                 marks=marks,
             )
+
+    def _spent_on(self, balance: Balance) -> Flow[tuple[Totals, dict[str, TaskSpend]]]:
+        """What the run has spent money on, and by kind of work: what this session knows, or where others have spent
+        from it as well, what the ledger's usage history does."""
+        task, own, recorder = self.budget.task, self.recorder.totals, self.recorder
+        spent = recorder.total()
+        known = {} if task is None else {task: _of_task(spent)}
+        now = balance.committed
+        if not self.keeps_history or (spent.cost, spent.total_tokens, spent.tool_calls) == (now.cost, *now[3::2]):
+            return own, known
+        began = 0
+        if balance.since is not None:
+            began = int(balance.since.timestamp()) // 3_600
+            if balance.since.minute:
+                return own, known  # in the middle of an hour, and the history has but hours
+        try:
+            query = history.UsageQuery("run", self.scope.id, began, None, ("model", "tool", "agent", "task"))
+            rows: Sequence[history.UsageSum] = yield "usage", (query,)
+        except LedgerUnavailable:
+            return own, known
+        totals, by_task = Totals(), dict[str, Amounts]()
+        for (model, tool, agent, its_task), row in rows:
+            line = history.line_of(history.NO_LABELS, row)
+            is_model = bool(model) or line.amounts.requests > 0
+            totals.add_many(str(model or tool or _UNKNOWN), str(agent) or None, is_model, *line[1:])
+            if its_task:
+                by_task[str(its_task)] = by_task.get(str(its_task), NOTHING).plus(line.amounts)
+        return totals, {name: _of_task(amounts) for name, amounts in by_task.items()}
 
     def _limits_used(self, balances: Sequence[Balance]) -> list[LimitUse]:
         """How much of each limit is used, in the scopes of *balances*."""
@@ -271,6 +321,10 @@ class Run:
             for ceiling, (spent, limits) in zip(self._ceilings, above, strict=False):
                 if ceiling.is_near(spent, limits):
                     self.recorder.warn(ceiling.scope, limits, spent, at)
+
+
+def _of_task(amounts: Amounts) -> TaskSpend:
+    return TaskSpend(total=to_usd(amounts.cost), calls=amounts.requests, tool_calls=amounts.tool_calls)
 
 
 class _Ceiling:

@@ -23,11 +23,12 @@ from budget_guard.events.model import AnswerCutOff, CallReleased, Tokens, UsageE
 from budget_guard.ledger.base import Balance, Refused, ScopeSpend, Settled
 from budget_guard.ledger.checks import checked_amounts
 from budget_guard.ledger.flow import Flow
+from budget_guard.ledger.history import NO_LINES, CheckedLines, UsageLine
 from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.pricing.rate_card import BUCKETS
 from budget_guard.pricing.table import same_tier
 from budget_guard.reporting.posting import Posting, Source
-from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits, in_unit, unchecked
+from budget_guard.units.amounts import DIMENSIONS, MOST, Amounts, Limits, in_unit, unchecked
 from budget_guard.units.money import UsdLike, format_usd, nano_of
 from budget_guard.units.usage import Usage
 
@@ -206,6 +207,19 @@ def given_up(run: Run, held: HeldCall, reason: str, seen: Seen | None) -> Bill:
     return all_held._replace(amounts=amounts, note=f"{reason}, and what was seen of it is booked")
 
 
+def lines(run: Run, call: ModelCall | ToolCall, bill: Bill) -> Sequence[UsageLine]:
+    """What the ledger's usage history is told of a call, where it has one."""
+    if not run.keeps_history:
+        return NO_LINES
+    amounts, name, _, _, _, usage = bill
+    labels = run.labels_of(name, call.agent, isinstance(call, ModelCall))
+    if usage is None:
+        return CheckedLines((UsageLine(labels, amounts),))
+    read, written = usage.cache_read + usage.cache_audio, usage.cache_write_5m + usage.cache_write_1h
+    line = UsageLine(labels, amounts, 0, read, written, usage.reasoning)
+    return CheckedLines((line,)) if 0 <= read | written | usage.reasoning <= MOST else (line,)
+
+
 def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
     """Record what the ledger has booked for a call; return its cost in nano-dollars."""
     held.settled = True
@@ -368,7 +382,8 @@ def _charge(
     if run.whole is not None:
         run = yield from _opened(run, run.whole)
     held = HeldCall(run.new_id(), call, plan)
-    passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts)
+    spent_on = lines(run, call, Bill(held.amounts, held.terms.rung.model, usage=usage))
+    passed: Refused | None = yield "charge", (held.id, run.scopes, held.amounts, spent_on)
     posting = Posting(
         *(at_s, held.id, held.terms.rung.model, held.amounts, 0, False, note is not None, False, source),
         agent=call.agent or recorder.agent,

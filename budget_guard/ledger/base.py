@@ -21,7 +21,9 @@ answers one question atomically over all scopes of a call: may this much be held
    that is off by no more than that makes no id stale.
 7. A scope with a window counts from nothing again when the next window begins, and never goes back to an earlier one,
    whatever the clock does. A hold belongs to the window in which it was made, and is settled there.
-8. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
+8. What is committed is in the usage history as well, in the same step: `budget_guard.ledger.history` says how. What
+   replaces an estimate replaces it there.
+9. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
    else is a `ValueError` before any effect. Time is the ledger's own.
 
 Ids come from `budget_guard.ledger.hold_id`: they begin with the time at which they were made, and so sort by it.
@@ -36,6 +38,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias
 
+from budget_guard.ledger.history import UsageLine, UsageQuery, UsageSum
 from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window, window_end
 
@@ -219,7 +222,14 @@ class Ledger(Protocol):
         """
         ...
 
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
+    def commit(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
+    ) -> Settled:
         """Book *amounts* as spent and give the rest of the hold back.
 
         A hold that the ledger does not know, because it lost it, is charged all the same.
@@ -229,6 +239,7 @@ class Ledger(Protocol):
             scopes: The scopes that it was made in.
             amounts: What was spent, also where it is more than was held.
             uncertain: Whether this is an estimate that a later commit may replace.
+            lines: What it was spent for, for the usage history. What they leave out of *amounts* has no labels there.
 
         Raises:
             StaleReservation: If the hold was settled so long ago that it is forgotten. It is not charged again.
@@ -248,7 +259,9 @@ class Ledger(Protocol):
         """
         ...
 
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
+    def charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = ()
+    ) -> Refused | None:
         """Book what was spent without a hold, always; return the first limit that is passed now.
 
         Raises:
@@ -284,6 +297,20 @@ class Ledger(Protocol):
         """
         ...
 
+    def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        """Sums of the usage history; those of nothing are left out.
+
+        Rows that are older than some days are those of whole days: each counts by the hour at which it begins.
+
+        Raises:
+            ValueError: If *query* asks for what no history has, or if this ledger keeps none.
+        """
+        ...
+
+    def names(self, kind: str, prefix: str = "") -> Sequence[str]:
+        """The ids of all scopes of a kind that begin with *prefix*, sorted."""
+        ...
+
     def revoke(self, scope: Scope, reason: str) -> None:
         """Refuse every further hold in *scope*, and in none but that. Holds in flight settle as usual.
 
@@ -304,7 +331,11 @@ class Ledger(Protocol):
         ...
 
     def audit(self) -> Sequence[str]:
-        """Recount every scope from the records of its holds; return every difference, in words: none if all is well."""
+        """Recount every scope from the records of its holds, and from its usage history.
+
+        Returns:
+            Every difference, in words: none if all is well.
+        """
         ...
 
     def close(self) -> None:
@@ -331,13 +362,22 @@ class AsyncLedger(Protocol):
     async def forward(self, hold_id: str) -> None: ...
     async def extend(self, hold_id: str, ttl_s: float) -> bool: ...
     async def commit(
-        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
     ) -> Settled: ...
     async def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool: ...
-    async def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None: ...
+    async def charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = ()
+    ) -> Refused | None: ...
     async def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts: ...
     async def await_room(self, version: int, timeout: float) -> bool: ...
     async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]: ...
+    async def usage(self, query: UsageQuery) -> Sequence[UsageSum]: ...
+    async def names(self, kind: str, prefix: str = "") -> Sequence[str]: ...
     async def revoke(self, scope: Scope, reason: str) -> None: ...
     async def restore(self, scope: Scope) -> bool: ...
     async def sweep(self, most: int = 1_000) -> int: ...

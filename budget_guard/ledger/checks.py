@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from operator import index
 
 from budget_guard.ledger.base import MOST_LIMIT
+from budget_guard.ledger.history import BY, NO_LINES, CheckedLines, UsageLine, UsageQuery, clean
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.units.amounts import MOST, Amounts, Checked, Limits, Sums, unchecked
 
@@ -40,6 +42,34 @@ def _in_range(amounts: Sums, least: int) -> Sums:
     except TypeError:
         pass  # a float, NaN included
     raise ValueError(f"{amounts} must be whole numbers from {least} to {MOST}")
+
+
+def checked_lines(lines: Sequence[UsageLine]) -> CheckedLines:
+    """*lines* with labels that can be kept.
+
+    Raises:
+        ValueError: If a quantity is no whole number, or beyond what a ledger takes.
+    """
+    if type(lines) is CheckedLines:
+        return lines
+    checked: list[UsageLine] = []
+    for line in lines:
+        labels, amounts, *kinds = line
+        if any(type(quantity) is not int or not -MOST <= quantity <= MOST for quantity in (*amounts, *kinds)):
+            raise ValueError(f"{line} must have whole numbers of at most {MOST}")
+        checked.append(line._replace(labels=clean(labels)))
+    return CheckedLines(checked) if checked else NO_LINES
+
+
+def check_query(query: UsageQuery) -> None:
+    """Check that *query* can be answered.
+
+    Raises:
+        ValueError: If it sums up by what no history has.
+    """
+    unknown = [name for name in query.by if name not in BY]
+    if unknown:
+        raise ValueError(f"by={query.by!r}: {unknown[0]!r} is not known: use some of {', '.join(map(repr, BY))}")
 
 
 def check_limits(limits: Limits) -> None:

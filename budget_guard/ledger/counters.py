@@ -8,6 +8,7 @@ from typing import Protocol
 
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Balance, Refused, Revoked
+from budget_guard.ledger.history import ScopeHistory
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window, window_end, window_start
 
@@ -18,8 +19,11 @@ class Counters:
     __slots__ = (
         "_clock",
         "archived",
+        "begins",
         "committed",
+        "counted_from",
         "ends",
+        "history",
         "limited",
         "limits",
         "note",
@@ -47,6 +51,11 @@ class Counters:
         """When the present window began."""
         self.ends: datetime | None = None
         """When it ends."""
+        self.counted_from: datetime | None = None
+        """From when on it counts what is committed now; None where it has always done so. It may be before `start`,
+        where the window was another one meanwhile."""
+        self.begins = 0
+        """The hour of that, since 1970 began; 0 also where it is not at the beginning of one."""
         self.period = 0
         """How many windows have ended. A hold belongs to the one in which it was made."""
         self.committed: Sums = NOTHING
@@ -55,6 +64,8 @@ class Counters:
         """The part of what is committed whose holds are forgotten."""
         self.open_holds = 0
         self.revoked: Revoked | None = None
+        self.history: ScopeHistory | None = None
+        """Its usage history, where that is kept here."""
 
     def set_limits(self, limits: Limits, window: Window) -> None:
         """Replace the ceilings. What is counted so far stays counted, in a new kind of window too."""
@@ -70,7 +81,13 @@ class Counters:
             self.period += 1  # first: what belongs to another period is counted in none
             self.committed = self.reserved = self.archived = NOTHING
             self.open_holds = 0
+            self.count_from(window_start(self.window, self._clock.now()))
             self._begin(self.window)  # last: a roll that is torn before is done once more
+
+    def count_from(self, at: datetime | None) -> None:
+        """Note that what is committed is counted since *at*."""
+        self.begins = 0 if at is None or at.minute else int(at.timestamp()) // 3_600
+        self.counted_from = at
 
     def _begin(self, window: Window) -> None:
         self.start = window_start(window, self._clock.now())
@@ -123,6 +140,11 @@ class Counters:
         fresh = Counters(self.scope, self._clock)
         fresh.committed = self.archived
         return fresh
+
+    @property
+    def begins_with_an_hour(self) -> bool:
+        """Whether its history can tell what is committed: not in the middle of an hour, for that has rows of hours."""
+        return self.counted_from is None or self.begins > 0
 
 
 class Counted(Protocol):

@@ -25,6 +25,8 @@ Verb: TypeAlias = Literal[
     "adjust",
     "await_room",
     "balances",
+    "usage",
+    "names",
     "revoke",
     "restore",
     "sweep",

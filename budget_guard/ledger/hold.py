@@ -18,12 +18,13 @@ is extended is forwarded again; the call of one that is released or expired must
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.history import MS_PER_HOUR, UsageLine, completed, keeps_history
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.scope import Scope
 
@@ -31,6 +32,10 @@ Origin: TypeAlias = Literal["reserve", "commit", "release", "charge", "adjust"]
 """The verb by which a ledger first heard of an id."""
 State: TypeAlias = Literal["reserved", "forwarded", "committed", "released", "suspended", "expired"]
 _OPEN = frozenset(("reserved", "forwarded", "suspended"))
+
+
+Noted: TypeAlias = tuple[Amounts, bool, Sequence[UsageLine]]
+"""What a history has for a hold: what is booked, whether that is an estimate, and the lines that say what for."""
 
 
 class Hold:
@@ -42,6 +47,8 @@ class Hold:
         "counters",
         "expires",
         "id",
+        "lines",
+        "noted",
         "open",
         "origin",
         "periods",
@@ -70,6 +77,10 @@ class Hold:
         """Whether the amounts are still held: reserved, forwarded or suspended."""
         self.state: State = state
         self.charged: Amounts | None = None
+        self.lines: Sequence[UsageLine] = ()
+        """What that was for, as far as the verb that books it says so."""
+        self.noted: Noted | None = None
+        """What the history has for it."""
         self.uncertain = False
         self.periods: tuple[int, ...] = ()
         """The window of each scope that it belongs to; empty where no scope has had another one."""
@@ -166,6 +177,44 @@ class Hold:
             counters.settle(self.amounts, NOTHING)
         self.open = False
 
+    @property
+    def hour(self) -> int:
+        """The hour in which its id was made, since 1970 began."""
+        try:
+            return int(self.id[:12], 16) // MS_PER_HOUR
+        except ValueError:
+            return 0  # an id that no other ledger would take
+
+    def is_noted(self) -> bool:
+        """Whether the history has what is booked for it."""
+        charged, noted = self.charged, self.noted
+        return charged is None or (noted is not None and noted[:2] == (charged, self.uncertain))
+
+    def to_note(self) -> tuple[Noted, list[tuple[Counters, int, UsageLine, int]]]:
+        """What the history is to have for it, and how it gets there.
+
+        Returns:
+            That, and for each scope and line: the counters, the hour to book in, the line, and 1, or -1 to take it out.
+        """
+        charged = self.charged or NOTHING
+        lines = completed(charged, self.uncertain, self.lines)
+        before = () if self.noted is None else self.noted[2]
+        hour, steps = self.hour, list[tuple[Counters, int, UsageLine, int]]()
+        for counters in self.counters:
+            if keeps_history(counters.scope.kind):
+                at = self.hour_in(counters, hour)
+                steps += [(counters, at, line, 1) for line in lines]
+                steps += [(counters, at, line, -1) for line in before]
+        return (charged, self.uncertain, lines), steps
+
+    def hour_in(self, counters: Counters, hour: int) -> int:
+        """The hour in which the history of one of its scopes has it, which is *hour* or one of the same window."""
+        begins = counters.begins
+        if not begins:
+            return hour
+        in_window = not self.periods or self.periods[self.counters.index(counters)] == counters.period
+        return max(hour, begins) if in_window else min(hour, begins - 1)
+
     def mend(self) -> None:
         """Finish what a verb that was torn has begun, so that no money is lost by it."""
         if self.charged is None and self.origin in ("commit", "charge", "adjust"):
@@ -177,8 +226,16 @@ class Hold:
         self.open = self.state in _OPEN
 
 
-def differences(counted: Collection[Counters], holds: Iterable[Hold]) -> list[str]:
-    """Recount *counted* from all the holds there are; every difference, in words."""
+def differences(
+    counted: Collection[Counters], holds: Iterable[Hold], in_history: Callable[[Counters], Amounts | None]
+) -> list[str]:
+    """Recount *counted* from all the holds there are; every difference, in words.
+
+    Args:
+        counted: The counters of all scopes.
+        holds: All holds.
+        in_history: What the usage history has for what is committed now; None where it cannot tell.
+    """
     recounts = {each.scope: each.recount() for each in counted}
     for hold in holds:
         for counters in hold.counted_in():
@@ -191,4 +248,7 @@ def differences(counted: Collection[Counters], holds: Iterable[Hold]) -> list[st
             is_now, real = getattr(each, name), getattr(recounts[each.scope], name)
             if is_now != real:
                 wrong.append(f"{each.scope}: {name} is {is_now}, and its holds make it {real}")
+        has, real = in_history(each), recounts[each.scope].committed
+        if has is not None and has != real:
+            wrong.append(f"{each.scope}: its history has {has}, and its holds make it {real}")
     return wrong

@@ -16,10 +16,21 @@ from typing import NamedTuple
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
-from budget_guard.ledger.checks import check_ttl, checked_amounts
+from budget_guard.ledger.checks import check_ttl, checked_amounts, checked_lines
 from budget_guard.ledger.counters import Counters, first_refusal
+from budget_guard.ledger.history import (
+    NO_LINES,
+    CheckedLines,
+    Kept,
+    ScopeHistory,
+    UsageLine,
+    UsageQuery,
+    UsageSum,
+    keeps_history,
+)
 from budget_guard.ledger.hold import Hold, Origin, differences
 from budget_guard.ledger.hold_id import right_behind
+from budget_guard.ledger.memory_history import MemoryHistory
 from budget_guard.ledger.rules import LedgerRules, stale
 from budget_guard.ledger.verbs import InlineVerbs
 from budget_guard.ledger.waiters import Waiters
@@ -28,6 +39,8 @@ from budget_guard.units.scope import Scope
 
 RETAINED_RUNS = 4_000
 """How many ended runs are remembered, if nothing else is said."""
+KEPT_IN_MEMORY = Kept(days=62)
+"""For how long the usage history of a ledger in memory is kept, if nothing else is said: last month is in it."""
 _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
 _FORGOTTEN_AT_ONCE = 12
@@ -44,10 +57,22 @@ class MemoryLedger(LedgerRules[Hold]):
             remembered.
         retain_runs: How many runs to remember whose sessions are gone, the latest ones, for a session that goes on
             with one. Up to an eighth more are remembered, and all that were revoked. See `keep_while`.
+        history: For how long to keep what the usage history has; None to keep none.
+
+    Raises:
+        ValueError: If *history* makes no sense.
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, retain: int = 10_000, retain_runs: int = RETAINED_RUNS) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        retain: int = 10_000,
+        retain_runs: int = RETAINED_RUNS,
+        history: Kept | None = KEPT_IN_MEMORY,
+    ) -> None:
         self._clock = clock
+        self._history = None if history is None else MemoryHistory(history.check())
         self._retain = retain
         self._most_settled = retain + min(retain // 100 + 1, _FORGOTTEN_AT_ONCE)
         self._lock = threading.Lock()
@@ -131,9 +156,23 @@ class MemoryLedger(LedgerRules[Hold]):
             self._torn = False
             return HELD
 
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
+    @property
+    def keeps_history(self) -> bool:
+        """Whether it keeps a usage history."""
+        return self._history is not None
+
+    def commit(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = NO_LINES,
+    ) -> Settled:
         if type(amounts) is not Checked:
             amounts = checked_amounts(amounts)
+        if type(lines) is not CheckedLines:
+            lines = checked_lines(lines)
         with self._lock:
             if self._torn:
                 self._mend()
@@ -146,12 +185,15 @@ class MemoryLedger(LedgerRules[Hold]):
                 self._roll(hold.counters)
             was_open = hold.open
             self._torn = True
+            hold.lines = lines
             try:
                 changed = hold.commit(amounts, uncertain)
             except ReservationConflict:
                 self._torn = False  # it changes nothing
                 raise
             if changed:
+                if self._history is not None:
+                    self._history.note(hold)
                 if was_open:
                     self._settle(hold)
                 if self._refused:
@@ -202,8 +244,9 @@ class MemoryLedger(LedgerRules[Hold]):
     def audit(self) -> Sequence[str]:
         with self._lock:
             self._put_right()
-            self._roll(list(self._scopes.values()))
-            return differences(self._scopes.values(), self._holds.values())
+            found = list(self._scopes.values())
+            self._roll(found)
+            return differences(found, self._holds.values(), self._in_history)
 
     def close(self) -> None:
         """Does nothing: there is nothing to let go of."""
@@ -219,7 +262,10 @@ class MemoryLedger(LedgerRules[Hold]):
     def _opened(self, scope: Scope) -> Counters:
         counters = self._scopes.get(scope)
         if counters is None:
-            counters = self._scopes[scope] = Counters(scope, self._clock)
+            counters = Counters(scope, self._clock)
+            if self._history is not None and keeps_history(scope.kind):
+                counters.history = ScopeHistory(scope.kind)
+            self._scopes[scope] = counters
         return counters
 
     def _find(self, scopes: Sequence[Scope]) -> Sequence[Counters]:
@@ -238,6 +284,26 @@ class MemoryLedger(LedgerRules[Hold]):
         if self._windowed:
             hold.periods = tuple([counters.period for counters in found])
         return hold
+
+    def _note(self, hold: Hold) -> None:
+        if self._history is not None:
+            self._history.note(hold)
+
+    def _in_history(self, counters: Counters) -> Amounts | None:
+        return None if self._history is None else self._history.committed(counters)
+
+    def _answer(self, query: UsageQuery) -> Sequence[UsageSum]:
+        if self._history is None:
+            raise ValueError("this ledger keeps no history: make it with MemoryLedger(history=Kept())")
+        if query.id is None:
+            return self._history.answer(
+                query, [each for each in self._scopes.values() if each.scope.kind == query.kind]
+            )
+        found = self._scopes.get(Scope(query.kind, query.id))
+        return [] if found is None else self._history.answer(query, (found,))
+
+    def _names(self, kind: str, prefix: str) -> Iterable[str]:
+        return [scope.id for scope in self._scopes if scope.kind == kind and scope.id.startswith(prefix)]
 
     def _must_be_young(self, hold_id: str) -> None:
         if hold_id < self._forgotten:
@@ -308,6 +374,8 @@ class MemoryLedger(LedgerRules[Hold]):
                     counters.hold(hold.amounts)
                 elif hold.charged is not None:
                     counters.book(hold.charged)
+        if self._history is not None:
+            self._history.mend(self._holds.values())
         listed = {hold.id for hold in self._settled}
         lost = [hold for hold in self._holds.values() if not hold.open and hold.id not in listed]
         self._settled.extendleft(reversed(lost))

@@ -18,8 +18,16 @@ from typing import Generic, TypeVar
 
 from budget_guard.errors import ForeignRun, StaleReservation, UnknownReservation
 from budget_guard.ledger.base import Balance, Refused, Revoked, Suspended
-from budget_guard.ledger.checks import check_limits, check_ttl, checked_amounts, checked_change
+from budget_guard.ledger.checks import (
+    check_limits,
+    check_query,
+    check_ttl,
+    checked_amounts,
+    checked_change,
+    checked_lines,
+)
 from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.history import NO_LINES, UsageLine, UsageQuery, UsageSum
 from budget_guard.ledger.hold import Hold, Origin, State
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
@@ -93,14 +101,19 @@ class LedgerRules(ABC, Generic[H]):
             self._torn = False
             return True
 
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        amounts = checked_amounts(amounts)
+    def charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = NO_LINES
+    ) -> Refused | None:
+        amounts, lines = checked_amounts(amounts), checked_lines(lines)
         with self._lock:
             self._put_right()
             found = self._find(scopes)
             known = self._holds.get(charge_id)
             if known is None:
-                self._settled_at_once(charge_id, scopes, amounts, "charge").commit(amounts, uncertain=False)
+                hold = self._settled_at_once(charge_id, scopes, amounts, "charge")
+                hold.lines = lines
+                hold.commit(amounts, uncertain=False)
+                self._note(hold)
                 self._torn = False
             else:
                 known.must_match("charge", scopes, amounts)
@@ -119,7 +132,9 @@ class LedgerRules(ABC, Generic[H]):
             then = change.plus(Amounts._make(counters.committed))
             if min(then) < 0:
                 raise ValueError(f"change={change} would leave less than nothing committed in {scope}: {then}")
-            self._settled_at_once(adjust_id, (scope,), change, "adjust", reason).commit(change, uncertain=False)
+            hold = self._settled_at_once(adjust_id, (scope,), change, "adjust", reason)
+            hold.commit(change, uncertain=False)
+            self._note(hold)
             self._give_room()
             self._torn = False
             return then
@@ -128,6 +143,16 @@ class LedgerRules(ABC, Generic[H]):
         with self._lock:
             self._put_right()
             return [counters.balance() for counters in self._find(scopes)]
+
+    def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        check_query(query)
+        with self._lock:
+            self._put_right()
+            return self._answer(query)
+
+    def names(self, kind: str, prefix: str = "") -> Sequence[str]:
+        with self._lock:
+            return sorted(self._names(kind, prefix))
 
     def revoke(self, scope: Scope, reason: str) -> None:
         with self._lock:
@@ -271,6 +296,18 @@ class LedgerRules(ABC, Generic[H]):
     @abstractmethod
     def _refusal(self, found: Sequence[Counters], room: Sums) -> Refused | None:
         """The first limit in the way of *room*, as `first_refusal`: the caller may wait for room then."""
+
+    @abstractmethod
+    def _note(self, hold: H) -> None:
+        """Bring the usage history up to date with what is booked for *hold*."""
+
+    @abstractmethod
+    def _answer(self, query: UsageQuery) -> Sequence[UsageSum]:
+        """What the usage history has for *query*."""
+
+    @abstractmethod
+    def _names(self, kind: str, prefix: str) -> Iterable[str]:
+        """The ids of the scopes of a kind that begin with *prefix*."""
 
     @abstractmethod
     def _give_room(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from budget_guard.ledger.base import AsyncLedger, Balance, Ledger, Refused, ReserveOutcome, Settled, Suspended
 from budget_guard.ledger.flow import Flow, Verb, adrive, drive
+from budget_guard.ledger.history import UsageLine, UsageQuery, UsageSum
 from budget_guard.units.amounts import Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 
@@ -56,14 +57,23 @@ class BlockingVerbs(ABC):
     def extend(self, hold_id: str, ttl_s: float) -> bool:
         return self._perform(Ledger.extend, hold_id, ttl_s)
 
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return self._perform(Ledger.commit, hold_id, scopes, amounts, uncertain)
+    def commit(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
+    ) -> Settled:
+        return self._perform(Ledger.commit, hold_id, scopes, amounts, uncertain, lines)
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         return self._perform(Ledger.release, hold_id, scopes)
 
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return self._perform(Ledger.charge, charge_id, scopes, amounts)
+    def charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = ()
+    ) -> Refused | None:
+        return self._perform(Ledger.charge, charge_id, scopes, amounts, lines)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         return self._perform(Ledger.adjust, adjust_id, scope, change, reason)
@@ -73,6 +83,12 @@ class BlockingVerbs(ABC):
 
     def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         return self._perform(Ledger.balances, scopes)
+
+    def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        return self._perform(Ledger.usage, query)
+
+    def names(self, kind: str, prefix: str = "") -> Sequence[str]:
+        return self._perform(Ledger.names, kind, prefix)
 
     def revoke(self, scope: Scope, reason: str) -> None:
         return self._perform(Ledger.revoke, scope, reason)
@@ -125,14 +141,23 @@ class AwaitableVerbs(ABC):
     async def extend(self, hold_id: str, ttl_s: float) -> bool:
         return await self._perform(Ledger.extend, hold_id, ttl_s)
 
-    async def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return await self._perform(Ledger.commit, hold_id, scopes, amounts, uncertain)
+    async def commit(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
+    ) -> Settled:
+        return await self._perform(Ledger.commit, hold_id, scopes, amounts, uncertain, lines)
 
     async def release(self, hold_id: str, scopes: Sequence[Scope]) -> bool:
         return await self._perform(Ledger.release, hold_id, scopes)
 
-    async def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Refused | None:
-        return await self._perform(Ledger.charge, charge_id, scopes, amounts)
+    async def charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = ()
+    ) -> Refused | None:
+        return await self._perform(Ledger.charge, charge_id, scopes, amounts, lines)
 
     async def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         return await self._perform(Ledger.adjust, adjust_id, scope, change, reason)
@@ -142,6 +167,12 @@ class AwaitableVerbs(ABC):
 
     async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         return await self._perform(Ledger.balances, scopes)
+
+    async def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        return await self._perform(Ledger.usage, query)
+
+    async def names(self, kind: str, prefix: str = "") -> Sequence[str]:
+        return await self._perform(Ledger.names, kind, prefix)
 
     async def revoke(self, scope: Scope, reason: str) -> None:
         return await self._perform(Ledger.revoke, scope, reason)
@@ -192,8 +223,15 @@ class InlineVerbs(AwaitableVerbs):
     ) -> ReserveOutcome:
         return self._ledger.reserve(hold_id, scopes, amounts, room, ttl_s, suspend, sent)
 
-    async def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        return self._ledger.commit(hold_id, scopes, amounts, uncertain)
+    async def commit(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
+    ) -> Settled:
+        return self._ledger.commit(hold_id, scopes, amounts, uncertain, lines)
 
     async def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
         return self._ledger.balances(scopes)

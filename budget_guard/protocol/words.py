@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from budget_guard.calls.refusals import AGENT_IN_RUN
 from budget_guard.errors import BudgetError
 from budget_guard.units.money import cost_nano, usd_text
+from budget_guard.units.scope import AGENT_IN_RUN
 
 
 def usd(amount: Decimal) -> str:

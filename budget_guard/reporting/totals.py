@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from budget_guard.reporting.course import Course, SpentAt
@@ -147,6 +147,40 @@ class Totals:
                 self._uncertain += cost
         self._latest.clear()
 
+    def add_many(
+        self,
+        name: str,
+        agent: str | None,
+        is_model: bool,
+        amounts: Amounts,
+        uncertain: int,
+        cached: int,
+        cache_written: int,
+        reasoning: int,
+    ) -> None:
+        """Add many calls of one model or tool by one agent, as a ledger has summed them up.
+
+        Args:
+            name: The model or tool.
+            agent: Whom to attribute them to.
+            is_model: Whether it is a model.
+            amounts: What they took together.
+            uncertain: The nano-dollars of it that are an estimate.
+            cached: Input tokens read from the provider's cache.
+            cache_written: Input tokens written to it.
+            reasoning: Output tokens that were reasoning.
+        """
+        sums = self._models if is_model else self._tools
+        of_pair = sums.get((agent, name)) or self._new(sums, (agent, name))
+        of_pair.cost += amounts.cost
+        of_pair.calls += amounts.requests if is_model else amounts.tool_calls
+        of_pair.input_tokens += amounts.input_tokens
+        of_pair.output_tokens += amounts.output_tokens
+        of_pair.cached += cached
+        of_pair.cache_written += cache_written
+        of_pair.reasoning += reasoning
+        self._uncertain += uncertain
+
     @property
     def from_provider(self) -> int:
         """Nano-dollars that are providers' own figures."""
@@ -245,9 +279,19 @@ class Totals:
             ),
         )
 
-    def by_agent(self) -> dict[str, AgentSpend]:
-        """The sums by agent."""
+    def started(self) -> Mapping[str, int]:
+        """What the agents cost that each one has started, in nano-dollars."""
         self._add_up()
+        return self._started
+
+    def by_agent(self, started: Mapping[str, int] | None = None) -> dict[str, AgentSpend]:
+        """The sums by agent.
+
+        Args:
+            started: What the agents cost that each one has started, where somebody else knows that.
+        """
+        self._add_up()
+        started = self._started if started is None else started
         models: dict[str, list[tuple[str, _Sum]]] = {}
         tools: dict[str, list[tuple[str, _Sum]]] = {}
         for sums, of_agents in ((self._models, models), (self._tools, tools)):
@@ -261,7 +305,7 @@ class Totals:
             spends[agent] = AgentSpend(
                 total=to_usd(cost),
                 calls=sum(s.calls for _, s in (*called, *used)),
-                with_started=to_usd(cost + self._started.get(agent, 0)),
+                with_started=to_usd(cost + started.get(agent, 0)),
                 by_model=_by_model(called),
                 by_tool=_by_tool(used),
             )

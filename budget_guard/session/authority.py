@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, cast
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
-from budget_guard.calls.refusals import AGENT_IN_RUN
 from budget_guard.calls.run import KeepAlive
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock

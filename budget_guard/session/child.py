@@ -13,6 +13,7 @@ from budget_guard.events.model import ChildClosed, ChildOpened
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.flow import Flow
+from budget_guard.ledger.history import LABELS, Labels, UsageLine, UsageQuery, UsageSum, line_of
 from budget_guard.policy.budget import BudgetPolicy
 from budget_guard.session.keepalive import RenewedHold
 from budget_guard.units.amounts import DIMENSIONS, Amounts, Limits
@@ -137,8 +138,13 @@ class ParentHold:
         balance = balances[0]
         in_flight = balance.open_holds > 0
         spent = balance.committed.plus(balance.reserved) if in_flight else balance.committed
+        lines: Sequence[UsageLine] = ()
+        if parent.keeps_history:  # what it was spent on is in the history of the child's own run
+            query = UsageQuery(child.scope.kind, child.scope.id, 0, None, LABELS)
+            rows: Sequence[UsageSum] = yield "usage", (query,)
+            lines = [line_of(Labels._make(map(str, names)), row) for names, row in rows]
         try:
-            yield "commit", (self._hold.id, parent.scopes, spent, in_flight)
+            yield "commit", (self._hold.id, parent.scopes, spent, in_flight, lines)
         except (ReservationConflict, StaleReservation) as error:
             _log.error("budget_guard %s: what it spent is not booked in %s: %s", child.scope, parent.scope, error)
         self._open.settled = True

@@ -18,7 +18,6 @@ from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
-from budget_guard.calls.refusals import AGENT_IN_RUN
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.calls.seen import OnCancel
@@ -49,7 +48,7 @@ from budget_guard.session.told import NOBODY, Told, is_given_up
 from budget_guard.session.tracking import to_the_end, tracked
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.money import UsdLike, nano_of, to_usd
-from budget_guard.units.scope import Scope
+from budget_guard.units.scope import AGENT_IN_RUN, Scope
 from budget_guard.units.usage import Usage
 from budget_guard.wire.answer import Answer
 
@@ -159,7 +158,7 @@ class Session:
         if isinstance(ledger, str):
             ledger = open_ledger(ledger)
         if ledger is None or isinstance(ledger, (MemoryLedger, OutboxLedger)):
-            self._ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
+            self._ledger: Ledger = MemoryLedger(clock=clock, history=None) if ledger is None else ledger
         else:
             self._ledger = OutboxLedger(
                 ledger, wiring.outbox or Outbox(), clock=clock, forgiving=forgiving, owner=wiring.owner
@@ -172,6 +171,7 @@ class Session:
         if not wiring.keepalives:
             self._ledger.set_limits(self._scope, budget.limits, budget.window, wiring.owner)
         self._run.keepalives = tuple(wiring.keepalives)
+        self._run.keeps_history = not isinstance(self._ledger, MemoryLedger) or self._ledger.keeps_history
         self._run.fails_open = forgiving
         self._run.on_cancel = on_cancel
         self._on_ledger_error: OnLedgerError | None = on_ledger_error

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Literal, NamedTuple, TypeAlias
 
+AGENT_IN_RUN = "agent_in_run"
+"""The kind of scope that holds the cap of one agent by its name, within one run."""
+
 
 class Scope(NamedTuple):
     """One holder of a ceiling: a run, a user, a key, a team."""

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from budget_guard.clock import Clock
 from budget_guard.errors import ReservationConflict, StaleReservation, UnknownReservation
 from budget_guard.ledger import Held, Ledger, Refused, ScopeSpend, Settled
+from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
@@ -32,9 +33,14 @@ ROOMS = st.one_of(st.none(), AMOUNTS)
 LIMIT = st.one_of(st.none(), st.sampled_from([0, 5, 10, 2**53, 2**62]))
 LIMITS = st.tuples(LIMIT, LIMIT, LIMIT).map(lambda n: Limits(cost=n[0], output_tokens=n[1], requests=n[2]))
 WINDOWS: st.SearchStrategy[Window] = st.sampled_from(["none", "none", "minute", "day", "month"])
+MODELS = st.sampled_from(["", "gpt", "claude"])
+"""What is spent on; nobody says it where that is empty."""
 TTLS = st.sampled_from([5, 100, 10**6])
 REMEMBERED_S = 600
 """For how long every ledger remembers what is settled, at least."""
+
+LABELLED_S = 29 * 86_400
+"""For how long every ledger keeps what money was spent on, at least."""
 
 
 def outcome(verb: Callable[[], Any]) -> Any:
@@ -138,19 +144,20 @@ def machine(
             made = self.id(name)
             assert outcome(lambda: self.real.extend(made, ttl_s)) == outcome(lambda: self.naive.extend(made, ttl_s))
 
-        @rule(name=NAMES, scopes=SCOPE_LISTS, amounts=AMOUNTS, uncertain=st.booleans())
-        def commit(self, name: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool) -> None:
+        @rule(name=NAMES, scopes=SCOPE_LISTS, amounts=AMOUNTS, uncertain=st.booleans(), model=MODELS)
+        def commit(self, name: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool, model: str) -> None:
             made = self.id(name)
+            lines = (UsageLine(Labels(model=model), amounts),) if model else ()
 
             def naive() -> Settled:
-                record = self.naive.commit(made, scopes, amounts, uncertain)
+                record = self.naive.commit(made, scopes, amounts, uncertain, model)
                 assert record.charged is not None
                 above = tuple(
                     ScopeSpend(self.naive.committed(scope), self.naive.ceilings[scope].limits) for scope in scopes[1:]
                 )
                 return Settled(self.naive.committed(scopes[0]), record.charged, not record.certain, above)
 
-            assert outcome(lambda: self.real.commit(made, scopes, amounts, uncertain)) == outcome(naive)
+            assert outcome(lambda: self.real.commit(made, scopes, amounts, uncertain, lines)) == outcome(naive)
 
         @rule(name=NAMES, scopes=SCOPE_LISTS)
         def release(self, name: str, scopes: tuple[Scope, ...]) -> None:
@@ -158,15 +165,16 @@ def machine(
             real = outcome(lambda: self.real.release(made, scopes))
             assert real == outcome(lambda: self.naive.release(made, scopes))
 
-        @rule(name=NAMES, scopes=SCOPE_LISTS, amounts=AMOUNTS)
-        def charge(self, name: str, scopes: tuple[Scope, ...], amounts: Amounts) -> None:
+        @rule(name=NAMES, scopes=SCOPE_LISTS, amounts=AMOUNTS, model=MODELS)
+        def charge(self, name: str, scopes: tuple[Scope, ...], amounts: Amounts, model: str) -> None:
             made = self.id(name)
+            lines = (UsageLine(Labels(model=model), amounts),) if model else ()
 
             def naive() -> bool:
-                self.naive.book("charge", made, scopes, amounts)
+                self.naive.book("charge", made, scopes, amounts, model)
                 return self.naive.fits(scopes, Amounts())
 
-            assert outcome(lambda: self.real.charge(made, scopes, amounts) is None) == outcome(naive)
+            assert outcome(lambda: self.real.charge(made, scopes, amounts, lines) is None) == outcome(naive)
 
         @rule(name=NAMES, scope=st.sampled_from(SCOPES), change=CHANGES)
         def adjust(self, name: str, scope: Scope, change: Amounts) -> None:
@@ -240,6 +248,14 @@ def machine(
                 )
                 assert (balance.revoked is not None) == ceiling.revoked
                 assert all(type(n) is int for n in (*balance.committed, *balance.reserved))
+
+        @invariant()
+        def the_usage_history_has_every_booking_by_what_it_was_for(self) -> None:
+            by_model = self.clock.monotonic() < LABELLED_S
+            for scope in SCOPES:
+                query = UsageQuery(scope.kind, scope.id, 0, None, ("model",) if by_model else ())
+                found = {each.names: each.quantities for each in self.real.usage(query)}
+                assert found == self.naive.history(scope, by_model)
 
         @invariant()
         def what_is_suspended_waits_to_be_reconciled(self) -> None:

@@ -40,6 +40,8 @@ class Record:
     expires: float | None = None
     suspend: bool = True
     forgotten: bool = False
+    model: str = ""
+    """What was spent on."""
 
 
 @dataclass
@@ -82,6 +84,16 @@ class NaiveLedger:
 
     def committed(self, scope: Scope) -> Amounts:
         return _sum([record.charged for record in self.counted(scope) if record.charged is not None])
+
+    def history(self, scope: Scope, by_model: bool) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """All that was ever booked in *scope*, and how much of it is an estimate, by model if that is asked for."""
+        sums: dict[tuple[str, ...], list[int]] = {}
+        for record in self.records.values():
+            if scope in record.periods and record.charged is not None:
+                row = sums.setdefault((record.model,) if by_model else (), [0] * 10)
+                for i, amount in enumerate((*record.charged, 0 if record.certain else record.charged.cost)):
+                    row[i] += amount
+        return {names: tuple(row) for names, row in sums.items() if any(row)}
 
     def reserved(self, scope: Scope) -> Amounts:
         return _sum([record.held for record in self.counted(scope) if record.state in OPEN])
@@ -136,13 +148,16 @@ class NaiveLedger:
             record.state = "forwarded"
         return True
 
-    def commit(self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool) -> Record:
+    def commit(
+        self, hold_id: str, scopes: tuple[Scope, ...], amounts: Amounts, uncertain: bool, model: str = ""
+    ) -> Record:
         record = self.find(hold_id) or self._record(hold_id, "commit", scopes, amounts, "released")
         _must_be_hold(record)
         if record.scopes != scopes or (record.certain and not uncertain and record.charged != amounts):
             raise Conflict
         if record.charged is None or not (uncertain or record.certain):
             record.state, record.charged, record.certain = "committed", amounts, not uncertain
+            record.model = model
         return record
 
     def release(self, hold_id: str, scopes: tuple[Scope, ...]) -> bool:
@@ -155,14 +170,14 @@ class NaiveLedger:
         record.state = "released"
         return True
 
-    def book(self, verb: str, book_id: str, scopes: tuple[Scope, ...], amounts: Amounts) -> None:
+    def book(self, verb: str, book_id: str, scopes: tuple[Scope, ...], amounts: Amounts, model: str = "") -> None:
         """A charge, or an adjustment."""
         known = self.find(book_id)
         if known is not None:
             _must_match(known, verb, scopes, amounts)
         else:
             made = self._record(book_id, verb, scopes, amounts, "committed")
-            made.charged, made.certain = amounts, True
+            made.charged, made.certain, made.model = amounts, True, model
 
     def sweep(self) -> int:
         """Expire every hold whose time is up; return how many were."""

@@ -13,6 +13,7 @@ from budget_guard.clock import Clock
 from budget_guard.errors import BudgetError, ReservationConflict, StaleReservation, UnknownReservation
 from budget_guard.ledger import Balance, Held, Ledger, Refused, Revoked, Settled
 from budget_guard.ledger.base import MOST_LIMIT
+from budget_guard.ledger.history import LABELS, UsageQuery
 from budget_guard.units.amounts import NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope, Window, window_start
 from tests.ledger.call import Call
@@ -257,6 +258,18 @@ class Observer:
             most = self.most[scope].plus(allowed)
             above = max(_above(billed, most))
             self.must(above == 0, f"I8: {scope} has {billed}, and at most {most} can be explained")
+
+    def check_history(self, calls: Sequence[Call]) -> None:
+        """The usage history has every bill, whatever the window, under what it was for."""
+        for scope in self.windows:
+            billed: dict[tuple[str, ...], Amounts] = {}
+            for call in calls:
+                if scope in call.scopes and call.windows is not None and not call.unrecorded:
+                    billed[call.labels] = billed.get(call.labels, NOTHING).plus(call.billed)
+            rows = self.ledger.usage(UsageQuery(scope.kind, scope.id, 0, None, LABELS))
+            found = {each.names: Amounts._make(each.quantities[: len(NOTHING)]) for each in rows}
+            expected = {labels: amounts for labels, amounts in billed.items() if amounts != NOTHING}
+            self.must(found == expected, f"the history of {scope} has {found}, and {expected} was billed")
 
     def check_books(self) -> None:
         """I1: the ledger's own recount finds nothing."""

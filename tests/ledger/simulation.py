@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
 from random import Random
 from typing import Any
 
@@ -63,12 +64,13 @@ class Simulation:
 
     def __init__(self, make: Callable[[Clock], Ledger], seed: int, *, forgets: bool = False) -> None:
         self.random = Random(seed)
-        self.clock = FakeClock()
+        self.clock = FakeClock(datetime(2025, 1, 1, 23, 57, tzinfo=timezone.utc))  # a day ends in every history
         self.ledger = make(self.clock)
         self.observer = Observer(self.ledger, self.clock, forgets=forgets)
         chance = self.random.random
         self.lost, self.unanswered, self.repeated = chance() * 0.3, chance() * 0.3, chance() * 0.3
-        self.window: Window = "minute" if chance() < 0.4 else "none"
+        dice = chance()
+        self.window: Window = "minute" if dice < 0.25 else "hour" if dice < 0.5 else "none"
         self.numbers = itertools.count()
         self.network: list[tuple[float, int, Call, str, tuple[Any, ...]]] = []
         self.calls: list[Call] = []
@@ -126,9 +128,10 @@ class Simulation:
         return "reserve", (call.id, call.scopes, call.held, call.held, call.ttl_s, call.suspend)
 
     def book(self, call: Call, verb: str) -> None:
-        scopes = call.scopes if verb == "charge" else call.scopes[0]
+        call.verb = verb
         self.calls.append(call)
-        call.outbox = [(verb, (call.id, scopes, call.billed, *(["credit note"] if verb == "adjust" else [])))]
+        more: tuple[Any, ...] = (call.lines(call.billed),) if verb == "charge" else ("credit note",)
+        call.outbox = [(verb, (call.id, call.scopes if verb == "charge" else call.scopes[0], call.billed, *more))]
         self.settle(call)
 
     def settle(self, call: Call) -> None:
@@ -148,9 +151,9 @@ class Simulation:
         else:
             factor = self.random.choice((0, 0.2, 0.8, 1, 1, 1.4))
             call.billed = Amounts(cost=int(call.held.cost * factor), requests=1)
-            call.outbox = [("commit", (call.id, call.scopes, call.billed))]
+            call.outbox = [("commit", (call.id, call.scopes, call.billed, False, call.lines(call.billed)))]
             if dice < 0.25:  # timed out: the actual usage comes later
-                call.outbox.insert(0, ("commit", (call.id, call.scopes, call.held, True)))
+                call.outbox.insert(0, ("commit", (call.id, call.scopes, call.held, True, call.lines(call.held))))
             elif dice < 0.30:  # killed: nobody will ever tell
                 call.state, call.outbox = "gone", []
                 return
@@ -234,9 +237,12 @@ class Simulation:
         self.observer.must(found == suspended, "what is suspended is not what was lost")
         for call in lost:
             if call.sent:
-                self.observer.perform(call, "commit", (call.id, call.scopes, call.billed))
+                self.observer.perform(
+                    call, "commit", (call.id, call.scopes, call.billed, False, call.lines(call.billed))
+                )
             else:
                 self.observer.perform(call, "release", (call.id, call.scopes))
         self.observer.check_leaks([])
         self.observer.check_books()
         self.observer.check_invoice(self.calls)
+        self.observer.check_history(self.calls)

@@ -12,6 +12,7 @@ import pytest
 
 from budget_guard import Budget, Scope, Session, ToolCall, Usage
 from budget_guard.ledger import AsyncLedger, MemoryLedger, Settled
+from budget_guard.ledger.history import UsageLine
 from budget_guard.units.amounts import Amounts
 from tests.builders import ZERO, Way, call, session
 
@@ -202,8 +203,14 @@ def test_an_answer_that_comes_late_does_not_put_the_estimate_back(run: Session, 
     reservation = run.authorize(call("large", cap=50)).require()
     commit = ledger.commit
 
-    def overtaken(hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False) -> Settled:
-        settled = commit(hold_id, scopes, amounts, uncertain)
+    def overtaken(
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
+    ) -> Settled:
+        settled = commit(hold_id, scopes, amounts, uncertain, lines)
         if uncertain:
             reservation.commit(Usage(input=10))  # another thread has the actual usage, and is faster
         return settled

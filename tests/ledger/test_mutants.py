@@ -14,6 +14,7 @@ from budget_guard.ledger import MemoryLedger, Refused, ReserveOutcome, Settled, 
 from budget_guard.ledger.base import HELD
 from budget_guard.ledger.counters import Counters, first_refusal, least_left
 from budget_guard.ledger.hold import Hold, Origin
+from budget_guard.ledger.memory_history import MemoryHistory
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window
 from tests.ledger.observer import Violation
@@ -232,9 +233,9 @@ release = MemoryLedger.release
 
 
 @mutant(MemoryLedger, "charge")
-def charges_twice(self: MemoryLedger, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Any:
+def charges_twice(self: MemoryLedger, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, *lines: Any) -> Any:
     self._holds.pop(charge_id, None)
-    return charge(self, charge_id, scopes, amounts)
+    return charge(self, charge_id, scopes, amounts, *lines)
 
 
 charge = MemoryLedger.charge
@@ -323,6 +324,35 @@ def gives_every_charge_to_the_first_scope(
 
 
 settled_at_once = MemoryLedger._settled_at_once
+
+
+@mutant(MemoryHistory, "note")
+def leaves_an_estimate_in_the_history(self: MemoryHistory, hold: Hold) -> None:
+    hold.noted = None
+    note(self, hold)
+
+
+@mutant(MemoryHistory, "note")
+def has_what_is_booked_late_in_the_present_window(self: MemoryHistory, hold: Hold) -> None:
+    before, hold.periods = hold.periods, ()
+    note(self, hold)
+    hold.periods = before
+
+
+@mutant(MemoryHistory, "note")
+def forgets_what_it_was_for(self: MemoryHistory, hold: Hold) -> None:
+    hold.lines = ()
+    note(self, hold)
+
+
+@mutant(MemoryHistory, "note")
+def has_the_first_scope_alone(self: MemoryHistory, hold: Hold) -> None:
+    before, hold.counters = hold.counters, hold.counters[:1]
+    note(self, hold)
+    hold.counters = before
+
+
+note = MemoryHistory.note
 
 
 @pytest.mark.parametrize("name", MUTANTS)

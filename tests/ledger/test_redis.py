@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.errors import LedgerUnavailable, StaleReservation
 from budget_guard.ledger import HELD, Ledger
+from budget_guard.ledger.history import UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
 from budget_guard.ledger.redis.keys import Keys
@@ -143,10 +144,12 @@ def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.
     ledger.suspended()
     with pytest.raises(KeyError):
         ledger.balances((Scope("user", "nobody"),))
+    assert ledger.names("user") == ["u1", "u2"]
+    ledger.usage(UsageQuery("user", None, 0, None, ("id", "model")))
     ledger.reopen()
     assert ledger.audit() == []
     scripts = {path.stem for path in (Path(script_runner.__file__).parent / "lua").glob("*.lua")}
-    assert ran == scripts - {"common", "settle"}
+    assert ran == scripts - {"common", "history", "settle"}
 
 
 def opened(url: str, clock: Clock = SYSTEM_CLOCK, **options: Any) -> TimedRedisLedger:

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from budget_guard.errors import ReservationConflict
-from budget_guard.ledger import MemoryLedger, counters, hold, memory, rules
+from budget_guard.ledger import MemoryLedger, counters, hold, memory, memory_history, rules
+from budget_guard.ledger.history import LABELS, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, cost
 from budget_guard.units.amounts import NOTHING, Limits
 
-_FILES = {module.__file__ for module in (counters, hold, memory, rules)}
+_FILES = {module.__file__ for module in (counters, hold, memory, memory_history, rules)}
 Verb = Callable[[], object]
 
 
@@ -65,8 +66,12 @@ def ready(clock: FakeClock, **options: Any) -> MemoryLedger:
     for number in (1, 2, 3, 4):
         ledger.reserve(nth(number), BOTH, cost(10), cost(10), 60, True, number == 2)
     ledger.commit(nth(3), BOTH, cost(7))
-    ledger.commit(nth(4), BOTH, cost(9), True)
+    ledger.commit(nth(4), BOTH, cost(9), True, line("guessed", 9))
     return ledger
+
+
+def line(model: str, nano: int) -> tuple[UsageLine, ...]:
+    return (UsageLine(Labels(model=model), cost(nano)),)
 
 
 def suspended(ledger: MemoryLedger, clock: FakeClock) -> Verb:
@@ -79,6 +84,15 @@ VERBS: dict[str, Callable[[MemoryLedger, FakeClock], Verb]] = {
     "reserve": lambda ledger, clock: lambda: ledger.reserve(nth(5), BOTH, cost(10), cost(10), 60),
     "reserve more than is left": lambda ledger, clock: lambda: ledger.reserve(nth(5), BOTH, cost(99), cost(99)),
     "commit": lambda ledger, clock: lambda: ledger.commit(nth(1), BOTH, cost(6)),
+    "commit what is said what for": lambda ledger, clock: (
+        lambda: ledger.commit(nth(1), BOTH, cost(6), False, line("gpt", 6))
+    ),
+    "commit the actual of another model": lambda ledger, clock: (
+        lambda: ledger.commit(nth(4), BOTH, cost(3), False, line("gpt", 3))
+    ),
+    "commit on another day": lambda ledger, clock: later(
+        clock, 9 * 86_400, lambda: ledger.commit(today(clock), BOTH, cost(3), False, line("gpt", 3))
+    ),
     "commit an estimate": lambda ledger, clock: lambda: ledger.commit(nth(2), BOTH, cost(8), True),
     "commit the actual after the estimate": lambda ledger, clock: lambda: ledger.commit(nth(4), BOTH, cost(3)),
     "commit what was never held": lambda ledger, clock: lambda: ledger.commit(nth(5), BOTH, cost(3)),
@@ -101,6 +115,11 @@ IN_PARTS = ("sweep", "begin to count by the day")
 """The verbs that do several things, some of which may be done when they are torn."""
 
 
+def today(clock: FakeClock) -> str:
+    """An id of this moment, the same one each time."""
+    return hold_id(clock.now_ms(), "today")
+
+
 def later(clock: FakeClock, seconds: float, verb: Verb) -> Verb:
     clock.advance(seconds)
     return verb
@@ -117,12 +136,16 @@ def seen(ledger: MemoryLedger) -> object:
     return ledger.balances(BOTH), ledger.suspended(), ledger.audit()
 
 
+def history(ledger: MemoryLedger) -> object:
+    return [sorted(ledger.usage(UsageQuery(scope.kind, scope.id, 0, None, LABELS))) for scope in BOTH]
+
+
 def outcomes(prepare: Callable[[], tuple[MemoryLedger, Verb]], *, at_once: bool = True) -> int:
     """Tear a verb before each step of it, and check what is left then and after it was repeated; how many steps."""
     ledger, verb = prepare()
     before = seen(ledger)
     verb()
-    after = seen(ledger)
+    after, booked = seen(ledger), history(ledger)
     step = 0
     while True:
         step += 1
@@ -135,7 +158,7 @@ def outcomes(prepare: Callable[[], tuple[MemoryLedger, Verb]], *, at_once: bool 
         assert seen(ledger) in (before, after) or not at_once, step
         assert ledger.audit() == [], step
         verb()
-        assert seen(ledger) == after, step
+        assert (seen(ledger), history(ledger)) == (after, booked), step
 
 
 @pytest.mark.parametrize("name", VERBS)

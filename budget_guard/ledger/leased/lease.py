@@ -9,6 +9,7 @@ from datetime import datetime
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Balance, ScopeSpend
 from budget_guard.ledger.counters import least_left
+from budget_guard.ledger.history import LABELS, Labels, UsageLine, UsageQuery, line_of
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope, window_end
@@ -38,11 +39,18 @@ class Lease:
         """Whether nothing new is held in it."""
         self.booked: Amounts | None = None
         """What the shared ledger has for it for certain; None before that."""
+        self.told: Sequence[UsageLine] = ()
+        """What its usage history has of that."""
 
     @property
     def balance(self) -> Balance:
         """The counters of what is spent from it."""
         return self.local.balances((LEASED,))[0]
+
+    def lines(self) -> list[UsageLine]:
+        """What was spent from it, by what it was for: its part of the usage history, with the hours left out."""
+        found = self.local.usage(UsageQuery(LEASED.kind, LEASED.id, 0, None, LABELS))
+        return [line_of(Labels._make(map(str, each.names)), each.quantities) for each in found]
 
     def unused(self, dimension: int) -> int:
         """What it has left."""

@@ -24,6 +24,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import Balance, Ledger, Refused, ReserveOutcome, Settled
 from budget_guard.ledger.flow import Flow, Verb, adrive, drive
+from budget_guard.ledger.history import UsageLine
 from budget_guard.ledger.leased.lease import LEASED, Lease
 from budget_guard.ledger.leased.pool import LeasePool
 from budget_guard.ledger.outbox.ledger import OutboxLedger
@@ -135,14 +136,19 @@ class LeasedLedger(LedgerWrapper):
         return open
 
     def _commit(
-        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
     ) -> Flow[Settled]:
         lease = self._pool.lease_of(hold_id)
         if lease is None:
-            settled: Settled = yield "commit", (hold_id, scopes, amounts, uncertain)
+            settled: Settled = yield "commit", (hold_id, scopes, amounts, uncertain, lines)
             return settled
         _must_be_in(lease, hold_id, scopes)
-        settled = lease.local.commit(hold_id, (LEASED,), amounts, uncertain)
+        settled = lease.local.commit(hold_id, (LEASED,), amounts, uncertain, lines)
         yield from self._pool.settled_in(lease)
         return settled._replace(committed=lease.run.committed_in_first_scope(), above=lease.run.spent_above())
 
@@ -156,13 +162,15 @@ class LeasedLedger(LedgerWrapper):
         yield from self._pool.settled_in(lease)
         return released
 
-    def _charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
+    def _charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = ()
+    ) -> Flow[Refused | None]:
         lease = self._pool.lease_of(charge_id)
         if lease is None:
             with self._pool.using(scopes) as run:
-                return (yield from self._pool.charge(run, charge_id, amounts))
+                return (yield from self._pool.charge(run, charge_id, amounts, lines))
         _must_be_in(lease, charge_id, scopes)
-        passed = lease.local.charge(charge_id, (LEASED,), amounts)
+        passed = lease.local.charge(charge_id, (LEASED,), amounts, lines)
         yield from self._pool.settled_in(lease)
         return passed
 

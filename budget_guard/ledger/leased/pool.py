@@ -16,6 +16,7 @@ from budget_guard.clock import Clock
 from budget_guard.errors import LedgerUnavailable, ReservationConflict, ReservationError
 from budget_guard.ledger.base import HELD, Balance, Held, Refused, ReserveOutcome, Revoked
 from budget_guard.ledger.flow import Flow
+from budget_guard.ledger.history import UsageLine, difference
 from budget_guard.ledger.hold_id import hold_id, unique_part
 from budget_guard.ledger.leased.lease import LEASED, Lease, RunLeases
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
@@ -114,16 +115,18 @@ class LeasePool:
             outcome = yield from self._take_many_calls_worth(run, call_id, amounts, room)
         return outcome
 
-    def charge(self, run: RunLeases, charge_id: str, amounts: Amounts) -> Flow[Refused | None]:
+    def charge(
+        self, run: RunLeases, charge_id: str, amounts: Amounts, lines: Sequence[UsageLine]
+    ) -> Flow[Refused | None]:
         """Book what was spent without a hold: in the lease if there is enough in it, else in the shared ledger."""
         with self._lock:
             lease = run.current
             if lease is not None and all(lease.unused(i) >= amounts[i] for i in run.limited):
                 self._remember(charge_id, lease)
-                lease.local.charge(charge_id, (LEASED,), amounts)
+                lease.local.charge(charge_id, (LEASED,), amounts, lines)
                 return None
         yield from self.close_current(run)
-        passed: Refused | None = yield "charge", (charge_id, run.scopes, amounts)
+        passed: Refused | None = yield "charge", (charge_id, run.scopes, amounts, lines)
         yield from self.look((run,))
         # What others have leased and not spent passes no limit.
         return None if passed is None or passed.waiting_helps else passed
@@ -237,7 +240,7 @@ class LeasePool:
         if balance.open_holds:
             # Calls in flight: their estimates are booked with it, and replaced as soon as all of them are settled.
             estimate = balance.committed.plus(balance.reserved)
-            yield "commit", (lease.id, run.scopes, estimate, True)
+            yield "commit", (lease.id, run.scopes, estimate, True, lease.lines())
         yield from self._book_if_done(lease)
 
     def _book_if_done(self, lease: Lease) -> Flow[None]:
@@ -248,19 +251,21 @@ class LeasePool:
             if not lease.closed or balance.open_holds or lease.booked == balance.committed:
                 return
             before, lease.booked = lease.booked, balance.committed
+            told, lease.told = lease.told, lease.lines()
             if before is None:
                 run.draining.remove(lease)
             run.spent = run.spent.plus(balance.committed).minus(before or NOTHING)
         if before is None:
             try:
-                yield "commit", (lease.id, run.scopes, balance.committed)
+                yield "commit", (lease.id, run.scopes, balance.committed, False, lease.told)
             except ReservationError as error:
                 _log.error("budget_guard: what was spent from the lease %s is not booked: %s", lease.id, error)
             return
         change = balance.committed.minus(before)  # an estimate of a call was replaced after the lease was booked
         unique = f"{unique_part(lease.id)}-{uuid.uuid4().hex[:8]}"
         if min(change) >= 0:
-            yield "charge", (hold_id(self._clock.now_ms(), unique), run.scopes, change)
+            lines = difference(lease.told, told)
+            yield "charge", (hold_id(self._clock.now_ms(), unique), run.scopes, change, lines)
             return
         for i, scope in enumerate(run.scopes):
             adjust_id = hold_id(self._clock.now_ms(), f"{unique}-{i}")

@@ -16,6 +16,7 @@ from budget_guard.errors import (
 )
 from budget_guard.ledger.base import Balance, Held, Ledger, Refused, ReserveOutcome, Settled
 from budget_guard.ledger.flow import Flow, adrive, drive
+from budget_guard.ledger.history import UsageLine
 from budget_guard.ledger.outbox.store import Claim, Entry, Outbox, new_entry
 from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
@@ -108,15 +109,22 @@ class OutboxLedger(LedgerWrapper):
             _log.error("budget_guard: a call is sent whose hold could not be marked: %s", error)
 
     def _commit(
-        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool = False
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool = False,
+        lines: Sequence[UsageLine] = (),
     ) -> Flow[Settled]:
         fresh = hold_id not in self._held
         self._held.pop(hold_id, None)
-        settled: Settled | None = yield from self._book("commit", hold_id, scopes, amounts, uncertain, fresh)
+        settled: Settled | None = yield from self._book("commit", hold_id, scopes, amounts, uncertain, fresh, lines)
         return Settled(NOTHING, amounts, uncertain) if settled is None else settled
 
-    def _charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Flow[Refused | None]:
-        passed: Refused | None = yield from self._book("charge", charge_id, scopes, amounts, False, True)
+    def _charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine] = ()
+    ) -> Flow[Refused | None]:
+        passed: Refused | None = yield from self._book("charge", charge_id, scopes, amounts, False, True, lines)
         return passed
 
     def _book(
@@ -127,9 +135,10 @@ class OutboxLedger(LedgerWrapper):
         amounts: Amounts,
         uncertain: bool,
         fresh: bool,
+        lines: Sequence[UsageLine],
     ) -> Flow[Any]:
         """Book money that was spent, or keep it to be booked later: then the answer is None."""
-        entry = new_entry(verb, id, scopes, amounts, uncertain=uncertain, owner=self._owner, fresh=fresh)
+        entry = new_entry(verb, id, scopes, amounts, uncertain=uncertain, owner=self._owner, fresh=fresh, lines=lines)
         try:
             yield from self._deliver()
         except LedgerUnavailable as error:  # not tried at all: there is time enough for that
@@ -237,5 +246,5 @@ def _send(entry: Entry) -> Flow[Any]:
 
 def _send_once(entry: Entry) -> Flow[Any]:
     if entry.verb == "charge":
-        return (yield "charge", (entry.id, entry.scopes, entry.amounts))
-    return (yield "commit", (entry.id, entry.scopes, entry.amounts, entry.uncertain))
+        return (yield "charge", (entry.id, entry.scopes, entry.amounts, entry.lines))
+    return (yield "commit", (entry.id, entry.scopes, entry.amounts, entry.uncertain, entry.lines))

@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
+from budget_guard.ledger.history import QUANTITIES, Labels, UsageLine, line_of, quantities
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.units.amounts import MOST, Amounts
 from budget_guard.units.printable import printable
@@ -55,6 +56,8 @@ class Entry(NamedTuple):
     """Whether the ledger never acknowledged a hold of that id."""
     ambiguous: bool
     """Whether it may have been booked all the same."""
+    lines: tuple[UsageLine, ...] = ()
+    """What it was spent for, for the usage history."""
 
 
 def new_entry(
@@ -67,9 +70,10 @@ def new_entry(
     owner: str = "",
     fresh: bool = False,
     ambiguous: bool = False,
+    lines: Sequence[UsageLine] = (),
 ) -> Entry:
     """An entry with a key of its own."""
-    return Entry(uuid.uuid4().hex, verb, id, tuple(scopes), amounts, uncertain, owner, fresh, ambiguous)
+    return Entry(uuid.uuid4().hex, verb, id, tuple(scopes), amounts, uncertain, owner, fresh, ambiguous, tuple(lines))
 
 
 class _Store(Protocol):
@@ -239,9 +243,10 @@ def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict):
         return False
     fields = cast("dict[str, Any]", entry)
-    if set(fields) != set(Entry._fields) or fields["verb"] not in ("commit", "charge"):
+    names = set(fields) | {"lines"}  # which entries of an older version have not
+    if names != set(Entry._fields) or fields["verb"] not in ("commit", "charge"):
         return False
-    scopes, amounts = fields["scopes"], fields["amounts"]
+    scopes, amounts, lines = fields["scopes"], fields["amounts"], fields.get("lines", [])
     return (
         all(isinstance(fields[name], kind) for name, kind in _ENTRY.items())
         and isinstance(scopes, list)
@@ -249,6 +254,19 @@ def _is_entry(entry: object) -> bool:
         and all(_is_list_of(str, 2, scope) for scope in cast("list[object]", scopes))
         and _is_list_of(int, len(Amounts._fields), amounts)
         and all(0 <= amount <= MOST for amount in amounts)
+        and isinstance(lines, list)
+        and all(_is_line(line) for line in cast("list[object]", lines))
+    )
+
+
+def _is_line(line: object) -> bool:
+    if not isinstance(line, list) or len(cast("list[object]", line)) != 2:
+        return False
+    labels, row = cast("list[object]", line)
+    return (
+        _is_list_of(str, len(Labels._fields), labels)
+        and _is_list_of(int, len(QUANTITIES), row)
+        and all(-MOST <= quantity <= MOST for quantity in cast("list[int]", row))
     )
 
 
@@ -280,7 +298,12 @@ def _open_entries(records: Iterable[Record]) -> list[Entry]:
 
 
 def _plain(entry: Entry) -> Record:
-    return {**entry._asdict(), "scopes": [list(scope) for scope in entry.scopes], "amounts": list(entry.amounts)}
+    return {
+        **entry._asdict(),
+        "scopes": [list(scope) for scope in entry.scopes],
+        "amounts": list(entry.amounts),
+        "lines": [[list(line.labels), list(quantities(line))] for line in entry.lines],
+    }
 
 
 def _entry(record: Record) -> Entry:
@@ -288,6 +311,7 @@ def _entry(record: Record) -> Entry:
         **record,
         "scopes": tuple(Scope(*scope) for scope in record["scopes"]),
         "amounts": Amounts(*record["amounts"]),
+        "lines": tuple(line_of(Labels._make(labels), row) for labels, row in record.get("lines", ())),
     }
     return Entry(**fields)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from budget_guard.ledger.redis.codec import HoldRecord, amounts_of, by_dimension
+from budget_guard.ledger.history import total
+from budget_guard.ledger.redis.codec import HoldRecord, amounts_of, by_dimension, counted, quantities_of
 from budget_guard.ledger.redis.keys import scopes_of
 from budget_guard.units.amounts import NOTHING, Amounts
 from budget_guard.units.scope import Scope
@@ -47,3 +48,14 @@ def differences(scopes: Sequence[Scope], counted: Sequence[Any], holds: Sequence
         for name, value, recounted in zip(_Counts._fields, now[scope], real[scope], strict=True)
         if value != recounted
     ]
+
+
+def history_differences(scopes: Sequence[Scope], answers: Sequence[Any]) -> list[str]:
+    """Every scope whose usage history is not what is committed there, in words."""
+    wrong: list[str] = []
+    for scope, (told, committed) in zip(scopes, answers, strict=True):
+        if told is not None:
+            has, is_now = total((quantities_of(told),)), counted(committed)
+            if has != is_now:
+                wrong.append(f"{scope}: its history has {has}, and {is_now} is committed")
+    return wrong

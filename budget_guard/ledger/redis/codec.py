@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from budget_guard.errors import (
@@ -16,6 +18,7 @@ from budget_guard.errors import (
 from budget_guard.ledger.base import Balance, Refused, Revoked, ScopeSpend
 from budget_guard.ledger.checks import check_ttl
 from budget_guard.ledger.counters import first_refusal
+from budget_guard.ledger.history import By, Labels, Quantities, UsageLine, as_row, quantities
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.redis.keys import decode, scopes_of
 from budget_guard.units.amounts import DIMENSIONS, MOST, Amounts, Limits, Sums
@@ -120,6 +123,32 @@ def amounts_of(listed: bytes) -> Amounts:
 def counted(fields: Sequence[bytes | None]) -> Amounts:
     """The amounts in six fields, each of which may be missing."""
     return Amounts._make(int(field or 0) for field in fields)
+
+
+def lines_text(lines: Sequence[UsageLine]) -> bytes:
+    """The lines of a booking as a script takes them: labels as JSON, a tab, quantities, a line's end."""
+    return b"".join(
+        b"%b\t%b\n" % (labels_text(line.labels), b"%d,%d,%d,%d,%d,%d,%d,%d,%d,%d" % quantities(line)) for line in lines
+    )
+
+
+@lru_cache(maxsize=4_096)
+def labels_text(labels: Labels) -> bytes:
+    """*labels* as JSON: the same for the same ones."""
+    return json.dumps(labels, separators=(",", ":")).encode()
+
+
+def usage_row(fields: Sequence[Any], by: Sequence[By]) -> tuple[int, Labels, Quantities]:
+    """The hour, the labels that are asked for, and the quantities of a sum that a script tells."""
+    hour, names, row = fields
+    asked = [name for name in Labels._fields if name in by]
+    labels = Labels(**dict(zip(asked, map(decode, names), strict=True)))
+    return int(hour or 0), labels, quantities_of(row)
+
+
+def quantities_of(listed: bytes) -> Quantities:
+    """The quantities of a row."""
+    return as_row(map(int, listed.split(b",")))
 
 
 def ttl_of(seconds: float) -> bytes:

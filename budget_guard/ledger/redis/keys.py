@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from urllib.parse import quote
 
 from budget_guard.units.scope import Scope
 
+_SPECIAL = re.compile(rb"[\\*?\[\]^-]")
+"""What has a meaning in a pattern."""
 _READABLE = 100
 """Quoted ids that are longer are replaced by a hash of theirs."""
 
@@ -77,6 +80,12 @@ def scopes_of(text: bytes) -> tuple[Scope, ...]:
     """The scopes whose `Named.text` is *text*."""
     pairs: Sequence[Any] = json.loads(text)
     return tuple(Scope(kind, id) for kind, id in pairs)
+
+
+def name_pattern(kind: str, prefix: str) -> bytes:
+    """A pattern that matches the `Named.text` of every scope of a kind whose id begins with *prefix*."""
+    begins = f"[[{json.dumps(kind)},{json.dumps(prefix)[:-1]}".encode()
+    return _SPECIAL.sub(rb"\\\g<0>", begins) + b"*"
 
 
 def _quoted(text: str) -> str:

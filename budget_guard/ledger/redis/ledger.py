@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.base import Ledger
 from budget_guard.ledger.flow import arun, run
+from budget_guard.ledger.history import KEPT, Kept
 from budget_guard.ledger.redis.async_connection import AsyncConnections
 from budget_guard.ledger.redis.connection import Connections, Server
 from budget_guard.ledger.redis.keys import Keys
@@ -49,6 +50,7 @@ class RedisLedger(BlockingVerbs):
             to it loses nothing that was confirmed.
         timeout_s: Seconds to wait for a connection, and for each answer.
         clock: Where waiting happens. It is not asked for the time of day.
+        history: For how long to keep what the usage history has. The same for all clients of a tenant.
 
     Raises:
         ImportError: If redis-py is not installed.
@@ -66,6 +68,7 @@ class RedisLedger(BlockingVerbs):
         wait_replicas: int = 0,
         timeout_s: float = 0.5,
         clock: Clock = SYSTEM_CLOCK,
+        history: Kept = KEPT,
     ) -> None:
         for name, value, least in (
             ("hold_ttl_s", hold_ttl_s, 0.001),
@@ -79,7 +82,7 @@ class RedisLedger(BlockingVerbs):
         waiters = Waiters(clock)
         self._connections = Connections(server, waiters)
         self._runner = ScriptRunner(server, keys.tenant, wait_replicas, waiters)
-        self._verbs = RedisVerbs(keys, self._runner, waiters, hold_ttl_s, retain)
+        self._verbs = RedisVerbs(keys, self._runner, waiters, hold_ttl_s, retain, history.check())
         self.aio = AsyncRedisLedger(self._verbs, AsyncConnections(server, waiters), self._connections)
 
     def _perform(self, verb: Callable[Concatenate[Ledger, P], R], *arguments: P.args, **named: P.kwargs) -> R:

@@ -25,6 +25,7 @@ _REDIRECTIONS = 5
 
 
 _SETTLING = ("adjust", "charge", "commit", "release")
+_READING_HISTORY = ("recount", "usage")
 
 
 class Script(NamedTuple):
@@ -37,7 +38,11 @@ class Script(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """The script *name*, with what it begins with."""
-    parts = ("common", "settle", name) if name in _SETTLING else ("common", name)
+    parts: tuple[str, ...] = ("common", name)
+    if name in _SETTLING:
+        parts = ("common", "history", "settle", name)
+    elif name in _READING_HISTORY:
+        parts = ("common", "history", name)
     folder = resources.files("budget_guard.ledger.redis") / "lua"
     text = b"\n".join((folder / f"{part}.lua").read_bytes() for part in parts)
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from budget_guard.errors import (
@@ -18,10 +19,22 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
-from budget_guard.ledger.checks import check_limits, checked_amounts, checked_change
+from budget_guard.ledger.checks import check_limits, check_query, checked_amounts, checked_change, checked_lines
 from budget_guard.ledger.flow import Steps
+from budget_guard.ledger.history import (
+    Kept,
+    Labels,
+    Quantities,
+    UsageLine,
+    UsageQuery,
+    UsageSum,
+    completed,
+    keeps_history,
+    present,
+    summed,
+)
 from budget_guard.ledger.hold_id import made_ms
-from budget_guard.ledger.redis.audit import differences
+from budget_guard.ledger.redis.audit import differences, history_differences
 from budget_guard.ledger.redis.codec import (
     HoldRecord,
     amounts_of,
@@ -29,6 +42,7 @@ from budget_guard.ledger.redis.codec import (
     balance_of,
     counted,
     elsewhere,
+    lines_text,
     listed,
     problem,
     refused_of,
@@ -36,8 +50,9 @@ from budget_guard.ledger.redis.codec import (
     spend_of,
     time_of,
     ttl_of,
+    usage_row,
 )
-from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, scopes_of
+from budget_guard.ledger.redis.keys import Keys, Named, decode, encode, name_pattern, scopes_of
 from budget_guard.ledger.redis.script_runner import ScriptRunner
 from budget_guard.ledger.waiters import Waiters
 from budget_guard.units.amounts import NOTHING, Amounts, Limits, Sums
@@ -47,6 +62,10 @@ _SWEPT_AT_ONCE = 8
 """Expired holds that a reserve clears away by itself."""
 _AT_ONCE = 100
 """Holds that one script expires or forgets at most: others wait for it."""
+_HISTORIES = 20
+"""Scopes whose histories one script reads: others wait for it."""
+_LOOKED_AT = 1_000
+"""Names of scopes that one script looks at, about."""
 _AUDITS = 50
 """How often an audit begins anew because a hold came in between."""
 _FIRST_PAUSE_S = 1 / 64
@@ -63,14 +82,19 @@ class RedisVerbs:
         waiters: What waits for room in this process.
         hold_ttl_s: Seconds after which a hold expires if its reserve does not say.
         retain: How many settled holds to remember.
+        kept: For how long to keep the rows of the usage history.
     """
 
-    def __init__(self, keys: Keys, runner: ScriptRunner, waiters: Waiters, hold_ttl_s: float, retain: int) -> None:
+    def __init__(
+        self, keys: Keys, runner: ScriptRunner, waiters: Waiters, hold_ttl_s: float, retain: int, kept: Kept
+    ) -> None:
         self._keys = keys
         self._call = runner.call
         self._waiters = waiters
         self._ttl_s = hold_ttl_s
         self._retain = retain
+        self._kept = kept
+        self._days = lru_cache(maxsize=4_096)(self._days_of)
         self._gather = max(1, min(_AT_ONCE, retain // 10))
 
     def set_limits(self, scope: Scope, limits: Limits, window: Window, owner: str, note: str) -> Steps[None]:
@@ -170,28 +194,35 @@ class RedisVerbs:
         (open,) = rest
         return bool(open == 1)
 
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Steps[Settled]:
+    def commit(
+        self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool, lines: Sequence[UsageLine]
+    ) -> Steps[Settled]:
         amounts = checked_amounts(amounts)
+        told = lines_text(completed(amounts, uncertain, checked_lines(lines)))
         committed, charged, estimate, above, overdue = yield from self._settle(
-            "commit", b"settled", hold_id, scopes, listed(amounts), b"1" if uncertain else b"0"
+            "commit", b"settled", hold_id, scopes, listed(amounts), told, b"1" if uncertain else b"0"
         )
         yield from self._forget(overdue)
         return Settled(counted(committed), amounts_of(charged), estimate == b"1", tuple(map(spend_of, above)))
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> Steps[bool]:
-        released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"")
+        released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"", b"")
         yield from self._forget(overdue)
         return bool(released == 1)
 
-    def charge(self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts) -> Steps[Refused | None]:
+    def charge(
+        self, charge_id: str, scopes: Sequence[Scope], amounts: Amounts, lines: Sequence[UsageLine]
+    ) -> Steps[Refused | None]:
         amounts = checked_amounts(amounts)
-        version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, listed(amounts))
+        told = lines_text(completed(amounts, False, checked_lines(lines)))
+        version, about, overdue = yield from self._settle("charge", b"booked", charge_id, scopes, listed(amounts), told)
         yield from self._forget(overdue)
         return refused_of(scopes, version, about, NOTHING)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Steps[Amounts]:
         change = checked_change(change)
-        committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), listed(change))
+        told = lines_text(completed(change, False, ()))
+        committed, overdue = yield from self._settle("adjust", b"adjusted", adjust_id, (scope,), listed(change), told)
         yield from self._forget(overdue)
         return counted(committed)
 
@@ -210,6 +241,34 @@ class RedisVerbs:
             raise (yield from self._problem(status, rest, scopes=scopes))
         (about,) = rest
         return list(map(balance_of, scopes, about))
+
+    def usage(self, query: UsageQuery) -> Steps[list[UsageSum]]:
+        check_query(query)
+        ids = [query.id] if query.id is not None else (yield from self.names(query.kind, ""))
+        sums: dict[tuple[str | int, ...], Quantities] = {}
+        by = query.by
+        time = b"hour" if "hour" in by else b"day" if "day" in by else b""
+        mask = "".join("1" if name in by else "0" for name in Labels._fields).encode()
+        until = b"" if query.until is None else b"%d" % query.until
+        for first in range(0, len(ids), _HISTORIES):
+            some = ids[first : first + _HISTORIES]
+            keys = [self._keys.scope(Scope(query.kind, id)) for id in some]
+            _, answers = yield from self._call("usage", keys, b"%d" % query.since, until, time, mask, changes=False)
+            for id, rows in zip(some, answers, strict=True):
+                summed(sums, by, id, (usage_row(row, query.by) for row in rows))
+        return present(sums)
+
+    def names(self, kind: str, prefix: str) -> Steps[list[str]]:
+        found: set[str] = set()
+        cursor = b"0"
+        while True:
+            _, cursor, names = yield from self._call(
+                "find", (self._keys.scopes,), cursor, name_pattern(kind, prefix), b"%d" % _LOOKED_AT, changes=False
+            )
+            scopes = [scope for name in names for scope in scopes_of(name)]
+            found.update(scope.id for scope in scopes if scope.kind == kind and scope.id.startswith(prefix))
+            if cursor == b"0":
+                return sorted(found)
 
     def revoke(self, scope: Scope, reason: str) -> Steps[None]:
         named = self._named((scope,))
@@ -264,10 +323,20 @@ class RedisVerbs:
             )
             if status == b"audit":
                 counted_now, holds = rest
-                return differences(scopes, counted_now, holds)
+                return [*differences(scopes, counted_now, holds), *(yield from self._recount(scopes))]
         raise LedgerUnavailable(
             detail=f"holds came and went {_AUDITS} times while they were listed: audit in quieter hours"
         )
+
+    def _recount(self, scopes: Sequence[Scope]) -> Steps[list[str]]:
+        """Compare what is committed with the usage history, of a few scopes at once: others wait for it."""
+        wrong: list[str] = []
+        scopes = [scope for scope in scopes if keeps_history(scope.kind)]
+        for first in range(0, len(scopes), _HISTORIES):
+            some = scopes[first : first + _HISTORIES]
+            _, answers = yield from self._call("recount", [self._keys.scope(scope) for scope in some], changes=False)
+            wrong += history_differences(some, answers)
+        return wrong
 
     def reopen(self) -> Steps[None]:
         keys = self._keys
@@ -280,7 +349,7 @@ class RedisVerbs:
         yield from self._call("reopen", (keys.scopes,))
 
     def _settle(
-        self, name: str, done: bytes, hold_id: str, scopes: Sequence[Scope], amounts: bytes, *more: bytes
+        self, name: str, done: bytes, hold_id: str, scopes: Sequence[Scope], amounts: bytes, lines: bytes, *more: bytes
     ) -> Steps[list[Any]]:
         made_ms(hold_id)
         keys, named = self._keys, self._named(scopes)
@@ -292,12 +361,22 @@ class RedisVerbs:
             amounts,
             b"%d" % self._retain,
             b"%d" % self._gather,
+            lines,
+            b"%d" % self._kept.hours,
+            self._days(named),
             *more,
         )
         if status != done:
             raise (yield from self._problem(status, rest, hold_id, scopes, amounts, named.text))
         self._waiters.give()
         return rest
+
+    def _days_of(self, named: Named) -> bytes:
+        """For how many days each scope keeps the rows of its history; a hyphen for one that has none."""
+        return b",".join(
+            b"%d" % self._kept.days_of(scope.kind) if keeps_history(scope.kind) else b"-"
+            for scope in scopes_of(named.text)
+        )
 
     def _problem(
         self,

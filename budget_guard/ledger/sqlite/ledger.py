@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.base import AsyncLedger, Ledger
 from budget_guard.ledger.flow import Steps, arun, run
+from budget_guard.ledger.history import KEPT, Kept, UsageQuery, UsageSum
 from budget_guard.ledger.sqlite.file import LedgerFile
 from budget_guard.ledger.sqlite.writer import Writer
 from budget_guard.ledger.verbs import AwaitableVerbs, BlockingVerbs
@@ -41,6 +42,7 @@ class SqliteLedger(BlockingVerbs):
         busy_timeout_s: How long a verb waits, in real seconds, while another process writes.
         mode: The permissions that the file gets if it is made, and SQLite's two beside it: for its owner alone unless
             another mode is given, such as ``0o660`` for a group.
+        history: For how long to keep what the usage history has.
 
     Raises:
         LedgerUnavailable: If the file cannot be opened, is none of this library, or is of a newer version.
@@ -57,6 +59,7 @@ class SqliteLedger(BlockingVerbs):
         retain: int = 100_000,
         busy_timeout_s: float = 5.0,
         mode: int = 0o600,
+        history: Kept = KEPT,
     ) -> None:
         if not hold_ttl_s > 0:
             raise ValueError(f"hold_ttl_s={hold_ttl_s!r} must be more than 0 seconds")
@@ -68,7 +71,7 @@ class SqliteLedger(BlockingVerbs):
             raise ValueError(f"mode={mode!r} must be permissions that let the owner read and write, such as 0o600")
         self._waiters = Waiters(clock)
         file = LedgerFile(path, durable=durable, mode=mode)
-        self._writer = Writer(file, clock, self._waiters, hold_ttl_s, retain, busy_timeout_s)
+        self._writer = Writer(file, clock, self._waiters, hold_ttl_s, retain, busy_timeout_s, history.check())
         weakref.finalize(self, self._writer.stop).atexit = False  # the writers end themselves then, in good order
         self.aio: AsyncLedger = _AsyncSqliteLedger(self, self._writer, self._waiters)
         try:
@@ -83,6 +86,10 @@ class SqliteLedger(BlockingVerbs):
 
     def await_room(self, version: int, timeout: float) -> bool:
         return run(_poll(self._waiters, version, timeout), _Looks(self._writer, self._waiters))
+
+    def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        """As the contract says. Holds up no other verb."""
+        return self._writer.usage(query)
 
     def audit(self) -> Sequence[str]:
         """As the contract says, and check the file as well. Reads all of it, and holds up no other verb."""
@@ -108,6 +115,9 @@ class _AsyncSqliteLedger(AwaitableVerbs):
 
     async def await_room(self, version: int, timeout: float) -> bool:
         return await arun(_poll(self._waiters, version, timeout), _AsyncLooks(self._writer, self._waiters))
+
+    async def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        return await asyncio.to_thread(self._ledger.usage, query)
 
     async def audit(self) -> Sequence[str]:
         return await asyncio.to_thread(self._ledger.audit)

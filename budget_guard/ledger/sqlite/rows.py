@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Revoked
 from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.history import NO_LABELS, Labels, UsageLine, line_of, quantities
 from budget_guard.ledger.hold import Hold, Origin, State
 from budget_guard.units.amounts import Amounts, Limits, unchecked
 from budget_guard.units.scope import Scope, window_end
@@ -43,6 +44,7 @@ _COUNTS = (
     "note",
     '"window"',
     "began_at",
+    "counted_from",
     "period",
     "revoked_for",
     "revoked_at",
@@ -53,7 +55,7 @@ _COUNTS = (
     *_each("archived"),
 )
 _MADE = ("id", "verb", "scopes", "periods", "reason", "suspend", *_each("held"))
-_BECAME = ("state", "uncertain", "expires_at", "suspended_at", "settled", *_each("charged"))
+_BECAME = ("state", "uncertain", "expires_at", "suspended_at", "settled", *_each("charged"), "lines")
 
 SELECT_SCOPES = f"SELECT key, kind, id, {', '.join(_COUNTS)} FROM scope"
 INSERT_SCOPE = f"INSERT INTO scope (kind, id, {', '.join(_COUNTS)}) VALUES (?, ?{', ?' * len(_COUNTS)})"
@@ -82,7 +84,8 @@ class StoredCounters(Counters):
     @classmethod
     def of(cls, row: Row, clock: Clock) -> StoredCounters:
         """What *row*, of `SELECT_SCOPES`, is."""
-        key, kind, scope_id, owner, note, window, began_at, period, revoked_for, revoked_at, open_holds, *amounts = row
+        key, kind, scope_id, owner, note, window, began_at, counted_from, period, *rest = row
+        revoked_for, revoked_at, open_holds, *amounts = rest
         made = cls(Scope(kind, scope_id), clock)
         made.key = key
         made.saved = row[3:]
@@ -92,6 +95,8 @@ class StoredCounters(Counters):
         if began_at is not None:
             made.start = moment(began_at)
             made.ends = window_end(window, made.start)
+        if counted_from is not None:
+            made.count_from(moment(counted_from))
         made.period = period
         if revoked_at is not None:
             made.revoked = Revoked(made.scope, revoked_for, moment(revoked_at))
@@ -111,6 +116,7 @@ class StoredCounters(Counters):
             self.note,
             self.window,
             _or_none(self.start),
+            _or_none(self.counted_from),
             self.period,
             None if revoked is None else revoked.reason,
             None if revoked is None else micros(revoked.at),
@@ -183,8 +189,12 @@ class StoredHold(Hold):
         made.expires = expires_at
         made.suspended_at = None if suspended_at is None else moment(suspended_at)
         made.settled = settled
-        if row[_CHARGED] is not None:
-            made.charged = Amounts._make(row[_CHARGED:])
+        *charged, lines = row[_CHARGED:]
+        if charged[0] is not None:
+            made.charged = Amounts._make(charged)
+            if uncertain:  # of a file that had no history yet there are no lines
+                its = [UsageLine(NO_LABELS, made.charged)] if lines is None else lines_of(lines)
+                made.noted = (made.charged, True, its)
         return made
 
     def made(self) -> Row:
@@ -208,6 +218,7 @@ class StoredHold(Hold):
             _or_none(self.suspended_at),
             self.settled,
             *(_NO_CHARGE if self.charged is None else self.charged),
+            text_of(self.noted[2]) if self.uncertain and self.noted is not None else None,
         )
 
 
@@ -215,3 +226,13 @@ def keys_of(hold: Row) -> str:
     """The keys of the scopes of a row of `SELECT_HOLDS`, as the file keeps them."""
     keys: str = hold[2]
     return keys
+
+
+def text_of(lines: Sequence[UsageLine]) -> str:
+    """*lines* as the file keeps them with a hold."""
+    return json.dumps([[line.labels, quantities(line)] for line in lines], separators=(",", ":"))
+
+
+def lines_of(text: str) -> list[UsageLine]:
+    """The lines that the file keeps as *text*."""
+    return [line_of(Labels._make(labels), row) for labels, row in json.loads(text)]

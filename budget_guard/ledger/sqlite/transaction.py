@@ -10,6 +10,7 @@ from datetime import datetime
 from budget_guard.clock import SystemClock
 from budget_guard.ledger.checks import check_text
 from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.history import Kept
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.ledger.sqlite.rows import (
     INSERT_HOLD,
@@ -26,6 +27,7 @@ from budget_guard.ledger.sqlite.rows import (
     micros,
     moment,
 )
+from budget_guard.ledger.sqlite.usage import KnownRows, UsageRows
 from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope
 
@@ -53,10 +55,14 @@ class Transaction:
     Args:
         db: The file, in a transaction.
         now: The time by the clock.
+        kept: For how long the rows of the usage history are kept.
+        known: The rows of it that this process has seen.
     """
 
-    def __init__(self, db: sqlite3.Connection, now: datetime) -> None:
+    def __init__(self, db: sqlite3.Connection, now: datetime, kept: Kept, known: KnownRows) -> None:
         self._db = db
+        self.usage = UsageRows(db, kept, known)
+        """The usage history."""
         *saved, self.seen_at = db.execute(
             "SELECT version, settled, forgotten, forgotten_ms, seen_at FROM ledger"
         ).fetchone()
@@ -114,6 +120,7 @@ class Transaction:
             self._db.executemany(INSERT_HOLD, made)
         if became:
             self._db.executemany(UPDATE_HOLD, became)
+        self.usage.save()
         ledger = (self.version, self.settled, self.forgotten, self.forgotten_ms)
         if changed or made or became or ledger != self._saved:
             self._db.execute(
@@ -137,7 +144,7 @@ class Transaction:
         """Those of *scope*, which is opened if it is new."""
         counters = self.counters(scope)
         if counters is None:
-            row = (None, "", "none", None, 0, None, None, 0, *Limits(), *NOTHING * 3)
+            row = (None, "", "none", None, None, 0, None, None, 0, *Limits(), *NOTHING * 3)
             key = self._db.execute(INSERT_SCOPE, (*scope, *row)).lastrowid
             counters = self._keep((key, *scope, *row))
         return counters
@@ -159,6 +166,15 @@ class Transaction:
                 found.append(counters)
             group = self._groups[scopes] = Group.of(found)
         return group
+
+    def ids(self, kind: str, prefix: str) -> list[str]:
+        """The ids of the scopes of a kind that begin with *prefix*."""
+        check_text("kind", kind)
+        check_text("prefix", prefix)
+        rows = self._db.execute(
+            "SELECT id FROM scope WHERE kind = ? AND substr(id, 1, ?) = ?", (kind, len(prefix), prefix)
+        )
+        return [id for (id,) in rows]
 
     def due(self, most: int) -> list[StoredHold]:
         """At most *most* holds whose time is up, and which are not suspended."""

@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from datetime import datetime
 
 from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, ScopeSpend, Settled
-from budget_guard.ledger.checks import check_text, check_ttl, checked_amounts
+from budget_guard.ledger.checks import check_text, check_ttl, checked_amounts, checked_lines
 from budget_guard.ledger.counters import Counters, first_refusal
+from budget_guard.ledger.history import UsageLine, UsageQuery, UsageSum, keeps_history
 from budget_guard.ledger.hold import Origin, differences
 from budget_guard.ledger.hold_id import TOLERANCE_MS, made_ms
 from budget_guard.ledger.rules import LedgerRules, stale
@@ -114,8 +115,15 @@ class SqliteVerbs(LedgerRules[StoredHold]):
         self._expire_in(hold, ttl_s)
         return HELD
 
-    def commit(self, hold_id: str, scopes: Sequence[Scope], amounts: Amounts, uncertain: bool) -> Settled:
-        amounts = checked_amounts(amounts)
+    def commit(
+        self,
+        hold_id: str,
+        scopes: Sequence[Scope],
+        amounts: Amounts,
+        uncertain: bool,
+        lines: Sequence[UsageLine],
+    ) -> Settled:
+        amounts, lines = checked_amounts(amounts), checked_lines(lines)
         hold = self._holds.get(hold_id)
         if hold is None:
             hold = self._settled_at_once(hold_id, scopes, amounts, "commit")
@@ -123,7 +131,9 @@ class SqliteVerbs(LedgerRules[StoredHold]):
             hold.must_be_hold(scopes)
             self._transaction.must_fit(hold.counters, amounts)
         was_open = hold.open
+        hold.lines = lines
         if hold.commit(amounts, uncertain):
+            self._note(hold)
             if was_open:
                 self._settle(hold)
             self._give_room()
@@ -142,7 +152,7 @@ class SqliteVerbs(LedgerRules[StoredHold]):
     def audit(self) -> Sequence[str]:
         wrong = self._transaction.damage()
         holds = self._transaction.everything()
-        return [*wrong, *differences(self._transaction.scopes.values(), holds)]
+        return [*wrong, *differences(self._transaction.scopes.values(), holds, self._in_history)]
 
     # The store
 
@@ -154,6 +164,20 @@ class SqliteVerbs(LedgerRules[StoredHold]):
 
     def _opened(self, scope: Scope) -> Counters:
         return self._transaction.opened(scope)
+
+    def _note(self, hold: StoredHold) -> None:
+        self._transaction.usage.note(hold)
+
+    def _answer(self, query: UsageQuery) -> Sequence[UsageSum]:
+        return self._transaction.usage.answer(query)
+
+    def _names(self, kind: str, prefix: str) -> Iterable[str]:
+        return self._transaction.ids(kind, prefix)
+
+    def _in_history(self, counters: Counters) -> Amounts | None:
+        if not keeps_history(counters.scope.kind):
+            return None
+        return self._transaction.usage.committed(self._transaction.opened(counters.scope))
 
     def _find(self, scopes: Sequence[Scope]) -> Sequence[Counters]:
         return self._transaction.group(scopes).counters

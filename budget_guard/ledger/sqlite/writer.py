@@ -18,17 +18,19 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from budget_guard.clock import Clock
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
 from budget_guard.ledger.checks import check_id
+from budget_guard.ledger.history import Kept, UsageQuery, UsageSum
 from budget_guard.ledger.sqlite.file import FilesInUse, LedgerFile, abandon, is_locked, unavailable
 from budget_guard.ledger.sqlite.transaction import MOST_VERBS, Transaction
+from budget_guard.ledger.sqlite.usage import KnownRows
 from budget_guard.ledger.sqlite.verbs import SqliteVerbs
 from budget_guard.ledger.waiters import Waiters
 
@@ -37,11 +39,13 @@ _LONGEST_PAUSE_S = 0.002
 """Between two looks at a file that another process has locked. SQLite's own pauses grow to 100 ms and let some wait
 for most of a second; with these the longest wait of 8 busy processes was a tenth of that."""
 
-_READS = frozenset(("version", "balances"))
+_READS = frozenset(("version", "balances", "names"))
 """The verbs that change nothing, and take no lock if only such are waiting."""
 _BY_ID = frozenset(("reserve", "forward", "extend", "commit", "release", "charge", "adjust"))
 """The verbs whose first argument is an id."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Answer: TypeAlias = tuple[Any, Exception | None]
 """What a verb returned, or what it raised."""
 
@@ -67,10 +71,18 @@ class Writer:
         hold_ttl_s: Seconds after which a hold expires if nothing else was asked for.
         retain: How many settled holds to remember.
         busy_timeout_s: How long to wait for a lock that another process holds: real seconds, whatever the clock.
+        kept: For how long to keep the rows of the usage history.
     """
 
     def __init__(
-        self, file: LedgerFile, clock: Clock, waiters: Waiters, hold_ttl_s: float, retain: int, busy_timeout_s: float
+        self,
+        file: LedgerFile,
+        clock: Clock,
+        waiters: Waiters,
+        hold_ttl_s: float,
+        retain: int,
+        busy_timeout_s: float,
+        kept: Kept,
     ) -> None:
         self._file = file
         self._clock = clock
@@ -78,6 +90,7 @@ class Writer:
         self._hold_ttl_s = hold_ttl_s
         self._retain = retain
         self._busy_timeout_s = busy_timeout_s
+        self._kept = kept
         self._closed = False
         self._committing = False
         self._seen_at = 0
@@ -95,6 +108,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
         self._files = FilesInUse((0, 0), None, None)
+        self._known = KnownRows()
 
     def call(self, verb: str, *arguments: Any) -> Any:
         """Perform *verb*, a method of `SqliteVerbs`, and wait for what it returns."""
@@ -110,6 +124,13 @@ class Writer:
 
     def audit(self) -> Sequence[str]:
         """Recount everything in the caller's own thread, for it may take long."""
+        return self._read(SqliteVerbs.audit)
+
+    def usage(self, query: UsageQuery) -> Sequence[UsageSum]:
+        """The answer to *query*, in the caller's own thread."""
+        return self._read(SqliteVerbs.usage, query)
+
+    def _read(self, verb: Callable[Concatenate[SqliteVerbs, P], R], *arguments: P.args, **named: P.kwargs) -> R:
         self._must_be_open()
         ends = time.monotonic() + self._busy_timeout_s
         while True:
@@ -117,7 +138,8 @@ class Writer:
                 db = self._file.open()
                 try:
                     db.execute("BEGIN")
-                    return SqliteVerbs(Transaction(db, self._clock.now()), self._hold_ttl_s, self._retain).audit()
+                    transaction = Transaction(db, self._clock.now(), self._kept, self._known)
+                    return verb(SqliteVerbs(transaction, self._hold_ttl_s, self._retain), *arguments, **named)
                 finally:
                     db.close()
             except sqlite3.Error as error:
@@ -205,7 +227,7 @@ class Writer:
             else:
                 self._file.must_be_there(self._files)
             db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-            transaction = Transaction(db, self._clock.now())
+            transaction = Transaction(db, self._clock.now(), self._kept, self._known)
             verbs = SqliteVerbs(transaction, self._hold_ttl_s, self._retain)
             version = transaction.version
             if transaction.seen_at < self._seen_at:

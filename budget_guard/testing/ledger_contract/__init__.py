@@ -19,6 +19,7 @@ from budget_guard.testing.ledger_contract.ceilings import CeilingRules
 from budget_guard.testing.ledger_contract.expiry import ExpiryRules
 from budget_guard.testing.ledger_contract.fixtures import BOTH, OTHER, RUN, USER, Ids, cost, figures, race, spend
 from budget_guard.testing.ledger_contract.forgetting import ForgettingRules
+from budget_guard.testing.ledger_contract.history import HistoryRules
 from budget_guard.testing.ledger_contract.holding import HoldingRules
 from budget_guard.testing.ledger_contract.identity import IdentityRules
 from budget_guard.testing.ledger_contract.races import RaceRules
@@ -40,6 +41,7 @@ class LedgerContract(
     SpendingRules,
     CeilingRules,
     WindowRules,
+    HistoryRules,
     WaitingRules,
     RaceRules,
 ):

@@ -24,9 +24,11 @@ if not known then
       return answer('below', committed)
     end
   end
+  begin_history(scopes)
   remember(scopes, 'adjust', 'committed', amounts_given)
   redis.call('HSET', HOLD, 'charged', amounts_given)
   move(scopes, {scope.period}, change, nil, nil, 0)
+  note(scopes, {scope.period}, lines_given, 1)
 end
 wrote(not known)
 return answer('adjusted', redis.call('HMGET', scope.key, unpack(COMMITTED)), overdue())

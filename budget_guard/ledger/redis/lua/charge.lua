@@ -16,6 +16,7 @@ if wrong then
 end
 
 if not known then
+  begin_history(scopes)
   remember(scopes, 'charge', 'committed', amounts_given)
   redis.call('HSET', HOLD, 'charged', amounts_given)
   local own = {}
@@ -23,6 +24,7 @@ if not known then
     own[i] = scope.period
   end
   move(scopes, own, split(amounts_given), nil, nil, 0)
+  note(scopes, own, lines_given, 1)
 end
 wrote()
 return answer('booked', text(version), all_about(scopes), overdue())

@@ -5,8 +5,8 @@ if problem then
   return problem
 end
 
-local estimate = ARGV[10] == '1'
-local charged, uncertain = amounts_given, ARGV[10]
+local estimate = ARGV[13] == '1'
+local charged, uncertain = amounts_given, ARGV[13]
 local replaced = hold and hold.charged
 local changed = false
 if replaced and not estimate and not hold.uncertain and replaced ~= amounts_given then
@@ -15,6 +15,8 @@ end
 if replaced and (estimate or not hold.uncertain) then -- an estimate never replaces what was booked before it
   charged, uncertain = replaced, hold.uncertain and '1' or '0'
 else
+  begin_history(scopes)
+  local noted = replaced and (redis.call('HGET', HOLD, 'lines') or NO_LABELS .. '\t' .. replaced .. ',0,0,0,0\n')
   if not hold then
     remember(scopes, 'commit', 'committed', amounts_given)
     hold = read_hold(HOLD)
@@ -26,6 +28,14 @@ else
     hold.open and -1 or 0
   )
   redis.call('HSET', HOLD, 'state', 'committed', 'charged', charged, 'uncertain', uncertain)
+  note(scopes, hold.periods, lines_given, 1)
+  if noted then
+    note(scopes, hold.periods, noted, -1)
+    redis.call('HDEL', HOLD, 'lines')
+  end
+  if estimate then
+    redis.call('HSET', HOLD, 'lines', lines_given)
+  end
   changed = true
 end
 wrote(changed)

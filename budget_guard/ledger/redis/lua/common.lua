@@ -144,7 +144,8 @@ local function roll(scope)
   redis.call('HDEL', scope.key, 'n', 'x0', 'x1', 'x2', 'x3', 'x4', 'x5', unpack(COMMITTED))
   scope.period = text(redis.call('HINCRBY', scope.key, 'period', 1))
   local starts, ends = window_now(fields[1])
-  redis.call('HSET', scope.key, 'starts', starts, 'ends', ends)
+  redis.call('HSET', scope.key, 'starts', starts, 'ends', ends, 'from', starts)
+  scope.from = starts
   for d = 1, DIMENSIONS do
     local limit = fields[d + 1] or '0'
     scope[d] = tonumber(limit)
@@ -157,13 +158,16 @@ end
 local function find(first, last)
   local found = {}
   for i = first, last or #KEYS do
-    local fields = redis.call('HMGET', KEYS[i], 'limited', 'period', 'ends', 'revoked', unpack(AVAILABLE))
+    local fields = redis.call('HMGET', KEYS[i], 'limited', 'period', 'ends', 'revoked', 'from', unpack(AVAILABLE))
     if not fields[1] then
       return nil, answer(fenced and 'fenced' or 'missing', i - first + 1)
     end
-    local scope = {key = KEYS[i], limited = fields[1], period = fields[2], ends = fields[3], revoked = fields[4]}
+    local scope = {
+      key = KEYS[i], limited = fields[1], period = fields[2], ends = fields[3], revoked = fields[4],
+      from = fields[5], -- since when what is committed is counted; '' for always, none where no history is kept yet
+    }
     for d = 1, DIMENSIONS do
-      local available = tonumber(fields[4 + d] or '0')
+      local available = tonumber(fields[5 + d] or '0')
       if not available or available < LOWEST then
         return nil, answer('damaged', i - first + 1)
       end

@@ -24,6 +24,9 @@ end
 made(KEYS[2], name)
 redis.call('HSET', SCOPE, 'owner', owner, 'limited', limited, 'note', note)
 redis.call('HSETNX', SCOPE, 'period', '0')
+if not before[2] then
+  redis.call('HSET', SCOPE, 'from', '')
+end
 if before[2] ~= window then
   local start, finish = window_now(window)
   redis.call('HSET', SCOPE, 'window', window, 'starts', start, 'ends', finish)

@@ -1,0 +1,195 @@
+"""The usage history of a ledger in memory.
+
+Rows are immutable, and what a booking makes of them is worked out first and then put in place, so that a signal which
+tears it loses nothing: `MemoryHistory.mend` finishes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from budget_guard.ledger.counters import Counters
+from budget_guard.ledger.history import (
+    DAY,
+    MOST_LABELS,
+    MOST_ROWS,
+    MS_PER_HOUR,
+    OTHERS,
+    ZERO,
+    Kept,
+    Labels,
+    Quantities,
+    ScopeHistory,
+    UsageQuery,
+    UsageSum,
+    clean,
+    plus,
+    present,
+    quantities,
+    rolled_up,
+    summed,
+    total,
+)
+from budget_guard.ledger.hold import Hold, Noted
+from budget_guard.units.amounts import Amounts
+
+_BITS = 20
+"""Bits of a key that are the number of the labels."""
+_MASK = (1 << _BITS) - 1
+_MOST_KNOWN = 100_000
+"""Sets of labels that are told apart in one ledger."""
+
+
+_Write: TypeAlias = tuple[dict[int, Quantities], int, Quantities]
+"""The rows of a scope, the key of one, and what that is to be."""
+
+
+class MemoryHistory:
+    """The histories of the scopes of one ledger. Not thread-safe.
+
+    Args:
+        kept: For how long rows are kept.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._labels: list[Labels] = [OTHERS]
+        self._numbers: dict[Labels, int] = {OTHERS: 0}
+        self._writing: tuple[Hold, Noted, Sequence[_Write]] | None = None
+        self._begin_hour(0)
+
+    def note(self, hold: Hold) -> None:
+        """Bring the history up to date with what is booked for *hold*."""
+        charged, lines = hold.charged, hold.lines
+        if charged is None:
+            return
+        if hold.noted is not None or hold.uncertain or len(lines) != 1:
+            self._note_lines(hold)
+            return
+        labels, told, more, cached, written, reasoning = lines[0]
+        if told is not charged and told != charged:
+            self._note_lines(hold)
+            return
+        # Every call comes this way, in each of its scopes, so there is no step more than it takes.
+        cost, read, wrote, total, requests, tools = charged
+        number = self._numbers.get(labels)
+        if number is None:
+            number = self._number(labels)
+        hold_id = hold.id
+        if not self._first_id <= hold_id < self._end_id:
+            self._begin_hour(hold.hour)
+        hour = self._hour
+        own_key = hour << _BITS | number
+        writes: list[_Write] = []
+        for counters in hold.counters:
+            history = counters.history
+            if history is not None:
+                key = own_key
+                if counters.begins:
+                    key = hold.hour_in(counters, hour) << _BITS | number
+                rows = history.rows
+                row = rows.get(key)
+                if row is None:
+                    key = self._key(history, key >> _BITS, number)
+                    rows = history.rows
+                    row = rows.get(key, ZERO)
+                a, b, c, d, e, f, g, h, i, j = row
+                a, b, c, d, e, f = a + cost, b + read, c + wrote, d + total, e + requests, f + tools
+                writes.append((rows, key, (a, b, c, d, e, f, g + more, h + cached, i + written, j + reasoning)))
+        self._write(hold, (charged, False, lines), writes)
+
+    def _note_lines(self, hold: Hold) -> None:
+        noted, steps = hold.to_note()
+        rows_now: dict[tuple[int, int], Quantities] = {}
+        places: dict[tuple[int, int], dict[int, Quantities]] = {}
+        for counters, hour, line, sign in steps:
+            history = counters.history
+            if history is not None:
+                key = self._key(history, hour, self._number(line.labels))
+                place = id(history), key
+                places[place] = history.rows
+                before = rows_now.get(place) or history.rows.get(key, ZERO)
+                rows_now[place] = plus(before, quantities(line), sign)
+        self._write(hold, noted, [(places[place], place[1], row) for place, row in rows_now.items()])
+
+    def _begin_hour(self, hour: int) -> None:
+        self._hour = hour
+        self._first_id, self._end_id = (f"{at * MS_PER_HOUR:012x}" for at in (hour, hour + 1))
+
+    def _write(self, hold: Hold, noted: Noted, writes: Sequence[_Write]) -> None:
+        self._writing = hold, noted, writes
+        for rows, key, row in writes:
+            rows[key] = row
+        hold.noted = noted
+        self._writing = None
+
+    def mend(self, holds: Iterable[Hold]) -> None:
+        """Finish what was torn, and bring the history up to date with *holds*."""
+        if self._writing is not None:
+            self._write(*self._writing)
+        for hold in holds:
+            if not hold.is_noted():
+                self.note(hold)
+
+    def answer(self, query: UsageQuery, found: Iterable[Counters]) -> list[UsageSum]:
+        """What the scopes *found* have for *query*."""
+        sums: dict[tuple[str | int, ...], Quantities] = {}
+        for counters in found:
+            if counters.history is not None:
+                summed(sums, query.by, counters.scope.id, self._between(counters.history, query.since, query.until))
+        return present(sums)
+
+    def committed(self, counters: Counters) -> Amounts | None:
+        """What a scope has in its present window; None where that cannot be told."""
+        if counters.history is None or not counters.begins_with_an_hour:
+            return None
+        return total(row for _, _, row in self._between(counters.history, counters.begins, None))
+
+    def _between(
+        self, history: ScopeHistory, since: int, until: int | None
+    ) -> Iterable[tuple[int, Labels, Quantities]]:
+        first, end = since << _BITS, None if until is None else until << _BITS
+        return [
+            (key >> _BITS, self._labels[key & _MASK], row)
+            for key, row in history.rows.items()
+            if key >= first and (end is None or key < end)
+        ]
+
+    def _key(self, history: ScopeHistory, hour: int, number: int) -> int:
+        """The key of the row for labels in an hour, which is another one where there are too many already."""
+        key = hour << _BITS | number
+        if key in history.rows:
+            return key
+        if hour > history.latest:
+            if hour // DAY > history.latest // DAY:
+                self._roll_up(history, hour)
+            history.latest, history.many = hour, 0
+        if (history.many >= MOST_LABELS and hour == history.latest) or len(history.rows) >= MOST_ROWS:
+            return hour << _BITS
+        history.many += hour == history.latest
+        return key
+
+    def _roll_up(self, history: ScopeHistory, now: int) -> None:
+        if not history.rows:
+            return
+        rows = {(hour, labels): row for hour, labels, row in self._between(history, 0, None)}
+        rolled = rolled_up(rows, now, self._kept, history.kind)
+        if rolled.gone or rolled.rows:
+            for key in rolled.gone:
+                rows.pop(key)
+            rows.update(rolled.rows)
+            history.rows = {hour << _BITS | self._number(labels): row for (hour, labels), row in rows.items()}
+
+    def _number(self, labels: Labels) -> int:
+        number = self._numbers.get(labels)
+        if number is None:
+            labels = clean(labels)
+            number = self._numbers.get(labels)
+        if number is None:
+            number = len(self._labels)
+            if number >= _MOST_KNOWN:
+                return 0
+            self._labels.append(labels)
+            self._numbers[labels] = number
+        return number
