@@ -232,6 +232,7 @@ class Run:
                 events=latest,
                 limits=self._limits_used(balances),
                 by_task=by_task,
+                spent_here=None if everybody is totals else to_usd(totals.total().cost),
                 started_at=None if timeline.started_s is None else self.clock.now() - timedelta(seconds=timeline.at()),
                 over_time=thinned(course, most_events),
                 marks=marks,

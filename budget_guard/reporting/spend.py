@@ -186,10 +186,20 @@ class SpendValues(_Value):
     """Events of the whole run that a picture of it marks: soft limits, switches, stops, cut-offs and the like. Of a
     switch or a stop that comes again and again, the first one."""
 
+    spent_here: Decimal | None = None
+    """Dollars of the total that this session has spent, where others have spent from the same run and the breakdown has
+    theirs as well."""
+
     @property
     def spent_elsewhere(self) -> Decimal:
-        """Dollars of the total that other sessions of the same run have spent, which the breakdown does not have."""
-        return self.total_spent - self.breakdown.llm.total - self.breakdown.tools.total
+        """Dollars of the total that other sessions of the same run have spent. The breakdown has them where the ledger
+        has a usage history."""
+        return self.total_spent - self.total_spent_here
+
+    @property
+    def total_spent_here(self) -> Decimal:
+        """Dollars of the total that this session has spent."""
+        return self.breakdown.llm.total + self.breakdown.tools.total if self.spent_here is None else self.spent_here
 
     @property
     def input_tokens(self) -> int:

@@ -31,7 +31,8 @@ _MOST_POINTS = 256
 def summed(first: SpendValues, second: SpendValues) -> dict[str, Any]:
     """The fields of the sum of two reports.
 
-    Two sessions of one run, in two processes say, share its total: the later one counts, and the rest adds up.
+    Two sessions of one run, in two processes say, share its total: the later one counts, and the rest adds up. Where the
+    later one has what both have spent, from the ledger's usage history, its breakdown is that of both.
 
     Raises:
         ValueError: If both tell of the same calls: two reports of one session.
@@ -43,7 +44,10 @@ def summed(first: SpendValues, second: SpendValues) -> dict[str, Any]:
         known = runs.get(run.session_id)
         runs[run.session_id] = run if known is None or run.total_spent >= known.total_spent else known
     total = sum((run.total_spent for run in runs.values()), Decimal(0))
-    breakdown = _breakdown(first.breakdown, second.breakdown)
+    one = len(runs) == 1
+    later = first if first.total_spent > second.total_spent else second
+    has_both = one and later.spent_here is not None
+    breakdown = later.breakdown if has_both else _breakdown(first.breakdown, second.breakdown)
     if shared and breakdown.llm.total + breakdown.tools.total > total:
         raise ValueError(
             f"both reports tell of the same calls of {', '.join(sorted(shared))}: add reports of different sessions, "
@@ -54,7 +58,6 @@ def summed(first: SpendValues, second: SpendValues) -> dict[str, Any]:
     offsets = [_offset(report, start) for report in (first, second)]
     ends = [offset + report.duration_seconds for offset, report in zip(offsets, (first, second), strict=True)]
     words = dict.fromkeys(run.terminated_by for run in runs.values() if run.terminated_by)
-    one = len(runs) == 1
     return {
         "session_id": first.session_id if one else f"{len(runs)} runs",
         "budget": first.budget if one else {},
@@ -63,18 +66,21 @@ def summed(first: SpendValues, second: SpendValues) -> dict[str, Any]:
         "reserved": max(first.reserved, second.reserved) if one else first.reserved + second.reserved,
         "remaining": None if None in remaining else sum(each for each in remaining if each is not None),
         "breakdown": breakdown,
-        "by_agent": _merged(first.by_agent, second.by_agent, _agent),
+        "spent_here": min(total, first.total_spent_here + second.total_spent_here) if has_both else None,
+        "by_agent": later.by_agent if has_both else _merged(first.by_agent, second.by_agent, _agent),
         "by_child": _merged(first.by_child, second.by_child, _agent),
         "duration_seconds": max(ends),
         "terminated_by": ", ".join(words) or None,
         "unpriced_calls": first.unpriced_calls + second.unpriced_calls,
-        "uncertain": first.uncertain + second.uncertain,
+        "uncertain": later.uncertain if has_both else first.uncertain + second.uncertain,
         "from_provider": first.from_provider + second.from_provider,
         "overrun": first.overrun + second.overrun,
         "bound_violations": first.bound_violations + second.bound_violations,
         "events": _in_order(first.events, second.events, offsets)[-_MOST_EVENTS:],
         "limits": _limits(first.limits, second.limits),
-        "by_task": _merged(first.by_task, second.by_task, lambda a, b: _task(a, b, one=one)),
+        "by_task": later.by_task
+        if has_both
+        else _merged(first.by_task, second.by_task, lambda a, b: _task(a, b, one=one)),
         "runs": [] if one else list(runs.values()),
         "started_at": start,
         "over_time": _over_time((first.over_time, second.over_time), offsets),

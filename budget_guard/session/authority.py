@@ -30,7 +30,7 @@ from budget_guard.session.plans import Ceilings, look
 from budget_guard.session.session import Session, Wiring
 from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.amounts import Limits
-from budget_guard.units.scope import Scope
+from budget_guard.units.scope import AGENT_IN_RUN, Scope
 
 if TYPE_CHECKING:
     from budget_guard.reporting.records import RunStore

@@ -32,4 +32,4 @@ INSERT INTO usage
 SELECT key, coalesce(counted_from, 0) / 3600000000, '', '', '', '', '', committed_cost, committed_input_tokens,
     committed_output_tokens, committed_total_tokens, committed_requests, committed_tool_calls, 0, 0, 0, 0
 FROM scope
-WHERE kind NOT IN ('agent_in_run', 'live', 'ceiling') AND instr(kind, '@') = 0;
+WHERE kind NOT IN ('agent_in_run', 'live', 'ceiling', 'plan') AND instr(kind, '@') = 0;
