@@ -31,7 +31,7 @@ _MOST_POINTS = 256
 def summed(first: SpendValues, second: SpendValues) -> dict[str, Any]:
     """The fields of the sum of two reports.
 
-    Two sessions of one run, in two processes say, share its total: the later one counts, and the rest adds up. Where the
+    Two sessions of one run, in two processes say, share its total: the later one counts, the rest adds up. Where the
     later one has what both have spent, from the ledger's usage history, its breakdown is that of both.
 
     Raises:
