@@ -72,6 +72,7 @@ bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
 	$(BIN)/python benchmarks/langchain_invoke.py
 	$(BIN)/python benchmarks/guarded_client.py
 	$(BIN)/python benchmarks/useful_share.py
+	$(BIN)/python benchmarks/gateway.py
 
 .PHONY: mutants
 mutants: $(VENV)/.installed  ## Break the code in 300 places and see which breaks no test notices

@@ -77,6 +77,7 @@ FRAMEWORKS = {
     "agent_framework": {"agent_framework"},
     "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "crewai": {"crewai"},
+    "gateway": {"aiohttp", "tomli", "uvicorn", "yarl"},
     "google_adk": {"google"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
     "llama_index": {"llama_index"},
@@ -224,7 +225,7 @@ def _may(module: str, target: str) -> bool:
         if module.startswith("budget_guard.integrations."):
             return target.partition(".")[0] == f"budget_guard_{adapter}"
         private = any(part.startswith("_") for part in target.split("."))
-        return wanted in {"budget_guard", *_CORE} and not private
+        return wanted in {"budget_guard", "protocol", *_CORE} and not private
     return wanted in ROOMS.get(room, ())
 
 

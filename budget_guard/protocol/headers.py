@@ -33,6 +33,7 @@ def budget_headers(
     error: BudgetError | None = None,
     remaining_usd: Decimal | None = None,
     prices: str | None = None,
+    refused: bool = False,
 ) -> list[tuple[str, str]]:
     """The headers of an answer, in the order of `PROTOCOL_HEADERS`: those that say something.
 
@@ -43,11 +44,12 @@ def budget_headers(
         error: Why it is refused; None where it is not.
         remaining_usd: Dollars left in the tightest scope; None where nothing limits them.
         prices: Version and hash of the price table, where there is no *decision*.
+        refused: Whether it is refused by something else than a budget, so that there is no *error*.
     """
     named: list[tuple[str, str]] = []
     error = error or (None if decision is None else decision.error)
     decision_id = decision.id if decision is not None else None if error is None else error.decision_id
-    action = "block" if error is not None else "allow" if decision is None else decision.action
+    action = "block" if error is not None or refused else "allow" if decision is None else decision.action
     named.append(("X-Budget-Decision", action))
     if decision_id is not None:
         named.append(("X-Budget-Decision-Id", decision_id))

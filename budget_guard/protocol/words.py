@@ -8,10 +8,17 @@ from budget_guard.errors import BudgetError
 from budget_guard.units.money import cost_nano, usd_text
 from budget_guard.units.scope import AGENT_IN_RUN
 
+_MOST_PLACES = 9
+
 
 def usd(amount: Decimal) -> str:
     """Dollars as a plain decimal text of at most nine places, never with an exponent."""
-    return usd_text(cost_nano(amount))
+    text = f"{amount:f}"
+    whole, point, places = text.partition(".")
+    if len(places) > _MOST_PLACES:
+        return usd_text(cost_nano(amount))
+    places = places.rstrip("0")
+    return f"{whole}.{places}" if places else "0" if point and whole == "-0" else whole
 
 
 def quantity(amount: Decimal | float) -> str | int | float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
 from budget_guard.calls.seen import Seen
@@ -41,8 +41,8 @@ class _Event(NamedTuple):
 class _Framing:
     """How events are cut out of bytes."""
 
-    def feed(self, data: bytes) -> Iterator[_Event]:
-        """The events that *data* completes."""
+    def feed(self, data: bytes) -> Iterable[_Event | ServerEvent]:
+        """The events that *data* completes; server-sent ones as they came, for most need not be parsed."""
         raise NotImplementedError  # each framing says it
 
     def close(self) -> Iterator[_Event]:
@@ -59,8 +59,8 @@ class _ServerSentEvents(_Framing):
     def __init__(self) -> None:
         self._parser = EventParser()
 
-    def feed(self, data: bytes) -> Iterator[_Event]:
-        return map(_of_server_event, self._parser.feed(data))
+    def feed(self, data: bytes) -> Iterable[ServerEvent]:
+        return self._parser.feed(data)
 
     def close(self) -> Iterator[_Event]:
         return map(_of_server_event, self._parser.close())
@@ -213,9 +213,9 @@ class EventReader:
                 read = data[at:]
         if not hide_usage:
             for event in framing.feed(read):
-                self._read(event)
+                self._take_in(event)
             return data
-        passed = b"".join([event.raw for event in framing.feed(read) if not self._read(event)])
+        passed = b"".join([event.raw for event in framing.feed(read) if not self._take_in(event)])
         return passed if read is data else data[: len(data) - len(read)] + passed
 
     def _skim(self, pattern: Alike, data: bytes) -> int:
@@ -226,6 +226,15 @@ class EventReader:
             self._fitting += 1
             self.wrote(data[start:end].decode("utf-8", "replace"))
         return at
+
+    def _take_in(self, event: _Event | ServerEvent) -> bool:
+        """Take in an event, parsed where it fits no pattern. Returns whether it carries usage and nothing else."""
+        if isinstance(event, ServerEvent):
+            raw, pattern = event.raw, self._alike
+            if pattern is not None and self._skim(pattern, raw) == len(raw):
+                return False
+            event = _of_server_event(event)
+        return self._read(event)
 
     def _keep_pattern(self, event: _Event, value: Json) -> None:
         """Keep the pattern of an event that does nothing but write a text, if patterns are of use in this stream."""

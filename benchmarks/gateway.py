@@ -1,0 +1,177 @@
+"""What the gateway adds to a request: CPU beside the same server that only passes bytes through, and time over none.
+
+A provider that answers at once, the bare server and the gateway each run in a process of their own; one client asks
+them in turn, one request after the other. CPU is that of the server's process. ``python benchmarks/gateway.py``; needs
+the extra ``gateway``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+from budget_guard import Budget
+from budget_guard.integrations.gateway import GatewaySettings, Upstream, serve
+
+ROUNDS, JSON_CALLS, STREAMS = 7, 400, 120
+EVENTS = 100
+MESSAGES = [{"role": "user", "content": "Why is the sky blue? " * 45}]  # about 1 kB
+USAGE = {"prompt_tokens": 250, "completion_tokens": 100, "total_tokens": 350}
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "word " * 100}}],
+        "usage": USAGE,
+    }
+).encode()
+
+
+def event(**fields: Any) -> bytes:
+    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o", **fields}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+STREAM = [
+    *[event(choices=[{"index": 0, "delta": {"content": "word "}, "finish_reason": None}], usage=None)] * EVENTS,
+    event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=None),
+    event(choices=[], usage=USAGE),
+    b"data: [DONE]\n\n",
+]
+
+
+async def provider(scope: Any, receive: Any, send: Any) -> None:
+    """Answers at once, each event of a stream by itself."""
+    if scope["type"] != "http":
+        return
+    body = (await receive()).get("body", b"")
+    streams = b'"stream":true' in body.replace(b" ", b"")
+    kind = b"text/event-stream" if streams else b"application/json"
+    headers = [(b"content-type", kind), *([] if streams else [(b"content-length", b"%d" % len(ANSWER))])]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in STREAM if streams else [ANSWER]:
+        await send({"type": "http.response.body", "body": part, "more_body": streams})
+        if streams:
+            await asyncio.sleep(0)
+    if streams:
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Bare:
+    """Passes bytes through, by the same means as the gateway: no budget, no key, nothing is read."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.http: aiohttp.ClientSession | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if self.http is None:
+            self.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        body = (await receive()).get("body", b"")
+        sent = [(name.decode(), value.decode()) for name, value in scope["headers"] if name != b"host"]
+        async with self.http.request("POST", self.origin + scope["path"], data=body, headers=sent) as answer:
+            drop = (b"transfer-encoding",)
+            headers = [(n.lower(), value) for n, value in answer.raw_headers if n.lower() not in drop]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            async for data in answer.content.iter_any():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+def run(role: str, port: int, origin: str) -> None:
+    """Serve in this process."""
+    if role == "gateway":
+        upstream = Upstream(name="openai", url=origin, key="sk-1")
+        serve(GatewaySettings(run_budget=Budget("$1000000"), upstreams=[upstream], port=port))
+        return
+    app: Any = Bare(origin) if role == "bare" else provider
+    uvicorn.run(app, port=port, log_level="error", access_log=False, server_header=False, date_header=False)
+
+
+def started(role: str, origin: str = "") -> tuple[subprocess.Popen[bytes], str]:
+    """A server in a process of its own, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, __file__, role, str(port), origin])
+    for _ in range(400):
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return process, f"http://127.0.0.1:{port}"
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{role} does not start")
+
+
+def cpu_s(process: subprocess.Popen[bytes]) -> float:
+    """CPU seconds that a process has taken."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
+async def ask(http: aiohttp.ClientSession, url: str, streams: bool, count: int) -> list[float]:
+    """The seconds that each of *count* requests takes."""
+    body = json.dumps({"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 200, "stream": streams}).encode()
+    if streams:
+        body = body.replace(b'"stream": true', b'"stream": true, "stream_options": {"include_usage": true}')
+    headers = {"content-type": "application/json", "authorization": "Bearer x", "x-run-id": "bench"}
+    times: list[float] = []
+    for _ in range(count):
+        start = time.perf_counter()
+        async with http.post(f"{url}/v1/chat/completions", data=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            async for _ in answer.content.iter_any():
+                pass
+        times.append(time.perf_counter() - start)
+    return times
+
+
+async def main() -> None:
+    upstream, origin = started("provider")
+    bare, bare_url = started("bare", origin)
+    gateway, gateway_url = started("gateway", origin)
+    try:
+        async with aiohttp.ClientSession() as http:
+            for streams, count, name in ((False, JSON_CALLS, "JSON"), (True, STREAMS, f"SSE of {EVENTS} events")):
+                cpu: dict[str, list[float]] = {"bare": [], "gateway": []}
+                took: dict[str, list[float]] = {"direct": [], "bare": [], "gateway": []}
+                for turn in range(ROUNDS + 1):
+                    direct = await ask(http, origin, streams, count // 4)
+                    for role, process, url in (("bare", bare, bare_url), ("gateway", gateway, gateway_url)):
+                        before = cpu_s(process)
+                        times = await ask(http, url, streams, count)
+                        if turn:  # the first one warms up
+                            cpu[role].append((cpu_s(process) - before) / count)
+                            took[role].append(statistics.median(times))
+                    took["direct"].append(statistics.median(direct))
+                least = {role: min(found) * 1e6 for role, found in cpu.items()}
+                over = (min(took["gateway"]) - min(took["direct"])) * 1e6
+                print(
+                    f"{name:18s} CPU: bare {least['bare']:.0f} us, gateway {least['gateway']:.0f} us: "
+                    f"{least['gateway'] / least['bare']:.2f} x (goal 1.6); over direct at the median {over:+.0f} us"
+                )
+    finally:
+        for process in (gateway, bare, upstream):
+            process.terminate()
+            process.wait()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        run(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    else:
+        asyncio.run(main())

@@ -1,0 +1,124 @@
+"""The gateway as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.errors import BudgetError
+from budget_guard.ledger.outbox.ledger import areplay
+from budget_guard.protocol import problem
+from budget_guard_gateway.exchange import Exchange
+from budget_guard_gateway.messages import Client, ClientGone, Receive, Scope, Send
+from budget_guard_gateway.services import Services
+from budget_guard_gateway.settings import GatewaySettings
+
+_log = logging.getLogger("budget_guard")
+
+_EVERY_S = 30.0
+"""Seconds between two looks at what was left behind: holds whose time is up, runs that nobody calls."""
+_MOST_LEFT_S = 10.0
+"""Seconds that calls have to settle in once they are cancelled."""
+
+
+class Gateway(Services):
+    """Passes requests on to model providers, each held in its run's budget and its principals' ceilings.
+
+    An ASGI application, for uvicorn or another server of that kind. One is made in each process; all of them go by the
+    same ledger.
+
+    Args:
+        settings: What it is started with.
+        clock: Where time comes from.
+
+    Raises:
+        ValueError, OSError, BudgetError: As `Services`.
+    """
+
+    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(settings, clock=clock)
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        client = Client(receive, send)
+        path: str = scope["path"]
+        if path.startswith("/health/"):
+            await self._health(path, client)
+            return
+        if len(self._under_way) >= self.settings.max_concurrency:
+            await client.refuse(problem("busy", "As many requests are under way as are taken.", retry_after_s=1))
+            return
+        task: Any = asyncio.current_task()
+        self._under_way.add(task)
+        try:
+            await Exchange(self, scope, client).serve()
+        except ClientGone:
+            return
+        finally:
+            self._under_way.discard(task)
+
+    async def _health(self, path: str, client: Client) -> None:
+        if path == "/health/live":
+            await client.answer(200, [(b"content-type", b"text/plain")], b"live\n")
+        elif path == "/health/ready":
+            ready = await self._is_ready()
+            words = b"ready\n" if ready else b"the ledger cannot be reached\n"
+            await client.answer(200 if ready else 503, [(b"content-type", b"text/plain")], words)
+        else:
+            await client.refuse(problem("not_found", "There is /health/live, and /health/ready."))
+
+    async def _is_ready(self) -> bool:
+        """Whether the ledger answers within a second."""
+        asked = asyncio.ensure_future(self._ask_the_ledger())
+        await self.clock.wait_async(asked, 1.0)
+        if not asked.done():
+            asked.cancel()
+            return False
+        return asked.exception() is None
+
+    async def _ask_the_ledger(self) -> None:
+        await self.authority.asnapshot("key", "health")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._timer = asyncio.ensure_future(self._look_after())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def close(self) -> None:
+        """Settle what is under way, and let go of connections and of the ledger."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_MOST_LEFT_S)
+        await self.runs.close()
+        with suppress(BudgetError):
+            await areplay(self.authority.outbox, self.authority.ledger)
+        if self.connections is not None:
+            await self.connections.close()
+        await self.authority.ledger.aio.close()
+
+    async def _look_after(self) -> None:
+        """Put away what is over, book what could not be booked, and expire what was left behind, again and again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.clock.wait_async(loop.create_future(), _EVERY_S)
+            try:
+                await self.runs.sweep()
+                await areplay(self.authority.outbox, self.authority.ledger)
+                await self.authority.ledger.aio.sweep()
+            except BudgetError as error:
+                _log.info("budget_guard: what was left behind waits: %s", error)

@@ -1,0 +1,206 @@
+"""The commands ``serve`` and ``key``: settings from what is typed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from budget_guard import Budget, BudgetError
+from budget_guard.calls.seen import OnCancel
+from budget_guard.policy.budget import Mode
+from budget_guard.units.scope import Window
+from budget_guard_gateway.keys import add_key, read_keys, revoke_key
+from budget_guard_gateway.settings import GatewaySettings, OnDisconnect, upstream_of
+
+_DEFAULT_KEYS = "keys.toml"
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``serve`` and ``key`` to the commands of a parser, which are run as ``arguments.run(arguments)``.
+
+    Args:
+        commands: What `argparse.ArgumentParser.add_subparsers` gives.
+    """
+    serving = commands.add_parser("serve", help="hold requests of any language to a budget, by a URL and a key")
+    _add_serve(serving)
+    serving.set_defaults(run=_serve)
+    keys = commands.add_parser("key", help="make, list and revoke the keys of `serve`")
+    _add_key(keys)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m budget_guard_gateway")
+    add_commands(parser.add_subparsers(required=True))
+    given = parser.parse_args(arguments)
+    try:
+        status: int = given.run(given)
+    except (ValueError, OSError, BudgetError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--run-budget", required=True, metavar="DOLLARS", help="what each run may spend, such as '$5.00'")
+    add("--upstream", action="append", default=[], metavar="NAME=URL", help="a provider; its key is NAME_API_KEY")
+    add("--ledger", default="memory://", metavar="URL", help="where the counters live; memory:// by default")
+    add("--ceiling", action="append", default=[], metavar="KIND=DOLLARS[/WINDOW]", help="such as 'user=$20/day'")
+    add("--keys", metavar="FILE", help="the file of keys; without one any token is taken, on this machine alone")
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=4000, help="0 takes a free one")
+    add("--workers", type=int, default=1, help="processes; more than one need a ledger that they share")
+    add("--mode", choices=get_args(Mode), default="hard_gate")
+    add("--downgrade", action="append", default=[], metavar="MODEL=CHEAPER", help="near the end of a run's budget")
+    add("--max-output-tokens", type=int, metavar="N", help="the cap of calls that set none, in place of a share")
+    add("--max-requests", type=int, metavar="N", help="model calls of each run")
+    add("--max-wait", type=float, default=30, metavar="SECONDS", help="that a call waits for room; 30 by default")
+    add("--price", action="append", default=[], metavar="MODEL=IN,OUT", help="dollars per million tokens")
+    add("--model", action="append", default=[], metavar="NAME=MODEL", help="the model behind a name of your own")
+    add("--max-live-runs", action="append", default=[], metavar="KIND=N", help="runs open at once, such as key=20")
+    add("--passthrough", action="append", default=[], metavar="'METHOD PATH'", help="passed on without being held")
+    add("--allowed-host", action="append", default=[], metavar="NAME", help="a further name that it is asked by")
+    add("--allowed-origin", action="append", default=[], metavar="ORIGIN", help="pages whose scripts may ask")
+    add("--on-disconnect", choices=get_args(OnDisconnect), default="finish")
+    add("--on-cancel", choices=get_args(OnCancel), default="bound")
+    add("--outbox", metavar="FILE", help="keeps what was spent while the ledger could not be reached")
+    add("--status", type=int, default=402, help="of a refusal where a limit is reached; 402 by default")
+    add("--grace", type=float, default=30, metavar="SECONDS", help="for calls under way, when it is stopped")
+    add("--max-body", type=int, default=20_000_000, metavar="BYTES")
+    add("--max-concurrency", type=int, default=1_000, metavar="N", help="requests under way in each process")
+
+
+def settings_of(given: argparse.Namespace) -> GatewaySettings:
+    """The settings that were typed.
+
+    Raises:
+        ValueError: If a value makes no sense.
+    """
+    capped: dict[str, Any] = {}
+    if given.max_output_tokens is not None:
+        capped = {"call_max_output_tokens": given.max_output_tokens, "clamp_output": "never"}
+    budget = Budget(
+        given.run_budget,
+        max_requests=given.max_requests,
+        mode=given.mode,
+        max_wait_s=given.max_wait,
+        downgrade=dict(_pairs("--downgrade", given.downgrade)) or None,
+        **capped,
+    )
+    return GatewaySettings(
+        run_budget=budget,
+        upstreams=[upstream_of(each) for each in given.upstream],
+        ledger=given.ledger,
+        ceilings=_ceilings(given.ceiling),
+        keys=given.keys,
+        host=given.host,
+        port=given.port,
+        workers=given.workers,
+        allowed_hosts=given.allowed_host,
+        allowed_origins=given.allowed_origin,
+        passthrough=given.passthrough,
+        per_million=dict(map(_price, _pairs("--price", given.price))) or None,
+        models=dict(_pairs("--model", given.model)),
+        max_live_runs={kind: _whole("--max-live-runs", n) for kind, n in _pairs("--max-live-runs", given.max_live_runs)}
+        or None,
+        on_disconnect=given.on_disconnect,
+        on_cancel=given.on_cancel,
+        outbox=given.outbox,
+        exceeded_status=given.status,
+        grace_s=given.grace,
+        max_body=given.max_body,
+        max_concurrency=given.max_concurrency,
+    )
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from budget_guard_gateway.serving import serve
+
+    serve(settings_of(given))
+    return 0
+
+
+def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals or not value:
+            raise ValueError(f"{option} {text!r} must be NAME=VALUE")
+        pairs.append((name, value))
+    return pairs
+
+
+def _ceilings(texts: Sequence[str]) -> dict[str, Any]:
+    """The ceilings by kind; several of one kind, in several windows, as a list."""
+    found: dict[str, list[Budget]] = {}
+    for kind, text in _pairs("--ceiling", texts):
+        dollars, slash, window = text.partition("/")
+        if slash and window not in get_args(Window):
+            windows = ", ".join(get_args(Window))
+            raise ValueError(f"--ceiling {kind}={text}: the window {window!r} is not known: use one of {windows}")
+        found.setdefault(kind, []).append(Budget(dollars, window=window or "none"))  # type: ignore[arg-type]  # checked
+    return {kind: each[0] if len(each) == 1 else each for kind, each in found.items()}
+
+
+def _price(pair: tuple[str, str]) -> tuple[str, tuple[float, float]]:
+    model, text = pair
+    parts = text.split(",")
+    try:
+        given, made = (float(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"--price {model}={text} must be MODEL=IN,OUT in dollars per million tokens") from None
+    return model, (given, made)
+
+
+def _whole(option: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{option}: {text!r} must be a whole number")
+    return int(text)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True)
+    adding = verbs.add_parser("add", help="make a key, and show it this once")
+    adding.add_argument("name")
+    for field in ("user", "team", "feature"):
+        adding.add_argument(f"--{field}")
+    adding.add_argument("--model", action="append", default=[], metavar="PATTERN", help="it may use, such as 'gpt-4o*'")
+    adding.add_argument("--run-budget", metavar="DOLLARS", help="that each of its runs may spend")
+    adding.set_defaults(run=_key_add)
+    listing = verbs.add_parser("list", help="who has one")
+    listing.set_defaults(run=_key_list)
+    revoking = verbs.add_parser("revoke", help="take it away, at once")
+    revoking.add_argument("name")
+    revoking.set_defaults(run=_key_revoke)
+    for each in (adding, listing, revoking):
+        each.add_argument("--keys", default=_DEFAULT_KEYS, metavar="FILE", help=f"{_DEFAULT_KEYS} by default")
+
+
+def _key_add(given: argparse.Namespace) -> int:
+    key = add_key(
+        given.keys,
+        given.name,
+        user=given.user,
+        team=given.team,
+        feature=given.feature,
+        models=given.model,
+        run_budget=given.run_budget,
+    )
+    print(key)
+    return 0
+
+
+def _key_list(given: argparse.Namespace) -> int:
+    for name, entry in read_keys(given.keys).items():
+        print(name, *(f"{field}={value}" for field, value in entry.items() if field != "sha256"))
+    return 0
+
+
+def _key_revoke(given: argparse.Namespace) -> int:
+    if revoke_key(given.keys, given.name):
+        return 0
+    print(f"there is no key {given.name!r} in {given.keys}", file=sys.stderr)
+    return 1

@@ -1,0 +1,326 @@
+"""One request on its way through the gateway: authenticated, held, passed on, settled by its answer.
+
+Every way out settles what is held, whatever happens: the answer, an error of the provider, a client that goes, the end
+of the gateway. A request that cannot be held is answered with a problem, and never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from budget_guard import BudgetError, Decision, LedgerUnavailable, UnboundedCallError
+from budget_guard.adapter import Attempt
+from budget_guard.protocol import Problem, budget_headers, problem, problem_of
+from budget_guard.units.printable import printable
+from budget_guard.wire.values import read_json
+from budget_guard_gateway.keys import Principal
+from budget_guard_gateway.messages import (
+    Client,
+    Headers,
+    Refused,
+    Scope,
+    encoded,
+    headers_of,
+    shown,
+    to_pass_on,
+    to_send,
+    token_of,
+)
+from budget_guard_gateway.routes import Route
+from budget_guard_gateway.runs import OpenRun, is_run_id
+from budget_guard_gateway.services import Services
+
+_log = logging.getLogger("budget_guard")
+
+_NOT_ADDED = ("User-Agent", "Accept", "Content-Type")
+"""Headers that the HTTP client would add where a caller has left them out."""
+_TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
+_NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+class Exchange:
+    """One request, and its answer.
+
+    Args:
+        gateway: What it goes through.
+        scope: The request's head.
+        client: The connection to who asks.
+    """
+
+    def __init__(self, gateway: Services, scope: Scope, client: Client) -> None:
+        self._gateway = gateway
+        self._scope = scope
+        self._client = client
+        self._run: OpenRun | None = None
+
+    async def serve(self) -> None:
+        """Answer it."""
+        client = self._client
+        try:
+            await self._serve()
+        except Refused as refused:
+            await client.refuse(refused.problem, self._decided(refused=True))
+        except asyncio.CancelledError:
+            if not client.gone and not client.started:  # the gateway is stopped, and this call was settled
+                await client.refuse(problem("busy", "The gateway is stopping."), self._decided(refused=True))
+        finally:
+            client.unwatch()
+            if self._run is not None:
+                await self._gateway.runs.leave(self._run)
+
+    async def _serve(self) -> None:
+        scope, gateway, client = self._scope, self._gateway, self._client
+        headers = headers_of(scope)
+        self._check_who_is_asked(headers)
+        query: str = scope["query_string"].decode("latin-1")
+        who = self._authenticated(headers, query)
+        route = gateway.router.route(scope["method"], scope["raw_path"].decode("latin-1"), query)
+        if route.upstream is None or (route.dialect is None and not route.passes):
+            raise Refused(_not_metered(scope["method"], route))
+        body = await client.body(gateway.settings.max_body)
+        path = f"{route.path}?{query}" if query else route.path
+        sent = to_send(scope["headers"], route.credential, gateway.keeps_credentials)
+        client.watch()
+        if route.dialect is None:
+            await self._pass_through(route.origin, path, sent, body)
+            return
+        attempt = await self._hold(who, headers, route, path, body)
+        if attempt is not None:
+            await self._exchange(attempt, route.origin, sent)
+
+    # Before it is held
+
+    def _check_who_is_asked(self, headers: dict[bytes, bytes]) -> None:
+        gateway = self._gateway
+        host = headers.get(b"host", b"")
+        if not gateway.serves_host(host):
+            raise Refused(problem("misdirected_request", f"The host '{shown(host)}' is not served here."))
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1") not in gateway.settings.allowed_origins:
+            raise Refused(problem("browser_refused", f"Pages of '{shown(origin)}' are not served."))
+
+    def _authenticated(self, headers: dict[bytes, bytes], query: str) -> Principal:
+        token = token_of(headers)
+        if token is None or (who := self._gateway.keys.principal(token)) is None:
+            hint = " A key in the address is not taken: addresses are logged." if "key=" in query else ""
+            raise Refused(problem("unauthorized", f"Send a key: Authorization: Bearer, or x-api-key.{hint}"))
+        if "key=" in f"&{query}" and any(pair.startswith("key=") for pair in query.split("&")):
+            raise Refused(problem("invalid_request", "A key in the address is not taken: addresses are logged."))
+        return who
+
+    async def _hold(
+        self, who: Principal, headers: dict[bytes, bytes], route: Route, path: str, body: bytes
+    ) -> Attempt | None:
+        """The request, held; None where it was refused, and answered."""
+        gateway, client = self._gateway, self._client
+        run_id = headers.get(b"x-run-id")
+        named = None if run_id is None else run_id.decode("latin-1")
+        if named is not None and not is_run_id(named):
+            raise Refused(problem("invalid_run_id", "X-Run-Id must be letters, digits and ._:-, at most 128 of them."))
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Refused(problem("unsupported_encoding", "Send the body without a Content-Encoding."))
+        assert route.dialect is not None  # `serve` passes on everything else
+        client.may_stop = True  # nothing was sent yet
+        try:
+            run = self._run = await gateway.runs.enter(who, named)
+            attempt = run.attempts.begin_at(route.endpoint, route.dialect, path, False, body)
+            for model in (attempt.request.model, *attempt.request.models):
+                if not who.may_use(model):
+                    words = f"The key may not use the model '{printable(model)}'."
+                    raise Refused(problem("model_not_allowed", words))
+            stop = await attempt.ahold()
+        except BudgetError as error:
+            await self._refuse(error, None, named, body)
+            return None
+        finally:
+            client.may_stop = False
+        if stop is not None:
+            await self._refuse(stop.error, attempt, run.session.id, body)
+            return None
+        return attempt
+
+    async def _refuse(self, error: BudgetError, attempt: Attempt | None, run_id: str | None, body: bytes) -> None:
+        gateway = self._gateway
+        if attempt is None and isinstance(error, UnboundedCallError) and not isinstance(read_json(body), dict):
+            raise Refused(problem("invalid_request", "The body is no JSON object."))
+        run_id = self._run.session.id if self._run is not None else run_id
+        decision = None if attempt is None else attempt.decision
+        status = gateway.settings.exceeded_status
+        refusal = problem_of(error, decision=decision, run_id=run_id, exceeded_status=status)
+        names = self._decided(decision, error, run_id=run_id, remaining=await self._remaining())
+        await self._client.refuse(refusal, names)
+
+    async def _remaining(self) -> Decimal | None:
+        """Dollars left in the tightest scope; None where that cannot be known."""
+        if self._run is None:
+            return None
+        try:
+            return await self._run.session.aleast_remaining_usd()
+        except (LedgerUnavailable, KeyError):  # or it was never to be reached, so that no scope was opened
+            return None
+
+    def _decided(
+        self,
+        decision: Decision | None = None,
+        error: BudgetError | None = None,
+        *,
+        run_id: str | None = None,
+        remaining: Decimal | None = None,
+        refused: bool = False,
+    ) -> list[tuple[str, str]]:
+        """The headers of what was decided."""
+        gateway = self._gateway
+        return budget_headers(
+            mode=gateway.settings.run_budget.mode,
+            run_id=run_id if self._run is None else self._run.session.id,
+            decision=decision,
+            error=error,
+            remaining_usd=remaining,
+            prices=gateway.prices,
+            refused=refused,
+        )
+
+    # While it is sent
+
+    async def _exchange(self, attempt: Attempt, origin: str, sent: list[tuple[str, str]]) -> None:
+        """Send it, and settle it by what comes back."""
+        gateway, client = self._gateway, self._client
+        client.may_stop = gateway.settings.on_disconnect == "abort"
+        answer: aiohttp.ClientResponse | None = None
+        try:
+            if client.gone:
+                raise asyncio.CancelledError
+            answer = await self._send(attempt.endpoint.method, _url(origin + attempt.path), sent, attempt.body)
+            kind = answer.headers.get("content-type", "")
+            if attempt.answered(answer.status, kind, answer.headers) and attempt.streams:
+                await self._stream(attempt, answer)
+                return
+            body = await answer.read()
+        except BaseException as error:
+            client.may_stop = False
+            if answer is not None:
+                answer.close()
+            await self._failed(attempt, error)
+            return
+        client.may_stop = False
+        if 200 <= answer.status < 300:
+            attempt.feed(body)
+            await self._settled(attempt.aend)
+        else:
+            await self._settled(lambda: attempt.arefuse(answer.status, answer.headers, body))
+        await client.answer(answer.status, await self._head(answer, attempt), body)
+
+    async def _send(self, method: str, url: URL, sent: list[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
+        return await self._gateway.http.request(
+            method,
+            url,
+            headers=sent,
+            data=body or None,
+            allow_redirects=False,
+            skip_auto_headers=_NOT_ADDED,
+        )
+
+    async def _head(self, answer: aiohttp.ClientResponse, attempt: Attempt) -> Headers:
+        """The head of an answer: the provider's, and what was decided."""
+        names = self._decided(attempt.decision, remaining=await self._remaining())
+        return to_pass_on(answer.raw_headers) + encoded(names)
+
+    async def _stream(self, attempt: Attempt, answer: aiohttp.ClientResponse) -> None:
+        """Pass a stream on at the pace of who reads it."""
+        client = self._client
+        await client.start(answer.status, await self._head(answer, attempt))
+        client.may_stop = True
+        if client.gone:  # while the provider was thinking
+            raise asyncio.CancelledError
+        feed, interruption, send = attempt.feed, attempt.interruption, client.send
+        async for data in answer.content.iter_any():
+            passed = feed(data)
+            if passed:
+                await send(passed, more=True)
+            stop = interruption()
+            if stop is not None:
+                client.may_stop = False
+                await self._settled(attempt.agive_up)
+                answer.close()
+                await client.send(_event_of(problem_of(stop.error, run_id=stop.session.id)))
+                return
+        client.may_stop = False
+        left = attempt.left
+        await self._settled(attempt.aend)
+        await client.send(left)
+
+    async def _failed(self, attempt: Attempt, error: BaseException) -> None:
+        """Settle it by what was raised in place of its answer, or in the middle of one, and tell the client."""
+        client = self._client
+        await self._settled(lambda: attempt.afail(error))
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        if not isinstance(error, (aiohttp.ClientError, asyncio.TimeoutError, OSError)):
+            _log.error("budget_guard: a request failed: %s", type(error).__name__, exc_info=error)
+        if client.started:  # the server cuts a connection whose answer has no end
+            return
+        await client.refuse(
+            _problem_of_upstream(error), self._decided(attempt.decision, remaining=await self._remaining())
+        )
+
+    async def _settled(self, settle: Callable[[], Any]) -> None:
+        """Settle the attempt. What that raises is logged: the answer is paid for, and goes to who asked for it."""
+        try:
+            await settle()
+        except asyncio.CancelledError:
+            if not self._client.gone:  # it is settled all the same
+                raise
+        except Exception as error:
+            _log.error("budget_guard: a call is not settled as it should: %s", type(error).__name__, exc_info=error)
+
+    async def _pass_through(self, origin: str, path: str, sent: list[tuple[str, str]], body: bytes) -> None:
+        """Pass on a request that costs nothing."""
+        client = self._client
+        client.may_stop = True
+        try:
+            answer = await self._send(self._scope["method"], _url(origin + path), sent, body)
+            try:
+                data = await answer.read()
+            finally:
+                answer.close()
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise Refused(_problem_of_upstream(error)) from None
+        finally:
+            client.may_stop = False
+        await client.answer(answer.status, to_pass_on(answer.raw_headers), data)
+
+
+@lru_cache(maxsize=1_024)
+def _url(text: str) -> URL:
+    """An address that is sent as it is."""
+    return URL(text, encoded=True)
+
+
+def _not_metered(method: str, route: Route) -> Problem:
+    where = f"{method} {printable(route.endpoint.path)}"
+    if route.upstream is None and (route.dialect is not None or route.passes):
+        return problem("not_found", f"{where}: no upstream here answers that. Its operator names one with --upstream.")
+    return problem("not_metered", f"{where} is not held to a budget, so it is not passed on.")
+
+
+def _problem_of_upstream(error: BaseException) -> Problem:
+    if isinstance(error, _NOT_REACHED):
+        return problem("upstream_unreachable", "The provider cannot be reached. Nothing was sent.", retry_after_s=1)
+    if isinstance(error, _TIMEOUTS):
+        return problem("upstream_timeout", "The provider did not answer in time.")
+    if isinstance(error, (aiohttp.ClientError, OSError)):
+        return problem("upstream_failed", "The provider broke off its answer.")
+    return problem("internal", "The gateway failed.")
+
+
+def _event_of(refusal: Problem) -> bytes:
+    """A problem as the last event of a stream, in the form in which SDKs raise it."""
+    return b"event: error\ndata: " + refusal.body + b"\n\n"

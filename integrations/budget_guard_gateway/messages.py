@@ -1,0 +1,206 @@
+"""Requests and answers as ASGI has them: what is read of a request, and what is passed on of either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from budget_guard.protocol import Problem, problem
+from budget_guard.units.printable import printable
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_OF_THE_CONNECTION = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
+)
+"""https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1: they concern one connection alone."""
+_CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"))
+_NOT_SENT = _OF_THE_CONNECTION | frozenset(
+    (b"host", b"content-length", b"accept-encoding", b"expect", b"cookie", b"x-run-id")
+)
+_NOT_SENT_WITH_A_KEY = _NOT_SENT | _CREDENTIALS
+_NOT_PASSED_ON = _OF_THE_CONNECTION | frozenset((b"content-length", b"content-encoding", b"set-cookie", b"x-run-id"))
+_OURS = b"x-budget-"
+_ONCE = (b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"x-run-id", b"content-length")
+"""Headers of which two would let two servers see two requests."""
+
+
+_WATCHED_AFTER_S = 0.05
+"""Seconds after which it is watched whether the client goes."""
+
+
+class Refused(Exception):
+    """The request is answered with a problem."""
+
+    def __init__(self, refusal: Problem) -> None:
+        self.problem = refusal
+        super().__init__(refusal.code)
+
+
+class ClientGone(Exception):
+    """The client has closed the connection."""
+
+
+class Client:
+    """The connection to who asks.
+
+    Once it is watched, the task that serves it is cancelled when the client goes, but only while it `may_stop`.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._task: asyncio.Task[Any] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self.gone = False
+        """Whether it has gone."""
+        self.may_stop = False
+        """Whether nothing is lost where the request is given up now."""
+        self.started = False
+        """Whether the head of an answer was sent."""
+
+    async def body(self, most: int) -> bytes:
+        """The body of the request.
+
+        Raises:
+            Refused: If it has more than *most* bytes.
+            ClientGone: If the client is gone before its end.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            parts, size = [body], len(body)
+            while message.get("more_body") and size <= most:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+            body = b"".join(parts)
+        if len(body) > most:
+            raise Refused(problem("too_large", f"The body has more than {most} bytes."))
+        return body
+
+    def watch(self) -> None:
+        """Notice from now on when the client goes: within `_WATCHED_AFTER_S`, so that a short call is not watched."""
+        self._task = asyncio.current_task()
+        self._later = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, self._begin)
+
+    def _begin(self) -> None:
+        self._watch = asyncio.ensure_future(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self.may_stop and self._task is not None:
+            self._task.cancel()
+
+    def unwatch(self) -> None:
+        """Notice it no more."""
+        self.may_stop = False
+        if self._later is not None:
+            self._later.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of an answer."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, data: bytes, *, more: bool = False) -> None:
+        """Send a part of the body; waits while the client is slow."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, headers)
+        await self.send(body)
+
+    async def refuse(self, refusal: Problem, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer with a problem."""
+        await self.answer(refusal.status, encoded((*headers, *refusal.headers)), refusal.body)
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Headers in bytes."""
+    return [(_name(name), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+@lru_cache(maxsize=256)
+def _name(name: str) -> bytes:
+    return name.lower().encode("ascii")
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers of a request by name.
+
+    Raises:
+        Refused: If one comes twice that must not.
+    """
+    raw: Headers = scope["headers"]
+    headers = dict(raw)
+    if len(headers) != len(raw):
+        names = [name for name, _ in raw]
+        for name in _ONCE:
+            if names.count(name) > 1:
+                raise Refused(problem("invalid_request", f"The header {name.decode()} is there more than once."))
+    return headers
+
+
+def token_of(headers: dict[bytes, bytes]) -> str | None:
+    """The token that a request carries; None where it carries none."""
+    value = headers.get(b"authorization")
+    if value is not None:
+        scheme, _, token = value.partition(b" ")
+        return token.strip().decode("latin-1") or None if scheme.lower() == b"bearer" else None
+    for name in (b"x-api-key", b"x-goog-api-key", b"api-key"):
+        if value := headers.get(name):
+            return value.decode("latin-1")
+    return None
+
+
+def to_send(raw: Headers, credential: tuple[str, str] | None, keeps_credentials: bool) -> list[tuple[str, str]]:
+    """The headers of a request as they are passed on to a provider.
+
+    Args:
+        raw: As they came.
+        credential: The header with the gateway's key at the provider; None where it has none.
+        keeps_credentials: Whether the caller's own key is passed on then.
+    """
+    dropped = _NOT_SENT if credential is None and keeps_credentials else _NOT_SENT_WITH_A_KEY
+    sent = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in raw
+        if name not in dropped and not name.startswith(_OURS)
+    ]
+    sent.append(("accept-encoding", "identity"))  # what is compressed cannot be read
+    if credential is not None:
+        sent.append(credential)
+    return sent
+
+
+def to_pass_on(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers of a provider's answer as they are passed on."""
+    return [
+        (lower, value)
+        for name, value in raw
+        if (lower := name.lower()) not in _NOT_PASSED_ON and not lower.startswith(_OURS)
+    ]
+
+
+def shown(raw: bytes) -> str:
+    """A header's value as a problem may show it."""
+    return printable(raw[:100].decode("latin-1"))

@@ -1,0 +1,170 @@
+"""The runs that callers have open, each a session with its principals' ceilings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+
+from budget_guard import Budget, BudgetAuthority, BudgetError, Session
+from budget_guard.adapter import Attempts
+from budget_guard.clock import Clock
+from budget_guard_gateway.keys import Principal
+from budget_guard_gateway.settings import GatewaySettings
+
+_log = logging.getLogger("budget_guard")
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+def is_run_id(text: str) -> bool:
+    """Whether *text* can name a run."""
+    return _RUN_ID.fullmatch(text) is not None and ".." not in text
+
+
+class OpenRun:
+    """One run that is open, and the requests that are held in it."""
+
+    __slots__ = ("attempts", "calls", "made_up", "session", "used", "who")
+
+    def __init__(self, who: Principal, session: Session, attempts: Attempts, made_up: bool) -> None:
+        self.who = who
+        self.session = session
+        self.attempts = attempts
+        self.made_up = made_up
+        """Whether the caller named no run: it is put away once its calls are over."""
+        self.calls = 0
+        """Requests under way in it."""
+        self.used = 0.0
+        """When the latest one came."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is found by."""
+        return self.who.name, self.session.id
+
+
+class Runs:
+    """Opens runs, and puts away those that nobody calls any more. What they have spent is the ledger's to know.
+
+    Args:
+        authority: Whose ceilings hold.
+        settings: What the runs may spend, and how many are kept at hand.
+        clock: Where time comes from.
+    """
+
+    def __init__(self, authority: BudgetAuthority, settings: GatewaySettings, clock: Clock) -> None:
+        self._authority = authority
+        self._settings = settings
+        self._clock = clock
+        self._open: OrderedDict[tuple[str, str], OpenRun] = OrderedDict()
+        self._opening: dict[tuple[str, str], asyncio.Future[OpenRun]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def all(self) -> list[OpenRun]:
+        """Those that are open, the one called last at the end."""
+        return list(self._open.values())
+
+    async def enter(self, who: Principal, run_id: str | None) -> OpenRun:
+        """The run that a request of *who* belongs to, until `leave`.
+
+        Args:
+            who: The caller.
+            run_id: The run that it names; None for a new one.
+
+        Raises:
+            BudgetError: If the run is another principal's, or cannot be opened.
+        """
+        run = None if run_id is None else self._open.get((who.name, run_id))
+        if run is None or run.who != who:  # or the key's entry says something else than before
+            run = await self._opened(who, run_id)
+        run.calls += 1
+        run.used = self._clock.monotonic()
+        if not run.made_up:
+            self._open.move_to_end(run.key)
+        return run
+
+    async def leave(self, run: OpenRun) -> None:
+        """Note that a request is over."""
+        run.calls -= 1
+        if run.made_up and not run.calls:
+            await self._close(run)
+
+    async def _opened(self, who: Principal, run_id: str | None) -> OpenRun:
+        if run_id is None:
+            return await self._new(who, None)
+        key = (who.name, run_id)
+        opening = self._opening.get(key)
+        if opening is None:  # by one of all that come at once: each session would count as a run
+            opening = self._opening[key] = asyncio.ensure_future(self._new(who, run_id))
+            opening.add_done_callback(lambda done: (self._opening.pop(key, None), done.cancelled() or done.exception()))
+        return await asyncio.shield(opening)
+
+    async def _new(self, who: Principal, run_id: str | None) -> OpenRun:
+        settings = self._settings
+        budget = settings.run_budget
+        if who.run_budget is not None:
+            budget = budget.replace(max_cost_usd=who.run_budget)
+        session = await self._authority.asession(
+            budget,
+            run_id,
+            user=who.user,
+            key=who.name,
+            team=who.team,
+            feature=who.feature,
+            on_cancel=settings.on_cancel,
+        )
+        run = OpenRun(who, session, Attempts([session], models=settings.models), run_id is None)
+        run.used = self._clock.monotonic()
+        if run_id is not None:
+            before = self._open.pop(run.key, None)
+            self._open[run.key] = run
+            if before is not None:
+                await self._close(before)
+            if len(self._open) > settings.max_runs:
+                await self._put_away(len(self._open) - settings.max_runs)
+        return run
+
+    async def _put_away(self, count: int) -> None:
+        """Close the runs that were not called for the longest time, but none that has a call under way."""
+        for run in [run for run in self._open.values() if not run.calls][:count]:
+            del self._open[run.key]
+            await self._close(run)
+
+    async def sweep(self) -> None:
+        """Put away the runs that were not called for `GatewaySettings.run_ttl_s`."""
+        since = self._clock.monotonic() - self._settings.run_ttl_s
+        for run in list(self._open.values()):
+            if not run.calls and run.used <= since and self._open.pop(run.key, None) is not None:
+                await self._close(run)
+
+    async def close(self) -> None:
+        """Close them all."""
+        while self._open:
+            _, run = self._open.popitem()
+            await self._close(run)
+
+    async def _close(self, run: OpenRun) -> None:
+        try:
+            await run.session.aclose()
+        except BudgetError as error:
+            _log.info("budget_guard run %s: closed without its ledger: %s", run.session.id, error)
+
+
+def check_principals(principals: list[Principal], settings: GatewaySettings) -> None:
+    """Refuse keys that no ceiling would hold, and budgets that make no sense.
+
+    Raises:
+        ValueError: If a key names none of the kinds that have a ceiling.
+    """
+    for who in principals:
+        if who.run_budget is not None:
+            Budget(who.run_budget)
+        if settings.ceilings and who.kinds.isdisjoint(settings.ceilings):
+            kinds = " or ".join(sorted(settings.ceilings))
+            raise ValueError(
+                f"the key {who.name!r} is under none of the ceilings: give it a {kinds}, or a ceiling to every key"
+            )

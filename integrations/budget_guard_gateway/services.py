@@ -1,0 +1,116 @@
+"""What all requests of one gateway share: its settings, keys, prices, runs and connections."""
+
+from __future__ import annotations
+
+import logging
+
+import aiohttp
+
+from budget_guard import BudgetAuthority
+from budget_guard.calls.ladder import check_policy
+from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.pricing import PriceTable
+from budget_guard_gateway.keys import AnyToken, Keys
+from budget_guard_gateway.routes import Router
+from budget_guard_gateway.runs import Runs, check_principals
+from budget_guard_gateway.settings import GatewaySettings, is_loopback
+
+_log = logging.getLogger("budget_guard")
+
+
+def keys_of(settings: GatewaySettings, clock: Clock = SYSTEM_CLOCK) -> Keys | AnyToken:
+    """Who may ask, checked.
+
+    Raises:
+        ValueError: If the file of keys makes no sense, or a key is under no ceiling.
+        OSError: If the file cannot be read.
+    """
+    keys = AnyToken() if settings.keys is None else Keys(settings.keys, clock=clock)
+    check_principals(keys.all(), settings)
+    return keys
+
+
+def prices_of(settings: GatewaySettings) -> PriceTable:
+    """The prices that calls are held at, which the budget's cheaper models have one of.
+
+    Raises:
+        BudgetError: If they have none, or are dearer.
+        ValueError: If a price makes no sense.
+    """
+    prices = PriceTable.bundled()
+    if settings.pricing or settings.per_million:
+        prices = prices.overlaid(settings.pricing, per_million=settings.per_million)
+    if settings.run_budget.downgrade is not None:
+        check_policy(settings.run_budget.downgrade, prices)
+    return prices
+
+
+class Services:
+    """What all requests of one gateway share.
+
+    Args:
+        settings: What it is started with.
+        clock: Where time comes from.
+
+    Raises:
+        ValueError, OSError: As `keys_of`.
+        BudgetError: As `prices_of`.
+    """
+
+    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.settings = settings
+        self.keys = keys_of(settings, clock)
+        prices = prices_of(settings)
+        self.keeps_credentials = settings.keys is None
+        """Whether callers' own keys are passed on to a provider for which the gateway has none."""
+        self.authority = BudgetAuthority(
+            settings.ledger,
+            settings.ceilings,
+            pricing=settings.pricing,
+            per_million=settings.per_million,
+            clock=clock,
+            max_live_runs=settings.max_live_runs,
+            run_ttl_s=settings.run_ttl_s,
+            outbox=settings.outbox,
+            on_ledger_error=settings.on_ledger_error,
+            require=(),
+        )
+        self.prices = prices.basis
+        """Version and hash of the price table."""
+        self.router = Router(settings.upstreams, settings.passthrough)
+        self.runs = Runs(self.authority, settings, clock)
+        self.clock = clock
+        self.connections: aiohttp.ClientSession | None = None
+        """Those to the providers, once there are some."""
+        self._hosts = {
+            name.lower() for name in (*settings.allowed_hosts, settings.host, "127.0.0.1", "localhost", "::1")
+        }
+        self._any_host = not is_loopback(settings.host) and not settings.allowed_hosts
+        if not settings.ceilings:
+            _log.warning(
+                "budget_guard: there is no ceiling, so requests without X-Run-Id, each a run of its own, are held to "
+                "nothing together"
+            )
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """The connections to the providers."""
+        if self.connections is None:
+            settings = self.settings
+            self.connections = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.read_timeout_s
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=True,
+            )
+        return self.connections
+
+    def serves_host(self, host: bytes) -> bool:
+        """Whether it is asked by a name of its own. On the loopback interface a page could have it asked by another."""
+        if self._any_host:
+            return True
+        name = host.decode("latin-1").lower()
+        bare = name.partition("]")[0].removeprefix("[") if name.startswith("[") else name.partition(":")[0]
+        return bare in self._hosts

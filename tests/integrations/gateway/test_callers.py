@@ -1,0 +1,444 @@
+"""Who may ask for what: keys, names, pages, paths, and requests that are none."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from budget_guard import Budget
+from budget_guard.integrations.gateway import (
+    GatewaySettings,
+    Keys,
+    Upstream,
+    add_key,
+    read_keys,
+    revoke_key,
+    upstream_of,
+)
+from budget_guard.testing import FakeClock, LocalProvider
+from budget_guard_gateway.command import main, settings_of
+from budget_guard_gateway.routes import Router
+from tests.integrations.gateway.support import TOKEN, Asking, asked, gateway
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-budget-decision"] == "block"
+    return answer.status_code, answer.json()["code"]
+
+
+# Keys
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return tmp_path / "keys.toml"
+
+
+def test_without_a_key_nothing_is_served(asking: Asking, provider: LocalProvider) -> None:
+    path, body = asked("chat")
+    for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer"}, {"x-api-key": ""}):
+        assert refusal(asking.http.post(path, json=body, headers=headers)) == (401, "unauthorized")
+    assert refusal(asking.http.post(f"{path}?key=bg-1", json=body)) == (401, "unauthorized")
+    assert refusal(asking.http.post(f"{path}?key=bg-1", json=body, headers=TOKEN)) == (400, "invalid_request")
+    assert provider.calls == [] and len(asking.gateway.runs) == 0
+
+
+def test_each_sdks_way_of_sending_a_key_is_taken(asking: Asking) -> None:
+    path, body = asked("chat")
+    for name, value in (("Authorization", "bearer k"), ("X-Api-Key", "k"), ("x-goog-api-key", "k"), ("api-key", "k")):
+        assert asking.http.post(path, json=body, headers={name: value}).status_code == 200
+    assert asking.gateway.authority.snapshot("user", asking.gateway.keys.principal("k").name).spent_usd  # type: ignore[union-attr]
+
+
+def test_a_key_is_bound_to_its_principals_models_and_budget(provider: LocalProvider, keys: Path) -> None:
+    alice = add_key(keys, "alice", user="u1", team="t1", feature="f", models=["dim*"], run_budget="$0.25")
+    bob = add_key(keys, "bob", user="u2")
+    with gateway(provider, keys=str(keys), ceilings={"user": Budget("$0.45")}) as asking:
+        assert refusal(asking.ask(token="guess")) == (401, "unauthorized")
+        assert asking.ask(token=alice, run="a").headers["x-budget-remaining-usd"] == "0.15"
+        assert refusal(asking.ask(token=alice, run="a", model="cheap")) == (403, "model_not_allowed")
+        assert asking.ask(token=bob, run="b", model="cheap").status_code == 200
+        authority = asking.gateway.authority
+        for kind, name in (("user", "u1"), ("key", "alice"), ("team", "t1")):
+            assert f"{authority.snapshot(kind, name).spent_usd:f}" == "0.1"
+        # a run is its principal's
+        stolen = asking.ask(token=bob, run="a")
+        assert refusal(stolen) == (403, "foreign_run") and "u1" not in stolen.text + str(stolen.headers)
+        # the ceiling of the user, who is told of it, and nobody's name
+        for run in ("c", "d", "e"):
+            asking.ask(token=alice, run=run)
+        refused = asking.ask(token=alice, run="f")
+        assert refusal(refused) == (402, "user_ceiling_reached")
+        assert refused.json()["budget"]["remaining_usd"] == "0.05" and "limit_usd" not in refused.json()["budget"]
+        assert refused.headers["x-budget-blocking-scope"] == "user" and "u1" not in refused.text
+        # revoked by an operator
+        authority.revoke("key", "bob", reason="leaked")
+        assert refusal(asking.ask(token=bob, run="b")) == (403, "revoked")
+    assert all("authorization" not in call.headers for call in provider.calls)  # keys of ours go nowhere
+
+
+def test_the_file_has_hashes_alone_and_a_change_of_it_counts_at_once(keys: Path) -> None:
+    clock = FakeClock()
+    secret = add_key(keys, "alice", user='o"\\neill\x7f\u2603')
+    assert secret not in keys.read_text("utf-8") and stat.S_IMODE(keys.stat().st_mode) == 0o600
+    ring = Keys(keys, clock=clock)
+    alice = ring.principal(secret)
+    assert alice is not None and (alice.name, alice.user) == ("alice", 'o"\\neill\x7f\u2603')
+    other = add_key(keys, "bob")
+    clock.advance(2)
+    assert ring.principal(other) is not None and ring.principal("x") is None
+    assert revoke_key(keys, "alice") and not revoke_key(keys, "alice")
+    clock.advance(2)
+    assert ring.principal(secret) is None and ring.principal(other) is not None
+    keys.write_text("nonsense", "utf-8")
+    clock.advance(2)
+    assert ring.principal(other) is not None  # as it was
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1", "more than"),
+        ("[keys.a]", "sha256"),
+        ('[keys.a]\nsha256 = "00"', "sha256"),
+        ('[keys."a b"]\nsha256 = "' + "0" * 64 + '"', "letters"),
+        ('[keys.a]\nsha256 = "' + "0" * 64 + '"\nuser = ""', "user"),
+        ('[keys.a]\nsha256 = "' + "0" * 64 + '"\nadmin = true', "admin"),
+        ('[keys.a]\nsha256 = "' + "0" * 64 + '"\nmodels = "x"', "models"),
+        ('[keys.a]\nsha256 = "' + "0" * 64 + '"\nrun_budget = "lots"', "run_budget"),
+        ("[keys.a]\nsha256 = '" + "0" * 64 + "'\n[keys.b]\nsha256 = '" + "0" * 64 + "'", "same key"),
+        ("[[", "TOML"),
+    ],
+)
+def test_a_file_of_keys_that_makes_no_sense_is_refused_with_its_reason(keys: Path, text: str, told: str) -> None:
+    keys.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=told):
+        read_keys(keys)
+
+
+def test_a_name_is_given_once(keys: Path) -> None:
+    add_key(keys, "alice")
+    with pytest.raises(ValueError, match="there already"):
+        add_key(keys, "alice")
+    with pytest.raises(ValueError, match="letters"):
+        add_key(keys, "a/b")
+
+
+def test_a_key_under_no_ceiling_is_refused_at_the_start(provider: LocalProvider, keys: Path) -> None:
+    add_key(keys, "alice")
+    with (
+        pytest.raises(ValueError, match="under none of the ceilings"),
+        gateway(provider, keys=str(keys), ceilings={"user": Budget("$1")}),
+    ):
+        pass
+
+
+# Names, pages, runs, paths
+
+
+def test_a_page_cannot_have_a_browser_ask(asking: Asking) -> None:
+    path, body = asked("chat")
+    page = {**TOKEN, "origin": "https://evil.example"}
+    assert refusal(asking.http.post(path, json=body, headers=page)) == (403, "browser_refused")
+    rebound = {**TOKEN, "host": "evil.example:4000"}
+    assert refusal(asking.http.post(path, json=body, headers=rebound)) == (421, "misdirected_request")
+    for host in ("localhost", "127.0.0.1:80", "[::1]:4000", "LOCALHOST:1"):
+        assert asking.http.post(path, json=body, headers={**TOKEN, "host": host}).status_code == 200
+
+
+def test_a_page_that_is_named_may(provider: LocalProvider) -> None:
+    with gateway(provider, allowed_origins=["https://app.example"], allowed_hosts=["gw.internal"]) as asking:
+        path, body = asked("chat")
+        headers = {**TOKEN, "origin": "https://app.example", "host": "gw.internal"}
+        assert asking.http.post(path, json=body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("run", ["../../x", "a b", "", "x" * 129, "a/b", "caf\u00e9", "a..b", "-a"])
+def test_a_run_id_that_is_no_name_is_refused(asking: Asking, run: str) -> None:
+    path, body = asked("chat")
+    headers = [(b"authorization", b"Bearer k"), (b"x-run-id", run.encode("utf-8"))]
+    assert refusal(asking.http.post(path, json=body, headers=headers)) == (400, "invalid_run_id")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/files"),
+        ("POST", "/v1/images/generations"),
+        ("POST", "/v1/batches"),
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/models/ft:1"),
+        ("GET", "/v1/files"),
+        ("GET", "/v1/chat/completions"),
+        ("POST", "/v1/moderations"),
+        ("POST", "/v1/chat/completions/x"),
+        ("POST", "/v1/threads/t1/v1/chat/completions"),
+        ("POST", "/v1//chat/completions"),
+        ("POST", "/v1/%2e%2e/v1/chat/completions"),
+        ("POST", "/"),
+        ("POST", "/v1beta/models/dime:embedContent"),
+    ],
+)
+def test_what_is_not_known_is_sent_to_nobody(asking: Asking, provider: LocalProvider, method: str, path: str) -> None:
+    answer = asking.http.request(method, path, json={"model": "dime"}, headers=TOKEN)
+    assert refusal(answer) == (501, "not_metered")
+    assert provider.calls == []
+
+
+def test_what_is_free_or_let_through_passes_unheld() -> None:
+    paths: list[str] = []
+
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(f"{scope['method']} {scope['path']}")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"x/y")]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    from tests.integrations.gateway.support import serving
+
+    with serving(provider, lifespan="off") as server:
+        upstreams = [Upstream(name=name, url=server.url) for name in ("openai", "anthropic")]
+        with gateway(None, upstreams=upstreams, passthrough=["POST /v1/moderations"]) as asking:
+            for method, path in (
+                ("GET", "/v1/models"),
+                ("GET", "/v1/models/gpt-4o"),
+                ("POST", "/v1/messages/count_tokens"),
+                ("POST", "/v1/moderations"),
+            ):
+                assert asking.http.request(method, path, json={}, headers=TOKEN).text == "{}"
+            assert asking.http.get("/v1/models").status_code == 401
+            assert len(asking.gateway.runs) == 0
+    assert paths == [
+        "GET /v1/models",
+        "GET /v1/models/gpt-4o",
+        "POST /v1/messages/count_tokens",
+        "POST /v1/moderations",
+    ]
+
+
+def test_a_request_goes_to_who_speaks_its_dialect_or_whom_its_path_names() -> None:
+    openai, anthropic = (
+        Upstream(name="openai", url="https://api.openai.com"),
+        Upstream(name="anthropic", url="https://a"),
+    )
+    groq = Upstream(name="groq", url="https://api.groq.com/openai", key="k")
+    router = Router([anthropic, groq, openai])
+
+    def found(path: str, query: str = "") -> tuple[str | None, str, str | None]:
+        route = router.route("POST", path, query)
+        named = None if route.upstream is None else route.upstream.name
+        return named, route.path, None if route.dialect is None else route.dialect.name
+
+    assert found("/v1/chat/completions") == ("openai", "/v1/chat/completions", "chat completions")
+    assert found("/v1/messages")[0] == "anthropic" and found("/v1/responses")[0] == "openai"
+    assert found("/groq/v1/chat/completions")[:2] == ("groq", "/openai/v1/chat/completions")
+    assert found("/v1beta/models/m:generateContent") == (
+        None,
+        "/v1beta/models/m:generateContent",
+        "generateContent",
+    )
+    assert router.route("POST", "/groq/v1/chat/completions", "").credential == ("authorization", "Bearer k")
+    assert router.route("POST", "/groq/v1/chat/completions", "").endpoint.provider == "groq"
+    only = Router([Upstream(name="vllm", url="http://localhost:8000")]).route("POST", "/v1/chat/completions", "")
+    assert only.upstream is not None and only.upstream.name == "vllm" and only.endpoint.provider is None
+
+
+def test_a_dialect_that_nobody_here_speaks_is_told_so(provider: LocalProvider) -> None:
+    upstreams = [Upstream(name=name, url=provider.root_url) for name in ("anthropic", "groq")]
+    with gateway(provider, upstreams=upstreams) as asking:
+        assert refusal(asking.ask("google")) == (404, "not_found")
+
+
+# Requests that are none
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"null", b"[" * 100_000])
+def test_a_body_that_is_no_json_object_is_refused(asking: Asking, provider: LocalProvider, body: bytes) -> None:
+    answer = asking.http.post("/v1/chat/completions", content=body, headers={**TOKEN, "x-run-id": "r1"})
+    assert refusal(answer) == (400, "invalid_request")
+    assert asking.booked() == ("0", "0") and provider.calls == []
+
+
+def test_unknown_models_and_what_has_no_bound_are_refused(asking: Asking, provider: LocalProvider) -> None:
+    unknown = asking.ask(model="gpt-4oo")
+    assert refusal(unknown) == (422, "unknown_price") and "gpt-4o" in unknown.json()["suggestions"]
+    later = asking.ask("responses", background=True)
+    assert refusal(later) == (422, "unbounded_call")
+    content = [{"role": "user", "content": [{"type": "hologram", "data": "x"}]}]
+    assert refusal(asking.ask(messages=content)) == (422, "unbounded_call")
+    assert provider.calls == [] and asking.booked() == ("0", "0")
+
+
+def test_what_is_too_large_or_compressed_is_refused(provider: LocalProvider) -> None:
+    with gateway(provider, max_body=1_000) as asking:
+        assert refusal(asking.ask(messages=[{"role": "user", "content": "x" * 1_000}])) == (413, "too_large")
+        chunks = (b"x" * 100 for _ in range(20))
+        assert refusal(asking.http.post("/v1/chat/completions", content=chunks, headers=TOKEN)) == (413, "too_large")
+        packed = asking.http.post("/v1/chat/completions", content=b"x", headers={**TOKEN, "content-encoding": "gzip"})
+        assert refusal(packed) == (415, "unsupported_encoding")
+
+
+def test_no_more_requests_at_once_than_are_taken(provider: LocalProvider) -> None:
+    with gateway(provider, max_concurrency=1) as asking:
+        provider.pause()
+        from tests.integrations.gateway.test_gone import send
+
+        first = send(asking)
+        provider.wait_for_calls(1)
+        busy = asking.ask()
+        assert (busy.status_code, busy.json()["code"]) == (503, "busy") and "retry-after" in busy.headers
+        assert asking.http.get("/health/live").status_code == 200
+        provider.resume()
+        assert b"200 OK" in first.recv(4_096)
+        first.close()
+
+
+def raw(asking: Asking, data: bytes) -> bytes:
+    host, _, port = asking.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.settimeout(10)
+        found = b""
+        try:
+            connection.sendall(data)
+            while more := connection.recv(65_536):
+                found += more
+        except (ConnectionResetError, BrokenPipeError, TimeoutError):
+            pass
+        return found
+
+
+def test_two_lengths_are_two_requests_and_none_is_served(asking: Asking, provider: LocalProvider) -> None:
+    body = json.dumps(asked("chat")[1]).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer k\r\nconnection: close\r\n"
+    for lengths in (
+        b"content-length: %d\r\ncontent-length: 1\r\n" % len(body),
+        b"content-length: %d\r\ntransfer-encoding: chunked\r\n" % len(body),
+    ):
+        answer = raw(asking, head + lengths + b"\r\n" + body)
+        assert answer.split(b" ")[1:2] in ([b"400"], []), answer
+    twice = raw(asking, head + b"authorization: Bearer other\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    assert b" 400 " in twice and b"more than once" in twice
+    assert provider.calls == []
+
+
+def test_a_head_without_an_end_is_cut_off(asking: Asking) -> None:
+    endless = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 10_000_000
+    assert b" 431 " in raw(asking, endless) or b" 400 " in raw(asking, endless) or raw(asking, endless) == b""
+    long = {**TOKEN, "x-long": "a" * 30_000}
+    assert asking.http.post(*asked("chat")[:1], json=asked("chat")[1], headers=long).status_code == 200
+
+
+def test_neither_keys_nor_prompts_are_logged(asking: Asking, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        for fields in ({}, {"max_tokens": 999}, {"model": "nope"}):
+            asking.ask(token="s3cret-key", messages=[{"role": "user", "content": "s3cret-prompt"}], **fields)
+        asking.http.post("/v1/files?key=s3cret-query", json={})
+    ours = [record.getMessage() for record in caplog.records if record.name in ("budget_guard", "uvicorn.error")]
+    assert ours and "s3cret" not in "".join(ours)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"upstreams": []}, "no upstream"),
+        ({"workers": 2}, "ledger in memory"),
+        ({"host": "0.0.0.0"}, "without keys"),
+        ({"host": "::"}, "without keys"),
+        ({"workers": 0}, "workers"),
+        ({"exceeded_status": 200}, "exceeded_status"),
+        ({"on_disconnect": "x"}, "on_disconnect"),
+        ({"max_body": 0}, "max_body"),
+        ({"upstreams": [Upstream(name="a", url="http://a"), Upstream(name="a", url="http://b")]}, "same name"),
+    ],
+)
+def test_settings_that_cannot_be_held_are_refused(settings: dict[str, Any], told: str) -> None:
+    given = {
+        "run_budget": Budget("$1"),
+        "upstreams": [Upstream(name="openai", url="https://api.openai.com")],
+        **settings,
+    }
+    with pytest.raises(ValueError, match=told):
+        GatewaySettings(**given)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["openai", "OpenAI=https://a", "v1=https://a", "a=ftp://a", "a=https://u:p@a", "a=https://a?x=1", "a=https://"],
+)
+def test_an_upstream_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="upstream"):
+        upstream_of(text)
+
+
+def test_the_key_of_an_upstream_is_in_the_environment_and_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "gsk-1")
+    groq = upstream_of("groq=https://api.groq.com/openai")
+    assert groq.key == "gsk-1" and "gsk-1" not in repr(groq)
+    assert groq.provider == "groq" and groq.base_path == "/openai" and groq.origin == "https://api.groq.com"
+    assert Upstream(name="anthropic", url="http://x", key="k").credential == ("x-api-key", "k")
+    assert Upstream(name="google", url="http://x", key="k").credential == ("x-goog-api-key", "k")
+    assert Upstream(name="azure", url="http://x", key="k").credential == ("api-key", "k")
+
+
+def typed(*arguments: str) -> GatewaySettings:
+    import argparse
+
+    from budget_guard_gateway.command import add_commands
+
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    required = ["serve", "--run-budget", "$5", "--upstream", "openai=https://api.openai.com"]
+    return settings_of(parser.parse_args([*required, *arguments]))
+
+
+def test_what_is_typed_becomes_settings() -> None:
+    found = typed(
+        *("--ceiling", "user=$20/day", "--ceiling", "team=$300", "--price", "m=2.5,10", "--model", "prod=gpt-4o"),
+        *("--max-live-runs", "key=3", "--max-output-tokens", "4000", "--mode", "soft_gate", "--downgrade", "a=b"),
+    )
+    assert found.ceilings == {"user": Budget("$20", window="day"), "team": Budget("$300")}
+    assert found.per_million == {"m": (2.5, 10)} and found.models == {"prod": "gpt-4o"}
+    assert found.max_live_runs == {"key": 3}
+    assert (found.run_budget.call_max_output_tokens, found.run_budget.clamp_output) == (4_000, "never")
+    assert typed().run_budget == Budget("$5") and typed().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--ceiling", "user"), ("--ceiling", "user=$1/fortnight"), ("--price", "m=1"), ("--max-live-runs", "key=x")],
+)
+def test_what_is_mistyped_is_told(arguments: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=arguments[0]):
+        typed(*arguments)
+
+
+def test_keys_are_made_listed_and_revoked_by_commands(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = ["--keys", str(keys)]
+    assert main(["key", "add", "alice", "--user", "u1", "--model", "gpt-4o*", *file]) == 0
+    secret = capsys.readouterr().out.strip()
+    alice = Keys(keys).principal(secret)
+    assert alice is not None and alice.user == "u1" and alice.may_use("gpt-4o-mini") and not alice.may_use("o3")
+    assert main(["key", "list", *file]) == 0
+    listed = capsys.readouterr().out
+    assert listed.startswith("alice user=u1") and "sha256" not in listed
+    assert main(["key", "revoke", "alice", *file]) == 0 and main(["key", "revoke", "alice", *file]) == 1
+    assert main(["key", "add", "a b", *file]) == 2
+    assert "letters" in capsys.readouterr().err
+
+
+def test_a_cheaper_model_without_a_price_is_told_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["serve", "--run-budget", "$5", "--upstream", "openai=https://a", "--downgrade", "gpt-4o=nope-9"]
+    assert main(arguments) == 2
+    assert "nope-9" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""`serve` as a command: processes that share a ledger, are stopped, and are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from budget_guard import BudgetAuthority, open_ledger
+from budget_guard.ledger import reconcile
+from budget_guard.testing import FakeClock, LocalProvider, Reply
+from tests.integrations.gateway.support import RATES, TOKEN, asked
+
+ROOT = Path(__file__).parents[3]
+
+
+@contextmanager
+def served(provider: LocalProvider, ledger: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A gateway in processes of its own, and its address."""
+    command = [sys.executable, "-m", "budget_guard_gateway", "serve", "--port", "0", "--run-budget", "$1.00"]
+    command += ["--upstream", f"openai={provider.root_url}", "--price", "dime=0,6250", "--ledger", ledger, *options]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "integrations")])
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that its processes can be ended together
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        for _ in range(400):
+            try:
+                httpx.get(f"{url}/health/ready")
+                break
+            except httpx.TransportError:
+                threading.Event().wait(0.05)
+        yield process, url
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=20)
+
+
+async def ask_all(url: str, count: int, run: str = "r1") -> list[int]:
+    path, body = asked("chat")
+    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+
+        async def ask() -> int:
+            try:
+                return (await http.post(path, json=body, headers={**TOKEN, "x-run-id": run})).status_code
+            except httpx.TransportError:
+                return 0
+
+        return await asyncio.gather(*(ask() for _ in range(count)))
+
+
+def test_two_processes_of_a_gateway_admit_what_fits_once_and_stop_when_they_are_told(tmp_path: Path) -> None:
+    ledger = f"sqlite:///{tmp_path / 'budget.db'}"
+    reply = Reply(output_tokens=16)
+    with LocalProvider(lambda _: reply, prices=RATES) as provider:
+        with served(provider, ledger, "--workers", "2") as (process, url):
+            assert Counter(asyncio.run(ask_all(url, 30))) == {200: 10, 402: 20}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        assert provider.bill_usd == 1
+        assert BudgetAuthority(ledger).snapshot("run", "r1").spent_usd == 1
+
+
+def test_what_a_killed_gateway_had_sent_stays_counted_until_it_is_reconciled(tmp_path: Path) -> None:
+    file = tmp_path / "budget.db"
+    with LocalProvider(Reply(output_tokens=16), prices=RATES) as provider:
+        provider.pause()
+        with served(provider, f"sqlite:///{file}") as (process, url):
+            asking = threading.Thread(target=lambda: asyncio.run(ask_all(url, 4)))
+            asking.start()
+            provider.wait_for_calls(4)
+            process.kill()
+            asking.join(30)
+        provider.resume()
+        provider.wait_until_idle()
+        ledger = open_ledger(f"sqlite:///{file}")
+        found = BudgetAuthority(ledger).snapshot("run", "r1")
+        assert (found.spent_usd, found.reserved_usd) == (Decimal(0), Decimal("0.4"))
+        ledger.close()
+        clock = FakeClock()
+        from budget_guard.ledger.sqlite import SqliteLedger
+
+        later = SqliteLedger(str(file), clock=clock)
+        clock.advance((_now() - clock.now()).total_seconds() + 7_200)
+        assert len(reconcile.reconcile(later)) == 4
+        assert BudgetAuthority(later).snapshot("run", "r1").spent_usd == Decimal("0.4") >= provider.bill_usd
+        later.close()
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
