@@ -4,6 +4,7 @@ import logging as _logging
 
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Decision, Estimate
+from budget_guard.calls.foresight import CallEstimate
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import (
     BudgetError,
@@ -50,6 +51,7 @@ __all__ = [
     "BudgetExceeded",
     "BudgetReport",
     "BudgetRevoked",
+    "CallEstimate",
     "Decision",
     "DowngradePolicy",
     "Estimate",

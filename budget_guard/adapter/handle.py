@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, get_args
@@ -25,7 +25,7 @@ from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.money import UsdLike
 
 if TYPE_CHECKING:
-    from budget_guard.reporting.records import RunStore
+    from budget_guard.reporting.records import RunRecord, RunStore
 
 OnCutOff: TypeAlias = Literal["raise", "keep"]
 """What becomes of an answer that a budget's own output cap cuts off: it is a stop, or it is kept as the answer."""
@@ -140,6 +140,11 @@ class SessionSettings:
         if isinstance(self.ledger, str):  # one for all sessions
             object.__setattr__(self, "ledger", open_ledger(self.ledger))
         Told(self.run_log).check()
+
+    def past_runs(self) -> Iterable[RunRecord] | None:
+        """The records to compare with; None where none can be read."""
+        log: object = self.run_log
+        return cast("Iterable[RunRecord]", log) if isinstance(log, Iterable) else None
 
     def arguments(self) -> dict[str, Any]:
         """What makes a guard with the same settings."""

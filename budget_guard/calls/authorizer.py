@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
 from budget_guard.calls.enclosing import OpenHold, enter, holds_around, total_in
+from budget_guard.calls.foresight import CallEstimate, would_hold
 from budget_guard.calls.loops import FinishedCall, Repetition
 from budget_guard.calls.plan import Plan, Rung, Space, Terms
 from budget_guard.calls.queue import Steps, Ticket
@@ -175,6 +176,68 @@ class Authorizer:
         finally:
             if place is not None:
                 place.leave()
+
+    def foresee(self, call: ModelCall | ToolCall) -> Steps[CallEstimate]:
+        """What `authorize` would decide on *call* now. Holds nothing, and neither logs nor tells anything.
+
+        Loops and the spend of the last minute are not looked at: to ask for them is to count.
+        """
+        run, budget = self._run, self._run.budget
+        ignored: BudgetError | None = None
+        attempt: _Attempt | None = None
+        place = _Place(run, holds_around(run.around))
+        try:
+            ignored = self._late(self._timeline.at())
+            attempt = yield from self._foreseen(
+                call, place, budget.max_wait_s > 0 and budget.mode != "advisory_estimate"
+            )
+            outcome, plan, waits, _, _ = attempt
+            if isinstance(outcome, Revoked):
+                raise revoked(outcome)
+            if isinstance(outcome, Refused):
+                kept = NOTHING if isinstance(call, ModelCall) and call.final else budget.kept_back
+                ignored = exceeded(outcome, plan[1], kept, waiting_helps=waits, now=run.clock.now())
+                if budget.mode != "advisory_estimate":
+                    raise ignored
+        except (*_REFUSALS, LedgerUnavailable) as error:
+            passes = isinstance(error, LedgerUnavailable) and run.fails_open
+            return self._estimate(call, attempt, "advisory_warn" if passes else "block", error)
+        finally:
+            place.leave()
+        action: Action = "allow" if plan[0].rung.model == name_of(call) else "downgrade"
+        return self._estimate(call, attempt, action if ignored is None else "advisory_warn", ignored)
+
+    def _foreseen(self, call: ModelCall | ToolCall, place: _Place, may_wait: bool) -> Steps[_Attempt]:
+        """The attempt to hold *call*, in which the counters are only looked at."""
+        steps = self._attempt("", call, True, None, place, may_wait)
+        answer: Any = None
+        while True:
+            try:
+                verb, arguments = steps.send(answer)
+            except StopIteration as done:
+                attempt: _Attempt = done.value
+                return attempt
+            if verb == "reserve":
+                _, scopes, _, needed, *_ = arguments
+                balances: Sequence[Balance] = yield "balances", (scopes,)
+                answer = would_hold(balances, needed)
+            else:
+                answer = yield verb, arguments
+
+    def _estimate(
+        self, call: ModelCall | ToolCall, attempt: _Attempt | None, action: Action, error: BudgetError | None
+    ) -> CallEstimate:
+        terms, held = (None, NOTHING) if attempt is None else attempt.plan
+        return CallEstimate(
+            requested=name_of(call),
+            name=name_of(call) if terms is None or action == "block" else terms.rung.model,
+            action=action,
+            held=Amounts._make(held),
+            output_cap=None if terms is None else terms.output_cap,
+            waits=attempt is not None and isinstance(attempt.outcome, Refused) and attempt.waits,
+            error=error,
+            past=None,
+        )
 
     def _late(self, at_s: float) -> BudgetExceeded | None:
         """Refuse a call that comes too late; the error that advisory mode ignores."""

@@ -6,18 +6,20 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Action, Decision, DecisionLog
+from budget_guard.calls.foresight import CallEstimate, PastRuns
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
+from budget_guard.calls.queue import Steps
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.calls.seen import OnCancel
@@ -53,7 +55,7 @@ from budget_guard.units.usage import Usage
 from budget_guard.wire.answer import Answer
 
 if TYPE_CHECKING:
-    from budget_guard.reporting.records import RunStore
+    from budget_guard.reporting.records import RunRecord, RunStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -477,6 +479,46 @@ class Session:
         if outcome is HELD:
             return authorizer.admitted(hold_id, at_s, call, plan)
         return await queue.adrive(authorizer.authorize(call, True, sent, outcome), ledger)
+
+    def estimate(self, call: ModelCall | ToolCall, *, records: Iterable[RunRecord] | None = None) -> CallEstimate:
+        """What would be held for *call*, whether it would be made, and what such runs took: before anything is sent.
+
+        Nothing is held, and nothing is logged as a decision. ``print`` it for one line.
+
+        Args:
+            call: The call.
+            records: Records of runs to compare with; those of `run_log` by default. Those of this budget's task count.
+        """
+        estimate = queue.drive(self._foreseeing(call), self._ledger)
+        return replace(estimate, past=self._past_runs(records))
+
+    async def aestimate(
+        self, call: ModelCall | ToolCall, *, records: Iterable[RunRecord] | None = None
+    ) -> CallEstimate:
+        """As `estimate`."""
+        estimate = await queue.adrive(self._foreseeing(call), self._ledger.aio)
+        return replace(estimate, past=self._past_runs(records))
+
+    def _foreseeing(self, call: ModelCall | ToolCall) -> Steps[CallEstimate]:
+        authorizer = self._authorizer_of(call.agent) if self._has_parts else self._authorizer
+        for each in authorizer.run.keepalives:
+            if isinstance(each, DeferredOpening):
+                yield from each.keep()  # its scopes, which have counters to look at then
+        return (yield from authorizer.foresee(call))
+
+    def _past_runs(self, records: Iterable[RunRecord] | None) -> PastRuns | None:
+        given: object = self._told.run_log if records is None else records
+        if not isinstance(given, Iterable):
+            return None
+        from budget_guard.reporting.advice import advise  # few programs keep records
+
+        try:
+            task = self.budget.task
+            advice = advise([each for each in cast("Iterable[RunRecord]", given) if each.task == task])
+        except Exception:
+            _log.exception("budget_guard %s: the records of past runs could not be read", self._scope)
+            return None
+        return PastRuns(runs=advice.successes + advice.stopped, median=advice.median, p95=advice.p95)
 
     def add_agent(self, handle: str) -> None:
         """Hold the calls of the agent of that *handle* in its own ceiling as well, where an authority has one for it.

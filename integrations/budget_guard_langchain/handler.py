@@ -27,6 +27,7 @@ from budget_guard.adapter.handle import (
 )
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.calls.foresight import CallEstimate
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
@@ -37,7 +38,7 @@ from budget_guard_langchain.ceilings import SessionsById, ThreadHandle
 from budget_guard_langchain.fallbacks import Fallbacks
 from budget_guard_langchain.inline import RunsInline
 from budget_guard_langchain.quiet import quieten
-from budget_guard_langchain.request import read_call, requests_of_texts, tool_names
+from budget_guard_langchain.request import call_to_be_made, read_call, requests_of_texts, tool_names
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.runs import RunsByTree
 from budget_guard_langchain.scope import extra_sessions, installed
@@ -250,6 +251,25 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         await super().aclose()
         if self.runs is not None and self._parent is None:
             self.runs.records.end_all()
+
+    def estimate(self, model: Any, messages: Any) -> CallEstimate:
+        """What would be held for a call, whether it would be made, and what such runs took.
+
+        Nothing is sent, held, or logged as a decision. Such runs are those in `run_log` whose task is the budget's.
+
+        Args:
+            model: The chat model, also with tools or arguments that are bound to it.
+            messages: What it would be given, as its ``invoke`` takes it.
+
+        Raises:
+            TypeError: If it is no chat model.
+        """
+        return self._session.estimate(call_to_be_made(model, messages), records=self._settings.past_runs())
+
+    async def aestimate(self, model: Any, messages: Any) -> CallEstimate:
+        """As `estimate`."""
+        call = call_to_be_made(model, messages)
+        return await self._session.aestimate(call, records=self._settings.past_runs())
 
     def for_thread(self, thread_id: str) -> SessionHandle:
         """The budget of one thread, where each has its own.

@@ -114,6 +114,31 @@ def read_call(
     return _read(constructor, prompt, metadata, params, where, name)
 
 
+def call_to_be_made(model: Any, messages: Any) -> ModelCall:
+    """What a chat *model* would ask for if it were called with *messages* now, as callbacks would be told it.
+
+    Raises:
+        TypeError: If it is no chat model.
+    """
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.load import dumpd
+    from langchain_core.runnables import RunnableBinding
+
+    given: Any = model
+    bound: dict[str, Any] = {}
+    while isinstance(given, RunnableBinding):
+        given, bound = given.bound, {**given.kwargs, **bound}
+    if not isinstance(given, BaseChatModel):
+        raise TypeError(f"model={model!r} is no chat model: give one such as ChatOpenAI, or one with tools bound to it")
+    stop = bound.pop("stop", None)
+    bound.pop("ls_structured_output_format", None)
+    internals: Any = given  # what its own ``invoke`` makes of them, and tells callbacks
+    params = internals._get_invocation_params(stop=stop, **bound)
+    metadata = internals._get_ls_params(stop=stop, **bound)
+    prompt = internals._convert_input(messages).to_messages()
+    return read_call(dumpd(given), prompt, metadata, params).call
+
+
 _OWN_MESSAGES = frozenset(kind for kind, dialect in _DIALECTS.items() if dialect is not CHAT_COMPLETIONS)
 _OF_DIALECT = ("use_responses_api", "output_version")
 _NO_TOOLS = weigh().base_key

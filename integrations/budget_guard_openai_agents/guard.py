@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 from agents import (
     Agent,
     AgentHookContext,
+    AgentOutputSchema,
+    AgentOutputSchemaBase,
+    Handoff,
     ModelResponse,
     RunConfig,
     RunContextWrapper,
     Tool,
     TResponseInputItem,
+    handoff,
 )
+from agents.models.default_models import get_default_model
 from agents.models.interface import Model
 from typing_extensions import Self
 
-from budget_guard import Budget, BudgetAuthority, Session
+from budget_guard import Budget, BudgetAuthority, ModelCall, Session
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import (
@@ -31,6 +36,7 @@ from budget_guard.adapter.handle import (
     opened,
 )
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
+from budget_guard.calls.foresight import CallEstimate
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike
@@ -47,6 +53,7 @@ from budget_guard_openai_agents.guarded_run import (
 )
 from budget_guard_openai_agents.hooks_only import HooksOnly
 from budget_guard_openai_agents.model import guard_model
+from budget_guard_openai_agents.request import read_request
 from budget_guard_openai_agents.runner import guarded_config, install
 
 if TYPE_CHECKING:
@@ -249,6 +256,66 @@ class BudgetGuard(RunGuard):
         if self._hooks_only.calls:
             await self._hooks_only.hand_over(items)
 
+    def estimate(
+        self, agent: Agent[Any], input: str | list[TResponseInputItem], *, run_config: RunConfig | None = None
+    ) -> CallEstimate:
+        """What would be held for the first call of a run, whether it would be made, and what such runs took.
+
+        ::
+
+            print(guard.estimate(agent, "..."))     # allow: gpt-4o would hold $0.0413. 20 such runs took ...
+
+        Nothing is sent, held, or logged as a decision. Such runs are those in `run_log` whose task is the budget's.
+
+        Args:
+            agent: The agent that would begin.
+            input: What it would be given.
+            run_config: As the run would be given it.
+
+        Raises:
+            TypeError: If the agent's instructions or tools have to be awaited: use `aestimate`.
+        """
+        if _tools_are_plain(agent):
+            asking = self._first_call(agent, input, run_config)
+            try:
+                asking.send(None)
+            except StopIteration as done:
+                return self._session.estimate(done.value, records=self._settings.past_runs())
+            asking.close()
+        raise TypeError(f"what {agent.name!r} asks for has to be awaited: write await guard.aestimate(agent, input)")
+
+    async def aestimate(
+        self, agent: Agent[Any], input: str | list[TResponseInputItem], *, run_config: RunConfig | None = None
+    ) -> CallEstimate:
+        """As `estimate`, for any agent."""
+        call = await self._first_call(agent, input, run_config)
+        return await self._session.aestimate(call, records=self._settings.past_runs())
+
+    async def _first_call(
+        self, agent: Agent[Any], input: str | list[TResponseInputItem], config: RunConfig | None
+    ) -> ModelCall:
+        config = config or RunConfig()
+        context: RunContextWrapper[Any] = RunContextWrapper(None)
+        given: Any = config.model or agent.model
+        model = given if isinstance(given, Model) else config.model_provider.get_model(given)
+        handoffs = [each if isinstance(each, Handoff) else handoff(each) for each in agent.handoffs]
+        settings = agent.model_settings
+        schema = None if agent.output_type in (None, str) else agent.output_type
+        if schema is not None and not isinstance(schema, AgentOutputSchemaBase):
+            schema = AgentOutputSchema(schema)
+        asked = read_request(
+            model=model,
+            name=str(getattr(model, "model", None) or given or get_default_model()),
+            system_instructions=await agent.get_system_prompt(context),
+            input=input,
+            settings=settings if config.model_settings is None else settings.resolve(config.model_settings),
+            tools=agent.tools if _tools_are_plain(agent) else await agent.get_all_tools(context),
+            output_schema=schema,
+            handoffs=handoffs,
+            prompt=await agent.get_prompt(context),
+        )
+        return asked.call(agent=agent.name, can_cap="output_cap" in self.add_fields, final=False)
+
     def run_config(self, base: RunConfig | Mapping[str, Any] | None = None) -> RunConfig:
         """A run config that brings the guard along, for those who would rather pass that than hooks.
 
@@ -358,6 +425,11 @@ class BudgetGuard(RunGuard):
         """The run that our own runner has prepared for this guard."""
         run = current_run()
         return run if run is not None and self in run.guards and not run.ambient else None
+
+
+def _tools_are_plain(agent: Agent[Any]) -> bool:
+    """Whether it is known without asking which tools an agent has."""
+    return not agent.mcp_servers and all(getattr(tool, "is_enabled", True) is True for tool in agent.tools)
 
 
 def _checked(budget: Budget) -> Budget:

@@ -197,3 +197,35 @@ def test_a_handler_takes_principals_of_the_kinds_that_its_authority_has(lab: Lab
     wrong: dict[str, Any] = {"orgs": "acme"}
     with pytest.raises(TypeError, match=r"BudgetCallbackHandler\(\) takes no orgs=: did you mean org\?"):
         BudgetCallbackHandler(Budget("$1"), authority=authority, **wrong)
+
+
+# Estimates
+
+
+@ways
+@pytest.mark.parametrize("kind", ["chat", "responses", "claude"])
+def test_a_handler_says_what_a_call_would_hold_before_it_is_sent(
+    lab: Lab, log: RunLog, asynchronous: bool, kind: str
+) -> None:
+    handler = BudgetCallbackHandler(Budget("$1", task="look"), run_log=log)
+    for bound in (getattr(lab, kind)(), getattr(lab, kind)().bind_tools([lookup])):
+        handler = handler.fork()
+        for messages in ("go", [("system", "Be brief."), ("user", "go")]):
+            seen = (
+                asyncio.run(handler.aestimate(bound, messages)) if asynchronous else handler.estimate(bound, messages)
+            )
+            before = len(lab.calls), len(handler.session.decisions())
+            invoke(bound, messages, configured(handler), asynchronous=asynchronous)
+            assert (len(lab.calls), len(handler.session.decisions())) == (before[0] + 1, before[1] + 1)
+            decision = handler.session.decisions()[-1]
+            assert (seen.name, seen.action) == (decision.name, "allow")
+            if messages == "go":  # later calls are bounded by what the first one was billed for
+                assert seen.held == decision.held
+    assert handler.estimate(lab.chat(), "go").past is not None
+
+
+def test_a_handler_says_what_would_refuse_a_call(lab: Lab) -> None:
+    seen = BudgetCallbackHandler(Budget("$0.000001")).estimate(lab.chat(), "go")
+    assert (seen.action, seen.requested) == ("block", "gpt-4o") and "max_cost_usd" in str(seen)
+    with pytest.raises(TypeError, match="is no chat model"):
+        BudgetCallbackHandler(Budget("$1")).estimate("gpt-4o", "go")

@@ -218,3 +218,44 @@ def test_a_keyword_that_nobody_knows_is_refused_with_the_one_that_was_meant() ->
         BudgetGuard(Budget("$1"), authority=BudgetAuthority(kinds=("org",)), orgs="acme")
     with pytest.raises(TypeError, match=r"fork\(\) takes no org="):
         BudgetGuard(Budget("$1")).fork(org="acme")
+
+
+# Estimates
+
+
+async def test_a_guard_says_what_a_run_would_hold_before_anything_is_sent(lab: Lab, log: RunLog) -> None:
+    lab.script(lambda request: HI)
+    guard = BudgetGuard(Budget("$1", task="greet"), run_log=log)
+    asker = agent(lab, tools=[look], instructions="Be brief.", output_type=bool)
+    seen, awaited = guard.estimate(asker, "go"), await guard.aestimate(asker, "go")
+    assert seen == awaited
+    assert (seen.action, seen.name) == ("allow", "gpt-4o")
+    assert lab.calls == [] and guard.session.decisions() == [] and guard.spent_usd == guard.reserved_usd == 0
+
+    asker = agent(lab, tools=[look], instructions="Be brief.")
+    seen = guard.estimate(asker, "go")
+    await Runner.run(asker, "go", hooks=guard)
+    (decision,) = guard.session.decisions()
+    assert seen.held == decision.held and seen.output_cap == decision.output_cap
+    past = guard.estimate(asker, "go").past
+    assert past is not None and (past.runs, past.median_usd) == (1, guard.spent_usd)
+
+
+async def test_a_guard_says_which_model_a_run_would_begin_with_or_what_refuses_it(lab: Lab) -> None:
+    guard = BudgetGuard(Budget("$0.000001"))
+    seen = guard.estimate(agent(lab), "go", run_config=lab.config(model="gpt-4o-mini"))
+    assert (seen.action, seen.requested) == ("block", "gpt-4o-mini")
+    assert "max_cost_usd" in str(seen)
+    cheaper = BudgetGuard(Budget("$0.05", max_wait_s=0, clamp_output="never"), downgrade_to="gpt-4o-mini")
+    assert cheaper.estimate(agent(lab), "go").name == "gpt-4o-mini"
+
+
+async def test_what_has_to_be_awaited_is_awaited(lab: Lab) -> None:
+    async def instructions(context: Any, agent: Any) -> str:
+        await asyncio.sleep(0)
+        return "Be brief."
+
+    guard = BudgetGuard(Budget("$1"))
+    with pytest.raises(TypeError, match=r"'A' asks for has to be awaited: write await guard\.aestimate"):
+        guard.estimate(agent(lab, instructions=instructions), "go")
+    assert (await guard.aestimate(agent(lab, instructions=instructions), "go")).admitted
