@@ -126,7 +126,8 @@ def call_to_be_made(model: Any, messages: Any) -> ModelCall:
 
     given: Any = model
     bound: dict[str, Any] = {}
-    while isinstance(given, RunnableBinding):
+    binding: Any = RunnableBinding
+    while isinstance(given, binding):
         given, bound = given.bound, {**given.kwargs, **bound}
     if not isinstance(given, BaseChatModel):
         raise TypeError(f"model={model!r} is no chat model: give one such as ChatOpenAI, or one with tools bound to it")

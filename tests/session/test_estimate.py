@@ -145,7 +145,7 @@ def test_a_ledger_that_is_out_of_reach_refuses_by_the_mode() -> None:
                 raise LedgerUnavailable(detail="no route to host")
             return super().balances(scopes)
 
-        def reserve(self, *args: Any) -> Any:
+        def reserve(self, *args: Any, **kwargs: Any) -> Any:
             raise AssertionError("an estimate holds nothing")
 
     for mode, action in (("hard_gate", "block"), ("actuals_only", "advisory_warn")):
