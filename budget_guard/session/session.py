@@ -507,14 +507,16 @@ class Session:
         return (yield from authorizer.foresee(call))
 
     def _past_runs(self, records: Iterable[RunRecord] | None) -> PastRuns | None:
-        given: object = self._told.run_log if records is None else records
-        if not isinstance(given, Iterable):
+        log: Any = self._told.run_log
+        if records is None and isinstance(log, Iterable):
+            records = cast("Iterable[RunRecord]", log)
+        if records is None:
             return None
         from budget_guard.reporting.advice import advise  # few programs keep records
 
         try:
             task = self.budget.task
-            advice = advise([each for each in cast("Iterable[RunRecord]", given) if each.task == task])
+            advice = advise([each for each in records if each.task == task])
         except Exception:
             _log.exception("budget_guard %s: the records of past runs could not be read", self._scope)
             return None
