@@ -15,17 +15,21 @@ from tests.wire.reference.readings import NAMES, lines_of
 FILE = Path(__file__).with_name("readings.txt.gz")
 
 
-def kept() -> list[str]:
+def kept(file: Path = FILE) -> list[str]:
     """The lines as they were made last."""
-    return gzip.decompress(FILE.read_bytes()).decode().split("\n") if FILE.exists() else []
+    return gzip.decompress(file.read_bytes()).decode().split("\n") if file.exists() else []
+
+
+def keep(lines: list[str], file: Path) -> None:
+    """Write *lines*, and print those that differ."""
+    for line in difflib.unified_diff(kept(file), lines, lineterm="", n=0):
+        print(line[:300])
+    file.write_bytes(gzip.compress("\n".join(lines).encode(), 9, mtime=0))
 
 
 def main() -> None:
     """Write the file."""
-    lines = [line for name in NAMES for line in lines_of(name)]
-    for line in difflib.unified_diff(kept(), lines, lineterm="", n=0):
-        print(line[:300])
-    FILE.write_bytes(gzip.compress("\n".join(lines).encode(), 9, mtime=0))
+    keep([line for name in NAMES for line in lines_of(name)], FILE)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,15 @@ def lines_of(name: str) -> Iterator[str]:
         yield from (f"{name}: {line}" for line in TABLES[name]())
         return
     base = BASES[name]
-    plain = _read(base.read, base.body)
+    yield from changes(name, base.read, base.body)
+
+
+def changes(name: str, read: Callable[[Any], Any], base: Any) -> Iterator[str]:
+    """What *read* makes of *base*, and of each change of it what it makes otherwise: its fields, or what it raises."""
+    plain = _read(read, base)
     yield f"{name}: {_shown(plain)}"
-    for where, body in variants(base.body):
-        found = _read(base.read, body)
+    for where, body in variants(base):
+        found = _read(read, body)
         changed = {field: value for field, value in found.items() if plain.get(field) != value}
         changed |= dict.fromkeys(plain.keys() - found.keys(), "none")
         if changed:
@@ -40,7 +45,10 @@ def lines_of(name: str) -> Iterator[str]:
 
 
 def _read(read: Callable[[Any], Any], body: Any) -> Mapping[str, str]:
-    value = read(body)
+    try:
+        value = read(body)
+    except Exception as error:
+        return {"raises": type(error).__name__}
     found = _fields_of(value)
     if isinstance(value, Request):
         found |= {f"call {field}": inner for field, inner in _fields_of(value.call(admitted=("vendor",))).items()}

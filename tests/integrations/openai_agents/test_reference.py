@@ -1,0 +1,20 @@
+"""Requests and answers with one thing changed are read as they were when somebody looked at them last.
+
+A line that differs is no fault by itself: look at it, and where it is right run
+``python -m tests.integrations.openai_agents.reference.make``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integrations.openai_agents.reference.corpus import NAMES, lines_of
+from tests.integrations.openai_agents.reference.make import FILE
+from tests.wire.reference.make import kept
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_read_is_as_it_was(name: str) -> None:
+    before = [line for line in kept(FILE) if line.startswith(f"{name}:")]
+    assert len(before) > 10
+    assert list(lines_of(name)) == before
