@@ -38,6 +38,7 @@ from budget_guard.ledger.outbox.store import Outbox, new_entry
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.ledger.sqlite.writer import Writer
 from budget_guard.ledger.waiters import Waiters
+from budget_guard.reporting.totals import Totals
 from budget_guard.session.answers import KnownAnswers
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
@@ -130,12 +131,20 @@ class Guard:
 
         self._monkeypatch.setattr(cls, name, property(get, put), raising=False)
 
-    def calls(self, cls: Any, name: str, lock: Callable[[], Any]) -> None:
-        """Look at the lock whenever that method is called."""
+    def calls(self, cls: Any, name: str, lock: Callable[..., Any]) -> None:
+        """Look at the lock whenever that method is called. Where there is no *lock*, nobody shares what it belongs to.
+
+        Args:
+            cls: The class, or the module of a function.
+            name: The method.
+            lock: The lock, by what the method is called with.
+        """
         inner = getattr(cls, name)
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            self.check(f"{cls.__name__}.{name}()", lock())
+            held = lock(*args[:1])
+            if held is not None:
+                self.check(f"{cls.__name__}.{name}()", held)
             return inner(*args, **kwargs)
 
         self._monkeypatch.setattr(cls, name, method)
@@ -222,13 +231,19 @@ class Away(MemoryLedger):
         return super().balances(scopes)
 
 
+def totals_of(guard: Guard, *sessions: Session) -> None:
+    """Have the totals of *sessions* looked at."""
+    locks = {id(each._run.recorder.totals): each._run.recorder.lock for each in sessions}
+    for name in ("add", "merge", "total", "breakdown"):
+        guard.calls(Totals, name, lambda totals: locks.get(id(totals)))
+
+
 def test_what_a_session_records(guard: Guard) -> None:
-    of_recorder: Callable[[Any], Any] = lambda recorder: recorder.lock  # noqa: E731
-    guard.attributes(Recorder, of_recorder, "totals")
-    guard.attributes(Recorder, of_recorder, "_warned", reads=False)
+    guard.attributes(Recorder, lambda recorder: recorder.lock, "_warned", reads=False)
     guard.attributes(Run, lambda run: run.recorder.lock, "claimed_tools")
     ledger = Away()
     session = Session(Budget("$1", soft_limit=0.1), pricing=PRICES, ledger=ledger)
+    totals_of(guard, session)
     tool = session.authorize(ToolCall("serp", 10_000_000)).require()
     assert session._run.claim_tool("serp")
     tool.release("it was never sent")
@@ -242,14 +257,14 @@ def test_what_a_session_records(guard: Guard) -> None:
 
 def test_limits_that_are_raised(guard: Guard) -> None:
     session = Session(Budget("$1"), pricing=PRICES)
-    guard.calls(Run, "set_budget", lambda: session._run.recorder.lock)
+    guard.calls(Run, "set_budget", lambda _: session._run.recorder.lock)
     session.raise_limits(max_cost_usd="$2")
 
 
 def test_what_a_child_has_spent(guard: Guard) -> None:
-    guard.attributes(Recorder, lambda recorder: recorder.lock, "totals")
     session = Session(Budget("$1"), pricing=PRICES)
     with session.child(Budget("$0.50", max_requests=5)) as child:
+        totals_of(guard, session, child)
         child.authorize(call()).require().commit(Usage())
     assert session.report().by_child
 
@@ -415,8 +430,8 @@ def test_the_outbox(guard: Guard, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     outbox = Outbox(tmp_path / "outbox.jsonl" if in_a_file else None)
     if in_a_file:
         file: Any = outbox._store
-        guard.calls(json, "loads", lambda: file._lock)
-        guard.calls(os, "fsync", lambda: file._lock)
+        guard.calls(json, "loads", lambda _: file._lock)
+        guard.calls(os, "fsync", lambda _: file._lock)
     outbox.add(new_entry("charge", hold_id(1, "h"), (USER,), ONE))
     assert len(outbox.entries()) == 1
     outbox._store.empty()
