@@ -29,6 +29,7 @@ from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredO
 from budget_guard.session.plans import Ceilings, look
 from budget_guard.session.session import Session, Wiring
 from budget_guard.session.told import OnThreshold, Told
+from budget_guard.session.usage import By, UsageRow, When, past_snapshot, top_of, usage_of, window_back
 from budget_guard.units.amounts import Limits
 from budget_guard.units.scope import AGENT_IN_RUN, Scope
 
@@ -336,22 +337,92 @@ class BudgetAuthority:
         """As `restore`."""
         return await adrive(self._restore(kind, id), self.ledger.aio)
 
-    def snapshot(self, kind: str, id: str) -> ScopeSnapshot:
+    def snapshot(self, kind: str, id: str, *, window: int = 0) -> ScopeSnapshot:
         """The counters of a run, user, key or team as they are now: of several windows, those of the tightest one.
 
+        Args:
+            kind: ``run``, ``user``, ``key``, ``team`` or another kind.
+            id: Which one.
+            window: -1 for the last window, -2 for the one before, and so on: what was spent in it, from the ledger's
+                usage history, beside the limits as they are now.
+
         Raises:
-            ValueError: If *kind* is not known.
+            ValueError: If *kind* is not known, or there is no such window, or the ledger has no history.
             KeyError: If there is no such run.
         """
-        return drive(self._snapshot(kind, id), self.ledger)
+        return drive(self._snapshot(kind, id, window), self.ledger)
 
-    async def asnapshot(self, kind: str, id: str) -> ScopeSnapshot:
+    async def asnapshot(self, kind: str, id: str, *, window: int = 0) -> ScopeSnapshot:
         """As `snapshot`."""
-        return await adrive(self._snapshot(kind, id), self.ledger.aio)
+        return await adrive(self._snapshot(kind, id, window), self.ledger.aio)
+
+    def usage(
+        self,
+        kind: str,
+        id: str | None = None,
+        *,
+        since: When | None = None,
+        until: When | None = None,
+        by: Sequence[By] = ("day", "model"),
+    ) -> Sequence[UsageRow]:
+        """What was spent, from the ledger's usage history: all of it, whichever process has spent it.
+
+        Hours are kept for 7 days, then days for 400 (62 in memory), then one sum; of runs, days for 30.
+
+        Args:
+            kind: ``user``, ``key``, ``team``, ``agent``, ``run`` or another kind.
+            id: Which one; None for all of that kind together, or apart with ``by=("id", ...)``.
+            since: From when on: a day in UTC, or a moment with a time zone, from the beginning of its hour on. A row
+                of a whole day counts by its beginning.
+            until: Before when.
+            by: One row for each combination of these: ``id``, ``hour``, ``day``, ``month``, ``feature``, ``agent``,
+                ``task``, ``model``, ``tool``.
+
+        Returns:
+            The rows, sorted by the names that were asked for.
+
+        Raises:
+            ValueError: If *kind* or a name in *by* is not known, a time has no time zone, or the ledger has no history.
+        """
+        return drive(usage_of(self._measured(kind), id, since, until, by), self.ledger)
+
+    async def ausage(
+        self,
+        kind: str,
+        id: str | None = None,
+        *,
+        since: When | None = None,
+        until: When | None = None,
+        by: Sequence[By] = ("day", "model"),
+    ) -> Sequence[UsageRow]:
+        """As `usage`."""
+        return await adrive(usage_of(self._measured(kind), id, since, until, by), self.ledger.aio)
+
+    def top(
+        self, kind: str, n: int = 20, *, since: When | None = None, until: When | None = None
+    ) -> Sequence[UsageRow]:
+        """The *n* users, or others of a kind, that have spent most; each row has its `id` and `spent_usd`.
+
+        Args:
+            kind: As of `usage`.
+            n: How many.
+            since: As of `usage`.
+            until: As of `usage`.
+
+        Raises:
+            ValueError: As `usage`, and if *n* is no number of rows.
+        """
+        return drive(top_of(self._measured(kind), n, since, until), self.ledger)
+
+    async def atop(
+        self, kind: str, n: int = 20, *, since: When | None = None, until: When | None = None
+    ) -> Sequence[UsageRow]:
+        """As `top`."""
+        return await adrive(top_of(self._measured(kind), n, since, until), self.ledger.aio)
 
     def decisions(
         self, kind: str | None = None, id: str | None = None, *, action: Action | None = None
-    ) -> list[Decision]:
+    ) -> Sequence[Decision]:
         """The latest decisions of all sessions that this authority opened, oldest first; 1,000 are kept.
 
         Args:
@@ -517,15 +588,50 @@ class BudgetAuthority:
             _log.warning("budget_guard %s: restored", scope)
         return restored
 
-    def _snapshot(self, kind: str, id: str) -> Flow[ScopeSnapshot]:
-        scope = Scope(self._known(kind), _name("id", id))
+    def list(self, kind: str, *, prefix: str = "") -> Sequence[str]:
+        """The ids of all users, or others of a kind, that the ledger knows, sorted.
+
+        Args:
+            kind: As of `usage`.
+            prefix: Only those that begin with it.
+
+        Raises:
+            ValueError: If *kind* is not known.
+        """
+        return self.ledger.names(self._measured(kind), prefix)
+
+    async def alist(self, kind: str, *, prefix: str = "") -> Sequence[str]:
+        """As `list`."""
+        return await self.ledger.aio.names(self._measured(kind), prefix)
+
+    def _measured(self, kind: str) -> str:
+        """*kind*, which has a usage history.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        if kind == "feature":
+            raise ValueError(
+                f'kind={kind!r} is what runs are attributed to: write usage("user", by=("feature",)), or another of '
+                f"{_listed(self._cut_off)}"
+            )
+        return self._known(kind)
+
+    def _snapshot(self, kind: str, id: str, window: int) -> Flow[ScopeSnapshot]:
+        scope, back = Scope(self._known(kind), _name("id", id)), window_back(window)
         if kind == "run":
             balance = yield from look(scope)
             if balance is None:
                 raise KeyError(f"no run {id!r} is known: sessions have it as session.id")
-            return snapshot_of((balance,), None)
+            return (
+                (yield from past_snapshot((balance,), back, self._clock.now(), None))
+                if back
+                else snapshot_of((balance,), None)
+            )
         balances = yield from self._ceilings.balances(scope)
         plan = yield from self._ceilings.plan(scope)
+        if back:
+            return (yield from past_snapshot(balances, back, self._clock.now(), plan))
         live = None
         if kind in self._live:
             places = yield from look(Scope("live", str(scope)))
