@@ -212,12 +212,14 @@ def lines(run: Run, call: ModelCall | ToolCall, bill: Bill) -> Sequence[UsageLin
     if not run.keeps_history:
         return NO_LINES
     amounts, name, _, _, _, usage = bill
-    labels = run.labels_of(name, call.agent, isinstance(call, ModelCall))
+    agent, is_model = call.agent, isinstance(call, ModelCall)
+    labels = run.labels.get((name, agent, is_model)) or run.labels_of(name, agent, is_model)
     if usage is None:
         return CheckedLines((UsageLine(labels, amounts),))
-    read, written = usage.cache_read + usage.cache_audio, usage.cache_write_5m + usage.cache_write_1h
-    line = UsageLine(labels, amounts, 0, read, written, usage.reasoning)
-    return CheckedLines((line,)) if 0 <= read | written | usage.reasoning <= MOST else (line,)
+    _, read, w5, w1, _, heard, _, _, thought, _, _, _, _, _ = usage
+    read, written = read + heard, w5 + w1
+    line = unchecked(UsageLine, (labels, amounts, 0, read, written, thought))
+    return CheckedLines((line,)) if 0 <= read | written | thought <= MOST else (line,)
 
 
 def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:

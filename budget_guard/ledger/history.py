@@ -297,8 +297,8 @@ class ScopeHistory:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.rows: dict[int, Quantities] = {}
-        """By the hour and the number of the labels, in one whole number."""
+        self.rows: dict[int, int] = {}
+        """Rows, each in one whole number, by the hour and the number of the labels, in another one."""
         self.latest = -1
         """The latest hour that has a row."""
         self.many = 0
