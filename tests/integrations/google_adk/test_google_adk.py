@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-pytest.importorskip("google.adk")
+pytest.importorskip("google.adk.agents.llm_agent")  # not "google.adk", which imports late, when warnings are errors
 pytest.importorskip("uvicorn")
 
 import httpx
