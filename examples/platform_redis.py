@@ -1,8 +1,8 @@
 """A platform: users build agents, each has a plan, and one ledger of all servers meters them.
 
 Thirty runs of three users, on Redis. The free one comes to her limit of the day, and is told when it begins anew; then
-she pays, and goes on at once. An operator cuts one user off, and reads the meters. Prints who was served, and what each
-has spent and has left.
+she pays, and goes on at once. An operator cuts one user off, and reads the meters. Prints who was served, the top of the
+list, and what one user has spent by model, and has left.
 
 Takes the ledger's URL: ``python platform_redis.py redis://localhost:6379/0``. Without one it counts in memory.
 """
@@ -62,9 +62,12 @@ def main(ledger_url: str) -> None:
     authority.revoke("user", "cy", reason="key leaked")
     print(f"cy: {serve(authority, 'cy', 'gpt-4o-mini')}")
 
-    for user in ("ada", "bob", "cy"):
-        seen = authority.snapshot("user", user)
-        print(f"{user}, {seen.plan}: ${seen.spent_usd:.4f} spent, ${seen.remaining_usd:.4f} left this {seen.window}")
+    for row in authority.top("user", n=2):
+        print(f"{row.id} spent ${row.spent_usd:.4f}")
+    for row in authority.usage("user", "ada", by=("model",)):
+        print(f"ada, {row.model}: {row.calls} calls, ${row.cost_usd:.4f}")
+    ada = authority.snapshot("user", "ada")
+    print(f"ada, {ada.plan}: ${ada.remaining_usd:.4f} left this {ada.window}")
     authority.ledger.close()
 
 

@@ -57,7 +57,7 @@ def workflow() -> Any:
 
 
 def run(app: Any, topic: str, log: RunLog) -> None:
-    handler = BudgetCallbackHandler(CAP)  # TODO run_log
+    handler = BudgetCallbackHandler(CAP, run_log=log)
     try:
         app.invoke({"topic": topic, "text": "", "verdict": ""}, {"callbacks": [handler], "recursion_limit": 1_000})
         end = "done"
