@@ -1,8 +1,8 @@
 """A platform: users build agents, each has a plan, and one ledger of all servers meters them.
 
 Thirty runs of three users, on Redis. The free one comes to her limit of the day, and is told when it begins anew; then
-she pays, and goes on at once. An operator cuts one user off, and reads the meters. Prints who was served, the top of the
-list, and what one user has spent by model, and has left.
+she pays, and goes on at once. An operator cuts one user off, and reads the meters. Prints who was served, the top of
+the list, and what one user has spent by model, and has left.
 
 Takes the ledger's URL: ``python platform_redis.py redis://localhost:6379/0``. Without one it counts in memory.
 """

@@ -55,14 +55,16 @@ LINES = {
     ],
     "team_langgraph": [
         "tides      $0.050 (writer $0.050, critic $0.000) done",
-        "critic $0.001) stopped by max_cost_usd",
+        "stopped by max_cost_usd\nSuggested cap: $0.12",
     ],
     "platform_redis": [
         "ada: 4 of 5 served; The budget for this is used up. It begins anew at ",
-        "ada: served\ncy: This was stopped by whoever runs it.\nada, pro: $0.1000 spent, $4.90",
+        "ada: served\ncy: This was stopped by whoever runs it.\nbob spent $0.3001\nada spent $0.1000\n",
+        "ada, gpt-4o: 5 calls, $0.1000\nada, pro: $4.90",
     ],
     "overnight_script": [
         "The machine restarts: 40 are rated.\n79 are rated. The budget for this is used up.",
+        "| LLM: $1.98 | Tools: $0.00 | Calls: 79 | Stopped by: max_cost_usd",
         "The provider's bill: $1.976755",
     ],
     "langchain_quickstart": [
