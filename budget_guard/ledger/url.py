@@ -56,24 +56,24 @@ def open_ledger(url: str) -> Ledger:
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:  # which may show a part of it
         raise ValueError(
-            f"url={_shown(url)!r} cannot be read: options are name=value with & between them, and what is no letter "
+            f"url={shown_url(url)!r} cannot be read: options are name=value with & between them, and what is no letter "
             f"or digit is quoted. Use one of {_FORMS}"
         ) from None
     scheme = parts.scheme
     if "://" not in url or scheme not in ("memory", "sqlite", *_REDIS):
-        raise ValueError(f"url={_shown(url)!r} names no ledger: use one of {_FORMS}")
+        raise ValueError(f"url={shown_url(url)!r} names no ledger: use one of {_FORMS}")
     take = _Options(url, options)
     if scheme == "memory":
         if parts.netloc or parts.path.strip("/"):
-            raise ValueError(f"url={_shown(url)!r} has a place in it: memory:// alone is this process")
+            raise ValueError(f"url={shown_url(url)!r} has a place in it: memory:// alone is this process")
         take.nothing_more()
         return MemoryLedger()
     if scheme == "sqlite":
         path = unquote(parts.path[1:])
         if parts.netloc or not path:
             raise ValueError(
-                f"url={_shown(url)!r} names no file: use three slashes for a relative path, sqlite:///budget.db, and "
-                "four for an absolute one, sqlite:////var/lib/budget.db"
+                f"url={shown_url(url)!r} names no file: use three slashes for a relative path, sqlite:///budget.db, "
+                "and four for an absolute one, sqlite:////var/lib/budget.db"
             )
         given = take.given(durable=_boolean, mode=_permissions)
         take.nothing_more()
@@ -107,14 +107,14 @@ class _Options:
                 try:
                     values[name] = read(self._options.pop(name))
                 except ValueError as error:
-                    raise ValueError(f"url={_shown(self._url)!r}: {name}={error}") from None
+                    raise ValueError(f"url={shown_url(self._url)!r}: {name}={error}") from None
         return values
 
     def nothing_more(self) -> None:
         """Refuse what is left: a misspelt option would go unnoticed."""
         if self._options:
             names = ", ".join(repr(_shown_name(name)) for name in self._options)
-            raise ValueError(f"url={_shown(self._url)!r} has options that are not known: {names}")
+            raise ValueError(f"url={shown_url(self._url)!r} has options that are not known: {names}")
 
 
 def _boolean(text: str) -> bool:
@@ -136,7 +136,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """*url* with nothing in it that may be a secret, wherever somebody has put one: what is not known to be none is
     ``***``."""
     scheme, slashes, rest = url.partition("://")

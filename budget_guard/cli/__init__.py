@@ -1,0 +1,1 @@
+"""The command ``budget-guard``, one module for each group of its commands."""
