@@ -196,6 +196,22 @@ def test_a_call_has_its_cost_on_its_own_span_once(spans: tuple[trace.Tracer, InM
     assert [event.name for event in one.events] == ["budget_guard.call.committed"]
 
 
+def test_a_cost_may_stand_under_the_name_that_a_platform_reads(
+    spans: tuple[trace.Tracer, InMemorySpanExporter],
+) -> None:
+    tracer, exporter = spans
+    run = session("$5")
+    run.subscribe(OTelSink(cost_attributes=("gen_ai.usage.cost",)))
+    with tracer.start_as_current_span("work"):
+        run.charge("search", "0.02")
+        run.charge("search", "0.03")
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["gen_ai.usage.cost"] == span.attributes["gen_ai.usage.cost.amount"] == 0.05
+    with pytest.raises(TypeError, match=r"cost_attributes='x' is a text: write \('x',\)"):
+        OTelSink(cost_attributes="x")
+
+
 def test_refusals_downgrades_and_soft_limits_are_events_of_the_span(
     spans: tuple[trace.Tracer, InMemorySpanExporter],
 ) -> None:

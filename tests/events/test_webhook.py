@@ -6,13 +6,14 @@ import base64
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,14 @@ def test_one_who_is_gone_is_left_alone(receiver: Receiver, tmp_path: Path, caplo
         assert "is gone" in caplog.text
 
 
-def test_a_redirect_is_not_followed(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_redirect_is_not_followed(receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     elsewhere = Receiver()
     with sink(receiver, tmp_path) as hook:
         receiver.answers = [(307, {"Location": elsewhere.url})]
         stopped(hook)
         hook.deliver()
         assert len(receiver.taken) == 2 and not elsewhere.taken and hook.waiting == 1
+        assert "answers 307, and a webhook follows no redirect: give the address" in caplog.text
     elsewhere.close()
 
 
@@ -252,6 +254,89 @@ def test_a_kill_between_the_post_and_the_note_of_it_sends_the_same_id_again(rece
         assert receiver.ids() == [claimed[0]]
 
 
+_DOWN_AND_KILLED = """
+import os, signal, sys
+from datetime import datetime
+from tests.builders import session
+from budget_guard.events.sinks import WebhookSink
+from budget_guard.testing import FakeClock
+from tests.events.test_webhook import SECRET
+
+clock = FakeClock(datetime.fromisoformat(sys.argv[3]))
+hook = WebhookSink(
+    sys.argv[1], secret=SECRET, path=sys.argv[2], allow_private=True, clock=clock, types=["budget.usage.recorded"]
+)
+hook._closed = True
+run = session("$5", clock=clock)
+run.subscribe(hook)
+for number in range(20):
+    run.charge(f"tool {number}", "0.01")
+    hook.deliver()
+    clock.advance(10)
+claimed = hook._queue.claim(clock.now().timestamp())  # it is posting one when it is killed
+assert claimed is not None
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_receiver_that_is_down_for_ten_minutes_and_a_kill_lose_no_event(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = datetime.now(timezone.utc)
+    receiver.answers = [(503, {})] * 10_000
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", _DOWN_AND_KILLED, receiver.url, str(tmp_path / "hooks.db"), began.isoformat()]
+    assert subprocess.run(command, cwd=root, check=False).returncode == -signal.SIGKILL
+
+    clock = FakeClock(began + timedelta(seconds=200))
+    with sink(receiver, tmp_path, clock=clock) as hook:
+        assert hook.waiting == 20
+        while clock.now() < began + timedelta(minutes=10):
+            clock.advance(min(hook.deliver() or 0.0, 60) + 1)
+        refused = set(receiver.ids())
+        assert len(refused) == 20 and hook.waiting == 20 and hook.dropped == 0
+        receiver.answers.clear()
+        receiver.taken.clear()
+
+        class Simulated(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return clock.now()
+
+        monkeypatch.setattr("standardwebhooks.webhooks.datetime", Simulated)
+        told: list[Any] = []
+        while (wait := hook.deliver()) is not None:
+            told += [Webhook(SECRET).verify(body, headers) for headers, body in receiver.taken[len(told) :]]
+            clock.advance(wait)
+        told += [Webhook(SECRET).verify(body, headers) for headers, body in receiver.taken[len(told) :]]
+    assert set(receiver.ids()) == refused, "each arrives, with the id that it had before the kill"
+    assert sorted(each["data"]["name"] for each in told) == sorted(f"tool {number}" for number in range(20))
+
+
+def test_an_address_that_cannot_be_reached_is_passed_over_for_the_next(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, look_up = socket.create_connection, socket.getaddrinfo
+
+    def create(address: tuple[str, int], *args: Any, **kwargs: Any) -> socket.socket:
+        if address[0] == "::1":
+            raise OSError("no route to host")
+        return connect(address, *args, **kwargs)
+
+    def look(host: Any, *args: Any, **kwargs: Any) -> Any:
+        both = [(socket.AF_INET6, 1, 6, "", ("::1", 1, 0, 0)), (socket.AF_INET, 1, 6, "", ("127.0.0.1", 1))]
+        return both if host == "two.example" else look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    monkeypatch.setattr(socket, "create_connection", create)
+    receiver.url = receiver.url.replace("127.0.0.1", "two.example")
+    with sink(receiver, tmp_path) as hook:
+        stopped(hook)
+        hook.deliver()
+        assert hook.waiting == 0
+    assert {headers["host"] for headers, _ in receiver.taken} == {receiver.url.split("/")[2]}
+
+
 def test_a_forked_child_delivers_with_a_connection_of_its_own(receiver: Receiver, tmp_path: Path) -> None:
     with sink(receiver, tmp_path, works=True) as hook:
         stopped(hook)
@@ -276,6 +361,14 @@ def test_a_forked_child_delivers_with_a_connection_of_its_own(receiver: Receiver
         ("https://[::1]/", "not a public address"),
         ("https://169.254.169.254/latest", "not a public address"),
         ("https://[::ffff:10.0.0.1]/", "not a public address"),
+        ("https://[::10.0.0.1]/", "not a public address"),
+        ("https://[64:ff9b::10.0.0.1]/", "not a public address"),
+        ("https://[2002:a00:1::1]/", "not a public address"),
+        ("https://[fd00::1]/", "not a public address"),
+        ("https://224.0.0.1/", "not a public address"),
+        ("https://[ff02::1]/", "not a public address"),
+        ("https://0.0.0.0/", "not a public address"),
+        ("https://100.64.0.1/", "not a public address"),
         ("https://user:hunter2@example.com/", "has a password in it"),
         ("ftp://example.com/", "is no address to post to"),
         ("example.com", "is no address to post to"),

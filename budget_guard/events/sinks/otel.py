@@ -7,6 +7,7 @@ genai, pull request 443); they are not settled, and stand in one place below.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,9 +36,16 @@ class OTelSink:
 
     Args:
         meter_provider: Where the metrics go; the global one by default.
+        cost_attributes: Further attributes of spans to put the dollars under, as a platform reads them:
+            ``("gen_ai.usage.cost",)`` for Langfuse.
     """
 
-    def __init__(self, meter_provider: metrics.MeterProvider | None = None) -> None:
+    def __init__(
+        self, meter_provider: metrics.MeterProvider | None = None, *, cost_attributes: Sequence[str] = ()
+    ) -> None:
+        if isinstance(cost_attributes, str):
+            raise TypeError(f"cost_attributes={cost_attributes!r} is a text: write ({cost_attributes!r},)")
+        self._cost_attributes = (COST_AMOUNT, *cost_attributes)
         meter = metrics.get_meter("budget_guard", meter_provider=meter_provider)
         self._cost = meter.create_counter("budget_guard.cost", "USD", "Dollars booked.")
         self._tokens = meter.create_counter("budget_guard.tokens", "{token}", "Tokens booked.")
@@ -79,7 +87,8 @@ class OTelSink:
         if isinstance(event, UsageEvent):
             with self._lock:
                 cost = self._on_span[span] = self._on_span.get(span, 0) + event.added
-            span.set_attribute(COST_AMOUNT, cost / NANO_PER_USD)
+            for name in self._cost_attributes:
+                span.set_attribute(name, cost / NANO_PER_USD)
             span.set_attribute(COST_CURRENCY, "USD")
             span.set_attribute(COST_SOURCE, "provider" if event.source == "provider" else "local")
             span.set_attribute("budget_guard.run_id", origin.run_id)

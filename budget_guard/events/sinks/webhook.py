@@ -132,6 +132,7 @@ class WebhookSink:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
+        self._told_of_redirect = False
         self.is_disabled = False
         """Whether the receiver has said that it is gone."""
         _all.add(self)
@@ -220,7 +221,15 @@ class WebhookSink:
             "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
         }
         try:
-            return self._receiver.post(body.encode(), headers)
+            answered = self._receiver.post(body.encode(), headers)
+            if 300 <= answered.status < 400 and not self._told_of_redirect:
+                self._told_of_redirect = True
+                _log.warning(
+                    "budget_guard: %s answers %s, and a webhook follows no redirect: give the address that it leads to "
+                    "as url=",
+                    *(self._receiver.host, answered.status),
+                )
+            return answered
         except (OSError, http.client.HTTPException) as error:
             _log.info("budget_guard: a webhook was not taken, and is sent again later: %s", type(error).__name__)
             return None
@@ -333,6 +342,8 @@ class _Receiver:
         if self._is_plain and not allow_private:
             raise ValueError(f"url={shown!r} is not encrypted: use https, or allow_private=True for a receiver nearby")
         self._port = parts.port or (80 if self._is_plain else 443)
+        self._authority = parts.netloc
+        """What a request says that it is sent to."""
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             address = ipaddress.ip_address(self.host)
@@ -341,8 +352,7 @@ class _Receiver:
         self._check(address)
 
     def _check(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-        mapped = getattr(address, "ipv4_mapped", None)
-        if not self._allow_private and not (mapped or address).is_global:
+        if not self._allow_private and not _is_public(address):
             raise _PrivateAddress(
                 f"url: {self.host} is not a public address: set allow_private=True if it is yours to post to"
             )
@@ -357,18 +367,44 @@ class _Receiver:
         addresses = [str(each[4][0]) for each in found]
         for address in addresses:
             self._check(ipaddress.ip_address(address.partition("%")[0]))
-        sock = socket.create_connection((addresses[0], self._port), timeout=_TIMEOUT_S)
+        sock = self._connect(addresses)
         connection = http.client.HTTPConnection(self.host, self._port, timeout=_TIMEOUT_S)
         try:
             if not self._is_plain:
                 sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
             connection.sock = sock
-            connection.request("POST", self._target, body, dict(headers))
+            connection.request("POST", self._target, body, {"Host": self._authority, **headers})
             answer = connection.getresponse()
             return Answered(answer.status, _seconds(answer.getheader("Retry-After")))
         finally:
             connection.close()
             sock.close()
+
+    def _connect(self, addresses: Sequence[str]) -> socket.socket:
+        """A connection to the first of *addresses* that takes one: this machine may have no way to some of them."""
+        for address in addresses[:-1]:
+            try:
+                return socket.create_connection((address, self._port), timeout=_TIMEOUT_S)
+            except OSError:
+                continue
+        return socket.create_connection((addresses[-1], self._port), timeout=_TIMEOUT_S)
+
+
+_CARRIES_IPV4 = (
+    (ipaddress.ip_network("::/96"), 12),  # compatible
+    (ipaddress.ip_network("::ffff:0:0/96"), 12),  # mapped
+    (ipaddress.ip_network("64:ff9b::/96"), 12),  # translated
+    (ipaddress.ip_network("2002::/16"), 2),  # 6to4
+)
+"""The networks of IPv6 whose addresses lead to one of IPv4, and at which byte that stands."""
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether *address* is one of the internet, and leads to none of a network nearby."""
+    for network, at in _CARRIES_IPV4:
+        if address in network:
+            return _is_public(ipaddress.IPv4Address(address.packed[at : at + 4]))
+    return address.is_global and not address.is_multicast
 
 
 class _PrivateAddress(OSError, ValueError):
