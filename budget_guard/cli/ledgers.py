@@ -1,4 +1,4 @@
-"""The commands on a ledger's URL: ``show``, ``set-ceiling``, ``revoke``, ``restore``, ``audit``, ``reconcile``."""
+"""The commands on a ledger's URL: who has spent what, ceilings, revocations, and the care of the ledger itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
@@ -39,6 +40,18 @@ def add_to(command: Callable[..., argparse.ArgumentParser]) -> None:
         added.add_argument("id", metavar="ID")
         return added
 
+    def of_kind(name: str, run: Callable[[argparse.Namespace], Answer], words: str) -> argparse.ArgumentParser:
+        added = command(name, run, words)
+        added.add_argument("url", metavar="URL", help=_URL)
+        added.add_argument("kind", metavar="KIND", help=_KIND)
+        return added
+
+    top = of_kind("top", _top, "who has spent most")
+    top.add_argument("-n", type=int, default=20, metavar="N", help="how many (20)")
+    top.add_argument("--since", type=_day, metavar="DAY", help="from that day on (UTC), such as 2026-11-01")
+    top.add_argument("--until", type=_day, metavar="DAY", help="before that day")
+    listed = of_kind("list", _list, "all whom the ledger knows")
+    listed.add_argument("--prefix", default="", help="only those that begin with it")
     of_one("show", _show, "what one run, user, key or team has spent, and what is left")
     ceiling = of_one("set-ceiling", _set_ceiling, "give one user, key, team or agent a ceiling of its own")
     ceiling.add_argument("--usd", metavar="DOLLARS", help="such as 20 or '$20.00'")
@@ -84,6 +97,46 @@ def authority_of(ledger: Ledger, kind: str) -> BudgetAuthority:
     """An authority that knows *kind*, be it one of a user's own."""
     further = () if kind in (*CEILED, "run") else (kind,)
     return BudgetAuthority(ledger=ledger, kinds=further)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no day: write 2026-11-01") from None
+
+
+def _top(given: argparse.Namespace) -> Answer:
+    with opened(given.url) as ledger:
+        found = authority_of(ledger, given.kind).top(given.kind, given.n, since=given.since, until=given.until)
+    data = [
+        {
+            "id": row.id,
+            "spent_usd": f"{row.spent_usd:f}",
+            "uncertain_usd": f"{row.uncertain_usd:f}",
+            "calls": row.calls,
+            "tool_calls": row.tool_calls,
+            "input_tokens": row.input_tokens,
+            "output_tokens": row.output_tokens,
+        }
+        for row in found
+    ]
+    rows = [
+        [
+            *(row.id or "", format_usd(cost_nano(row.spent_usd)), f"{row.calls:,}", f"{row.tool_calls:,}"),
+            *(f"{row.input_tokens:,}", f"{row.output_tokens:,}"),
+        ]
+        for row in found
+    ]
+    heads = [given.kind.capitalize(), "Dollars", "Calls", "Tool calls", "Input", "Output"]
+    text = columns(heads, rows, shutil.get_terminal_size().columns) if rows else "nobody has spent anything"
+    return Answer(data, text)
+
+
+def _list(given: argparse.Namespace) -> Answer:
+    with opened(given.url) as ledger:
+        found = list(authority_of(ledger, given.kind).list(given.kind, prefix=given.prefix))
+    return Answer(found, "\n".join(map(printable, found)))
 
 
 def _show(given: argparse.Namespace) -> Answer:

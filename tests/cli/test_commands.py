@@ -233,7 +233,8 @@ def test_a_report_is_made_of_what_a_sink_wrote(cli: Terminal, tmp_path: Path) ->
 
 
 def test_a_report_of_a_ledger_tells_what_it_knows(cli: Terminal, url: str) -> None:
-    assert "$0.0102 of $1.00" in cli.right("report", url, "--run", "r1")
+    out = cli.right("report", url, "--run", "r1")
+    assert "$0.0102 of $1.00" in out and "By model" in out and "gpt-4o" in out
     assert "no run 'nope'" in cli.wrong(3, "report", url, "--run", "nope")
     assert "--run" in cli.wrong(2, "report", url)
 
@@ -285,6 +286,24 @@ def test_a_user_is_shown(cli: Terminal, url: str) -> None:
     assert dollars == ["Dollars", "$0.0102", "$0.00", "$5.00", "$4.99"]
     assert cli.data("show", url, "user", "alice")["committed"]["max_requests"] == 1
     assert "no run 'r9'" in cli.wrong(3, "show", url, "run", "r9")
+
+
+def test_who_spends_most_is_told(cli: Terminal, url: str) -> None:
+    assert cli.right("top", url, "user").splitlines()[1].split() == ["alice", "$0.0102", "1", "0", "500", "900"]
+    (row,) = cli.data("top", url, "user", "-n", "3", "--since", "2026-01-01")
+    assert (row["id"], row["spent_usd"], row["calls"]) == ("alice", "0.01025", 1)
+    assert "nobody has spent" in cli.right("top", url, "team")
+    assert "nobody has spent" in cli.right("top", url, "user", "--until", "2020-01-01")
+    assert "no day" in cli.wrong(2, "top", url, "user", "--since", "yesterday")
+    cli.wrong(2, "top", url, "user", "-n", "0")
+    cli.wrong(2, "top", url)
+
+
+def test_all_are_listed(cli: Terminal, url: str) -> None:
+    assert cli.right("list", url, "user") == "alice\n"
+    assert cli.data("list", url, "user", "--prefix", "b") == []
+    assert cli.right("list", url, "user", "--prefix", "b") == ""
+    cli.wrong(2, "list", url, "Not a kind")
 
 
 def test_a_user_is_revoked_and_restored(cli: Terminal, url: str) -> None:
