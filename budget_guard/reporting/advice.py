@@ -105,6 +105,9 @@ def advise(records: Iterable[RunRecord], *, task: str | None = None) -> Advice:
     cap, rule, notes = _cap(costs, runs)
     if task is None and len({run.task for run in runs}) > 1:
         notes.append("Several tasks are taken together: ask for one of them with task=.")
+    left_out: object = getattr(records, "skipped", 0)
+    if isinstance(left_out, int) and left_out:
+        notes.append(f"{left_out} records were left out: they cannot be true, or cannot be read.")
     highest_first = sorted(runs, key=lambda run: -run.cost)
     successes = [run.cost for run in good]
     varied = len(successes) > 1 and any(successes)

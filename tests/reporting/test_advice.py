@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget_guard.reporting import Outcome, RunRecord, advise, forecast
+from budget_guard.reporting import Outcome, RunLog, RunRecord, advise, forecast
 
 CENT = 10_000_000
 START = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -164,3 +166,16 @@ def test_senseless_questions_are_errors() -> None:
         forecast([], until=START.replace(tzinfo=None))
     with pytest.raises(ValueError, match="days=0"):
         forecast([], until=START, days=0)
+
+
+def test_records_that_cannot_be_true_are_left_out_and_told_of(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    for cost in (1, 2, 3, 4, 5):
+        log.add(RunRecord(id="r", started_at=datetime.now(timezone.utc), outcome="ok", cost=cost * 10**8))
+    with (tmp_path / "runs.jsonl").open("a") as file:
+        line = json.loads((tmp_path / "runs.jsonl").read_text().splitlines()[0])
+        file.write(json.dumps({**line, "cost": -(10**12)}) + "\n{torn\n")
+    advice = advise(log)
+    assert (advice.runs, advice.highest, log.skipped) == (5, 5 * 10**8, 2)
+    assert "2 records were left out: they cannot be true, or cannot be read." in str(advice)
+    assert "left out" not in str(advise(list(log)))
