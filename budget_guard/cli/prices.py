@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from budget_guard.cli.answer import Answer, Failure, columns
@@ -17,6 +19,7 @@ from budget_guard.units.usage import Usage
 
 _OLD_DAYS = 90
 _MOST = 10**12
+_PACKAGED = Path(__file__).parents[1] / "pricing" / "prices.json"
 _UNITS = (
     *(("input", "Input"), ("cache_read", "Cached"), ("cache_write_5m", "Cache write"), ("output", "Output")),
     ("web_search", "A search"),
@@ -143,7 +146,10 @@ def _compile(out: Path) -> Answer:
         from budget_guard.cli import compile_prices
     except ImportError:
         raise Failure('the source of prices is not installed: pip install "budget-guard-py[prices]"') from None
-    told = compile_prices.compile_to(out)
+    bundled = _PACKAGED.read_text(encoding="utf-8")
+    same = json.loads(bundled)["sources"]["genai-prices"] == version("genai-prices")
+    is_ours = out.resolve() == _PACKAGED.resolve()  # its day is that on which it was reviewed
+    told = compile_prices.compile_to(out, None if same or is_ours else SYSTEM_CLOCK.now().date().isoformat())
     table = PriceTable.load(out)
     text = f"{told}\nUse it with BUDGET_GUARD_PRICES={out}, or PriceTable.load({str(out)!r})."
     return Answer({"path": str(out), "as_of": str(table.as_of), "basis": table.basis}, text)

