@@ -71,7 +71,7 @@ class CallEstimate:
         if self.past is not None and self.past.median is not None and self.past.p95 is not None:
             median, p95 = format_usd(self.past.median), format_usd(self.past.p95)
             past = f" {self.past.runs} such runs took {median} (median), 95% less than {p95}."
-        why = "" if self.error is None else f": {self.error}"
+        why = "" if self.error is None else f": {str(self.error).rstrip('.')}"
         return f"{self.action}: {self.name} would hold {format_usd(self.held.cost)}{why}.{past}"
 
 

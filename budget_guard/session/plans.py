@@ -136,7 +136,7 @@ class Ceilings:
         Raises:
             ValueError: If it is not known, or gives nothing.
         """
-        if plan not in self._plans:
+        if not isinstance(plan, str) or plan not in self._plans:
             known = ", ".join(map(repr, self._plans)) or "none: BudgetAuthority(..., plans={...})"
             raise ValueError(f"plan={printable(repr(plan))} for {principal} is not known: the plans are {known}")
         kinds = self._plans[plan]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, ModelCall, Session, Usage
+from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, ModelCall, Session, Usage, open_ledger
 from budget_guard.ledger import Ledger
 from budget_guard.ledger.leased import LeasedLedger
 from budget_guard.ledger.sqlite import SqliteLedger
@@ -23,7 +26,10 @@ from tests.ledger.test_redis import TimedRedisLedger
 
 RUN = Budget("$5", max_wait_s=0)
 DAY, MONTH = Budget("$0.30", window="day"), Budget("$0.50", window="month")
-PLANS = {"free": {"user": Budget("$0.20", window="day")}, "pro": {"user": [Budget("$1", window="day"), MONTH]}}
+PLANS: Mapping[str, Mapping[str, Budget | Sequence[Budget]]] = {
+    "free": {"user": Budget("$0.20", window="day")},
+    "pro": {"user": [Budget("$1", window="day"), MONTH]},
+}
 JAN_2 = datetime(2025, 1, 2, tzinfo=timezone.utc)
 FEB_1 = datetime(2025, 2, 1, tzinfo=timezone.utc)
 
@@ -383,6 +389,28 @@ def test_a_principal_without_a_plan_is_refused_where_nothing_else_limits_it(cloc
     ours.session(RUN, user="u2")
 
 
+_ASSIGNS = """
+import os, signal, sys
+from budget_guard import Budget, BudgetAuthority, open_ledger
+from tests.session.test_plans import PLANS
+authority = BudgetAuthority(open_ledger(sys.argv[1]), plans=PLANS)
+authority.assign("user", "u1", "pro")
+authority.session(Budget("$5"), user="u1").charge("search", "0.10")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_plan_outlives_the_process_that_gave_it(url: str) -> None:
+    command = [sys.executable, "-c", _ASSIGNS, url]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == -signal.SIGKILL
+    ours = BudgetAuthority(open_ledger(url), plans=PLANS)
+    with ours.session(RUN, user="u1") as session:
+        session.charge("search", "0.10")
+        seen = ours.snapshot("user", "u1")
+        assert (seen.plan, [each.spent_usd for each in seen.windows]) == ("pro", [Decimal("0.20")] * 2)
+    ours.ledger.close()
+
+
 def test_a_plan_or_a_kind_that_is_not_known_is_refused_with_the_known_ones(reopen: Reopen, clock: FakeClock) -> None:
     ours = authority(reopen(), clock, plans=PLANS, kinds=("org",))
     with pytest.raises(ValueError, match=r"plan='gold' for user:u1 is not known: the plans are 'free', 'pro'"):
@@ -391,6 +419,9 @@ def test_a_plan_or_a_kind_that_is_not_known_is_refused_with_the_known_ones(reope
         ours.assign("org", "o1", "pro")
     with pytest.raises(ValueError, match=r"the kind 'tenant' is not known.*'user', 'key', 'team', 'agent', 'org'"):
         ours.assign("tenant", "u1", "pro")
+    odd: Any = ["free"]
+    with pytest.raises(ValueError, match=r"plan=\['free'\] for user:u1 is not known"):
+        ours.assign("user", "u1", odd)
     with pytest.raises(ValueError, match="id='' is no name"):
         ours.assign("user", "", "pro")
     assert ours.snapshot("user", "u1").plan is None
