@@ -18,7 +18,17 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetAuthority, LedgerUnavailable, LoopPolicy, MemoryLedger, Session, ToolCall, Usage
+from budget_guard import (
+    Budget,
+    BudgetAuthority,
+    LedgerUnavailable,
+    LoopPolicy,
+    MemoryLedger,
+    Session,
+    ToolCall,
+    Usage,
+    live,
+)
 from budget_guard.calls import queue
 from budget_guard.calls.loops import FinishedCall, LoopDetector
 from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
@@ -29,6 +39,7 @@ from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.events import subscribing
 from budget_guard.events.sinks.metering import HeldNow
 from budget_guard.events.timeline import Timeline
+from budget_guard.ledger.history import Kept, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.leased import pool
 from budget_guard.ledger.leased.lease import Lease, RunLeases
@@ -40,6 +51,7 @@ from budget_guard.ledger.sqlite.writer import Writer
 from budget_guard.ledger.waiters import Waiters
 from budget_guard.reporting.totals import Totals
 from budget_guard.session.answers import KnownAnswers
+from budget_guard.session.run_records import RunRecords, RunTally
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
 from budget_guard.units.scope import Scope
@@ -269,6 +281,34 @@ def test_what_a_child_has_spent(guard: Guard) -> None:
     assert session.report().by_child
 
 
+class Records:
+    """Takes records, and keeps none."""
+
+    def add(self, record: Any) -> None:
+        pass
+
+
+def test_the_records_of_runs(guard: Guard) -> None:
+    guard.attributes(RunRecords, own, "_open", "_of_hold", "_begun", reads=False, iterates=True)
+    session = Session(Budget("$1"), pricing=PRICES)
+    totals_of(guard, session)
+    records = RunRecords(Records(), session._run)
+    session.subscribe(records.of_run(None))  # type: ignore[arg-type]  # it does not look at it
+    tally = records.begin()
+    session.authorize(call()).require().commit(Usage())
+    session.authorize(call()).require().release("refused connection")
+    records.end(tally)
+    assert tally.calls == 1
+
+
+def test_what_becomes_of_a_run_that_is_over_is_looked_at_together_with_it(guard: Guard) -> None:
+    records = RunRecords(Records(), Session(Budget("$1"), pricing=PRICES)._run)
+    guard.attributes(RunTally, lambda _: records._lock, "over", "held", "cost", reads=False)
+    tally = records.begin()
+    records.end(tally)
+    assert tally.over
+
+
 def test_the_parts_of_a_session(guard: Guard) -> None:
     guard.attributes(Session, lambda session: session._run.recorder.lock, "_handles", "_parts", reads=False)
     authority = BudgetAuthority(ceilings={"user": Budget("$9"), "agent": Budget("$1")}, pricing=PRICES)
@@ -293,10 +333,22 @@ def test_answers_that_are_known(guard: Guard) -> None:
 
 def test_the_timeline(guard: Guard) -> None:
     guard.attributes(Timeline, own, "started_s", "_subscribers", "emit", reads=False)
-    session = Session(Budget("$1"), pricing=PRICES)
+    guard.attributes(Timeline, own, "_marks", "_marked", reads=False, iterates=True)
+    session = Session(Budget("$1", soft_limit=0.001), pricing=PRICES)
     stop = session.subscribe(lambda event: None)
     session.charge("serp", "0.01")
+    session.raise_limits(max_cost_usd="$2")
+    assert session.report().marks
     stop()
+
+
+def test_the_spend_of_the_last_minute_on_the_screen(guard: Guard) -> None:
+    guard.attributes(live._SpendLine, own, "_spent", reads=False, iterates=True)
+    session = Session(Budget("$1"), pricing=PRICES)
+    line = live._SpendLine(session)
+    session.charge("serp", "0.01")
+    line._started_s -= 60  # it is told only once it can be
+    line._per_minute()
 
 
 def test_an_async_subscriber(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +431,7 @@ def test_the_worker_of_a_webhook(guard: Guard, tmp_path: Path) -> None:
 
 def test_the_ledger_in_memory(guard: Guard) -> None:
     guard.attributes(MemoryLedger, own, "_expiries", "_groups", "_holds", "_scopes", "_users")
-    ledger = MemoryLedger()
+    ledger = MemoryLedger(history=Kept())
     ledger.set_limits(RUN, Limits(cost=100))
     ledger.keep_while(RUN, guard)
     ids = [hold_id(number, "h") for number in range(9)]
@@ -392,6 +444,8 @@ def test_the_ledger_in_memory(guard: Guard) -> None:
     ledger.charge(ids[3], (RUN,), ONE)
     ledger.adjust(ids[4], RUN, ONE, "late")
     ledger.balances((RUN,))
+    assert list(ledger.names("run")) == ["r"]
+    assert isinstance(ledger.usage(UsageQuery("run", "r", 0, None, ())), list)
     ledger.revoke(RUN, "stolen")
     ledger.restore(RUN)
     ledger.sweep()
@@ -517,6 +571,20 @@ def test_calls_of_langchain(guard: Guard) -> None:
         ["its run ended, and nobody said how the call did"],
         ["refused"],
     ]
+
+
+def test_runs_by_tree_of_langchain(guard: Guard) -> None:
+    pytest.importorskip("langchain_core")
+    from budget_guard_langchain.runs import RunsByTree
+
+    guard.attributes(RunsByTree, own, "_tallies", reads=False)
+    runs = RunsByTree(RunRecords(Records(), Session(Budget("$1"), pricing=PRICES)._run))
+    top, part = uuid.uuid4(), uuid.uuid4()
+    runs.begin(top, None)
+    runs.begin(part, top)
+    runs.end(part)
+    runs.end(top)
+    assert not runs.knows(top)
 
 
 def test_runs_and_sessions_and_tool_calls_of_langchain(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
