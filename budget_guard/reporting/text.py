@@ -60,6 +60,9 @@ class ReportTable(str):
     def __repr__(self) -> str:  # so that a console that shows the last value shows the table
         return str(self)
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str.__str__(self),)  # elsewhere it is text
+
     def __rich__(self) -> RenderableType:
         return renderable(self._report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import pickle
 import subprocess
 import sys
 from decimal import Decimal
@@ -228,6 +229,12 @@ def test_a_terminal_that_knows_no_unicode_gets_ascii(monkeypatch: pytest.MonkeyP
 def test_the_table_is_text_in_a_file_and_in_a_console() -> None:
     table = run(4).report().table()
     assert isinstance(table, str) and repr(table) == table and "\x1b" not in table
+
+
+def test_a_table_is_text_in_another_process() -> None:
+    table = run(4).report().table()
+    copied = pickle.loads(pickle.dumps(table))
+    assert type(copied) is str and copied == table
 
 
 def test_names_steer_no_terminal() -> None:
