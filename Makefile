@@ -74,6 +74,10 @@ bench: $(VENV)/.installed  ## Measure the guard's own work, as ratios in one run
 	$(BIN)/python benchmarks/useful_share.py
 	$(BIN)/python benchmarks/gateway.py
 
+.PHONY: field
+field: $(VENV)/.installed  ## Compare with peers, each installed in an environment of its own (half an hour)
+	$(BIN)/python benchmarks/field/run.py --cache build/field
+
 .PHONY: mutants
 mutants: $(VENV)/.installed  ## Break the code in 300 places and see which breaks no test notices
 	$(BIN)/python scripts/mutants.py --sample 300 --seed 1

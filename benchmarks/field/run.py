@@ -1,4 +1,4 @@
-"""A comparison with peers: what they let through, what they lose, and what they cost. ``python benchmarks/field/run.py``.
+"""A comparison with peers: what they let through, lose, and cost. ``python benchmarks/field/run.py``.
 
 Each peer of `peers.txt` is installed in an environment of its own, and used there as its README recommends
 (`peers/*.py`). It makes the calls of `scenarios.py`, each scenario in a process of its own, against a provider on this
@@ -61,7 +61,8 @@ def peers() -> list[Peer]:
     for line in (HERE / "peers.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             module, name, requirements = (part.strip() for part in line.split("|"))
-            found.append(Peer(module, name, tuple(requirements.format(repository=REPOSITORY).split())))
+            pinned = tuple(part.format(repository=REPOSITORY) for part in requirements.split())
+            found.append(Peer(module, name, pinned))
     return found
 
 
@@ -93,7 +94,7 @@ def environment(peer: Peer, folder: Path) -> Path:
 
 
 def answers(scenario: Scenario) -> Any:
-    """The script of the provider: the scenario's answer, and that of a routing model, which says how long it will be."""
+    """The script of the provider: the scenario's answer, and a routing model's, which says how long it will be."""
     call = scenario.call
     reply = Reply(
         text=WORD * call.output_tokens,
@@ -103,9 +104,7 @@ def answers(scenario: Scenario) -> Any:
         delay_s=scenario.delay_s,
     )
     length = 500 if call.cap is None else call.output_tokens
-    routed = json.dumps(
-        {"complexity": 0.95, "reason": "long", "domain": "general", "estimated_output_tokens": length}
-    )
+    routed = json.dumps({"complexity": 0.95, "reason": "long", "domain": "general", "estimated_output_tokens": length})
 
     def answer(request: ProviderRequest) -> Reply:
         return Reply(text=routed) if is_routing(request.body) else reply
@@ -200,11 +199,13 @@ class Row(NamedTuple):
 
     def errors(self) -> list[str]:
         """What went wrong, one line each."""
-        return [f"{self.peer.name}, {name}: {result['error']}" for name, result in self.results.items() if "error" in result]
+        return [
+            f"{self.peer.name}, {name}: {result['error']}" for name, result in self.results.items() if "error" in result
+        ]
 
 
 def _useful(result: Mapping[str, Any], scenario: Scenario) -> str:
-    """What whole answers that came back are worth, as a share of the cap; the bill as well where it is above the cap."""
+    """What whole answers that came back are worth, as a share of the cap; and the bill, where it is above the cap."""
     call = scenario.call
     share = result["whole"] * (call.input_tokens * 2.5e-6 + call.output_tokens * 10e-6) / CAP_USD
     return f"{share:.2f}" if result["bill"] <= CAP_USD + 1e-9 else f"{share:.2f} (bill {result['bill']:.2f})"
@@ -323,7 +324,9 @@ def main() -> None:
     known = peers()
     unknown = set(options.only or ()) - {peer.module for peer in known}
     if unknown:
-        parser.error(f"{', '.join(sorted(unknown))}: no such peer; there are {', '.join(peer.module for peer in known)}")
+        parser.error(
+            f"{', '.join(sorted(unknown))}: no such peer; there are {', '.join(peer.module for peer in known)}"
+        )
     chosen = [peer for peer in known if options.only is None or peer.module in options.only]
     with contextlib.ExitStack() as stack:
         folder = options.cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))

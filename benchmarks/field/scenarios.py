@@ -95,26 +95,40 @@ OWN_WORK = "own-work"
 
 
 class Place:
-    """Where the models are."""
+    """Where the models are. It closes the clients that it made."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
+        self._clients: list[Any] = []
+        self._async_clients: list[Any] = []
 
     def openai(self) -> Any:
         """An OpenAI client."""
         import openai
 
-        return openai.OpenAI(base_url=self.base_url, api_key="none", max_retries=0)
+        self._clients.append(openai.OpenAI(base_url=self.base_url, api_key="none", max_retries=0))
+        return self._clients[-1]
 
     def async_openai(self) -> Any:
         """An async OpenAI client."""
         import openai
 
-        return openai.AsyncOpenAI(base_url=self.base_url, api_key="none", max_retries=0)
+        self._async_clients.append(openai.AsyncOpenAI(base_url=self.base_url, api_key="none", max_retries=0))
+        return self._async_clients[-1]
+
+    def close(self) -> None:
+        """Close the sync ones."""
+        for client in self._clients:
+            client.close()
+
+    async def aclose(self) -> None:
+        """Close the async ones, in the event loop that they were used in."""
+        for client in self._async_clients:
+            await client.close()
 
 
 class Instant(Place):
-    """A place that answers at once, without a socket: nothing is measured there but the client's and the guard's work."""
+    """A place that answers at once, without a socket: only the client's and the guard's work is measured there."""
 
     def __init__(self) -> None:
         super().__init__("https://api.openai.com/v1")
@@ -248,7 +262,7 @@ def by_threads(guard: Guard, scenario: Scenario, results: Results) -> None:
         thread.join()
 
 
-async def by_tasks(ask: Callable[[Call], Awaitable[str]], scenario: Scenario, results: Results) -> None:
+async def by_tasks(ask: Callable[[Call], Awaitable[str]], scenario: Scenario, results: Results, place: Place) -> None:
     """All at once, by asyncio.gather."""
 
     async def one(call: Call) -> None:
@@ -258,6 +272,7 @@ async def by_tasks(ask: Callable[[Call], Awaitable[str]], scenario: Scenario, re
             results.failed(error)
 
     await asyncio.gather(*map(one, numbered(scenario)))
+    await place.aclose()
 
 
 def in_a_row(ask: Callable[[Call], str], scenario: Scenario, results: Results) -> None:
@@ -276,27 +291,31 @@ def made(peer: Peer, scenario: Scenario, place: Place) -> dict[str, Any]:
     results = Results(peer.stops)
     spent: float | None = None
     with peer.opened(CAP_USD, place) as guard:
+        start = time.monotonic()
         way = guard.holds_in if scenario.way == "at once" else scenario.way
         if way == "threads":
             by_threads(guard, scenario, results)
         elif way == "tasks":
             if guard.aask is None:
                 return {"unsupported": True}
-            asyncio.run(by_tasks(guard.aask, scenario, results))
+            asyncio.run(by_tasks(guard.aask, scenario, results, place))
         elif way == "stream":
             if guard.stream is None:
                 return {"unsupported": True}
             in_a_row(guard.stream, scenario, results)
         else:
             in_a_row(guard.ask, scenario, results)
+        seconds = time.monotonic() - start
         if guard.spent is not None:
             spent = float(guard.spent())
+    place.close()
     return {
         "returned": results.returned,
         "whole": results.whole,
         "raised": dict(results.raised),
         "failures": dict(results.failures),
         "spent": spent,
+        "seconds": seconds,
     }
 
 

@@ -1,4 +1,4 @@
-"""agentguard47 with a state store, where synchronous calls reserve before they are sent; the rest as in `agentguard47`."""
+"""agentguard47 with a state store, where sync calls reserve before they are sent; the rest as in `agentguard47`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

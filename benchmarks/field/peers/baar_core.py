@@ -1,4 +1,4 @@
-"""baar-core: `BAARRouter.chat`, with one model in both tiers and its routing model, which says how long the answer will be.
+"""baar-core: `BAARRouter.chat`, with one model in both tiers, and its routing model, which says how long answers are.
 
 A caller cannot cap an answer through the router. Where a caller here knows a cap, the routing model (whose part the
 local provider plays) says exactly how long the answer will be; where nobody does, it says baar's own default, 500.

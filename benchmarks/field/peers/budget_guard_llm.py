@@ -6,8 +6,9 @@ Its table has newer models only, so it is told the prices of gpt-4o.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from budget_guard import BudgetError, BudgetGuard, Limits, UnknownModelError, default_pricing, guard
 from scenarios import MODEL, Call, Guard, Place
+
+from budget_guard import BudgetError, BudgetGuard, Limits, UnknownModelError, default_pricing, guard
 
 STOPS = (BudgetError, UnknownModelError)
 

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from scenarios import Call, Guard, Place
-
 from pydantic_ai import Agent, UsageLimitExceeded
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import RunUsage, UsageLimits
+from scenarios import Call, Guard, Place
 
 STOPS = (UsageLimitExceeded,)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scenarios import Call, Guard, Place
-
 from shekel import BudgetExceededError, budget
 
 STOPS = (BudgetExceededError,)
