@@ -5,6 +5,7 @@ local provider plays) says exactly how long the answer will be; where nobody doe
 """
 
 import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,24 +18,27 @@ STOPS = (BudgetExceeded, BudgetExhausted)
 
 @contextmanager
 def opened(cap: float, place: Place) -> Iterator[Guard]:
-    routers: dict[str, BAARRouter] = {}
+    routers: list[BAARRouter] = []
+    making = threading.Lock()
     if isinstance(place, Instant):  # without the routing model, whose call would be measured as well
         litellm.completion = functools.partial(litellm.completion, client=place.openai())
     else:
         litellm.api_base = place.base_url
 
     def router(call: Call) -> BAARRouter:
-        if not routers:
-            name = f"openai/{call.model}"
-            length = call.output_tokens if call.cap is not None else 500
-            routers[""] = BAARRouter(
-                budget=cap,
-                small_model=name,
-                big_model=name,
-                use_llm_router=not isinstance(place, Instant),
-                expected_output_tokens=length,
-            )
-        return routers[""]
+        with making:  # one for all threads
+            if not routers:
+                name = f"openai/{call.model}"
+                routers.append(
+                    BAARRouter(
+                        budget=cap,
+                        small_model=name,
+                        big_model=name,
+                        use_llm_router=not isinstance(place, Instant),
+                        expected_output_tokens=500 if call.cap is None else call.output_tokens,
+                    )
+                )
+        return routers[0]
 
     def ask(call: Call) -> str:
         return router(call).chat(call.prompt)
@@ -49,6 +53,6 @@ def opened(cap: float, place: Place) -> Iterator[Guard]:
         ask,
         aask,
         stream,
-        spent=lambda: routers[""].spent,
+        spent=lambda: routers[0].spent,
         plain=lambda call: litellm.completion(model=f"openai/{call.model}", messages=call.messages),
     )
