@@ -319,7 +319,7 @@ def made(peer: Peer, scenario: Scenario, place: Place) -> dict[str, Any]:
     }
 
 
-def own_work(peer: Peer, batches: int = 61, calls: int = 10) -> dict[str, Any]:
+def own_work(peer: Peer, batches: int = 201, calls: int = 5) -> dict[str, Any]:
     """Microseconds of CPU time of a call, plain and through the peer, in turn: the least of many batches each."""
 
     def micros(ask: Callable[[Call], object]) -> float:
