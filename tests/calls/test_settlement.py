@@ -302,3 +302,11 @@ def test_a_call_made_without_asking_of_unknown_cost_is_reported_as_unpriced(
     report = run.report()
     assert (report.unpriced_calls, report.breakdown.llm.calls, report.total_spent) == (1, 1, ZERO)
     assert report.breakdown.llm.by_model[model].input_tokens == (0 if usage is None else USED.input_tokens)
+
+
+def test_a_call_that_was_made_elsewhere_is_one_request_whatever_it_says(way: Way) -> None:
+    run = session(Budget("$5", max_requests=9))
+    way.charge_call(run, call(), None)
+    assert run.committed.requests == 1
+    way.charge_call(run, call(), Usage(requests=3))
+    assert run.committed.requests == 4

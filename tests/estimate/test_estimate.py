@@ -286,3 +286,9 @@ def test_the_usual_output_follows_the_largest_of_the_latest() -> None:
 def test_the_names_of_fields_are_weighed_too() -> None:
     short, long = ({"role": "user", "content": [{"type": "data", name: {name: 1}}]} for name in ("n", "n" * 500))
     assert weigh(messages=[long]).text >= weigh(messages=[short]).text + 998
+
+
+@pytest.mark.parametrize("kind", ["input_image", "image_url", "input_file", "item_reference", "compaction", "video"])
+def test_a_message_that_is_more_than_text_is_so_without_anybody_who_looks_into_it(kind: str) -> None:
+    assert weigh(messages=[{"type": kind, "id": "x"}]).unweighed
+    assert not weigh(messages=[{"type": "message", "id": "x"}]).unweighed

@@ -243,3 +243,14 @@ def test_an_allowance_is_a_value() -> None:
     assert allowance == Allowance(requests={"/images": "0.04"}, parameters=("x",))
     assert pickle.loads(pickle.dumps(allowance)) == allowance
     assert hash(allowance) == hash(Allowance(requests={}, parameters=("x",)))
+
+
+def test_a_metered_budget_stays_one_and_no_other_becomes_one() -> None:
+    metered = Budget.metered(task="a")
+    assert metered.replace(task="b") == Budget.metered(task="b")
+    assert repr(metered).startswith("Budget.metered(")
+    limited = Budget(max_requests=5)
+    assert metered.replace(max_requests=5, task=None) == limited
+    assert not repr(limited).startswith("Budget.metered(")
+    with pytest.raises(ValueError, match="no limit at all"):
+        limited.replace(max_requests=None)

@@ -121,3 +121,18 @@ def test_sessions_that_end_in_threads_lose_nothing() -> None:
         thread.join()
     assert ledger.balances((Scope("user", "u"),))[0].committed.cost == 1_200 * CENT
     assert ledger.audit() == []
+
+
+def test_a_run_of_several_sessions_is_forgotten_once_all_of_them_have_ended() -> None:
+    authority = few(5)
+    both = [authority.session(ONE, "shared", user="u") for _ in range(2)]
+    both[0].charge("search", "0.60")
+    while both:
+        both.pop()
+        gc.collect()
+        for _ in range(20):
+            spend(authority)
+        if both:
+            assert authority.snapshot("run", "shared").spent_usd == Decimal("0.60")
+    with pytest.raises(KeyError, match="no run"):
+        authority.snapshot("run", "shared")

@@ -142,3 +142,10 @@ def test_an_amount_shown_is_near_the_amount_and_never_zero_for_something(nano: i
 @given(st.integers(min_value=-(2**63), max_value=2**63))
 def test_plain_text_is_the_exact_amount_without_an_exponent(nano: int) -> None:
     assert usd_text(nano) == f"{to_usd(nano):f}"
+
+
+def test_an_amount_that_makes_no_sense_is_named_unless_it_is_endless() -> None:
+    with pytest.raises(ValueError, match="-5"):
+        parse_usd(-5, "max_cost_usd")
+    with pytest.raises(ValueError, match="a number of thousands of digits"):
+        parse_usd(10**5_000, "max_cost_usd")

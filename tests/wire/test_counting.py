@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from budget_guard.pricing.table import PriceTable
 from budget_guard.units.usage import Usage
-from budget_guard.wire.counting import Counts, added, read_counts, with_events
+from budget_guard.wire.counting import Counts, added, read_counts, with_events, with_long_writes
 
 
 def read(*counts: Any, **more: Any) -> Usage | None:
@@ -222,3 +222,16 @@ def test_usages_of_one_request_add_up() -> None:
 
     assert added(one, other) == Usage(11, 2, output=3, web_search=1, other=(("x", 3), ("y", 1)))
     assert with_events(one, {"web_search": 2, "z": 1}) == one._replace(web_search=2, other=(("x", 1), ("z", 1)))
+
+
+@pytest.mark.parametrize("written", [0, -1, None, "5", 2.0, True])
+def test_nothing_written_for_long_is_no_unit_of_its_own(written: Any) -> None:
+    usage = Usage(input=10, cache_write_5m=20)
+    assert with_long_writes(usage, {"ttl_12h_tokens": written}) == usage
+
+
+@pytest.mark.parametrize(("written", "short", "long"), [(1, 19, 1), (20, 0, 20), (30, 0, 20)])
+def test_what_is_written_for_long_is_billed_as_such_and_once(written: int, short: int, long: int) -> None:
+    usage = Usage(input=10, cache_write_5m=20, other=(("x", 1),))
+    split = with_long_writes(usage, {"ttl_12h_tokens": written})
+    assert split == usage._replace(cache_write_5m=short, other=(("x", 1), ("cache_write_12h", long)))

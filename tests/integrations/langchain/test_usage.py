@@ -409,3 +409,11 @@ def test_a_models_price_is_that_of_whoever_is_asked(constructor: Any, metadata: 
     else:
         start()
         assert handler.reserved_usd > 0
+
+
+def test_an_answer_of_nothing_tells_no_usage() -> None:
+    from budget_guard_langchain.response import Reply as Answered
+
+    nothing = Answered(LLMResult(generations=[]))
+    assert nothing.read().usage is None
+    assert (nothing.text, nothing.finish, nothing.model) == ("", None, None)

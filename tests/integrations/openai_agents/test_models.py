@@ -264,3 +264,10 @@ async def test_models_that_a_model_of_ones_own_calls_are_each_counted_though_no_
     await lab.run(mode, agent_named("Worker", model, model_settings=ModelSettings(max_tokens=100)), hooks=guard)
     assert len(lab.calls) == 2 + depth
     agree(lab.provider, guard)
+
+
+@pytest.mark.parametrize("option", ["on_cancel", "on_cut_off", "on_exceeded"])
+def test_what_to_do_that_nobody_knows_is_refused_where_it_is_said(option: str) -> None:
+    given: dict[str, Any] = {option: "sometimes"}
+    with pytest.raises(ValueError, match=f"{option}='sometimes'"):
+        BudgetGuard(Budget("$1.00"), **given)
