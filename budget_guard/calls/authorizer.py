@@ -454,7 +454,7 @@ class Authorizer:
         if changed:
             return first._replace(changed=True, waits=True)
         hoped = later
-        if waits or balances is None or later is None:
+        if waits or balances is None or later is None or any(fits(needed, later) for needed in needs):
             # Looked at after the refusal: what was hoped for may have been given back, and spent, in between. Nothing
             # would tell of that once this call waits.
             balances = looked = yield "balances", (run.scopes,)

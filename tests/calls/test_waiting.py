@@ -22,6 +22,7 @@ from budget_guard.calls import queue
 from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.ledger.base import Balance
+from budget_guard.ledger.waiters import Waiters
 from budget_guard.testing import FakeClock
 from budget_guard.units.scope import Scope
 from tests.builders import PRICES, ZERO, Way, apart, call, session
@@ -458,3 +459,45 @@ def test_a_call_is_behind_those_that_stand_in_the_queue_and_not_behind_itself_or
     queue.join(Ticket(FakeClock(), (here,), (), True))
     assert queue.awaited((here, there)) == {here}
     assert queue.awaited((here, there), but=own) == frozenset()
+
+
+class SettledMeanwhile(MemoryLedger):
+    """Settles the other call between a look at what is left and the reserve that follows it, as another process may."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.settle: Callable[[], object] | None = None
+        self.looks = 0
+
+    def balances(self, scopes: Sequence[Scope]) -> Sequence[Balance]:
+        self.looks += 1
+        return super().balances(scopes)
+
+    def reserve(self, *arguments: Any) -> Any:
+        if self.settle is not None and self.looks:
+            settle, self.settle = self.settle, None
+            settle()
+        return super().reserve(*arguments)
+
+
+def test_nobody_waits_for_a_hold_that_was_spent_between_the_look_and_the_refusal(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    ledger = SettledMeanwhile(clock)
+    budget = Budget("$0.15", downgrade={"large": "small"})  # what is left is looked at before the call is reserved
+    run = Session(budget, pricing=PRICES, clock=clock, ledger=ledger)
+    other = contextvars.Context().run(run.authorize, call()).require()
+    waits: list[float] = []
+    monkeypatch.setattr(Waiters, "wait", lambda _, times, timeout: waits.append(timeout))
+    monkeypatch.setattr(Waiters, "wait_async", lambda _, times, timeout: _noted(waits, timeout))
+    ledger.looks = 0
+    ledger.settle = lambda: other.commit(Usage(requests=1))
+    refused = way.authorize(run, call(cap=16))
+    assert ledger.settle is None and waits == []
+    assert isinstance(refused.error, BudgetExceeded) and not refused.error.waiting_helps
+
+
+async def _noted(waits: list[float], timeout: float) -> bool:
+    waits.append(timeout)
+    return False
