@@ -84,7 +84,7 @@ FRAMEWORKS = {
     "agent_framework": {"agent_framework"},
     "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "crewai": {"crewai"},
-    "gateway": {"aiohttp", "tomli", "uvicorn", "yarl"},
+    "gateway": {"aiohttp", "redis", "tomli", "uvicorn", "yarl"},
     "google_adk": {"google"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
     "llama_index": {"llama_index"},

@@ -20,6 +20,8 @@ _log = logging.getLogger("budget_guard")
 
 _EVERY_S = 30.0
 """Seconds between two looks at what was left behind: holds whose time is up, runs that nobody calls."""
+_WRITTEN_AFTER_S = 0.5
+"""Seconds between two writings of records."""
 _MOST_LEFT_S = 10.0
 """Seconds that calls have to settle in once they are cancelled."""
 
@@ -41,7 +43,7 @@ class Gateway(Services):
     def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(settings, clock=clock)
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
@@ -92,7 +94,7 @@ class Gateway(Services):
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        self._timer = asyncio.ensure_future(self._look_after())
+        self._timers = [asyncio.ensure_future(each) for each in (self._look_after(), self._write_decisions())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.close()
@@ -100,16 +102,24 @@ class Gateway(Services):
 
     async def close(self) -> None:
         """Settle what is under way, and let go of connections and of the ledger."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_MOST_LEFT_S)
         await self.runs.close()
         with suppress(BudgetError):
             await areplay(self.authority.outbox, self.authority.ledger)
+        await self.decisions.close()
         if self.connections is not None:
             await self.connections.close()
         await self.authority.ledger.aio.close()
+
+    async def _write_decisions(self) -> None:
+        """Write the records of what was decided, again and again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.clock.wait_async(loop.create_future(), _WRITTEN_AFTER_S)
+            await self.decisions.flush()
 
     async def _look_after(self) -> None:
         """Put away what is over, book what could not be booked, and expire what was left behind, again and again."""

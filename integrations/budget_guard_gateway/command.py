@@ -67,6 +67,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--on-disconnect", choices=get_args(OnDisconnect), default="finish")
     add("--on-cancel", choices=get_args(OnCancel), default="bound")
     add("--outbox", metavar="FILE", help="keeps what was spent while the ledger could not be reached")
+    add("--decisions-kept", type=float, default=30, metavar="DAYS", help="for a look-up of their records")
     add("--status", type=int, default=402, help="of a refusal where a limit is reached; 402 by default")
     add("--grace", type=float, default=30, metavar="SECONDS", help="for calls under way, when it is stopped")
     add("--max-body", type=int, default=20_000_000, metavar="BYTES")
@@ -110,6 +111,7 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
         on_cancel=given.on_cancel,
         outbox=given.outbox,
         exceeded_status=given.status,
+        decisions_kept_days=given.decisions_kept,
         grace_s=given.grace,
         max_body=given.max_body,
         max_concurrency=given.max_concurrency,

@@ -21,6 +21,7 @@ from budget_guard.adapter import Attempt
 from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
 from budget_guard.wire.values import read_json
+from budget_guard_gateway.decisions import is_decision_id
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import (
     Client,
@@ -40,6 +41,7 @@ from budget_guard_gateway.services import Services
 
 _log = logging.getLogger("budget_guard")
 
+_DECISIONS = "/budget/decisions/"
 _NOT_ADDED = ("User-Agent", "Accept", "Content-Type")
 """Headers that the HTTP client would add where a caller has left them out."""
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
@@ -82,6 +84,9 @@ class Exchange:
         self._check_who_is_asked(headers)
         query: str = scope["query_string"].decode("latin-1")
         who = self._authenticated(headers, query)
+        if scope["path"].startswith(_DECISIONS):
+            await self._look_up(who)
+            return
         route = gateway.router.route(scope["method"], scope["raw_path"].decode("latin-1"), query)
         if route.upstream is None or (route.dialect is None and not route.passes):
             raise Refused(_not_metered(scope["method"], route))
@@ -116,6 +121,16 @@ class Exchange:
             raise Refused(problem("invalid_request", "A key in the address is not taken: addresses are logged."))
         return who
 
+    async def _look_up(self, who: Principal) -> None:
+        """Answer with the record of a decision. What is another principal's is not there."""
+        decision_id = self._scope["path"].removeprefix(_DECISIONS)
+        if self._scope["method"] != "GET" or not is_decision_id(decision_id):
+            raise Refused(problem("not_found", "A record is had with GET, by the id of its decision."))
+        record = await self._gateway.decisions.find(decision_id, who)
+        if record is None:
+            raise Refused(problem("not_found", "There is no decision of that id, or it is no longer kept."))
+        await self._client.answer(200, [(b"content-type", b"application/json")], record.encode())
+
     async def _hold(
         self, who: Principal, headers: dict[bytes, bytes], route: Route, path: str, body: bytes
     ) -> Attempt | None:
@@ -137,6 +152,8 @@ class Exchange:
                     words = f"The key may not use the model '{printable(model)}'."
                     raise Refused(problem("model_not_allowed", words))
             stop = await attempt.ahold()
+            if attempt.decision is not None:
+                gateway.decisions.note(attempt.decision, who)
         except BudgetError as error:
             await self._refuse(error, None, named, body)
             return None

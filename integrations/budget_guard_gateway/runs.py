@@ -83,7 +83,7 @@ class Runs:
             run = await self._opened(who, run_id)
         run.calls += 1
         run.used = self._clock.monotonic()
-        if not run.made_up:
+        if self._open.get(run.key) is run:
             self._open.move_to_end(run.key)
         return run
 
@@ -121,18 +121,14 @@ class Runs:
         run.used = self._clock.monotonic()
         if run_id is not None:
             before = self._open.pop(run.key, None)
+            too_many = len(self._open) + 1 - settings.max_runs
+            idle = [each for each in self._open.values() if not each.calls] if too_many > 0 else []
             self._open[run.key] = run
-            if before is not None:
-                await self._close(before)
-            if len(self._open) > settings.max_runs:
-                await self._put_away(len(self._open) - settings.max_runs)
+            for each in ([] if before is None else [before]) + idle[: max(0, too_many)]:
+                if self._open.get(each.key) is each:
+                    del self._open[each.key]
+                await self._close(each)
         return run
-
-    async def _put_away(self, count: int) -> None:
-        """Close the runs that were not called for the longest time, but none that has a call under way."""
-        for run in [run for run in self._open.values() if not run.calls][:count]:
-            del self._open[run.key]
-            await self._close(run)
 
     async def sweep(self) -> None:
         """Put away the runs that were not called for `GatewaySettings.run_ttl_s`."""

@@ -10,6 +10,7 @@ from budget_guard import BudgetAuthority
 from budget_guard.calls.ladder import check_policy
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.pricing import PriceTable
+from budget_guard_gateway.decisions import Decisions, open_store
 from budget_guard_gateway.keys import AnyToken, Keys
 from budget_guard_gateway.routes import Router
 from budget_guard_gateway.runs import Runs, check_principals
@@ -79,6 +80,10 @@ class Services:
         """Version and hash of the price table."""
         self.router = Router(settings.upstreams, settings.passthrough)
         self.runs = Runs(self.authority, settings, clock)
+        self.decisions = Decisions(
+            open_store(settings.ledger, settings.decisions_kept_days, clock), settings.run_budget.mode
+        )
+        """The records of what was decided."""
         self.clock = clock
         self.connections: aiohttp.ClientSession | None = None
         """Those to the providers, once there are some."""

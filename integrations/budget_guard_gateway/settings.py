@@ -154,6 +154,8 @@ class GatewaySettings:
     """A file to keep what was spent while the ledger could not be reached; in memory by default."""
     exceeded_status: int = 402
     """The status where a limit is reached."""
+    decisions_kept_days: float = 30
+    """Days for which the record of a decision can be looked up, in any process, beside the ledger."""
     max_body: int = 20_000_000
     """Bytes of a request."""
     max_concurrency: int = 1_000
@@ -192,7 +194,15 @@ class GatewaySettings:
             raise ValueError(f"exceeded_status={self.exceeded_status!r} is no status of a refusal: use 402, or 429")
         if self.on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f'on_disconnect={self.on_disconnect!r} is not known: use "finish" or "abort"')
-        for name in ("max_body", "max_concurrency", "max_runs", "run_ttl_s", "connect_timeout_s", "read_timeout_s"):
+        for name in (
+            "decisions_kept_days",
+            "max_body",
+            "max_concurrency",
+            "max_runs",
+            "run_ttl_s",
+            "connect_timeout_s",
+            "read_timeout_s",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
 

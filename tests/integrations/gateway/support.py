@@ -65,9 +65,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):  # of calls that did not end in time
-            connection.transport.abort()
-        for _ in range(3):
+        while self.server_state.connections:  # of calls that did not end in time
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
+        for _ in range(3):  # a transport lets go of its socket a turn after it was closed
             await asyncio.sleep(0)
 
     def stop(self) -> None:
@@ -97,9 +99,11 @@ def serving(app: Any, **options: Any) -> Iterator[Server]:
 class Asking:
     """A gateway that is served, and a client of it."""
 
-    def __init__(self, gateway: Gateway, url: str, http: httpx.Client) -> None:
+    def __init__(self, gateway: Gateway, server: Server, http: httpx.Client) -> None:
         self.gateway = gateway
-        self.url = url
+        self.url = server.url
+        self.server = server
+        self.loop = server.loop
         self.http = http
 
     def ask(
@@ -136,4 +140,4 @@ def gateway(provider: LocalProvider | None, budget: Any = "$1.00", **settings: A
         serving(made, **options) as server,
         httpx.Client(base_url=server.url, timeout=20, limits=httpx.Limits(max_connections=200)) as http,
     ):
-        yield Asking(made, server.url, http)
+        yield Asking(made, server, http)

@@ -70,16 +70,29 @@ async def ask_all(url: str, count: int, run: str = "r1") -> list[int]:
         return await asyncio.gather(*(ask() for _ in range(count)))
 
 
-def test_two_processes_of_a_gateway_admit_what_fits_once_and_stop_when_they_are_told(tmp_path: Path) -> None:
+def test_two_processes_admit_what_fits_once_and_book_what_does_not_end_in_time_when_they_are_stopped(
+    tmp_path: Path,
+) -> None:
     ledger = f"sqlite:///{tmp_path / 'budget.db'}"
     reply = Reply(output_tokens=16)
     with LocalProvider(lambda _: reply, prices=RATES) as provider:
-        with served(provider, ledger, "--workers", "2") as (process, url):
+        with served(provider, ledger, "--workers", "2", "--grace", "1") as (process, url):
             assert Counter(asyncio.run(ask_all(url, 30))) == {200: 10, 402: 20}
+            assert provider.bill_usd == 1
+            provider.pause()
+            late: list[list[int]] = []
+            asking = threading.Thread(target=lambda: late.append(asyncio.run(ask_all(url, 2, "late"))))
+            asking.start()
+            provider.wait_for_calls(12)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-        assert provider.bill_usd == 1
-        assert BudgetAuthority(ledger).snapshot("run", "r1").spent_usd == 1
+            assert process.wait(30) == 0
+            asking.join(30)
+            assert late in ([[503, 503]], [[0, 0]], [[503, 0]], [[0, 503]])
+        provider.resume()
+        authority = BudgetAuthority(ledger)
+        assert authority.snapshot("run", "r1").spent_usd == 1
+        found = authority.snapshot("run", "late")
+        assert (found.spent_usd, found.reserved_usd) == (Decimal("0.2"), Decimal(0))
 
 
 def test_what_a_killed_gateway_had_sent_stays_counted_until_it_is_reconciled(tmp_path: Path) -> None:

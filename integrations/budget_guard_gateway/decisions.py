@@ -1,0 +1,242 @@
+"""The records of decisions, kept for who asks for one by its id: beside the ledger, for as long as is set.
+
+Calls do not wait for it: what was decided is written a moment later, by then mostly with what was booked for it. A
+process that is killed loses the records of that moment, never money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from budget_guard import Decision
+from budget_guard.clock import Clock
+from budget_guard.protocol import decision_record
+from budget_guard_gateway.keys import Principal
+
+_log = logging.getLogger("budget_guard")
+
+_MOST_IN_MEMORY = 10_000
+"""Records that are kept where the ledger is in memory, and that wait where theirs cannot be reached."""
+_DAY_S = 86_400
+_OURS = ("tenant", "wait_replicas")
+"""Options of a ledger's URL that are no options of a client's."""
+
+
+class Row(NamedTuple):
+    """One record, and whose it is."""
+
+    id: str
+    owner: str
+    record: str
+    """JSON."""
+
+
+class Store(Protocol):
+    """Where records are kept."""
+
+    async def put(self, rows: Sequence[Row]) -> None:
+        """Keep *rows*, in place of those of the same ids."""
+        ...
+
+    async def get(self, id: str) -> Row | None:
+        """The record of that id; None where there is none, or it is too old."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class Decisions:
+    """The decisions of one process on their way into the store.
+
+    Args:
+        store: Where they are kept.
+        mode: The mode of the runs' budgets.
+    """
+
+    def __init__(self, store: Store, mode: str) -> None:
+        self._store = store
+        self._mode = mode
+        self._open: dict[str, tuple[Decision, Principal]] = {}  # not written with what was booked yet
+        self._written: set[str] = set()  # those of them that were written before that
+
+    def note(self, decision: Decision, who: Principal) -> None:
+        """Note a decision: it is written with the next `flush`, and again once its call is booked."""
+        if len(self._open) < _MOST_IN_MEMORY:
+            self._open[decision.id] = (decision, who)
+
+    async def find(self, id: str, who: Principal) -> str | None:
+        """The record of a decision of *who*, as JSON; None where there is none of that id, or it is another's."""
+        noted = self._open.get(id)
+        row = self._row(*noted) if noted is not None else await self._store.get(id)
+        return row.record if row is not None and row.owner == owner_of(who) else None
+
+    async def flush(self) -> None:
+        """Write what was noted."""
+        noted = [
+            (decision, who)
+            for decision, who in list(self._open.values())
+            if _is_over(decision) or decision.id not in self._written
+        ]
+        if not noted:
+            return
+        over = {decision.id for decision, _ in noted if _is_over(decision)}  # before: a call may end meanwhile
+        try:
+            await self._store.put([self._row(decision, who) for decision, who in noted])
+        except Exception as error:  # each store has errors of its own
+            _log.error("budget_guard: %s records of decisions wait: %s", len(noted), type(error).__name__)
+            return
+        self._written.update(decision.id for decision, _ in noted)
+        self._written -= over
+        for decision_id in over:
+            self._open.pop(decision_id, None)
+
+    async def close(self) -> None:
+        """Write what was noted, and let go of the store."""
+        await self.flush()
+        await self._store.close()
+
+    def _row(self, decision: Decision, who: Principal) -> Row:
+        record = decision_record(decision, mode=self._mode, feature=who.feature)
+        return Row(decision.id, owner_of(who), json.dumps(record))
+
+
+def _is_over(decision: Decision) -> bool:
+    """Whether nothing more comes of it."""
+    return decision.reservation is None or decision.reservation.settled
+
+
+def owner_of(who: Principal) -> str:
+    """Whose runs, and records, those of *who* are: its user's, where it has one."""
+    return f"key:{who.name}" if who.user is None else f"user:{who.user}"
+
+
+def open_store(ledger: str, days: float, clock: Clock) -> Store:
+    """The store beside the ledger at that URL.
+
+    Args:
+        ledger: The URL.
+        days: How long records are kept.
+        clock: Where time comes from.
+    """
+    parts = urlsplit(ledger)
+    if parts.scheme == "memory":
+        return MemoryStore(days, clock)
+    if parts.scheme == "sqlite":
+        return SqliteStore(Path(f"{unquote(parts.path[1:])}.decisions"), days, clock)
+    return RedisStore(ledger, days)
+
+
+class MemoryStore:
+    """Records in this process, the latest 10,000."""
+
+    def __init__(self, days: float, clock: Clock) -> None:
+        self._days = days
+        self._clock = clock
+        self._rows: OrderedDict[str, Row] = OrderedDict()
+
+    async def put(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._rows[row.id] = row
+        while len(self._rows) > _MOST_IN_MEMORY:
+            self._rows.popitem(last=False)
+
+    async def get(self, id: str) -> Row | None:
+        return None if id < _oldest(self._days, self._clock) else self._rows.get(id)
+
+    async def close(self) -> None:
+        self._rows.clear()
+
+
+class SqliteStore:
+    """Records in a file of their own beside the ledger's, for all processes of this host."""
+
+    def __init__(self, path: Path, days: float, clock: Clock) -> None:
+        self._days = days
+        self._clock = clock
+        self._lock = threading.Lock()
+        path.touch(0o600)
+        self._connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS decisions (id TEXT PRIMARY KEY, owner TEXT, record TEXT) WITHOUT ROWID"
+        )
+
+    async def put(self, rows: Sequence[Row]) -> None:
+        await asyncio.to_thread(self._put, rows)
+
+    def _put(self, rows: Sequence[Row]) -> None:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?)", rows)
+                self._connection.execute("DELETE FROM decisions WHERE id < ?", (_oldest(self._days, self._clock),))
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+    async def get(self, id: str) -> Row | None:
+        return await asyncio.to_thread(self._get, id)
+
+    def _get(self, id: str) -> Row | None:
+        if id < _oldest(self._days, self._clock):
+            return None
+        with self._lock:
+            found = self._connection.execute("SELECT id, owner, record FROM decisions WHERE id = ?", (id,)).fetchone()
+        return None if found is None else Row(*found)
+
+    async def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+class RedisStore:
+    """Records in the ledger's Redis, each with a time to live."""
+
+    def __init__(self, url: str, days: float) -> None:
+        client: Any = import_module("redis.asyncio")  # whose options have no types
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        self._prefix = f"budget:{{{options.get('tenant', 'default')}}}:decision:"
+        rest = urlencode({name: value for name, value in options.items() if name not in _OURS})
+        scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
+        self._redis: Any = client.from_url(
+            urlunsplit((scheme, parts.netloc, parts.path, rest, "")), socket_timeout=2, socket_connect_timeout=2
+        )
+        self._seconds = max(1, round(days * _DAY_S))
+
+    async def put(self, rows: Sequence[Row]) -> None:
+        pipe: Any = self._redis.pipeline(transaction=False)
+        for row in rows:
+            pipe.set(self._prefix + row.id, json.dumps([row.owner, row.record]), ex=self._seconds)
+        await pipe.execute()
+
+    async def get(self, id: str) -> Row | None:
+        found: bytes | None = await self._redis.get(self._prefix + id)
+        return None if found is None else Row(id, *json.loads(found))
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+def _oldest(days: float, clock: Clock) -> str:
+    """What sorts before every id of that many days: they begin with their time."""
+    return f"{max(0, clock.now_ms() - round(days * _DAY_S * 1_000)):012x}"
+
+
+def is_decision_id(text: str) -> bool:
+    """Whether *text* may be the id of a decision."""
+    return 13 < len(text) <= 128 and text.isascii() and all(each.isalnum() or each in "-_." for each in text)
