@@ -464,3 +464,9 @@ def test_the_place_of_a_run_is_prolonged_once_and_not_at_each_call(
         for _ in range(3):
             way.pay(run, call("penny"))
     assert len(prolonged) == 2
+
+
+@pytest.mark.parametrize("kind", ["run", "feature", "user", "agent", "plan", "budget", "Org", "my org", "", 3, None])
+def test_a_kind_that_is_no_word_of_its_own_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match="is no name for a kind, or is taken"):
+        BudgetAuthority(kinds=(kind,))
