@@ -190,13 +190,25 @@ def _look_at(scopes: Sequence[Scope]) -> Flow[Sequence[Balance | None]]:
 
 
 def _set(scopes: Sequence[Scope], ceilings: Sequence[Ceiling]) -> Flow[bool]:
-    """Give each of *scopes* its ceiling; return whether that changed anything."""
-    changed = False
-    for balance, scope, ceiling in zip((yield from _look_at(scopes)), scopes, ceilings, strict=True):
-        if balance is None or (balance.limits, balance.window) != ceiling:
-            yield "set_limits", (scope, ceiling.limits, ceiling.window)
-            changed = True
-    return changed
+    """Give each of *scopes* its ceiling; return whether that changed anything.
+
+    Each is a step of its own, so what becomes tighter comes first: in between no more is allowed than before or after.
+    """
+    found = yield from _look_at(scopes)
+    changes = [
+        (balance is not None and _loosens(balance, ceiling), scope, ceiling)
+        for balance, scope, ceiling in zip(found, scopes, ceilings, strict=True)
+        if balance is None or (balance.limits, balance.window) != ceiling
+    ]
+    for _, scope, ceiling in sorted(changes, key=lambda change: change[0]):
+        yield "set_limits", (scope, ceiling.limits, ceiling.window)
+    return bool(changes)
+
+
+def _loosens(before: Balance, ceiling: Ceiling) -> bool:
+    """Whether *ceiling* allows more of anything than the limits *before*."""
+    pairs = zip(before.limits, ceiling.limits, strict=True)
+    return any(was is not None and (limit is None or limit > was) for was, limit in pairs)
 
 
 def _pin(scope: Scope) -> Scope:

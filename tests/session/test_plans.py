@@ -350,6 +350,30 @@ def test_what_is_held_while_a_plan_changes_stays_held(way: Way, reopen: Reopen, 
     assert ours.ledger.audit() == []
 
 
+@pytest.mark.parametrize(("before", "after"), [("pro", "free"), ("free", "pro")])
+def test_between_the_steps_of_a_change_no_more_is_allowed_than_by_either_plan(
+    clock: FakeClock, before: str, after: str
+) -> None:
+    steps: list[dict[str, Decimal | None]] = []
+
+    class Watched(MemoryLedger):
+        def set_limits(self, scope: Any, *args: Any) -> None:
+            super().set_limits(scope, *args)
+            if scope.kind.startswith("user"):
+                windows = {each.window: each.limits.get("max_cost_usd") for each in ours.snapshot("user", "u1").windows}
+                steps.append({"day": None, "month": None, **windows})  # type: ignore[dict-item]  # dollars
+
+    ours = authority(Watched(clock=clock), clock, plans=PLANS)
+    ours.assign("user", "u1", before)
+    steps.clear()
+    ours.assign("user", "u1", after)
+    first, last = steps
+    assert last == (
+        {"day": Decimal("0.20"), "month": None} if after == "free" else {"day": 1, "month": Decimal("0.50")}
+    )
+    assert first == {"day": Decimal("0.20"), "month": Decimal("0.50")}
+
+
 def test_an_exception_wins_over_a_plan_and_a_plan_over_the_default(clock: FakeClock) -> None:
     ours = authority(MemoryLedger(clock=clock), clock, plans=PLANS, ceilings={"user": Budget("$0.05", window="day")})
 
