@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
 import budget_guard
-from budget_guard.cli import demo, doctor, ledgers, prices, reports, watch
+from budget_guard.cli import demo, doctor, ledgers, prices, reports, serving, watch
 from budget_guard.cli.answer import NOT_THERE, WRONG_USE, Answer, Failure, Run
 from budget_guard.errors import BudgetError, UnknownPriceError
 from budget_guard.ledger.url import shown_url
@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
 
     for group in (demo, prices, reports, ledgers, watch, doctor):
         group.add_to(command)
+    for name, words in serving.COMMANDS.items():  # to be listed
+        commands.add_parser(name, help=words)
     return made
 
 
@@ -61,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("budget_guard").addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
     try:
-        return _perform(parser(), arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given and given[0] in serving.COMMANDS:
+            return serving.run(given)
+        return _perform(parser(), given)
     except Failure as failure:
         return _fail(str(failure), failure.status)
     except KeyboardInterrupt:

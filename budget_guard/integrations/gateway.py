@@ -7,6 +7,7 @@ except ImportError as error:
     raise ImportError('The gateway needs: pip install "budget-guard-py[gateway]"') from error
 
 from budget_guard_gateway.app import Gateway
+from budget_guard_gateway.command import main as command
 from budget_guard_gateway.keys import Keys, add_key, read_keys, revoke_key
 from budget_guard_gateway.serving import serve
 from budget_guard_gateway.settings import GatewaySettings, Upstream, upstream_of
@@ -17,6 +18,7 @@ __all__ = [
     "Keys",
     "Upstream",
     "add_key",
+    "command",
     "read_keys",
     "revoke_key",
     "serve",

@@ -30,9 +30,14 @@ def add_commands(commands: Any) -> None:
     _add_key(keys)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m budget_guard_gateway")
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m budget_guard_gateway") -> int:
+    """Run a command; returns the exit status.
+
+    Args:
+        arguments: What was typed; what the process was started with by default.
+        prog: What the command is called.
+    """
+    parser = argparse.ArgumentParser(prog=prog)
     add_commands(parser.add_subparsers(required=True))
     given = parser.parse_args(arguments)
     try:

@@ -442,3 +442,15 @@ def test_a_cheaper_model_without_a_price_is_told_at_the_start(capsys: pytest.Cap
     arguments = ["serve", "--run-budget", "$5", "--upstream", "openai=https://a", "--downgrade", "gpt-4o=nope-9"]
     assert main(arguments) == 2
     assert "nope-9" in capsys.readouterr().err
+
+
+def test_the_command_line_of_the_library_has_the_commands_too(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from budget_guard.cli.main import main as budget_guard
+
+    assert budget_guard(["key", "add", "alice", "--keys", str(keys)]) == 0
+    assert Keys(keys).principal(capsys.readouterr().out.strip()) is not None
+    assert budget_guard(["serve", "--run-budget", "$5"]) == 2
+    assert capsys.readouterr().err.startswith("budget-guard: no upstream is named")
+    with pytest.raises(SystemExit):
+        budget_guard(["serve", "--help"])
+    assert "--run-budget" in capsys.readouterr().out
