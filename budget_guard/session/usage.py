@@ -91,7 +91,7 @@ def usage_of(
     if end is not None and end < first:
         raise ValueError(f"until={until!r} is before since={since!r}: give the earlier one as since=")
     time: tuple[LedgerBy, ...] = ("hour",) if "hour" in by else ("day",) if {"day", "month"} & set(by) else ()
-    labels = tuple(name for name in LEDGER_BY if name in by and name not in ("hour", "day"))
+    labels: list[LedgerBy] = [name for name in LEDGER_BY if name in by and name not in ("hour", "day")]
     answer: Sequence[UsageSum] = yield "usage", (UsageQuery(kind, id, first, end, (*time, *labels)),)
     sums: dict[tuple[object, ...], Quantities] = {}
     for names, row in answer:

@@ -804,3 +804,24 @@ def test_a_hold_that_it_does_not_know_is_marked_as_sent_by_a_hard_gate(
     for ledger in (run.ledger, other.ledger):
         ledger.forward(hold.id)
     assert network.tried.count("forward") == (2 if mode == "hard_gate" else 1)
+
+
+def test_an_entry_of_a_version_without_lines_is_booked(path: Path, network: Network) -> None:
+    network.set_limits(USER, Limits())
+    Outbox(path).add(new_entry("charge", hold_id(1, "old"), (USER,), Amounts(cost=DIME)))
+    record = json.loads(path.read_bytes())
+    del record["add"]["lines"]
+    path.write_text(json.dumps(record) + "\n", "utf-8")
+    outbox = Outbox(path)
+    assert outbox.unread == 0 and outbox.entries()[0].lines == ()
+
+
+@pytest.mark.parametrize(
+    "lines", [1, [1], [[["f"], [0] * 10]], [[["f"] * 5, [0] * 9]], [[["f"] * 5, [0.5] * 10]], [[1]]]
+)
+def test_an_entry_whose_lines_are_none_is_told_of(path: Path, lines: Any) -> None:
+    Outbox(path).add(new_entry("charge", hold_id(1, "c"), (USER,), Amounts(cost=DIME)))
+    record = json.loads(path.read_bytes())
+    record["add"]["lines"] = lines
+    path.write_text(json.dumps(record) + "\n", "utf-8")
+    assert (Outbox(path).unread, Outbox(path).entries()) == (1, [])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.errors import LedgerUnavailable, StaleReservation
 from budget_guard.ledger import HELD, Ledger
-from budget_guard.ledger.history import UsageQuery
+from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
 from budget_guard.ledger.redis.keys import Keys
@@ -163,6 +164,33 @@ def opened(url: str, clock: Clock = SYSTEM_CLOCK, **options: Any) -> TimedRedisL
 
 def _id(ledger: TimedRedisLedger, name: str = "h", ahead_s: int = 0) -> str:
     return hold_id(ledger.clock.now_ms() + 1_000 * ahead_s, name)
+
+
+def test_a_store_that_had_no_history_yet_gains_one(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    ledger.set_limits(USER, Limits(cost=1_000), "day")
+    ledger.charge(_id(ledger, "yesterday"), BOTH, cost(7))
+    late, lines = _id(ledger, "late"), (UsageLine(Labels(model="gpt"), cost(11)),)
+    ledger.reserve(late, BOTH, cost(9), cost(9))
+    clock.advance(86_400)
+    ledger.charge(_id(ledger, "today"), BOTH, cost(12))
+    guessed = _id(ledger, "guessed")
+    ledger.commit(guessed, BOTH, cost(20), True, lines)
+    client = server.client()
+    for key in client.keys(f"*{ledger.tenant}*"):  # as the version before has left it
+        if client.type(key) == b"hash":
+            for field in client.hkeys(key):
+                if field in (b"from", b"lines", b"hl", b"hm") or re.match(rb"h\d", field):
+                    client.hdel(key, field)
+    assert ledger.audit() == []
+    assert ledger.usage(UsageQuery("run", "r1", 0, None, ())) == []
+    ledger.commit(guessed, BOTH, cost(11), False, lines)
+    ledger.commit(late, BOTH, cost(5), False, (UsageLine(Labels(model="gpt"), cost(5)),))
+    assert ledger.audit() == []
+    found = ledger.usage(UsageQuery("run", "r1", 0, None, ("model",)))
+    assert {each.names[0]: each.quantities[0] for each in found} == {"": 7 + 12, "gpt": 11 + 5}
+    client.close()
 
 
 # --- ids and keys

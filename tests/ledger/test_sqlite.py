@@ -32,6 +32,7 @@ from budget_guard.errors import (
     UnknownReservation,
 )
 from budget_guard.ledger import HELD, Ledger, Refused
+from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.ledger.sqlite import file as sqlite_file_module
@@ -890,6 +891,46 @@ def newer(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Let the library know one more version, to which *script* leads."""
     known = sqlite_file_module.scripts()
     monkeypatch.setattr(sqlite_file_module, "scripts", lambda: (*known, script))
+
+
+def test_a_file_that_had_no_history_yet_gains_one_in_place(path: Path) -> None:
+    clock = FakeClock()
+    before = SqliteLedger(path, clock=clock)
+    before.set_limits(RUN, Limits(cost=100))
+    before.set_limits(USER, Limits(cost=100), "day")
+    before.charge(_at(clock, "yesterday"), BOTH, cost(7))
+    late = _at(clock, "late")
+    before.reserve(late, BOTH, cost(9), cost(9))
+    clock.advance(86_400)
+    before.charge(_at(clock, "today"), BOTH, cost(12))
+    guessed = _at(clock, "guessed")
+    before.commit(guessed, BOTH, cost(20), True, (UsageLine(Labels(model="gpt"), cost(20)),))
+    before.close()
+    with sqlite3.connect(path) as file:  # as the version before has left it
+        for statement in (
+            *("DROP TABLE usage", "ALTER TABLE scope DROP COLUMN counted_from", "ALTER TABLE hold DROP COLUMN lines"),
+            "PRAGMA user_version = 2",
+        ):
+            file.execute(statement)
+    file.close()
+
+    ledger = SqliteLedger(path, clock=clock)
+    assert ledger.audit() == []
+    ledger.commit(guessed, BOTH, cost(11), False, (UsageLine(Labels(model="gpt"), cost(11)),))
+    ledger.commit(late, BOTH, cost(5), False, (UsageLine(Labels(model="gpt"), cost(5)),))
+    assert ledger.audit() == []
+
+    def spent(scope: Scope, since: int) -> dict[Any, int]:
+        found = ledger.usage(UsageQuery(scope.kind, scope.id, since, None, ("model",)))
+        return {each.names[0]: each.quantities[0] for each in found}
+
+    assert spent(RUN, 0) == {"": 7 + 12, "gpt": 11 + 5}
+    assert spent(USER, clock.now_ms() // 3_600_000 // 24 * 24) == {"": 12, "gpt": 11}
+    ledger.close()
+
+
+def _at(clock: FakeClock, name: str) -> str:
+    return hold_id(clock.now_ms(), name)
 
 
 def test_a_file_of_the_first_version_keeps_what_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
