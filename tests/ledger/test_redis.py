@@ -570,6 +570,42 @@ def drop(url: str, tenant: str, kind: str) -> int:
     return int(client.delete(*keys)) if keys else 0
 
 
+def test_as_many_as_it_is_told_to_are_remembered_however_old_they_are(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock, retain=20)
+    ledger.set_limits(RUN, Limits())
+    old = [hold_id(clock.now_ms(), f"old-{number}") for number in range(15)]
+    charge_all(ledger, old, (RUN,))
+    clock.advance(7 * 86_400)
+    charge_all(ledger, [hold_id(clock.now_ms(), f"new-{number}") for number in range(5)], (RUN,))
+    charge_all(ledger, old, (RUN,))  # none is charged twice, and none is refused as too old to be known
+    assert ledger.balances((RUN,))[0].committed == cost(20)
+    ledger.close()
+
+
+def test_the_server_is_never_told_to_forget_anything_by_itself(server: RedisServer) -> None:
+    tenant = uuid.uuid4().hex
+    ledger = RedisLedger(server.url, tenant=tenant, hold_ttl_s=0.001)
+    ledger.set_limits(RUN, Limits(cost=100))
+    ids = [hold_id(SYSTEM_CLOCK.now_ms(), f"h{number}") for number in range(6)]
+    for each in ids[:4]:
+        ledger.reserve(each, (RUN,), cost(1), cost(1), 60)
+    ledger.forward(ids[0])
+    ledger.commit(ids[1], (RUN,), cost(1), uncertain=True)
+    ledger.release(ids[2], (RUN,))
+    ledger.charge(ids[4], (RUN,), cost(1))
+    ledger.adjust(ids[5], RUN, cost(1), "late bill")
+    ledger.revoke(RUN, "stolen")
+    ledger.restore(RUN)
+    ledger.sweep()
+    client = server.client()
+    keys = list(client.scan_iter(f"*{tenant}*"))
+    assert len(keys) > 8
+    assert {client.ttl(key) for key in keys} == {-1}
+    client.close()
+    ledger.close()
+
+
 def test_8_processes_never_pass_a_ceiling_whichever_key_is_dropped(server: RedisServer) -> None:
     tenants = {kind: uuid.uuid4().hex for kind in KINDS}
     paid = paid_by_8_processes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -177,3 +178,18 @@ def test_a_thread_that_has_a_handlers_budget_of_its_own_is_steered_by_it(lab: La
     for thread in ("1", "2"):
         run(agent, configured(thread_id=thread))
     assert lab.models == ["gpt-4o-mini", "gpt-4o"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_ceilings_of_one_call_are_those_of_no_later_one(fails: bool) -> None:
+    from budget_guard_langchain.scope import extra_sessions
+
+    middleware = BudgetMiddleware(Budget("$1.00"), run_limit="$0.50")
+    ceiling = Budget("$0.50").session()
+    with suppress(RuntimeError), middleware._active([ceiling], {}):
+        assert [session for _, session in extra_sessions.get()] == [ceiling]
+        with middleware._active([], {}):
+            assert len(extra_sessions.get()) == 1
+        if fails:
+            raise RuntimeError
+    assert extra_sessions.get() == ()
