@@ -194,17 +194,21 @@ class MemoryHistory:
         return key
 
     def _roll_up(self, history: ScopeHistory, now: int) -> None:
-        if not history.rows:
-            return
-        rows = {(hour, labels): row for hour, labels, row in self._between(history, 0, None)}
+        from_hours, from_days = self._kept.borders(now, history.kind)
+        hours = {key >> _BITS for key in history.rows}
+        merged = {hour // DAY for hour in hours if from_days <= hour < from_hours and hour % DAY}
+        old = {hour for hour in hours if hour < from_days or (hour < from_hours and hour // DAY in merged)}
+        found = {key: row for key, row in history.rows.items() if key >> _BITS in old}
+        rows = {(key >> _BITS, self._labels[key & _MASK]): unpacked_row(row) for key, row in found.items()}
         rolled = rolled_up(rows, now, self._kept, history.kind)
         if rolled.gone or rolled.rows:
+            left = {key: row for key, row in history.rows.items() if key not in found}
             for key in rolled.gone:
                 rows.pop(key)
             rows.update(rolled.rows)
-            history.rows = {
-                hour << _BITS | self._number(labels): packed_row(row) for (hour, labels), row in rows.items()
-            }
+            for (hour, labels), row in rows.items():
+                left[hour << _BITS | self._number(labels)] = packed_row(row)
+            history.rows = left
 
     def _number(self, labels: Labels) -> int:
         number = self._numbers.get(labels)

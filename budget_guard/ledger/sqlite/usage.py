@@ -33,6 +33,11 @@ _ADD = (
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in QUANTITIES)
 )
 _DELETE = f"DELETE FROM usage WHERE {' AND '.join(f'{name} = ?' for name in _KEY)}"
+_OLD = (
+    f"SELECT * FROM usage WHERE scope = ? AND hour < ? AND (hour < ? OR hour / {DAY} IN (SELECT hour / {DAY} FROM usage"
+    f" WHERE scope = ? AND hour >= ? AND hour < ? AND hour % {DAY}))"
+)
+"""The rows that are older than what is kept, or of a day that has rows of single hours yet: not those of other days."""
 _NAMES: dict[By, str] = {"day": f"hour / {DAY} * {DAY}"}
 _MOST_KNOWN = 10_000
 
@@ -132,8 +137,8 @@ class UsageRows:
         return labels
 
     def _roll_up(self, counters: StoredCounters, now: int) -> None:
-        before, _ = self._kept.borders(now, counters.scope.kind)
-        found = self._db.execute("SELECT * FROM usage WHERE scope = ? AND hour < ?", (counters.key, before))
+        from_hours, from_days = self._kept.borders(now, counters.scope.kind)
+        found = self._db.execute(_OLD, (counters.key, from_hours, from_days, counters.key, from_days, from_hours))
         rows = {(row[1], Labels._make(row[2 : len(_KEY)])): row[len(_KEY) :] for row in found}
         gone, changed = rolled_up(rows, now, self._kept, counters.scope.kind)
         self._db.executemany(_DELETE, [(counters.key, hour, *labels) for hour, labels in [*gone, *changed]])

@@ -61,7 +61,7 @@ end
 local function roll_up(key, present, hours, days)
   local from_hours = math.floor((present - hours) / DAY) * DAY
   local from_days = (math.floor(present / DAY) - days) * DAY
-  local sums, many, gone = {}, {}, {}
+  local sums, many, gone, changed = {}, {}, {}, {}
   each_row(key, function(field, hour, labels, row)
     if hour >= from_hours then
       return
@@ -82,12 +82,15 @@ local function roll_up(key, present, hours, days)
     if into ~= field then
       gone[#gone + 1] = field
     end
+    if into ~= field or sums[into] then
+      changed[into] = true
+    end
     sums[into] = sums[into] and rows_added(sums[into], row) or row
   end)
   for _, field in ipairs(gone) do
     redis.call('HDEL', key, field)
   end
-  for field, row in pairs(sums) do
-    redis.call('HSET', key, field, row)
+  for field in pairs(changed) do
+    redis.call('HSET', key, field, sums[field])
   end
 end
