@@ -94,6 +94,13 @@ def test_own_work_is_measured_with_the_guard_and_without_it(field: Any) -> None:
     assert result["added_us"] + result["plain_us"] > 0
 
 
+def test_own_work_is_the_least_of_several_processes(field: Any) -> None:
+    runs = [{"plain_us": 500.0, "added_us": 90.0}, {"plain_us": 480.0, "added_us": 130.0}]
+
+    assert field.own_work(runs) == {"plain_us": 480.0, "added_us": 110.0}
+    assert field.own_work([*runs, {"error": "gone"}]) == {"error": "gone"}
+
+
 def test_a_peer_that_cannot_be_installed_is_a_line(field: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fails(peer: Any, folder: Path) -> Path:
         raise field.NotInstalled("ERROR: No matching distribution found for peer")

@@ -36,6 +36,8 @@ REPOSITORY = HERE.parents[1]
 PRICES = {"acme-9": Rates(input="2.50", output="10")}
 """The provider knows what its own model costs; nobody else does."""
 TIMEOUT_S = 240
+OWN_WORK_RUNS = 3
+"""One process alone is unlucky: it begins while the disk is busy, or shares a core."""
 INSTALLING = "installing"
 OVERSHOOT = ("threads", "tasks", "row", "ignored")
 USEFUL = ("storm", "storm-capped", "row-free", "row-capped")
@@ -120,10 +122,18 @@ def is_routing(body: Mapping[str, Any]) -> bool:
 def measured(python: Path, peer: Peer, name: str) -> dict[str, Any]:
     """Run one scenario through *peer*; what it says of it, and what the provider does."""
     if name == OWN_WORK:
-        return told_by(python, peer, name, "")
+        return own_work([told_by(python, peer, name, "") for _ in range(OWN_WORK_RUNS)])
     scenario = SCENARIOS[name]
     with LocalProvider(answers(scenario), prices=PRICES) as provider:
         return {**told_by(python, peer, name, provider.base_url), **billed(provider)}
+
+
+def own_work(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The least that a plain call and a guarded one took in several processes; what went wrong if one failed."""
+    if any("plain_us" not in run for run in runs):
+        return next(run for run in runs if "plain_us" not in run)
+    plain = min(run["plain_us"] for run in runs)
+    return {"plain_us": plain, "added_us": min(run["plain_us"] + run["added_us"] for run in runs) - plain}
 
 
 def billed(provider: LocalProvider) -> dict[str, Any]:
