@@ -134,7 +134,7 @@ def gateway(provider: LocalProvider | None, budget: Any = "$1.00", **settings: A
         settings.setdefault("upstreams", named)
     settings.setdefault("per_million", PRICES)
     options = {"timeout_graceful_shutdown": settings.pop("grace", 5)}
-    run_budget = budget if isinstance(budget, Budget) else Budget(budget, max_wait_s=5)
+    run_budget = budget if isinstance(budget, Budget) else Budget(budget)
     made = Gateway(GatewaySettings(run_budget=run_budget, **settings))
     with (
         serving(made, **options) as server,
