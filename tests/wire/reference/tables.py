@@ -74,7 +74,7 @@ _BODIES: tuple[Any, ...] = (
 
 
 def _failures() -> Iterator[str]:
-    for status in (200, 204, 301, 400, 401, 402, 403, 404, 405, 408, 409, 413, 415, 422, 424, 425, 429, 451, 499):
+    for status in (200, 204, 301, *range(400, 432), 451, 499):
         yield from _failure(status)
     for status in (500, 501, 502, 503, 504, 520, 524, 529, 530, 599, 0, 600):
         yield from _failure(status)
