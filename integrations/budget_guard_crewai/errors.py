@@ -17,10 +17,12 @@ from budget_guard.adapter import stops_for
 class BudgetStop(HookAborted):
     """The base of all stops of a guarded crew."""
 
+    reason: str = "its budget is used up"
+    """Where the core's error has no reason of its own."""
+    source: str = "budget_guard"
+
     def __init__(self, *args: object) -> None:
         Exception.__init__(self, *args)
-        self.reason = str(args[0]) if args else ""
-        self.source = "budget_guard"
 
 
 stops = stops_for(BudgetStop)

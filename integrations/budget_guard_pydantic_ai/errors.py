@@ -19,7 +19,18 @@ class BudgetStop(UsageLimitExceeded):
 
     def __init__(self, *args: object) -> None:
         RuntimeError.__init__(self, *args)  # pydantic-ai's own adds a hint on its own limits
-        self.message = str(args[0]) if args else ""
+
+    def __str__(self) -> str:
+        return RuntimeError.__str__(self)
+
+    @property
+    def message(self) -> str:
+        """What it says. Some of the core's errors make it when they are asked."""
+        return str(self)
+
+    @message.setter
+    def message(self, said: str) -> None:
+        self.args = (said,)
 
 
 stops = stops_for(BudgetStop)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import inspect
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -22,9 +24,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, DowngradePolicy, Session
-from budget_guard.adapter import ModelGuard
+from budget_guard import Budget, BudgetError, BudgetExceeded, DowngradePolicy, Session
+from budget_guard.adapter import ModelGuard, versions
 from budget_guard.testing import LocalProvider, ProviderRequest, Rates, Reply, ToolCall
+from tests.adapter.test_stops import ERRORS
 
 ROOT = Path(__file__).parents[2]
 DEAR, CHEAP = "gpt-4o", "gpt-4o-mini"
@@ -93,6 +96,8 @@ def _printed(script: Path, *arguments: str) -> str:
 class FrameworkContract:
     """The checks. Each prints as one row of the table, under the first words of its docstring."""
 
+    adapter: ClassVar[str]
+    """Its package."""
     base: ClassVar[type[BaseException]]
     """The exception of the framework's that its stops derive from."""
     left_out: ClassVar[dict[str, str]] = {}
@@ -347,6 +352,20 @@ class FrameworkContract:
         await self.settled(provider, session, exact=False)
         assert session.spent_usd >= Decimal("0.10")
 
+    @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+    @pytest.mark.parametrize("sees_the_wire", [True, False], ids=["wire", "blind"])
+    async def test_an_error_that_was_not_billed_gives_the_hold_back(
+        self, provider: LocalProvider, stream: bool, sees_the_wire: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """4 an error before the answer gives the hold back"""
+        if not sees_the_wire:
+            monkeypatch.setattr(ModelGuard, "looked_at", lambda self, client, model: client)
+        provider.reset(Reply(status=400))
+        session = session_of("$1.00")
+        with pytest.raises(Exception, match="400"):
+            await self.run(provider, session, stream=stream)
+        assert session.spent_usd == 0 == session.reserved_usd
+
     # 5. Refused before it is sent
 
     @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
@@ -398,6 +417,17 @@ class FrameworkContract:
         assert len(provider.calls) == 2
         await self.settled(provider, session)
 
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_each_stop_is_of_both_kinds_and_says_what_the_core_says(self, error: BudgetError) -> None:
+        """7 every kind of stop"""
+        errors = importlib.import_module(f"{self.adapter}.errors")
+        stop = errors.stops.recast(error)
+        assert isinstance(stop, (type(error),)) and isinstance(stop, self.base) and isinstance(stop, errors.BudgetStop)
+        assert type(stop) is getattr(errors, type(error).__name__)
+        for each in (stop, pickle.loads(pickle.dumps(stop))):
+            assert str(each) == str(error) and each.fields() == error.fields()
+            assert getattr(each, "message", str(error)) == str(error)
+
     # 8. Two layers
 
     async def test_over_a_guarded_client_a_call_counts_once(self, provider: LocalProvider) -> None:
@@ -444,6 +474,13 @@ class FrameworkContract:
                 done = self.run(provider, wrong)  # type: ignore[arg-type]
                 if inspect.iscoroutine(done):
                     asyncio.run(done)
+
+    def test_a_version_that_is_too_old_is_refused_with_the_pip_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """- a framework older than the floor: ImportError"""
+        monkeypatch.setattr(versions, "version", lambda distribution: "0.0.1")
+        adapter = importlib.import_module(self.adapter)
+        with pytest.raises(ImportError, match=r'0\.0\.1 is older than .*: pip install --upgrade ".+>=\d'):
+            importlib.reload(adapter)
 
 
 class _Plain:

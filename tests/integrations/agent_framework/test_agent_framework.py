@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -69,6 +70,7 @@ async def answer_of(agent: Any, *, stream: bool = False) -> str:
 
 
 class TestAgentFramework(FrameworkContract):
+    adapter = "budget_guard_agent_framework"
     base = MiddlewareFailure
 
     async def run(
@@ -175,6 +177,41 @@ async def test_a_picture_that_nothing_bounds_is_refused(provider: LocalProvider)
     picture = Content.from_uri("https://example.com/x.png", media_type="image/png")
     with pytest.raises(UnboundedCallError):
         await agent.run(Message(role="user", contents=["what is it?", picture]))
+    assert not provider.calls
+
+
+async def test_a_request_that_other_middleware_answers_with_nothing_holds_nothing(provider: LocalProvider) -> None:
+    class Silent(ChatMiddleware):
+        async def process(self, context: Any, call_next: Any) -> None:
+            """Answers nothing."""
+
+    session = session_of("$1.00")
+    with contextlib.suppress(Exception):
+        await answer_of(agent_of(client_of(provider), [BudgetMiddleware(session), Silent()]))
+    assert session.spent_usd == Decimal("0.10") and session.reserved_usd == 0 and not provider.calls
+
+
+async def test_the_tool_middleware_ends_the_run_after_the_tool_and_not_later(provider: LocalProvider) -> None:
+    """2 the run ends after that tool"""
+    session = session_of("$0.05")
+    with pytest.raises(BudgetExceeded):
+        await answer_of(agent_of(client_of(provider), [BudgetMiddleware(session)]))
+    ran: list[bool] = []
+
+    async def call_next() -> None:
+        ran.append(True)
+
+    context: Any = None
+    with pytest.raises(MiddlewareFailure):
+        await BudgetToolMiddleware(session).process(context, call_next)
+    assert ran
+    await BudgetToolMiddleware(session_of("$1.00")).process(context, call_next)
+
+
+async def test_a_tool_that_the_provider_runs_needs_an_allowance(provider: LocalProvider) -> None:
+    agent = agent_of(client_of(provider), [BudgetMiddleware(session_of("$1.00"))], {"type": "web_search"})
+    with pytest.raises(UnboundedCallError):
+        await answer_of(agent)
     assert not provider.calls
 
 

@@ -29,7 +29,7 @@ from crewai.hooks.dispatch import HookAborted
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool as crew_tool
 
-from budget_guard import Budget, BudgetExceeded, Session
+from budget_guard import Budget, BudgetExceeded, Session, UnboundedCallError
 from budget_guard.integrations.crewai import BudgetStop, guard_crew, guard_llm
 from budget_guard.integrations.crewai import session_of as session_of_guarded
 from budget_guard.testing import LocalProvider, Reply
@@ -95,6 +95,7 @@ def crew_of(llm: Any, *tools: Any, **options: Any) -> Crew:
 
 
 class TestCrewAI(FrameworkContract):
+    adapter = "budget_guard_crewai"
     base = HookAborted
     left_out: ClassVar = dict.fromkeys(
         (
@@ -148,6 +149,25 @@ def test_a_crew_in_a_tool_with_a_budget_of_its_own_stops_the_crew_around_it(prov
         guard_crew(crew_of(llm_of(provider), ask), outer).kickoff()
     assert (inner.report().breakdown.llm.calls, outer.report().breakdown.llm.calls) == (2, 1)
     assert inner.spent_usd + outer.spent_usd == provider.bill_usd
+
+
+@pytest.mark.parametrize("method", ["kickoff", "kickoff_async", "akickoff"])
+def test_every_kickoff_is_stopped_by_what_its_tools_swallow(provider: LocalProvider, method: str) -> None:
+    """2 each way to kick off"""
+    inner, outer = guard_llm(llm_of(provider), session_of("$0.05")), session_of("$2.00")
+
+    @crew_tool("ask")
+    def ask(q: str) -> str:
+        """Ask another LLM."""
+        try:
+            return str(inner.call(q))
+        except BudgetExceeded:
+            return "no answer"
+
+    crew = guard_crew(crew_of(llm_of(provider), ask), outer)
+    with pytest.raises(BudgetExceeded) as stop:
+        crew.kickoff() if method == "kickoff" else asyncio.run(getattr(crew, method)())
+    assert stop.value.limit == Decimal("0.05") and len(provider.calls) == 1
 
 
 def test_a_coworker_is_stopped_with_its_boss(provider: LocalProvider) -> None:
@@ -233,6 +253,68 @@ def test_an_llm_of_ones_own_is_held_by_what_it_is_called_with() -> None:
         llm.call("go")
 
 
+def test_crewais_retries_after_a_rate_limit_are_held_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 CrewAI's own retries after a rate limit"""
+    import httpx
+    from openai import RateLimitError
+
+    class Busy(BaseLLM):
+        asked: int = 0
+
+        def call(self, *args: Any, **kwargs: Any) -> str:
+            tries.append(session.reserved_usd)
+            if len(tries) == 1:
+                request = httpx.Request("POST", "http://127.0.0.1")
+                headers = {"retry-after": "0"}
+                raise RateLimitError("busy", response=httpx.Response(429, request=request, headers=headers), body=None)
+            return "ten"
+
+    tries: list[Decimal] = []
+    session = session_of("$0.50")
+    assert guard_llm(Busy(model=DEAR, max_tokens=TOKENS), session).call("go") == "ten"
+    assert tries == [Decimal("0.10")] * 2
+    assert len(session.decisions(action="allow")) == 2
+    assert session.spent_usd == Decimal("0.10") and session.reserved_usd == 0
+
+
+def test_files_that_nothing_bounds_are_refused_where_the_wire_is_not_seen() -> None:
+    class Own(BaseLLM):
+        def call(self, *args: Any, **kwargs: Any) -> str:
+            return "ten"
+
+    llm: Any = guard_llm(Own(model=DEAR, max_tokens=TOKENS), session_of("$1.00"))
+    with pytest.raises(UnboundedCallError):
+        llm.call([{"role": "user", "content": "what is it?", "files": {"x": b"..."}}])
+
+
+def test_agents_that_share_an_llm_share_the_guarded_one(provider: LocalProvider) -> None:
+    llm = llm_of(provider)
+    one, two = (Agent(role=role, goal="g", backstory="b", llm=llm) for role in ("one", "two"))
+    task = Task(description="d", expected_output="e", agent=one)
+    guard_crew(Crew(agents=[one, two], tasks=[task], tracing=False), session_of("$1.00"))
+    assert one.llm is two.llm is not llm
+
+
+def test_an_llm_that_cannot_be_made_says_so_at_once(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """- an LLM that cannot be made: TypeError"""
+    crew = crew_of(llm_of(provider))
+    vars(crew)["planning_llm"] = "anything"
+    monkeypatch.setattr("budget_guard_crewai.crew.create_llm", lambda llm: None)
+    with pytest.raises(TypeError, match="planning_llm='anything' of Crew is no LLM"):
+        guard_crew(crew, session_of("$1.00"))
+
+
+def test_a_client_that_is_too_old_says_so_at_once(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """- a client whose SDK is too old: ValueError"""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("openai 2.0 is too old")
+
+    monkeypatch.setattr(Session, "guard", refuse)
+    with pytest.raises(ValueError, match="too old"):
+        guard_crew(crew_of(llm_of(provider)), session_of("$1.00"))
+
+
 def test_the_llm_itself_is_not_changed(provider: LocalProvider) -> None:
     llm = llm_of(provider)
     crew = guard_crew(crew_of(llm), session_of("$0.05"))
@@ -264,7 +346,8 @@ def test_what_cannot_be_guarded_says_so_at_once(provider: LocalProvider) -> None
 def test_a_stop_is_picklable(provider: LocalProvider) -> None:
     with pytest.raises(BudgetStop) as raised:
         guard_llm(llm_of(provider), session_of("$0.05")).call("go")
-    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value) == raised.value.reason
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    assert raised.value.reason and raised.value.source == "budget_guard"
 
 
 def test_without_the_framework_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,7 @@ async def answer_of(agent: LlmAgent, **options: Any) -> str:
 
 
 class TestGoogleADK(FrameworkContract):
+    adapter = "budget_guard_google_adk"
     base = BudgetStop
     left_out: ClassVar = {
         "test_every_attempt_of_the_client_is_held": "ADK tries again only if it is asked to, and the page says not to",
@@ -195,15 +196,6 @@ async def test_the_cap_that_the_budget_chose_is_sent_and_its_cut_is_a_stop(
     assert session.spent_usd == provider.bill_usd and session.reserved_usd == 0
 
 
-async def test_a_refused_request_gives_the_hold_back(provider: LocalProvider) -> None:
-    """4 an error before the answer gives the hold back"""
-    provider.reset(Reply(status=400))
-    session = session_of("$1.00")
-    with pytest.raises(Exception, match="400"):
-        await answer_of(agent_of(BudgetLlm(model_of(provider), session)))
-    assert session.spent_usd == 0 == session.reserved_usd
-
-
 async def test_a_tool_of_the_providers_needs_an_allowance(provider: LocalProvider) -> None:
     model = model_of(provider, "gemini-2.5-flash")
     with pytest.raises(UnboundedCallError):
@@ -214,6 +206,24 @@ async def test_a_tool_of_the_providers_needs_an_allowance(provider: LocalProvide
     provider.reset(Reply(text="ten", output_tokens=TOKENS, input_tokens=20))
     await answer_of(agent_of(guarded, google_search))
     assert guarded.session.spent_usd > 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"contents": [types.Content(parts=[types.Part.from_uri(file_uri="gs://x/y.png", mime_type="image/png")])]},
+        {"contents": [types.Content(parts=[types.Part.from_bytes(data=b"x", mime_type="audio/wav")])]},
+        {"config": types.GenerateContentConfig(cached_content="cachedContents/x")},
+        {"previous_interaction_id": "x"},
+    ],
+    ids=["a file named", "a file given", "a cache", "an interaction kept"],
+)
+async def test_what_only_the_provider_can_weigh_needs_an_allowance(provider: LocalProvider, more: Any) -> None:
+    model = BudgetLlm(model_of(provider, "gemini-2.5-flash"), Budget("$1.00"))
+    with pytest.raises(UnboundedCallError):
+        async for _ in model.generate_content_async(LlmRequest(**more)):
+            pass
+    assert not provider.calls
 
 
 @pytest.mark.parametrize("same", [True, False])

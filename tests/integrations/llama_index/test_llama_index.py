@@ -20,6 +20,7 @@ pytest.importorskip("uvicorn")
 import httpx
 import openai
 from llama_index.core.agent.workflow import AgentStream, FunctionAgent
+from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
 from llama_index.core.llms import LLM, ChatMessage, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
@@ -27,7 +28,14 @@ from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAI
 from pydantic import BaseModel
 
-from budget_guard import Budget, BudgetExceeded, Session, UnknownPriceError
+from budget_guard import (
+    Budget,
+    BudgetExceeded,
+    InvalidDowngradeError,
+    Session,
+    UnboundedCallError,
+    UnknownPriceError,
+)
 from budget_guard.integrations.llama_index import BudgetStop, guard_llm
 from budget_guard.integrations.llama_index import session_of as session_of_llm
 from budget_guard.testing import LocalProvider, Reply
@@ -35,6 +43,7 @@ from budget_guard_llama_index.runs import watch_runs
 from tests.integrations.frameworks import (
     CHEAP,
     DEAR,
+    PRICES,
     QUIET,
     TOKENS,
     FrameworkContract,
@@ -77,6 +86,7 @@ def llm_of(
 
 
 class TestLlamaIndex(FrameworkContract):
+    adapter = "budget_guard_llama_index"
     base = BudgetStop
     leaves_open = ("cancel", "drop")
 
@@ -267,20 +277,50 @@ async def test_a_tools_text_that_is_no_stop_of_ours_stops_nothing(provider: Loca
     assert len(provider.calls) == 2
 
 
+class Own(CustomLLM):
+    """An LLM that has no field for its model, and no client."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name=CHEAP)
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return CompletionResponse(text="ten", raw={"usage": {"prompt_tokens": 3, "completion_tokens": 10}})
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        yield self.complete(prompt)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_an_llm_without_a_model_to_change_refuses_the_cheaper_one(method: str) -> None:
+    """6 an LLM whose model cannot be changed"""
+    session = Session(Budget("$40.00", downgrade={CHEAP: "gpt-4.1-nano"}), pricing=PRICES)
+    session.charge("tool", "36")
+    with pytest.raises(InvalidDowngradeError, match="Own has no name"):
+        await called(guard_llm(Own(), session), method)
+    assert session.spent_usd == 36 and session.reserved_usd == 0
+
+
+def test_a_picture_that_nothing_bounds_is_refused_where_the_wire_is_not_seen() -> None:
+    picture = ImageBlock(url="https://example.com/x.png")
+    with pytest.raises(UnboundedCallError):
+        guard_llm(Own(), session_of("$200.00")).chat([ChatMessage(role="user", blocks=[picture])])
+
+
+def test_a_client_that_is_too_old_says_so_at_once(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """- a client whose SDK is too old: ValueError"""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("openai 2.0 is too old")
+
+    monkeypatch.setattr(Session, "guard", refuse)
+    with pytest.raises(ValueError, match="too old"):
+        guard_llm(llm_of(provider), session_of("$1.00"))
+
+
 async def test_an_llm_that_has_only_a_completion_is_held_once_for_each_call() -> None:
-    class Own(CustomLLM):
-        @property
-        def metadata(self) -> LLMMetadata:
-            return LLMMetadata(model_name=CHEAP)
-
-        @llm_completion_callback()
-        def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-            return CompletionResponse(text="ten", raw={"usage": {"prompt_tokens": 3, "completion_tokens": 10}})
-
-        @llm_completion_callback()
-        def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-            yield self.complete(prompt)
-
     session = session_of("$200.00")
     llm = guard_llm(Own(), session)
     for method in METHODS:

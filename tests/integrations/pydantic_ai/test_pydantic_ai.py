@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -25,7 +26,7 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from budget_guard import Budget, BudgetExceeded, Session
+from budget_guard import Budget, BudgetExceeded, InvalidDowngradeError, Session
 from budget_guard.integrations.pydantic_ai import BudgetExceeded as Stop
 from budget_guard.integrations.pydantic_ai import BudgetModel, BudgetStop
 from budget_guard.testing import LocalProvider, Reply
@@ -57,6 +58,7 @@ def model_of(
 
 
 class TestPydanticAI(FrameworkContract):
+    adapter = "budget_guard_pydantic_ai"
     base = UsageLimitExceeded
 
     async def run(
@@ -155,9 +157,10 @@ async def test_a_guard_in_a_guard_counts_once_in_each_budget(provider: LocalProv
     inner = session_of("$1.00")
     outer = inner if same else session_of("$1.00")
     model = BudgetModel(BudgetModel(model_of(provider), inner), outer)
-    await Agent(model, model_settings={"max_tokens": TOKENS}).run("go")
+    for stream in (False, True):
+        await TestPydanticAI().run(provider, outer, on=model, stream=stream)
     for session in (inner, outer):
-        assert session.report().breakdown.llm.calls == 1
+        assert session.report().breakdown.llm.calls == 2
         assert session.spent_usd == provider.bill_usd
         assert session.reserved_usd == 0
 
@@ -194,11 +197,66 @@ async def test_a_picture_that_nothing_bounds_is_refused_where_the_wire_is_not_se
     assert not provider.calls
 
 
-async def test_a_batch_is_refused(provider: LocalProvider) -> None:
+async def test_what_cannot_be_held_is_refused(provider: LocalProvider) -> None:
     from budget_guard import UnboundedCallError
 
+    model = BudgetModel(model_of(provider), session_of("$1.00"))
     with pytest.raises(UnboundedCallError, match="batch"):
-        await BudgetModel(model_of(provider), session_of("$1.00")).batch_create([])
+        await model.batch_create([])
+    with pytest.raises(UnboundedCallError, match="compaction"):
+        await model.compact_messages([])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_without_a_name_to_change_refuses_the_cheaper_one(stream: bool) -> None:
+    """6 a model whose name cannot be changed"""
+
+    class Nameless(TestModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self._model_name: Any = None
+
+        @property
+        def model_name(self) -> str:
+            return DEAR
+
+    session = session_of(Budget("$0.20", downgrade={DEAR: "gpt-4o-mini"}))
+    session.charge("tool", "0.18")
+    agent = Agent(BudgetModel(Nameless(), session), model_settings={"max_tokens": TOKENS})
+    with pytest.raises(InvalidDowngradeError, match="Nameless has no name"):
+        if stream:
+            async with agent.run_stream("go") as result:
+                await result.get_output()
+        else:
+            await agent.run("go")
+    assert session.spent_usd == Decimal("0.18") and session.reserved_usd == 0
+
+
+async def test_what_the_wrapped_model_holds_during_a_run_is_held(provider: LocalProvider) -> None:
+    entered: list[str] = []
+
+    class Scoped(WrapperModel):
+        @contextlib.asynccontextmanager
+        async def _run_scope(self) -> AsyncGenerator[None]:
+            entered.append("in")
+            async with super()._run_scope():
+                yield
+            entered.append("out")
+
+    model = BudgetModel(Scoped(model_of(provider)), session_of("$1.00"))
+    await Agent(model, model_settings={"max_tokens": TOKENS}).run("go")
+    assert entered == ["in", "out"]
+
+
+def test_a_client_that_is_too_old_says_so_at_once(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """- a client whose SDK is too old: ValueError"""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("openai 2.0 is too old")
+
+    monkeypatch.setattr(Session, "guard", refuse)
+    with pytest.raises(ValueError, match="too old"):
+        BudgetModel(model_of(provider), session_of("$1.00"))
 
 
 async def test_a_model_that_is_no_provider_is_refused_until_it_has_a_price() -> None:
