@@ -272,16 +272,31 @@ class FrameworkContract:
 
     # 4. Streams
 
-    async def test_a_stream_that_is_broken_off_is_booked_as_held(self, provider: LocalProvider) -> None:
+    @pytest.mark.parametrize("sees_the_wire", [True, False], ids=["wire", "blind"])
+    async def test_a_stream_that_is_broken_off_is_booked_as_held(
+        self, provider: LocalProvider, sees_the_wire: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """4 a stream that its reader leaves"""
+        if not sees_the_wire:
+            monkeypatch.setattr(ModelGuard, "looked_at", lambda self, client, model: client)
         await self._leave(provider, "break")
 
-    async def test_a_stream_that_is_cancelled_is_booked_as_held(self, provider: LocalProvider) -> None:
+    @pytest.mark.parametrize("sees_the_wire", [True, False], ids=["wire", "blind"])
+    async def test_a_stream_that_is_cancelled_is_booked_as_held(
+        self, provider: LocalProvider, sees_the_wire: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """4 a stream that is cancelled"""
+        if not sees_the_wire:
+            monkeypatch.setattr(ModelGuard, "looked_at", lambda self, client, model: client)
         await self._leave(provider, "cancel")
 
-    async def test_a_stream_that_is_dropped_is_booked_as_held(self, provider: LocalProvider) -> None:
+    @pytest.mark.parametrize("sees_the_wire", [True, False], ids=["wire", "blind"])
+    async def test_a_stream_that_is_dropped_is_booked_as_held(
+        self, provider: LocalProvider, sees_the_wire: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """4 a stream that is dropped and collected"""
+        if not sees_the_wire:
+            monkeypatch.setattr(ModelGuard, "looked_at", lambda self, client, model: client)
         await self._leave(provider, "drop")
 
     async def _leave(self, provider: LocalProvider, how: str) -> None:
