@@ -73,7 +73,7 @@ class BudgetError(Exception):
 
     def fields(self) -> dict[str, Any]:
         """The keyword arguments that make an equal error, and what was set on it later. See `rebuilt`."""
-        later = {name: getattr(self, name) for name in _LATER if getattr(self, name) is not None}
+        later = {name: value for name, value in vars(self).items() if name in _LATER and value is not None}
         return {name: getattr(self, name) for name in self._fields} | later
 
     def recast(self, cls: type[E]) -> E:
@@ -273,7 +273,7 @@ class UnknownPriceError(BudgetError):
         """The same error as *cls*, a subclass of this error's type. Nothing is worked out for it."""
         lazy = {"suggestions": self._suggestions, "remedy": self._remedy}
         known = {name: getattr(self, name) for name in self._fields if name not in lazy}
-        later = {name: getattr(self, name) for name in _LATER if getattr(self, name) is not None}
+        later = {name: value for name, value in vars(self).items() if name in _LATER and value is not None}
         error = rebuilt(cls, known | lazy | later)
         error.__cause__ = self.__cause__
         return error

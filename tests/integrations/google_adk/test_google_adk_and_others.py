@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytest.importorskip("google.adk.agents.llm_agent")
+
 from tests.integrations.google_adk.test_google_adk import agent_of, answer_of, pytestmark
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # fetches nothing
