@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("redis")
+
 from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, ModelCall, Session, Usage, open_ledger
 from budget_guard.ledger import Ledger
 from budget_guard.ledger.leased import LeasedLedger

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("redis")
+
 from budget_guard import Budget, BudgetAuthority, Ledger, MemoryLedger, Session, Usage
 from budget_guard.ledger.history import Kept, Labels, UsageLine
 from budget_guard.ledger.hold_id import hold_id
