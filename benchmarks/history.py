@@ -10,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import shutil
-import socket
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from _redis import redis_server
 
 from budget_guard import Budget, BudgetAuthority, ModelCall, Usage, weigh
 from budget_guard.ledger import Ledger, MemoryLedger
@@ -152,56 +151,36 @@ async def _pairs(ledger: Ledger, tasks: int, pairs: int, scopes: list[tuple[Scop
 
 def redis() -> None:
     """The round trips of a call under three ceilings, as the server counts them, and the time of its commit."""
-    import redis as client
-
     from budget_guard.ledger.redis import RedisLedger
 
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None:
-        print("redis    left out: no redis-server is installed")
-        return
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        free.close()
-        server = subprocess.Popen(
-            [binary, "--port", str(port), "--dir", folder, "--save", "", "--appendonly", "yes"],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            patient = client.Redis(port=port, retry=client.retry.Retry(client.backoff.ConstantBackoff(0.1), 50))
-            patient.ping()
-            ledger = RedisLedger(f"redis://127.0.0.1:{port}", timeout_s=5)
-            ceilings = {kind: Budget("$1000000", window="day") for kind in ("user", "key", "team")}
-            authority = BudgetAuthority(ledger, ceilings)
-            call = ModelCall("gpt-4o", weigh(messages="Why is the sky blue?"), max_output_tokens=200)
-            with authority.session(Budget("$1000"), user="u", key="k", team="t", feature="f") as session:
-                for number in range(105):
-                    if number == 5:
-                        before = patient.info("stats")["total_reads_processed"]
-                    session.authorize(call, sent=True).require().commit(Usage(input=12, output=150))
-                reads = patient.info("stats")["total_reads_processed"] - before - 1
-            print(
-                f"redis    a call under three ceilings   {reads / 100:.2f} round trips, counted by the server   goal 2"
-            )
-            for scope in (*SCOPES, *_besides()):
-                ledger.set_limits(scope, Limits(cost=10**18))
-            spent: list[list[float]] = [[], []]
-            for _ in range(2_000):
-                for i, scopes in enumerate((_besides(), SCOPES)):
-                    made = new_id()
-                    ledger.reserve(made, scopes, HELD, HELD)
-                    start = time.perf_counter()
-                    ledger.commit(made, scopes, SPENT, False, lines())
-                    spent[i].append((time.perf_counter() - start) * 1e6)
-            without, having = map(statistics.median, spent)
-            more = having / without - 1
-            print(f"redis    a commit in 4 scopes {without:.0f} us, with history {having:.0f} us: {more:+.0%}")
-            ledger.close()
-            patient.close()
-        finally:
-            server.terminate()
-            server.wait()
+    with redis_server() as server:
+        if server is None:
+            return
+        ledger = RedisLedger(server.url, timeout_s=5)
+        ceilings = {kind: Budget("$1000000", window="day") for kind in ("user", "key", "team")}
+        authority = BudgetAuthority(ledger, ceilings)
+        call = ModelCall("gpt-4o", weigh(messages="Why is the sky blue?"), max_output_tokens=200)
+        with authority.session(Budget("$1000"), user="u", key="k", team="t", feature="f") as session:
+            for number in range(105):
+                if number == 5:
+                    before = server.client.info("stats")["total_reads_processed"]
+                session.authorize(call, sent=True).require().commit(Usage(input=12, output=150))
+            reads = server.client.info("stats")["total_reads_processed"] - before - 1
+        print(f"redis    a call under three ceilings   {reads / 100:.2f} round trips, counted by the server   goal 2")
+        for scope in (*SCOPES, *_besides()):
+            ledger.set_limits(scope, Limits(cost=10**18))
+        spent: list[list[float]] = [[], []]
+        for _ in range(2_000):
+            for i, scopes in enumerate((_besides(), SCOPES)):
+                made = new_id()
+                ledger.reserve(made, scopes, HELD, HELD)
+                start = time.perf_counter()
+                ledger.commit(made, scopes, SPENT, False, lines())
+                spent[i].append((time.perf_counter() - start) * 1e6)
+        without, having = map(statistics.median, spent)
+        more = having / without - 1
+        print(f"redis    a commit in 4 scopes {without:.0f} us, with history {having:.0f} us: {more:+.0%}")
+        ledger.close()
 
 
 def _besides() -> tuple[Scope, ...]:

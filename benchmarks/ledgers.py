@@ -11,11 +11,8 @@ import heapq
 import itertools
 import math
 import random
-import shutil
-import socket
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from _redis import redis_server
 
 from budget_guard import Budget, BudgetAuthority, ModelCall, Usage, weigh
 from budget_guard.clock import Clock
@@ -226,37 +225,21 @@ def redis() -> None:
 
     Then the round trips of one call under an authority, as the server counts them.
     """
-    import redis as client
+    import redis as library
 
     from budget_guard.ledger.redis import RedisLedger
 
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None:
-        print("redis    left out: no redis-server is installed")
-        return
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        free.close()
-        server = subprocess.Popen(
-            [binary, "--port", str(port), "--dir", folder, "--save", "", "--appendonly", "yes"],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            patient = client.Redis(port=port, retry=client.retry.Retry(client.backoff.ConstantBackoff(0.1), 50))
-            patient.ping()
-            ledger = RedisLedger(f"redis://127.0.0.1:{port}", timeout_s=5)
-            _blocking_round_trips(ledger, patient)
-            asyncio.run(_awaited_round_trips(RedisLedger(f"redis://127.0.0.1:{port}", timeout_s=5), patient))
-            opened(ledger)
-            _blocking_verbs(ledger, patient)
-            asyncio.run(_awaited_verbs(ledger, client.asyncio.Redis(port=port)))
-            assert ledger.audit() == []
-            ledger.close()
-            patient.close()
-        finally:
-            server.terminate()
-            server.wait()
+    with redis_server() as server:
+        if server is None:
+            return
+        ledger = RedisLedger(server.url, timeout_s=5)
+        _blocking_round_trips(ledger, server.client)
+        asyncio.run(_awaited_round_trips(RedisLedger(server.url, timeout_s=5), server.client))
+        opened(ledger)
+        _blocking_verbs(ledger, server.client)
+        asyncio.run(_awaited_verbs(ledger, library.asyncio.Redis(port=server.port)))
+        assert ledger.audit() == []
+        ledger.close()
 
 
 CEILINGS = {kind: Budget("$1000000", window="day") for kind in ("user", "key", "team")}
