@@ -3,8 +3,8 @@
 import logging as _logging
 
 from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.call_estimate import CallEstimate
 from budget_guard.calls.decision import Decision, Estimate
-from budget_guard.calls.foresight import CallEstimate
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import (
     BudgetError,

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
+from budget_guard.calls.call_estimate import CallEstimate, would_hold
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
 from budget_guard.calls.enclosing import OpenHold, enter, holds_around, total_in
-from budget_guard.calls.foresight import CallEstimate, would_hold
 from budget_guard.calls.loops import FinishedCall, Repetition
 from budget_guard.calls.plan import Plan, Rung, Space, Terms
 from budget_guard.calls.queue import Steps, Ticket

@@ -1,4 +1,4 @@
-"""Foresight: what would become of a call if it were made now, by the rules of the authorizer, with nothing held."""
+"""The estimate of one call: what would become of it if it were made now, by the authorizer's rules. Nothing is held."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_ar
 from budget_guard.calls import queue, settlement
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
+from budget_guard.calls.call_estimate import CallEstimate, PastRuns
 from budget_guard.calls.decision import Action, Decision, DecisionLog
-from budget_guard.calls.foresight import CallEstimate, PastRuns
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
 from budget_guard.calls.queue import Steps

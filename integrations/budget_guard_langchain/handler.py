@@ -27,7 +27,7 @@ from budget_guard.adapter.handle import (
 )
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost, ToolCosts
-from budget_guard.calls.foresight import CallEstimate
+from budget_guard.calls.call_estimate import CallEstimate
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.pricing.table import PriceLike

@@ -26,7 +26,7 @@ from budget_guard import (
     UnknownPriceError,
     Usage,
 )
-from budget_guard.calls.foresight import CallEstimate
+from budget_guard.calls.call_estimate import CallEstimate
 from budget_guard.reporting import RunLog, RunRecord
 from budget_guard.session.told import Told
 from tests.builders import PRICES, apart, call, session
