@@ -339,8 +339,7 @@ def langchain(kind: str, how: str) -> Callable[..., Callable[[int], Awaitable[Se
         from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetMiddleware, budgeted_model
 
         def chat(name: str) -> Any:
-            # it takes a text for the key as well
-            return ChatOpenAI(model=name, base_url=base_url, api_key="none", max_retries=0)  # type: ignore[arg-type]
+            return ChatOpenAI(model=name, base_url=base_url, api_key="none", max_retries=0)  # type: ignore[arg-type]  # a text, too
 
         handler = None if budget is None else BudgetCallbackHandler(budget, ledger=ledger)
         runnable: Any = chat(MODEL)

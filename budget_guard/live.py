@@ -523,7 +523,7 @@ class _Redrawn:
             self._lock.release()
 
     def draw(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of screen does
 
 
 class _PlainScreen(_Redrawn):

@@ -53,7 +53,7 @@ class Peer(NamedTuple):
 
     @property
     def pinned(self) -> str:
-        """What is installed beside the client, as it is read: ``floe-guard 0.25.2``."""
+        """The packages that are installed beside the client, as they are read: ``floe-guard 0.25.2``."""
         return self.requirements[0].replace(str(REPOSITORY), "this checkout").replace("==", " ")
 
 
@@ -115,7 +115,7 @@ def answers(scenario: Scenario) -> Any:
 
 
 def is_routing(body: Mapping[str, Any]) -> bool:
-    """Whether a request asks a routing model, which is asked for JSON, and so is not one of the scenario's calls."""
+    """True for a request to a routing model, which is asked for JSON: it is not one of the scenario's calls."""
     return "response_format" in body
 
 
@@ -137,7 +137,7 @@ def own_work(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def billed(provider: LocalProvider) -> dict[str, Any]:
-    """What the provider's ledger says. Calls of a routing model are left out: in life it would be a far cheaper one."""
+    """The provider's ledger, without calls of a routing model: in life that would be a far cheaper one."""
     provider.wait_until_idle(timeout=30)
     served = [call for call in provider.calls if not is_routing(call.body)]
     return {
@@ -149,7 +149,7 @@ def billed(provider: LocalProvider) -> dict[str, Any]:
 
 
 def told_by(python: Path, peer: Peer, name: str, base_url: str) -> dict[str, Any]:
-    """What the process of one scenario prints; ``{"error": ...}`` if it does not."""
+    """The answer that the process of one scenario prints; ``{"error": ...}`` if it prints none."""
     surroundings = {key: value for key, value in os.environ.items() if not key.endswith(("_API_KEY", "_BASE_URL"))}
     surroundings |= {"OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}
     with tempfile.TemporaryDirectory() as folder:  # for the files that a peer makes
@@ -208,21 +208,21 @@ class Row(NamedTuple):
         return str(sum(result["answered"] - result.get("returned", 0) for result in counted))
 
     def errors(self) -> list[str]:
-        """What went wrong, one line each."""
+        """The errors, one line each."""
         return [
             f"{self.peer.name}, {name}: {result['error']}" for name, result in self.results.items() if "error" in result
         ]
 
 
 def _useful(result: Mapping[str, Any], scenario: Scenario) -> str:
-    """What whole answers that came back are worth, as a share of the cap; and the bill, where it is above the cap."""
+    """The worth of the whole answers that came back, as a share of the cap; and the bill, where it is above the cap."""
     call = scenario.call
     share = result["whole"] * (call.input_tokens * 2.5e-6 + call.output_tokens * 10e-6) / CAP_USD
     return f"{share:.2f}" if result["bill"] <= CAP_USD + 1e-9 else f"{share:.2f} (bill {result['bill']:.2f})"
 
 
 def _unknown(result: Mapping[str, Any]) -> str:
-    """What becomes of a call whose price nobody knows."""
+    """The fate of a call whose price nobody knows."""
     if not result["sent"]:
         return "refused"
     if not result["returned"]:
@@ -232,7 +232,7 @@ def _unknown(result: Mapping[str, Any]) -> str:
 
 
 def _booked(result: Mapping[str, Any]) -> str:
-    """What a peer booked for one call, against the bill."""
+    """The amount that a peer booked for one call, against the bill."""
     if not result["sent"]:
         return "refused"
     spent = result["spent"] or 0.0

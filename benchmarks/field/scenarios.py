@@ -44,7 +44,7 @@ class Call:
 
     @property
     def prompt(self) -> str:
-        """What is asked. No two are alike: a repetition is a loop to some peers."""
+        """The prompt. No two are alike: a repetition is a loop to some peers."""
         return f"Question {self.number}:" + WORD * max(1, self.input_tokens - FRAMING)
 
     @property
@@ -54,7 +54,7 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What an OpenAI client is given."""
+        """The arguments for an OpenAI client."""
         cap = {} if self.cap is None else {"max_tokens": self.cap}
         return {"model": self.model, "messages": self.messages, **cap}
 

@@ -156,7 +156,7 @@ def plain(found: ScopeSnapshot) -> dict[str, Any]:
 
 def _told(found: ScopeSnapshot) -> str:
     def amount(name: str, value: object) -> str:
-        return format_usd(cost_nano(value)) if name == "max_cost_usd" else f"{value:,}"  # type: ignore[arg-type]
+        return format_usd(cost_nano(value)) if name == "max_cost_usd" else f"{value:,}"  # type: ignore[arg-type]  # a Decimal there
 
     lines = [f"{found.kind}:{printable(found.id)}"]
     if found.revoked:
