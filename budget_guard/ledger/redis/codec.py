@@ -122,7 +122,7 @@ def amounts_of(listed: bytes) -> Amounts:
 
 def counted(fields: Sequence[bytes | None]) -> Amounts:
     """The amounts in six fields, each of which may be missing."""
-    return Amounts._make(int(field or 0) for field in fields)
+    return Amounts._make([int(field or 0) for field in fields])
 
 
 def lines_text(lines: Sequence[UsageLine]) -> bytes:
@@ -190,9 +190,14 @@ def balance_of(scope: Scope, fields: Sequence[Any]) -> Balance:
 
 def spend_of(fields: Sequence[Any]) -> ScopeSpend:
     """What is committed in a scope, and its limits, as a script tells it of a scope above a run."""
-    limited, *counts = fields
-    limits, committed = by_dimension(counts)
-    return ScopeSpend(committed, _limits(limited, limits))
+    each = len(DIMENSIONS)
+    return ScopeSpend(counted(fields[1 + each :]), _limits_told(*fields[: 1 + each]))
+
+
+@lru_cache(maxsize=4_096)
+def _limits_told(limited: bytes, *limits: bytes | None) -> Limits:
+    """Limits as a script tells them: the same again and again."""
+    return _limits(limited, counted(limits))
 
 
 def _limits(limited: bytes, limits: Amounts) -> Limits:

@@ -9,8 +9,12 @@ local HIGHEST = 9.2e18 -- further from nothing no sum goes: HINCRBY, which has 6
 
 -- The sum of two whole numbers as text; the second is no further from nothing than EXACT.
 local function sum(a, b)
-  local sum = (tonumber(a) or 0) + b
-  if sum <= EXACT and sum >= -EXACT and math.abs(tonumber(a) or 0) <= EXACT then
+  if b == 0 then
+    return a
+  end
+  local before = tonumber(a) or 0
+  local sum = before + b
+  if sum <= EXACT and sum >= -EXACT and before <= EXACT and before >= -EXACT then
     return text(sum)
   end
   if sum > HIGHEST or sum < -HIGHEST then
@@ -21,11 +25,11 @@ local function sum(a, b)
   return redis.call('HGET', KEYS[1], 'sum')
 end
 
--- A row, nil for a new one, with more quantities, which are taken out where the sign is -1.
-local function row_with(row, more, sign)
-  local before, after = row and split(row) or {}, {}
-  for i, quantity in ipairs(more) do
-    after[i] = sum(before[i] or '0', sign * tonumber(quantity))
+-- A row, nil for a new one, with more quantities.
+local function row_with(row, more)
+  local after = row and split(row) or {}
+  for i = 1, #more do
+    after[i] = sum(after[i] or '0', more[i])
   end
   return table.concat(after, ',')
 end

@@ -89,7 +89,7 @@ local function remember(scopes, verb, state, amounts)
 end
 
 -- Add quantities to the row of a scope for labels in an hour.
-local function add_row(scope, hour, labels, quantities, sign, days)
+local function add_row(scope, hour, labels, quantities, days)
   local field = 'h' .. text(hour) .. labels
   local row = redis.call('HGET', scope.key, field)
   if not row then
@@ -108,7 +108,7 @@ local function add_row(scope, hour, labels, quantities, sign, days)
       redis.call('HSET', scope.key, 'hl', text(last), 'hm', text(many + 1))
     end
   end
-  redis.call('HSET', scope.key, field, row_with(row, quantities, sign))
+  redis.call('HSET', scope.key, field, row_with(row, quantities))
 end
 
 -- The hour in which the history of a scope has the hold: that in which its id was made, or one of the same window.
@@ -143,9 +143,12 @@ local function note(scopes, periods, lines, sign)
   local days = split(ARGV[12])
   for labels, row in string.gmatch(lines, '([^\t]+)\t([^\n]+)\n') do
     local quantities = split(row)
+    for i = 1, #quantities do
+      quantities[i] = sign * quantities[i]
+    end
     for i, scope in ipairs(scopes) do
       if days[i] ~= '-' then
-        add_row(scope, hour_in(scope, periods[i]), labels, quantities, sign, tonumber(days[i]))
+        add_row(scope, hour_in(scope, periods[i]), labels, quantities, tonumber(days[i]))
       end
     end
   end
