@@ -10,9 +10,9 @@ from typing import Any, get_args
 from budget_guard import Budget, BudgetError
 from budget_guard.calls.seen import OnCancel
 from budget_guard.policy.budget import Mode
-from budget_guard.units.scope import Window
 from budget_guard_gateway.keys import add_key, read_keys, revoke_key
 from budget_guard_gateway.settings import GatewaySettings, OnDisconnect, upstream_of
+from budget_guard_gateway.typed_words import ceilings, pairs, price, whole
 
 _DEFAULT_KEYS = "keys.toml"
 
@@ -93,14 +93,14 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
         max_requests=given.max_requests,
         mode=given.mode,
         max_wait_s=given.max_wait,
-        downgrade=dict(_pairs("--downgrade", given.downgrade)) or None,
+        downgrade=dict(pairs("--downgrade", given.downgrade)) or None,
         **capped,
     )
     return GatewaySettings(
         run_budget=budget,
         upstreams=[upstream_of(each) for each in given.upstream],
         ledger=given.ledger,
-        ceilings=_ceilings(given.ceiling),
+        ceilings=ceilings("--ceiling", given.ceiling),
         keys=given.keys,
         host=given.host,
         port=given.port,
@@ -108,9 +108,9 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
         allowed_hosts=given.allowed_host,
         allowed_origins=given.allowed_origin,
         passthrough=given.passthrough,
-        per_million=dict(map(_price, _pairs("--price", given.price))) or None,
-        models=dict(_pairs("--model", given.model)),
-        max_live_runs={kind: _whole("--max-live-runs", n) for kind, n in _pairs("--max-live-runs", given.max_live_runs)}
+        per_million={model: price("--price", model, text) for model, text in pairs("--price", given.price)} or None,
+        models=dict(pairs("--model", given.model)),
+        max_live_runs={kind: whole("--max-live-runs", n) for kind, n in pairs("--max-live-runs", given.max_live_runs)}
         or None,
         on_disconnect=given.on_disconnect,
         on_cancel=given.on_cancel,
@@ -128,44 +128,6 @@ def _serve(given: argparse.Namespace) -> int:
 
     serve(settings_of(given))
     return 0
-
-
-def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals or not value:
-            raise ValueError(f"{option} {text!r} must be NAME=VALUE")
-        pairs.append((name, value))
-    return pairs
-
-
-def _ceilings(texts: Sequence[str]) -> dict[str, Any]:
-    """The ceilings by kind; several of one kind, in several windows, as a list."""
-    found: dict[str, list[Budget]] = {}
-    for kind, text in _pairs("--ceiling", texts):
-        dollars, slash, window = text.partition("/")
-        if slash and window not in get_args(Window):
-            windows = ", ".join(get_args(Window))
-            raise ValueError(f"--ceiling {kind}={text}: the window {window!r} is not known: use one of {windows}")
-        found.setdefault(kind, []).append(Budget(dollars, window=window or "none"))  # type: ignore[arg-type]  # checked
-    return {kind: each[0] if len(each) == 1 else each for kind, each in found.items()}
-
-
-def _price(pair: tuple[str, str]) -> tuple[str, tuple[float, float]]:
-    model, text = pair
-    parts = text.split(",")
-    try:
-        given, made = (float(part) for part in parts)
-    except ValueError:
-        raise ValueError(f"--price {model}={text} must be MODEL=IN,OUT in dollars per million tokens") from None
-    return model, (given, made)
-
-
-def _whole(option: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{option}: {text!r} must be a whole number")
-    return int(text)
 
 
 def _add_key(parser: argparse.ArgumentParser) -> None:

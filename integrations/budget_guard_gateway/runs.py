@@ -6,16 +6,33 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Protocol
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, Session
 from budget_guard.adapter import Attempts
+from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import Clock
 from budget_guard_gateway.keys import Principal
-from budget_guard_gateway.settings import GatewaySettings
 
 _log = logging.getLogger("budget_guard")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+class RunSettings(Protocol):
+    """What runs may spend, and how many are kept at hand, as of `GatewaySettings`."""
+
+    @property
+    def run_budget(self) -> Budget: ...
+    @property
+    def models(self) -> Mapping[str, str]: ...
+    @property
+    def on_cancel(self) -> OnCancel: ...
+    @property
+    def run_ttl_s(self) -> float: ...
+    @property
+    def max_runs(self) -> int: ...
 
 
 def is_run_id(text: str) -> bool:
@@ -54,7 +71,7 @@ class Runs:
         clock: Where time comes from.
     """
 
-    def __init__(self, authority: BudgetAuthority, settings: GatewaySettings, clock: Clock) -> None:
+    def __init__(self, authority: BudgetAuthority, settings: RunSettings, clock: Clock) -> None:
         self._authority = authority
         self._settings = settings
         self._clock = clock
@@ -150,7 +167,7 @@ class Runs:
             _log.info("budget_guard run %s: closed without its ledger: %s", run.session.id, error)
 
 
-def check_principals(principals: list[Principal], settings: GatewaySettings) -> None:
+def check_principals(principals: list[Principal], ceilings: Mapping[str, object]) -> None:
     """Refuse keys that no ceiling would hold, and budgets that make no sense.
 
     Raises:
@@ -159,8 +176,8 @@ def check_principals(principals: list[Principal], settings: GatewaySettings) -> 
     for who in principals:
         if who.run_budget is not None:
             Budget(who.run_budget)
-        if settings.ceilings and who.kinds.isdisjoint(settings.ceilings):
-            kinds = " or ".join(sorted(settings.ceilings))
+        if ceilings and who.kinds.isdisjoint(ceilings):
+            kinds = " or ".join(sorted(ceilings))
             raise ValueError(
                 f"the key {who.name!r} is under none of the ceilings: give it a {kinds}, or a ceiling to every key"
             )

@@ -27,7 +27,7 @@ def keys_of(settings: GatewaySettings, clock: Clock = SYSTEM_CLOCK) -> Keys | An
         OSError: If the file cannot be read.
     """
     keys = AnyToken() if settings.keys is None else Keys(settings.keys, clock=clock)
-    check_principals(keys.all(), settings)
+    check_principals(keys.all(), settings.ceilings)
     return keys
 
 
