@@ -2,6 +2,7 @@
 
 import logging as _logging
 
+from budget_guard.calls.alternatives import Alternative
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate
 from budget_guard.calls.decision import Decision, Estimate
@@ -45,6 +46,7 @@ _logging.getLogger("budget_guard").addFilter(_EscapingFilter())
 
 __all__ = [
     "Allowance",
+    "Alternative",
     "Budget",
     "BudgetAuthority",
     "BudgetError",

@@ -177,10 +177,14 @@ class Authorizer:
             if place is not None:
                 place.leave()
 
-    def foresee(self, call: ModelCall | ToolCall) -> Steps[CallEstimate]:
+    def foresee(self, call: ModelCall | ToolCall, seen: Sequence[Balance] | None = None) -> Steps[CallEstimate]:
         """What `authorize` would decide on *call* now. Holds nothing, and neither logs nor tells anything.
 
         Loops and the spend of the last minute are not looked at: to ask for them is to count.
+
+        Args:
+            call: The call.
+            seen: The counters of its scopes, to go by these and not to look again.
         """
         run, budget = self._run, self._run.budget
         ignored: BudgetError | None = None
@@ -189,7 +193,7 @@ class Authorizer:
         try:
             ignored = self._late(self._timeline.at())
             attempt = yield from self._foreseen(
-                call, place, budget.max_wait_s > 0 and budget.mode != "advisory_estimate"
+                call, place, budget.max_wait_s > 0 and budget.mode != "advisory_estimate", seen
             )
             outcome, plan, waits, _, _ = attempt
             if isinstance(outcome, Revoked):
@@ -207,7 +211,9 @@ class Authorizer:
         action: Action = "allow" if plan[0].rung.model == name_of(call) else "downgrade"
         return self._estimate(call, attempt, action if ignored is None else "advisory_warn", ignored)
 
-    def _foreseen(self, call: ModelCall | ToolCall, place: _Place, may_wait: bool) -> Steps[_Attempt]:
+    def _foreseen(
+        self, call: ModelCall | ToolCall, place: _Place, may_wait: bool, seen: Sequence[Balance] | None
+    ) -> Steps[_Attempt]:
         """The attempt to hold *call*, in which the counters are only looked at."""
         steps = self._attempt("", call, True, None, place, may_wait)
         answer: Any = None
@@ -219,8 +225,10 @@ class Authorizer:
                 return attempt
             if verb == "reserve":
                 _, scopes, _, needed, *_ = arguments
-                balances: Sequence[Balance] = yield "balances", (scopes,)
+                balances: Sequence[Balance] = seen if seen is not None else (yield "balances", (scopes,))
                 answer = would_hold(balances, needed)
+            elif verb == "balances" and seen is not None:
+                answer = seen
             else:
                 answer = yield verb, arguments
 

@@ -93,6 +93,20 @@ class Ladder:
             raise invalid
         return targets
 
+    def cheaper_price(self, call: ModelCall, model: str) -> ModelPrice | None:
+        """The price of *model*, if it is cheaper than the model that *call* asks for and has all that the call needs.
+
+        None also where any of that is not known: of *model* with the call's own provider, for it is sent there.
+        """
+        try:
+            price, asked = (self._find(name, call._replace(model=name)) for name in (model, call.model))
+            is_cheaper = price.worst(_PROBE_TOKENS, _PROBE_TOKENS) < asked.worst(_PROBE_TOKENS, _PROBE_TOKENS)
+            if not is_cheaper or _is_dearer(price, asked):
+                return None
+        except UnknownPriceError:
+            return None
+        return price if call.needs <= (price.capabilities or frozenset()) else None
+
     def rungs(
         self, budget: BudgetPolicy, policy: DowngradePolicy, call: ModelCall, asked: Rung, balances: Sequence[Balance]
     ) -> list[Rung]:

@@ -35,13 +35,23 @@ class SpendRate:
             None where it is held; else what the last minute has taken, and the seconds until it fits.
         """
         with self._lock:
-            self._forget(at_s)
-            taken = sum(booked for _, booked in self._booked) + sum(self._held.values())
-            full = taken + cost > limit if hard else taken >= limit
-            if at_s >= WARM_UP_S and taken and full:
-                return taken, self._wait(taken, limit - cost if hard else limit - 1, at_s)
-            self._held[hold_id] = cost if hard else 0
-            return None
+            found = self._look(cost, limit, at_s, hard)
+            if found is None:
+                self._held[hold_id] = cost if hard else 0
+            return found
+
+    def look(self, cost: int, limit: int, at_s: float, *, hard: bool) -> tuple[int, float] | None:
+        """What `take` would say now. Nothing is held."""
+        with self._lock:
+            return self._look(cost, limit, at_s, hard)
+
+    def _look(self, cost: int, limit: int, at_s: float, hard: bool) -> tuple[int, float] | None:
+        self._forget(at_s)
+        taken = sum(booked for _, booked in self._booked) + sum(self._held.values())
+        full = taken + cost > limit if hard else taken >= limit
+        if at_s >= WARM_UP_S and taken and full:
+            return taken, self._wait(taken, limit - cost if hard else limit - 1, at_s)
+        return None
 
     def settle(self, hold_id: str, cost: int, at_s: float) -> None:
         """Book what a held call cost, once; a correction that comes later counts no more."""

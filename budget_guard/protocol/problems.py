@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from budget_guard.calls.alternatives import Alternative
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.decision import Decision
 from budget_guard.errors import (
@@ -174,7 +175,7 @@ def problem_of(
     decision: Decision | None = None,
     run_id: str | None = None,
     exceeded_status: int = 402,
-    alternatives: Sequence[Mapping[str, Any]] = (),
+    alternatives: Iterable[Alternative] = (),
 ) -> Problem:
     """The problem that *error* is to whom it stops.
 
@@ -183,7 +184,7 @@ def problem_of(
         decision: The decision that refuses it, where there is one.
         run_id: The run.
         exceeded_status: The status where a limit is reached, for clients that take another one than 402.
-        alternatives: Models that could take the call, as their documents.
+        alternatives: Models that could take the call, as `Session.alternatives` finds them.
     """
     name, code, detail, retry_after_s = _told(error)
     kind = PROBLEM_TYPES[name]
@@ -194,7 +195,7 @@ def problem_of(
         members["decision_id"] = decision_id
     members["kind"] = "model" if decision is None else decision.kind
     members["budget"] = _budget_of(error, decision, run_id)
-    members["alternatives"] = list(alternatives)
+    members["alternatives"] = [_document_of(each) for each in alternatives]
     if isinstance(error, BudgetExceeded):
         members["waiting_helps"] = bool(error.waiting_helps)
     if isinstance(error, UnknownPriceError):
@@ -204,6 +205,17 @@ def problem_of(
         members["resets_at"] = error.resets_at.isoformat()
     status = exceeded_status if kind.status == 402 else kind.status
     return Problem(kind, status, code, detail, retry_after_s, members)
+
+
+def _document_of(alternative: Alternative) -> dict[str, Any]:
+    return {
+        "model": printable(alternative.model),
+        "estimate_usd": usd(alternative.estimate_usd),
+        "fits_budget": alternative.fits_budget,
+        "supports_tools": alternative.supports_tools,
+        "supports_json_schema": alternative.supports_json_schema,
+        "context_window_tokens": alternative.context_window_tokens,
+    }
 
 
 def _told(error: BudgetError) -> tuple[str, str, str, float | None]:

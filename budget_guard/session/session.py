@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
 from budget_guard.calls import queue, settlement
+from budget_guard.calls.alternatives import Alternative, find_alternatives, helps
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate, PastRuns
@@ -499,12 +500,43 @@ class Session:
         estimate = await queue.adrive(self._foreseeing(call), self._ledger.aio)
         return replace(estimate, past=self._past_runs(records))
 
+    def alternatives(self, decision: Decision, *, models: Iterable[str] = ()) -> list[Alternative]:
+        """The cheaper models that could take the call that *decision* refuses, priced against what is left in every
+        scope. Nothing is held.
+
+        Only where the call is refused for what it may cost. Never a model that is dearer, that lacks a capability which
+        the call needs, or of which one of these is not known; of another provider than the call names, none at all.
+
+        Args:
+            decision: A decision of this session.
+            models: Models to look at beside those that the budget downgrades to; of all, the first 20.
+
+        Returns:
+            Those of the downgrade policy first, then the others in their order; none where nothing could take it.
+        """
+        return queue.drive(self._finding_alternatives(decision, models), self._ledger)
+
+    async def aalternatives(self, decision: Decision, *, models: Iterable[str] = ()) -> list[Alternative]:
+        """As `alternatives`."""
+        return await queue.adrive(self._finding_alternatives(decision, models), self._ledger.aio)
+
+    def _finding_alternatives(self, decision: Decision, models: Iterable[str]) -> Steps[list[Alternative]]:
+        if not helps(decision):
+            return []
+        authorizer = yield from self._opened_authorizer(decision.call.agent)
+        return (yield from find_alternatives(authorizer, decision, models))
+
     def _foreseeing(self, call: ModelCall | ToolCall) -> Steps[CallEstimate]:
-        authorizer = self._authorizer_of(call.agent) if self._has_parts else self._authorizer
+        authorizer = yield from self._opened_authorizer(call.agent)
+        return (yield from authorizer.foresee(call))
+
+    def _opened_authorizer(self, agent: str | None) -> Steps[Authorizer]:
+        """Who decides on the calls of *agent*; its scopes are open then, and have counters to look at."""
+        authorizer = self._authorizer_of(agent) if self._has_parts else self._authorizer
         for each in authorizer.run.keepalives:
             if isinstance(each, DeferredOpening):
-                yield from each.keep()  # its scopes, which have counters to look at then
-        return (yield from authorizer.foresee(call))
+                yield from each.keep()
+        return authorizer
 
     def _past_runs(self, records: Iterable[RunRecord] | None) -> PastRuns | None:
         log: Any = self._told.run_log

@@ -60,6 +60,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, help="processes; more than one need a ledger that they share")
     add("--mode", choices=get_args(Mode), default="hard_gate")
     add("--downgrade", action="append", default=[], metavar="MODEL=CHEAPER", help="near the end of a run's budget")
+    add("--alternative", action="append", default=[], metavar="MODEL", help="that refusals name where it is cheaper")
     add("--max-output-tokens", type=int, metavar="N", help="the cap of calls that set none, in place of a share")
     add("--max-requests", type=int, metavar="N", help="model calls of each run")
     add("--max-wait", type=float, default=30, metavar="SECONDS", help="that a call waits for room; 30 by default")
@@ -110,6 +111,7 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
         passthrough=given.passthrough,
         per_million={model: price("--price", model, text) for model, text in pairs("--price", given.price)} or None,
         models=dict(pairs("--model", given.model)),
+        alternatives=given.alternative,
         max_live_runs={kind: whole("--max-live-runs", n) for kind, n in pairs("--max-live-runs", given.max_live_runs)}
         or None,
         on_disconnect=given.on_disconnect,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from budget_guard import BudgetError, Decision, LedgerUnavailable, UnboundedCallError
+from budget_guard import Alternative, BudgetError, Decision, LedgerUnavailable, UnboundedCallError
 from budget_guard.adapter import Attempt
 from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
 from budget_guard.wire.values import read_json
+from budget_guard_gateway.alternatives import alternatives_to
 from budget_guard_gateway.decisions import is_decision_id
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import (
@@ -170,8 +171,11 @@ class Exchange:
             raise Refused(problem("invalid_request", "The body is no JSON object."))
         run_id = self._run.session.id if self._run is not None else run_id
         decision = None if attempt is None else attempt.decision
+        instead: Sequence[Alternative] = ()
+        if decision is not None and self._run is not None:
+            instead = await alternatives_to(decision, self._run, gateway.settings)
         status = gateway.settings.exceeded_status
-        refusal = problem_of(error, decision=decision, run_id=run_id, exceeded_status=status)
+        refusal = problem_of(error, decision=decision, run_id=run_id, exceeded_status=status, alternatives=instead)
         names = self._decided(decision, error, run_id=run_id, remaining=await self._remaining())
         await self._client.refuse(refusal, names)
 

@@ -32,10 +32,10 @@ def keys_of(settings: GatewaySettings, clock: Clock = SYSTEM_CLOCK) -> Keys | An
 
 
 def prices_of(settings: GatewaySettings) -> PriceTable:
-    """The prices that calls are held at, which the budget's cheaper models have one of.
+    """The prices that calls are held at, which the budget's cheaper models and the named alternatives have one of.
 
     Raises:
-        BudgetError: If they have none, or are dearer.
+        BudgetError: If they have none, or the budget's are dearer.
         ValueError: If a price makes no sense.
     """
     prices = PriceTable.bundled()
@@ -43,6 +43,8 @@ def prices_of(settings: GatewaySettings) -> PriceTable:
         prices = prices.overlaid(settings.pricing, per_million=settings.per_million)
     if settings.run_budget.downgrade is not None:
         check_policy(settings.run_budget.downgrade, prices)
+    for name in settings.alternatives:
+        prices.find(settings.models.get(name, name))
     return prices
 
 

@@ -138,6 +138,9 @@ class GatewaySettings:
     """The same in dollars per million tokens."""
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     """The models behind names of one's own: ``{"prod-chat": "gpt-4o"}``."""
+    alternatives: Sequence[str] = ()
+    """Models that a refusal names where one of them is cheaper and could take the call, beside those that the budget
+    downgrades to and those that the key is allowed by name."""
     max_live_runs: Mapping[str, int] | None = None
     """How many runs a principal may have open at once, by kind."""
     run_ttl_s: float = 3_600

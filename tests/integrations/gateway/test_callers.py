@@ -407,7 +407,9 @@ def test_what_is_typed_becomes_settings() -> None:
     found = typed(
         *("--ceiling", "user=$20/day", "--ceiling", "team=$300", "--price", "m=2.5,10", "--model", "prod=gpt-4o"),
         *("--max-live-runs", "key=3", "--max-output-tokens", "4000", "--mode", "soft_gate", "--downgrade", "a=b"),
+        *("--alternative", "b", "--alternative", "c"),
     )
+    assert found.alternatives == ["b", "c"]
     assert found.ceilings == {"user": Budget("$20", window="day"), "team": Budget("$300")}
     assert found.per_million == {"m": (2.5, 10)} and found.models == {"prod": "gpt-4o"}
     assert found.max_live_runs == {"key": 3}
