@@ -15,20 +15,18 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from budget_guard.calls.run import remaining_usd
 from budget_guard.cli.answer import WRONG_USE, Answer, Failure
 from budget_guard.cli.ledgers import opened
-from budget_guard.ledger.base import Balance, Ledger
-from budget_guard.ledger.history import NO_LABELS, UsageQuery, line_of
+from budget_guard.ledger.flow import drive
 from budget_guard.reporting.advice import advise
 from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.records import RunLog
 from budget_guard.reporting.report import BudgetReport
-from budget_guard.reporting.spend import AgentSpend, LimitUse, RunSpend, TaskSpend, as_plain
+from budget_guard.reporting.spend import AgentSpend, RunSpend, TaskSpend, as_plain
 from budget_guard.reporting.totals import Totals
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, in_unit
+from budget_guard.session.run_report import report_of
+from budget_guard.units.amounts import Amounts
 from budget_guard.units.money import cost_nano, to_usd
-from budget_guard.units.scope import Scope
 from budget_guard.units.usage import Usage
 
 _FORMS = "a report (model_dump_json()), the file of a JsonlSink, or a ledger's URL with --run"
@@ -64,65 +62,11 @@ def _of_ledger(given: argparse.Namespace) -> BudgetReport:
     """What a ledger knows of a run: how much it took, and by its usage history what for."""
     if not given.run:
         raise Failure("a ledger has many runs: name one with --run ID", WRONG_USE)
-    scope = Scope("run", given.run)
     with opened(given.source) as ledger:
         try:
-            (balance,) = ledger.balances((scope,))
+            return drive(report_of(given.run), ledger)
         except KeyError:
             raise Failure(f"no run {given.run!r} is known there: sessions have it as session.id") from None
-        totals, tasks = _spent_on(ledger, given.run)
-    return BudgetReport(
-        session_id=given.run,
-        budget={},
-        tags={},
-        total_spent=to_usd(balance.committed.cost),
-        reserved=to_usd(balance.reserved.cost),
-        remaining=remaining_usd(balance),
-        breakdown=totals.breakdown(),
-        by_agent=totals.by_agent(),
-        duration_seconds=0,
-        terminated_by="revoked" if balance.revoked is not None else None,
-        unpriced_calls=0,
-        uncertain=to_usd(totals.uncertain),
-        overrun=Decimal(0),
-        bound_violations=0,
-        events=[],
-        limits=_limits(balance),
-        by_task={
-            name: TaskSpend(total=to_usd(each.cost), calls=each.requests, tool_calls=each.tool_calls)
-            for name, each in tasks.items()
-        },
-    )
-
-
-def _spent_on(ledger: Ledger, run_id: str) -> tuple[Totals, dict[str, Amounts]]:
-    """What the usage history has of a run, by model, tool and agent, and by kind of work; nothing where it has none."""
-    totals, tasks = Totals(), dict[str, Amounts]()
-    try:
-        rows = ledger.usage(UsageQuery("run", run_id, 0, None, ("model", "tool", "agent", "task")))
-    except ValueError:  # it keeps none
-        return totals, tasks
-    for (model, tool, agent, task), row in rows:
-        _, amounts, *rest = line_of(NO_LABELS, row)
-        is_model = bool(model) or amounts.requests > 0
-        totals.add_many(str(model or tool or "(unknown)"), str(agent) or None, is_model, amounts, *rest)
-        if task:
-            tasks[str(task)] = tasks.get(str(task), NOTHING).plus(amounts)
-    return totals, tasks
-
-
-def _limits(balance: Balance) -> list[LimitUse]:
-    return [
-        LimitUse(
-            scope=str(balance.scope),
-            name=DIMENSIONS[i],
-            limit=Decimal(in_unit(i, limit)),
-            spent=Decimal(in_unit(i, balance.committed[i])),
-            held=Decimal(in_unit(i, balance.reserved[i])),
-            resets_at=balance.ends,
-        )
-        for i, limit in balance.limited
-    ]
 
 
 def _of_file(path: str, run: str | None) -> BudgetReport:

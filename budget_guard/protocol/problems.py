@@ -83,6 +83,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType("too_large", 413, "The request is too large"),
         ProblemType("headers_too_large", 431, "The headers are too large"),
         ProblemType("not_found", 404, "There is nothing here"),
+        ProblemType("method_not_allowed", 405, "The method is not for this address"),
         ProblemType("not_metered", 501, "Requests to this endpoint are not held to a budget, so none is sent"),
         ProblemType("busy", 503, "Too many requests are under way", retry=True),
         ProblemType("upstream_unreachable", 502, "The model provider cannot be reached", retry=True),

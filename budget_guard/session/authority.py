@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from budget_guard.calls.decision import Action, Decision, DecisionLog
 from budget_guard.calls.run import KeepAlive
@@ -23,14 +23,16 @@ from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import OnLedgerError, fails_open
 from budget_guard.policy.misspelt import unknown_keyword
 from budget_guard.pricing.table import PriceLike, PriceTable
+from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.budget import Budget
-from budget_guard.session.ceiling import CEILED, ScopeSnapshot, ceilings_of, snapshot_of
+from budget_guard.session.ceiling import CEILED, Ceiling, ScopeSnapshot, ceilings_of, snapshot_of
 from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
 from budget_guard.session.plans import Ceilings, look
+from budget_guard.session.run_report import report_of
 from budget_guard.session.session import Session, Wiring
 from budget_guard.session.told import OnThreshold, Told
 from budget_guard.session.usage import By, UsageRow, When, past_snapshot, top_of, usage_of, window_back
-from budget_guard.units.amounts import Limits
+from budget_guard.units.amounts import DIMENSIONS, Limits, in_unit
 from budget_guard.units.scope import AGENT_IN_RUN, Scope
 
 if TYPE_CHECKING:
@@ -288,6 +290,18 @@ class BudgetAuthority:
         """As `set_ceiling`."""
         await adrive(self._set_ceiling(kind, id, budget), self.ledger.aio)
 
+    def own_ceiling(self, kind: str, id: str) -> Sequence[Budget] | None:
+        """The ceiling that `set_ceiling` gave to one user, key or team, one budget for each window; None for none.
+
+        Raises:
+            ValueError: If *kind* is not known.
+        """
+        return drive(self._own_ceiling(kind, id), self.ledger)
+
+    async def aown_ceiling(self, kind: str, id: str) -> Sequence[Budget] | None:
+        """As `own_ceiling`."""
+        return await adrive(self._own_ceiling(kind, id), self.ledger.aio)
+
     def assign(self, kind: str, id: str, plan: str | None) -> None:
         """Give one user, key or team a plan, for good: in every process, also for the sessions that are open.
 
@@ -355,6 +369,20 @@ class BudgetAuthority:
     async def asnapshot(self, kind: str, id: str, *, window: int = 0) -> ScopeSnapshot:
         """As `snapshot`."""
         return await adrive(self._snapshot(kind, id, window), self.ledger.aio)
+
+    def report(self, run_id: str) -> BudgetReport:
+        """What the ledger knows of a run, whichever processes have spent from it: how much, and what for.
+
+        Unlike `Session.report` it has neither events nor the course of the run: these are its sessions' to know.
+
+        Raises:
+            KeyError: If there is no such run.
+        """
+        return drive(report_of(_name("run_id", run_id)), self.ledger)
+
+    async def areport(self, run_id: str) -> BudgetReport:
+        """As `report`."""
+        return await adrive(report_of(_name("run_id", run_id)), self.ledger.aio)
 
     def usage(
         self,
@@ -571,6 +599,11 @@ class BudgetAuthority:
         scope = Scope(self._kind(kind, "kind"), _name("id", id))
         yield from self._ceilings.set(scope, None if budget is None else ceilings_of(budget, "budget"))
 
+    def _own_ceiling(self, kind: str, id: str) -> Flow[Sequence[Budget] | None]:
+        scope = Scope(self._kind(kind, "kind"), _name("id", id))
+        own = yield from self._ceilings.own(scope)
+        return None if own is None else [_budget_of(each) for each in own if each.limits != Limits()]
+
     def _assign(self, kind: str, id: str, plan: str | None) -> Flow[None]:
         yield from self._ceilings.assign(Scope(self._kind(kind, "kind"), _name("id", id)), plan)
 
@@ -690,6 +723,14 @@ def _checked_plans(plans: object) -> Mapping[str, Mapping[str, object]]:
         if not isinstance(plan, Mapping) or not plan:
             raise ValueError(f"plans[{name!r}]={plan!r} names no kind with its ceiling: {example}")
     return cast("Mapping[str, Mapping[str, object]]", plans)
+
+
+def _budget_of(ceiling: Ceiling) -> Budget:
+    """The budget that says *ceiling*."""
+    limits: dict[str, Any] = {
+        DIMENSIONS[i]: in_unit(i, limit) for i, limit in enumerate(ceiling.limits) if limit is not None
+    }
+    return Budget(**limits, window=ceiling.window)
 
 
 def _listed(kinds: Sequence[str]) -> str:

@@ -91,6 +91,10 @@ class Ceilings:
         yield "set_limits", (_plan_of(principal), Limits(), "none", "", plan or "")
         yield from self.open(principal)
 
+    def own(self, principal: Scope) -> Flow[Sequence[Ceiling] | None]:
+        """The ceilings that were set for *principal* itself; None for none."""
+        return (yield from self._own(self.scopes(principal)))
+
     def plan(self, principal: Scope) -> Flow[str | None]:
         """The plan of *principal*; None if it has none."""
         if not self._plans:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from budget_guard import Budget, BudgetError
@@ -12,9 +14,10 @@ from budget_guard.calls.seen import OnCancel
 from budget_guard.policy.budget import Mode
 from budget_guard_gateway.keys import add_key, read_keys, revoke_key
 from budget_guard_gateway.settings import GatewaySettings, OnDisconnect, upstream_of
-from budget_guard_gateway.typed_words import ceilings, pairs, price, whole
+from budget_guard_gateway.typed_words import ceilings, pairs, plans, price, whole
 
 _DEFAULT_KEYS = "keys.toml"
+_ADMIN_TOKEN = "BUDGET_GUARD_ADMIN_TOKEN"
 
 
 def add_commands(commands: Any) -> None:
@@ -54,6 +57,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--upstream", action="append", default=[], metavar="NAME=URL", help="a provider; its key is NAME_API_KEY")
     add("--ledger", default="memory://", metavar="URL", help="where the counters live; memory:// by default")
     add("--ceiling", action="append", default=[], metavar="KIND=DOLLARS[/WINDOW]", help="such as 'user=$20/day'")
+    add("--plan", action="append", default=[], metavar="NAME:KIND=DOLLARS[/WINDOW]", help="such as 'pro:user=$50/day'")
+    add("--admin", metavar="HOST:PORT", help="where operators look and act; their token is BUDGET_GUARD_ADMIN_TOKEN")
+    add("--admin-token-file", metavar="FILE", help="has that token, in place of the environment")
     add("--keys", metavar="FILE", help="the file of keys; without one any token is taken, on this machine alone")
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=4000, help="0 takes a free one")
@@ -102,6 +108,9 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
         upstreams=[upstream_of(each) for each in given.upstream],
         ledger=given.ledger,
         ceilings=ceilings("--ceiling", given.ceiling),
+        plans=plans("--plan", given.plan) or None,
+        admin=given.admin,
+        admin_token=None if given.admin is None else _admin_token(given.admin_token_file),
         keys=given.keys,
         host=given.host,
         port=given.port,
@@ -130,6 +139,19 @@ def _serve(given: argparse.Namespace) -> int:
 
     serve(settings_of(given))
     return 0
+
+
+def _admin_token(file: str | None) -> str | None:
+    """The token of operators: that in *file*, else that of the environment.
+
+    Raises:
+        ValueError: If there is an empty one.
+        OSError: If the file cannot be read.
+    """
+    token = os.environ.get(_ADMIN_TOKEN) if file is None else Path(file).read_text("utf-8").strip()
+    if token == "":
+        raise ValueError(f"{_ADMIN_TOKEN if file is None else file} is empty: make a token with `openssl rand -hex 32`")
+    return token
 
 
 def _add_key(parser: argparse.ArgumentParser) -> None:

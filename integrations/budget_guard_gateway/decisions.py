@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +28,14 @@ _log = logging.getLogger("budget_guard")
 _MOST_IN_MEMORY = 10_000
 """Records that are kept where the ledger is in memory, and that wait where theirs cannot be reached."""
 _DAY_S = 86_400
+_LAST = "~"
+"""What sorts after every id."""
+_MOST_LOOKED_AT = 20_000
+"""Records that are looked at for one part of a list."""
+_AT_ONCE = 500
+"""Records that Redis is asked for at once."""
+_INDEXED = {"action": "json_extract(record, '$.decision')", "run": "json_extract(record, '$.run_id')"}
+"""What records are found by, beside their ids."""
 _OURS = ("tenant", "wait_replicas")
 """Options of a ledger's URL that are no options of a client's."""
 
@@ -41,6 +49,37 @@ class Row(NamedTuple):
     """JSON."""
 
 
+class Wanted(NamedTuple):
+    """Which of the records a list is to have, the latest first."""
+
+    most: int = 100
+    before: str | None = None
+    """Those of earlier ids alone, to go on with a list."""
+    action: str | None = None
+    """Those with this action alone: ``block``, for example."""
+    kind: str | None = None
+    """Those that concern one of this kind: ``run``, ``user``, ``key``, ``team``."""
+    id: str | None = None
+    """And this one of it."""
+
+    def wants(self, record: Mapping[str, Any]) -> bool:
+        """Whether *record* is one of them."""
+        if self.action is not None and record["decision"] != self.action:
+            return False
+        if self.kind is None:
+            return True
+        name = record["run_id"] if self.kind == "run" else record["principals"].get(self.kind)
+        return name is not None if self.id is None else name == self.id
+
+
+class Listed(NamedTuple):
+    """A part of a list of records."""
+
+    records: list[dict[str, Any]]
+    next: str | None
+    """What to give as `Wanted.before` for the next part; None at the end."""
+
+
 class Store(Protocol):
     """Where records are kept."""
 
@@ -50,6 +89,10 @@ class Store(Protocol):
 
     async def get(self, id: str) -> Row | None:
         """The record of that id; None where there is none, or it is too old."""
+        ...
+
+    async def latest(self, wanted: Wanted) -> Listed:
+        """The records that are *wanted*. Of very many at most 20,000 are looked at for one part of the list."""
         ...
 
     async def close(self) -> None:
@@ -81,6 +124,17 @@ class Decisions:
         noted = self._open.get(id)
         row = self._row(*noted) if noted is not None else await self._store.get(id)
         return row.record if row is not None and row.owner == owner_of(who) else None
+
+    async def record(self, id: str) -> str | None:
+        """The record of any principal's decision, as JSON; None where there is none of that id."""
+        noted = self._open.get(id)
+        row = self._row(*noted) if noted is not None else await self._store.get(id)
+        return None if row is None else row.record
+
+    async def latest(self, wanted: Wanted) -> Listed:
+        """The records that are *wanted*, of all processes: those of this one as they are now."""
+        await self.flush()
+        return await self._store.latest(wanted)
 
     async def flush(self) -> None:
         """Write what was noted."""
@@ -135,7 +189,7 @@ def open_store(ledger: str, days: float, clock: Clock) -> Store:
         return MemoryStore(days, clock)
     if parts.scheme == "sqlite":
         return SqliteStore(Path(f"{unquote(parts.path[1:])}.decisions"), days, clock)
-    return RedisStore(ledger, days)
+    return RedisStore(ledger, days, clock)
 
 
 class MemoryStore:
@@ -155,6 +209,12 @@ class MemoryStore:
     async def get(self, id: str) -> Row | None:
         return None if id < _oldest(self._days, self._clock) else self._rows.get(id)
 
+    async def latest(self, wanted: Wanted) -> Listed:
+        oldest = _oldest(self._days, self._clock)
+        rows = [row for row in self._rows.values() if oldest <= row.id < (wanted.before or _LAST)]
+        found = [(row.id, row.record) for row in sorted(rows, reverse=True)]
+        return await asyncio.to_thread(_picked, wanted, found)
+
     async def close(self) -> None:
         self._rows.clear()
 
@@ -173,6 +233,8 @@ class SqliteStore:
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS decisions (id TEXT PRIMARY KEY, owner TEXT, record TEXT) WITHOUT ROWID"
         )
+        for name, expression in _INDEXED.items():
+            self._connection.execute(f"CREATE INDEX IF NOT EXISTS decisions_{name} ON decisions ({expression}, id)")
 
     async def put(self, rows: Sequence[Row]) -> None:
         await asyncio.to_thread(self._put, rows)
@@ -198,6 +260,18 @@ class SqliteStore:
             found = self._connection.execute("SELECT id, owner, record FROM decisions WHERE id = ?", (id,)).fetchone()
         return None if found is None else Row(*found)
 
+    async def latest(self, wanted: Wanted) -> Listed:
+        return await asyncio.to_thread(self._latest, wanted)
+
+    def _latest(self, wanted: Wanted) -> Listed:
+        given: dict[str, str | None] = {"action": wanted.action, "run": wanted.id if wanted.kind == "run" else None}
+        named = {name: value for name, value in given.items() if value is not None}
+        where = "".join(f" AND {_INDEXED[name]} = ?" for name in named)
+        query = f"SELECT id, record FROM decisions WHERE id >= ? AND id < ?{where} ORDER BY id DESC"  # no name is theirs
+        values = (_oldest(self._days, self._clock), wanted.before or _LAST, *named.values())
+        with self._lock:
+            return _picked(wanted, self._connection.execute(query, values))
+
     async def close(self) -> None:
         with self._lock:
             self._connection.close()
@@ -206,11 +280,17 @@ class SqliteStore:
 class RedisStore:
     """Records in the ledger's Redis, each with a time to live."""
 
-    def __init__(self, url: str, days: float) -> None:
+    def __init__(self, url: str, days: float, clock: Clock) -> None:
         client: Any = import_module("redis.asyncio")  # whose options have no types
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
+        self._days = days
+        self._clock = clock
         self._prefix = f"budget:{{{options.get('tenant', 'default')}}}:decision:"
+        self._ids = f"{self._prefix}ids"
+        """The ids of all records, in their order."""
+        self._refused = f"{self._prefix}refused"
+        """Those of what was refused, which is what is looked for."""
         rest = urlencode({name: value for name, value in options.items() if name not in _OURS})
         scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
         self._redis: Any = client.from_url(
@@ -222,14 +302,52 @@ class RedisStore:
         pipe: Any = self._redis.pipeline(transaction=False)
         for row in rows:
             pipe.set(self._prefix + row.id, json.dumps([row.owner, row.record]), ex=self._seconds)
+        refused = [row.id for row in rows if json.loads(row.record)["decision"] == "block"]
+        for name, ids in ((self._ids, [row.id for row in rows]), (self._refused, refused)):
+            if ids:
+                pipe.zadd(name, dict.fromkeys(ids, 0))
+                pipe.zremrangebylex(name, "-", f"({_oldest(self._days, self._clock)}")
+                pipe.expire(name, self._seconds)
         await pipe.execute()
 
     async def get(self, id: str) -> Row | None:
         found: bytes | None = await self._redis.get(self._prefix + id)
         return None if found is None else Row(id, *json.loads(found))
 
+    async def latest(self, wanted: Wanted) -> Listed:
+        name = self._refused if wanted.action == "block" else self._ids
+        records: list[dict[str, Any]] = []
+        looked_at, end = 0, f"({wanted.before or _LAST}"
+        while looked_at < _MOST_LOOKED_AT:
+            ids = [id.decode() for id in await self._redis.zrevrangebylex(name, end, "-", start=0, num=_AT_ONCE)]
+            if not ids:
+                return Listed(records, None)
+            values = await self._redis.mget([self._prefix + id for id in ids])
+            found = [(id, json.loads(value)[1]) for id, value in zip(ids, values, strict=True) if value is not None]
+            part = _picked(wanted._replace(most=wanted.most - len(records)), found)
+            records += part.records
+            if part.next is not None or len(records) == wanted.most:
+                return Listed(records, part.next or ids[-1])
+            looked_at += len(ids)
+            end = f"({ids[-1]}"
+        return Listed(records, end[1:])
+
     async def close(self) -> None:
         await self._redis.aclose()
+
+
+def _picked(wanted: Wanted, found: Iterable[tuple[str, str]]) -> Listed:
+    """What is *wanted* of the records that were *found*, the latest first."""
+    records: list[dict[str, Any]] = []
+    last: str | None = None
+    for looked_at, (id, text) in enumerate(found):
+        if looked_at == _MOST_LOOKED_AT or len(records) == wanted.most:
+            return Listed(records, last)
+        last = id
+        record = json.loads(text)
+        if wanted.wants(record):
+            records.append(record)
+    return Listed(records, None)
 
 
 def _oldest(days: float, clock: Clock) -> str:

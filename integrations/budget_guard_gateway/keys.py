@@ -57,6 +57,12 @@ class Principal(NamedTuple):
     run_budget: str | None = None
     """Dollars that each of its runs may spend, in place of the gateway's."""
 
+    @classmethod
+    def of(cls, name: str, entry: Mapping[str, Any]) -> Principal:
+        """The one of that name, with what a file says of it."""
+        user, team, feature = (entry.get(field) for field in _TEXTS)
+        return cls(name, user, team, feature, tuple(entry.get("models", ())), entry.get("run_budget"))
+
     def may_use(self, model: str) -> bool:
         """Whether it may use *model*."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -134,12 +140,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _by_hash(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, Principal]]:
-    return {entry["sha256"]: (entry["sha256"], _principal(name, entry)) for name, entry in entries.items()}
-
-
-def _principal(name: str, entry: Mapping[str, Any]) -> Principal:
-    user, team, feature = (entry.get(field) for field in _TEXTS)
-    return Principal(name, user, team, feature, tuple(entry.get("models", ())), entry.get("run_budget"))
+    return {entry["sha256"]: (entry["sha256"], Principal.of(name, entry)) for name, entry in entries.items()}
 
 
 def read_keys(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:

@@ -39,8 +39,10 @@ _WATCHED_AFTER_S = 0.05
 class Refused(Exception):
     """The request is answered with a problem."""
 
-    def __init__(self, refusal: Problem) -> None:
+    def __init__(self, refusal: Problem, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.problem = refusal
+        self.headers = headers
+        """What the answer carries besides."""
         super().__init__(refusal.code)
 
 

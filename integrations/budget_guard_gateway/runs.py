@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, Session
@@ -167,7 +167,7 @@ class Runs:
             _log.info("budget_guard run %s: closed without its ledger: %s", run.session.id, error)
 
 
-def check_principals(principals: list[Principal], ceilings: Mapping[str, object]) -> None:
+def check_principals(principals: list[Principal], ceilings: Collection[str]) -> None:
     """Refuse keys that no ceiling would hold, and budgets that make no sense.
 
     Raises:

@@ -11,10 +11,11 @@ from budget_guard.calls.ladder import check_policy
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
+from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.keys import AnyToken, Keys
 from budget_guard_gateway.routes import Router
 from budget_guard_gateway.runs import Runs, check_principals
-from budget_guard_gateway.settings import GatewaySettings, is_loopback
+from budget_guard_gateway.settings import GatewaySettings
 
 _log = logging.getLogger("budget_guard")
 
@@ -27,7 +28,7 @@ def keys_of(settings: GatewaySettings, clock: Clock = SYSTEM_CLOCK) -> Keys | An
         OSError: If the file cannot be read.
     """
     keys = AnyToken() if settings.keys is None else Keys(settings.keys, clock=clock)
-    check_principals(keys.all(), settings.ceilings)
+    check_principals(keys.all(), settings.ceiled_kinds)
     return keys
 
 
@@ -69,6 +70,7 @@ class Services:
         self.authority = BudgetAuthority(
             settings.ledger,
             settings.ceilings,
+            plans=settings.plans,
             pricing=settings.pricing,
             per_million=settings.per_million,
             clock=clock,
@@ -89,11 +91,8 @@ class Services:
         self.clock = clock
         self.connections: aiohttp.ClientSession | None = None
         """Those to the providers, once there are some."""
-        self._hosts = {
-            name.lower() for name in (*settings.allowed_hosts, settings.host, "127.0.0.1", "localhost", "::1")
-        }
-        self._any_host = not is_loopback(settings.host) and not settings.allowed_hosts
-        if not settings.ceilings:
+        self._names = OwnNames(settings.host, settings.allowed_hosts)
+        if not settings.ceiled_kinds:
             _log.warning(
                 "budget_guard: there is no ceiling, so requests without X-Run-Id, each a run of its own, are held to "
                 "nothing together"
@@ -115,9 +114,5 @@ class Services:
         return self.connections
 
     def serves_host(self, host: bytes) -> bool:
-        """Whether it is asked by a name of its own. On the loopback interface a page could have it asked by another."""
-        if self._any_host:
-            return True
-        name = host.decode("latin-1").lower()
-        bare = name.partition("]")[0].removeprefix("[") if name.startswith("[") else name.partition(":")[0]
-        return bare in self._hosts
+        """Whether it is asked by a name of its own."""
+        return self._names.has(host)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import ipaddress
 import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from budget_guard.estimate.tokens import count, encoding_of, is_installed
+from budget_guard_gateway.admin.app import Admin
 from budget_guard_gateway.app import Gateway
-from budget_guard_gateway.services import keys_of, prices_of
-from budget_guard_gateway.settings import GatewaySettings
+from budget_guard_gateway.services import Services, keys_of, prices_of
+from budget_guard_gateway.settings import GatewaySettings, address_of
 
+_ADMIN_ENDS_WITHIN_S = 5.0
 MOST_HEAD = 64 * 1024
 """Bytes of a request's head."""
 
@@ -30,29 +36,92 @@ def serve(settings: GatewaySettings) -> None:
     keys_of(settings)  # here, where somebody sees it
     prices_of(settings)
     listener = _listener(settings.host, settings.port)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(f"budget_guard's gateway listens on http://{host}:{listener.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(
-        functools.partial(_made, settings),
-        factory=True,
-        http=http_protocol(),
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,  # it would show addresses
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        workers=settings.workers,
-        timeout_graceful_shutdown=max(1, round(settings.grace_s)),
-        h11_max_incomplete_event_size=MOST_HEAD,
-    )
+    print(f"budget_guard's gateway listens on {_url(listener)}", flush=True)
+    office = _listener(*address_of(settings.admin)) if settings.admin is not None else None
+    if office is not None:
+        needed = "" if settings.admin_token else ", and asks for no token: whoever is on this machine may look and act"
+        print(f"budget_guard's admin port listens on {_url(office)}/budget/{needed}", flush=True)
     for stopped_by in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(stopped_by, _ignore)
     if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
-    else:
+        gateway = _made(settings)
+        server = _Beside(_config(settings, gateway), None if office is None else _admin(gateway), office)
+        server.run(sockets=[listener])
+        return
+    config = _config(settings, functools.partial(_made, settings))
+    with _admin_in_a_thread(settings, office):
         Multiprocess(config, **_target(config), sockets=[listener]).run()
+
+
+def _config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Config:
+    given: dict[str, Any] = {
+        "factory": not isinstance(app, (Gateway, Admin)),
+        "http": http_protocol(),
+        "ws": "none",
+        "lifespan": "on",
+        "log_level": "warning",
+        "access_log": False,  # it would show addresses
+        "server_header": False,
+        "date_header": False,
+        "proxy_headers": False,
+        "workers": settings.workers,
+        "timeout_graceful_shutdown": max(1, round(settings.grace_s)),
+        "h11_max_incomplete_event_size": MOST_HEAD,
+    }
+    return uvicorn.Config(app, **{**given, **options})
+
+
+def _admin(services: Services) -> _Quiet:
+    """The server of the admin port."""
+    return _Quiet(_config(services.settings, Admin(services), workers=1, timeout_graceful_shutdown=1))
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves signals to who runs it."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        """Capture none."""
+        return nullcontext()
+
+
+class _Beside(uvicorn.Server):
+    """A server with the admin port beside it, on the same event loop: they share a ledger that may be in memory."""
+
+    def __init__(self, config: uvicorn.Config, admin: _Quiet | None, office: socket.socket | None) -> None:
+        super().__init__(config)
+        self._admin = admin
+        self._office = office
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve both."""
+        if self._admin is None or self._office is None:
+            await super().serve(sockets)
+            return
+        beside = asyncio.ensure_future(self._admin.serve([self._office]))
+        try:
+            await super().serve(sockets)
+        finally:
+            self._admin.should_exit = True
+            await beside
+
+
+@contextmanager
+def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) -> Iterator[None]:
+    """Serve the admin port in the process that starts the others: it is there whichever of them ends.
+
+    It goes by the ledger that they share, and by the records beside it.
+    """
+    if office is None:
+        yield
+        return
+    admin = _admin(Services(settings))
+    thread = threading.Thread(target=admin.run, args=([office],), name="budget_guard-admin", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        admin.should_exit = True
+        thread.join(_ADMIN_ENDS_WITHIN_S)
 
 
 def _ignore(signal_number: int, frame: object) -> None:
@@ -74,6 +143,11 @@ def _target(config: uvicorn.Config) -> dict[str, Any]:
     """What older versions of uvicorn want to be told as well."""
     names = Multiprocess.__init__.__code__.co_varnames
     return {"target": uvicorn.Server(config).run} if "target" in names else {}
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:

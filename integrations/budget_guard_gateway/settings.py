@@ -25,6 +25,9 @@ _OURS = ("budget", "health", "metrics", "v1", "v1beta", "openai-v1")
 _SERVES = frozenset((*FIRST_PARTY, "aws", "azure", "cerebras", "fireworks", "groq", "openrouter", "together"))
 """Providers that an upstream's name may name, where its address does not say."""
 _LONGEST_URL = 500
+_LAST_PORT = 65_535
+_TOKEN = re.compile(r"[!-~]{8,}")
+"""What a header can carry: it is no header's business to have spaces at an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +123,16 @@ class GatewaySettings:
     """Where the counters live, as of `open_ledger`."""
     ceilings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What each user, key or team may spend, as of `BudgetAuthority`."""
+    plans: Mapping[str, Mapping[str, Any]] | None = None
+    """What principals with a plan may spend, as of `BudgetAuthority`. The admin API assigns them."""
     keys: str | None = None
     """The file of keys. Without one any token is taken, and its hash is who it is; on the loopback interface alone."""
     host: str = "127.0.0.1"
     port: int = 4000
+    admin: str | None = None
+    """Where operators look and act, as ``127.0.0.1:4001``; None for nowhere."""
+    admin_token: str | None = field(default=None, repr=False)
+    """What they prove themselves with. Without one whoever is on this machine may, and the address must be of it."""
     workers: int = 1
     """Processes. More than one need a ledger that they share."""
     allowed_hosts: Sequence[str] = ()
@@ -193,6 +202,18 @@ class GatewaySettings:
                 f"host={self.host!r} can be reached from elsewhere, and without keys anybody could spend: give a file "
                 "of keys, or use 127.0.0.1"
             )
+        if self.admin is not None:
+            host, _ = address_of(self.admin)
+            if self.admin_token is None and not is_loopback(host):
+                raise ValueError(
+                    f"admin={self.admin!r} can be reached from elsewhere, and without a token anybody could revoke and "
+                    "raise ceilings: set BUDGET_GUARD_ADMIN_TOKEN, give a file of it, or use 127.0.0.1"
+                )
+            if self.admin_token is not None and not _TOKEN.fullmatch(self.admin_token):
+                raise ValueError(
+                    "admin_token must have 8 characters or more, of those that a header can carry, and no space: "
+                    "make one with `openssl rand -hex 32`"
+                )
         if not 400 <= self.exceeded_status <= 599:
             raise ValueError(f"exceeded_status={self.exceeded_status!r} is no status of a refusal: use 402, or 429")
         if self.on_disconnect not in get_args(OnDisconnect):
@@ -208,6 +229,29 @@ class GatewaySettings:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
+
+    @property
+    def ceiled_kinds(self) -> set[str]:
+        """The kinds of principals that have a ceiling, or may have one by a plan."""
+        return {*self.ceilings, *(kind for plan in (self.plans or {}).values() for kind in plan)}
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """The host and the port in *text*, ``127.0.0.1:4001`` or ``[::1]:4001``.
+
+    Raises:
+        ValueError: If it is no address.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        if host != "localhost":
+            ipaddress.ip_address(bare)
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"admin={text[:100]!r} must be an address and a port, such as 127.0.0.1:4001") from None
+    return bare, int(port)
 
 
 def is_loopback(host: str) -> bool:

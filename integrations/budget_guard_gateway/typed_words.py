@@ -35,6 +35,17 @@ def ceilings(option: str, texts: Sequence[str]) -> dict[str, Any]:
     return {kind: each[0] if len(each) == 1 else each for kind, each in found.items()}
 
 
+def plans(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """The ceilings by plan and kind, each ``NAME:KIND=DOLLARS[/WINDOW]``."""
+    by_name: dict[str, list[str]] = {}
+    for text in texts:
+        name, colon, ceiling = text.partition(":")
+        if not name or not colon:
+            raise ValueError(f"{option} {text!r} must be NAME:KIND=DOLLARS[/WINDOW], such as 'pro:user=$50/day'")
+        by_name.setdefault(name, []).append(ceiling)
+    return {name: ceilings(f"{option} {name}:", each) for name, each in by_name.items()}
+
+
 def price(option: str, model: str, text: str) -> tuple[float, float]:
     """The price of *model*, ``IN,OUT``."""
     parts = text.split(",")

@@ -14,6 +14,7 @@ import uvicorn
 from budget_guard import Budget
 from budget_guard.integrations.gateway import Gateway, GatewaySettings, Upstream
 from budget_guard.testing import LocalProvider, Rates
+from budget_guard_gateway.admin.app import Admin
 
 DIME = Rates(input="0", output="6250")
 """16 tokens of output cost $0.10: no request of Responses may be capped below 16."""
@@ -141,3 +142,17 @@ def gateway(provider: LocalProvider | None, budget: Any = "$1.00", **settings: A
         httpx.Client(base_url=server.url, timeout=20, limits=httpx.Limits(max_connections=200)) as http,
     ):
         yield Asking(made, server, http)
+
+
+@contextmanager
+def administered(asking: Asking) -> Iterator[httpx.Client]:
+    """A client of the gateway's admin port, which is served on the gateway's own event loop, as `serve` does."""
+    server = Server(Admin(asking.gateway))
+    served = asyncio.run_coroutine_threadsafe(server.serve(), asking.loop)
+    assert server.up.wait(10)
+    try:
+        with httpx.Client(base_url=server.url, timeout=20) as http:
+            yield http
+    finally:
+        server.stop()
+        served.result(20)
