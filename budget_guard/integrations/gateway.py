@@ -6,6 +6,7 @@ try:
 except ImportError as error:
     raise ImportError('The gateway needs: pip install "budget-guard-py[gateway]"') from error
 
+from budget_guard_gateway.admin.app import Admin
 from budget_guard_gateway.app import Gateway
 from budget_guard_gateway.command import main as command
 from budget_guard_gateway.keys import Keys, add_key, read_keys, revoke_key
@@ -13,6 +14,7 @@ from budget_guard_gateway.serving import serve
 from budget_guard_gateway.settings import GatewaySettings, Upstream, upstream_of
 
 __all__ = [
+    "Admin",
     "Gateway",
     "GatewaySettings",
     "Keys",

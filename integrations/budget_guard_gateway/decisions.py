@@ -267,7 +267,9 @@ class SqliteStore:
         given: dict[str, str | None] = {"action": wanted.action, "run": wanted.id if wanted.kind == "run" else None}
         named = {name: value for name, value in given.items() if value is not None}
         where = "".join(f" AND {_INDEXED[name]} = ?" for name in named)
-        query = f"SELECT id, record FROM decisions WHERE id >= ? AND id < ?{where} ORDER BY id DESC"  # no name is theirs
+        query = (
+            f"SELECT id, record FROM decisions WHERE id >= ? AND id < ?{where} ORDER BY id DESC"  # no name is theirs
+        )
         values = (_oldest(self._days, self._clock), wanted.before or _LAST, *named.values())
         with self._lock:
             return _picked(wanted, self._connection.execute(query, values))

@@ -9,8 +9,8 @@ import ipaddress
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -79,9 +79,10 @@ def _admin(services: Services) -> _Quiet:
 class _Quiet(uvicorn.Server):
     """A server that leaves signals to who runs it."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
         """Capture none."""
-        return nullcontext()
+        yield
 
 
 class _Beside(uvicorn.Server):
@@ -106,7 +107,7 @@ class _Beside(uvicorn.Server):
 
 
 @contextmanager
-def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) -> Iterator[None]:
+def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) -> Generator[None]:
     """Serve the admin port in the process that starts the others: it is there whichever of them ends.
 
     It goes by the ledger that they share, and by the records beside it.

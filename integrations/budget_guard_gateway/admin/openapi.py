@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -40,8 +41,8 @@ _SCHEMAS: Mapping[str, Any] = {
     ),
     "Plan": _object(kind=_TEXT, id=_TEXT, plan=_MAYBE),
     "Snapshot": _object(
-        **{name: _TEXT for name in ("kind", "id")},
-        **{name: _USD for name in ("spent_usd", "reserved_usd")},
+        **dict.fromkeys(("kind", "id"), _TEXT),
+        **dict.fromkeys(("spent_usd", "reserved_usd"), _USD),
         remaining_usd={**_USD, "type": ["string", "null"]},
         plan=_MAYBE,
         open_holds=_COUNT,
@@ -55,14 +56,14 @@ _SCHEMAS: Mapping[str, Any] = {
                 window=_TEXT,
                 began_at=_MAYBE,
                 resets_at=_MAYBE,
-                **{name: _QUANTITIES for name in ("limits", "committed", "reserved", "remaining")},
+                **dict.fromkeys(("limits", "committed", "reserved", "remaining"), _QUANTITIES),
             ),
         },
     ),
     "Usage": _object(
         rows={
             "type": "array",
-            "items": _object(cost_usd=_USD, uncertain_usd=_USD, **{name: _COUNT for name in _COUNTS}),
+            "items": _object(cost_usd=_USD, uncertain_usd=_USD, **dict.fromkeys(_COUNTS, _COUNT)),
         }
     ),
     "Ids": _object(ids={"type": "array", "items": _TEXT}, next=_MAYBE),
@@ -85,7 +86,11 @@ def openapi() -> Mapping[str, Any]:
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {"Problem": refused},
-            "schemas": {**_SCHEMAS, "Problem": problem_schema(), "Decision": decision_schema()},
+            "schemas": {
+                **_SCHEMAS,
+                "Problem": _part("Problem", problem_schema()),
+                "Decision": _part("Decision", decision_schema()),
+            },
         },
     }
 
@@ -124,3 +129,10 @@ def _body(fields: Sequence[Field]) -> dict[str, Any]:
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _part(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema of its own as a part of this document, which its references are within."""
+    text = json.dumps({key: value for key, value in schema.items() if key not in ("$schema", "$id")})
+    part: dict[str, Any] = json.loads(text.replace('"#/', f'"#/components/schemas/{name}/'))
+    return part

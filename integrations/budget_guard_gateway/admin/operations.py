@@ -6,8 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import date, datetime, timezone
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
@@ -16,6 +15,7 @@ from budget_guard.calls.decision import Action
 from budget_guard.protocol import problem
 from budget_guard.session.usage import BY, By, When
 from budget_guard.units.amounts import DIMENSIONS
+from budget_guard.units.money import parse_usd
 from budget_guard.units.printable import printable
 from budget_guard_gateway.admin.documents import (
     ceiling_document,
@@ -158,7 +158,7 @@ class Operations:
         kind, id = self._principal(asked)
         name = asked.body["plan"]
         plans = self._settings.plans or {}
-        if name is not None and (name not in plans or kind not in plans[name]):
+        if name is not None and not (isinstance(name, str) and kind in plans.get(name, ())):
             known = ", ".join(repr(each) for each, plan in plans.items() if kind in plan) or "none"
             raise _refused(f"plan={_shown(name)} is no plan for a {kind}: those are {known}")
         return await self._assign(kind, id, name)
@@ -284,14 +284,16 @@ class Operations:
     async def add_key(self, asked: Asked) -> Answer:
         """Make a key, which is shown this once."""
         path, given = self._file(), dict(asked.body)
-        name = given.pop("name")
         models = given.get("models", [])
         if not isinstance(models, list) or not all(isinstance(each, str) for each in cast("list[object]", models)):
             raise _refused('models must be a list of patterns, such as ["gpt-4o*"]')
-        for field in ("user", "team", "feature", "run_budget"):
+        for field in ("name", "user", "team", "feature", "run_budget"):
             if given.get(field) is not None and not isinstance(given[field], str):
                 raise _refused(f"{field}={_shown(given[field])} must be a text")
+        name = given.pop("name") or ""
         try:
+            if given.get("run_budget") is not None:
+                parse_usd(given["run_budget"], "run_budget")
             check_principals([Principal.of(name, given)], self._settings.ceiled_kinds)
             async with self._keys:
                 key = await asyncio.to_thread(lambda: add_key(path, name, **given))
@@ -414,7 +416,13 @@ def _number(query: Mapping[str, str], name: str, default: int, least: int, most:
 
 def _times(query: Mapping[str, str]) -> tuple[When | None, When | None]:
     since, until = (_when(query, name) for name in ("since", "until"))
+    if since is not None and until is not None and _moment(until) < _moment(since):
+        raise _refused(f"until={_shown(query['until'])} is before since={_shown(query['since'])}")
     return since, until
+
+
+def _moment(when: When) -> datetime:
+    return when if isinstance(when, datetime) else datetime(when.year, when.month, when.day, tzinfo=timezone.utc)
 
 
 def _when(query: Mapping[str, str], name: str) -> When | None:
@@ -436,7 +444,7 @@ def _when(query: Mapping[str, str], name: str) -> When | None:
 
 
 _TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1}
-_MONEY: Mapping[str, Any] = {"type": ["string", "number"], "description": "Dollars, such as \"20.00\""}
+_MONEY: Mapping[str, Any] = {"type": ["string", "number"], "description": 'Dollars, such as "20.00"'}
 _COUNT: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 _KIND = Field("kind", _TEXT, "user, key, team, agent, run, or a kind of your own", is_required=True)
 _SINCE = Field("since", _TEXT, "From when on: a day in UTC, or a moment with its zone")
@@ -510,9 +518,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ),
         answers="Decisions",
     ),
-    Operation(
-        *("GET", "/budget/decisions/{id}", Operations.decision, "The record of a decision"), answers="Decision"
-    ),
+    Operation(*("GET", "/budget/decisions/{id}", Operations.decision, "The record of a decision"), answers="Decision"),
     Operation(
         *("GET", "/budget/runs", Operations.runs, "The runs that the ledger knows"),
         query=(_PREFIX, _AFTER, _N),

@@ -1,4 +1,4 @@
-"""The report of a run for operators: by the ledger what it took, by the records of its decisions when, and what happened."""
+"""The report of a run for operators: the ledger says what it took, and records of decisions when it did."""
 
 from __future__ import annotations
 
