@@ -6,6 +6,7 @@ from budget_guard.calls.alternatives import Alternative
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate
 from budget_guard.calls.decision import Decision, Estimate
+from budget_guard.calls.keyed import IdempotencyKey
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import (
     BudgetError,
@@ -58,6 +59,7 @@ __all__ = [
     "DowngradePolicy",
     "Estimate",
     "ForeignRun",
+    "IdempotencyKey",
     "InvalidDowngradeError",
     "Ledger",
     "LedgerAmbiguous",

@@ -92,9 +92,10 @@ class Authorizer:
         self._run = run
         self._recorder = run.recorder
         self._timeline = run.recorder.timeline
-        self._basis = Basis(
+        self.basis = Basis(
             tuple(dict.fromkeys(scope.principal for scope in run.scopes)), run.planner.ladder.prices.basis
         )
+        """What all its decisions rest on."""
         self._warned_unbounded = False
         self._told_unknown_most = False
 
@@ -503,7 +504,7 @@ class Authorizer:
             action, reason = "advisory_warn", str(ignored)
         decision = unchecked(
             Decision,
-            (hold_id, at_s, action, call, requested, name, terms, amounts, self._basis, reason, None, reservation),
+            (hold_id, at_s, action, call, requested, name, terms, amounts, self.basis, reason, None, reservation),
         )
         emit = self._timeline.emit
         self.decisions.add(decision)
@@ -525,13 +526,20 @@ class Authorizer:
         error.decision_id = decision_id
         if isinstance(error, (BudgetExceeded, BudgetRevoked, LoopDetected)):
             error.report = self._run.report_for_error()
-        terms, held = plan or (None, NOTHING)
-        decision = Decision(
-            decision_id, at_s, "block", call, requested, requested, terms, held, self._basis, str(error), error, None
-        )
+        decision = self.refusal(decision_id, at_s, call, plan, error)
         self.decisions.add(decision)
         _log.info("budget_guard %s: blocked %s: %s", self._run.scope, requested, error)
         return decision
+
+    def refusal(
+        self, decision_id: str, at_s: float, call: ModelCall | ToolCall, plan: Plan | None, error: BudgetError
+    ) -> Decision:
+        """The decision on a call that *error* refuses. It is noted nowhere."""
+        requested = name_of(call)
+        terms, held = plan or (None, NOTHING)
+        return Decision(
+            decision_id, at_s, "block", call, requested, requested, terms, held, self.basis, str(error), error, None
+        )
 
     def _warn_unbounded(self, plan: Plan) -> None:
         terms, amounts = plan

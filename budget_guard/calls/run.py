@@ -114,6 +114,8 @@ class Run:
         """The principals that it is attributed to, by kind."""
         self.new_id = HoldIds(clock).new
         """An id for the next hold."""
+        self.owner = str(self.scope)
+        """The principal that it belongs to; the run itself where it has none."""
         self.parts: list[Run] = []
         """The same run with the scopes of one agent beside its own. See `part`."""
         self.whole: Run | None = None

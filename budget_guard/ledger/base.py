@@ -26,6 +26,9 @@ answers one question atomically over all scopes of a call: may this much be held
 9. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
    else is a `ValueError` before any effect. Time is the ledger's own.
 
+10. A text that is kept with `swap` is replaced in one step, by whoever knows what is there: of many that expect the
+   same, one gets through. It is gone when its time is up, and nothing else comes of it.
+
 Ids come from `budget_guard.ledger.hold_id`: they begin with the time at which they were made, and so sort by it.
 
 `Ledger` has blocking verbs, `AsyncLedger` the same ones to await. `Ledger.aio` is the way from the first to the second.
@@ -322,6 +325,24 @@ class Ledger(Protocol):
         """Take a `revoke` back; return whether there was one."""
         ...
 
+    def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None:
+        """Keep *text* under *name* in the place of *expected*; return what is kept there then.
+
+        For what processes have to agree on beside the counters, such as which of them decides on a call that came
+        twice. Where anything but *expected* is kept, nothing changes. None is nothing: so None for None only looks.
+
+        Args:
+            name: The place, at most `hold_id.MOST_LENGTH` characters.
+            expected: What is there.
+            text: What shall be.
+            ttl_s: Seconds after which it is gone. A ledger in memory keeps the latest ten thousand in any case, and
+                no more.
+
+        Raises:
+            ValueError: If *name* is too long, or *ttl_s* out of range.
+        """
+        ...
+
     def sweep(self, most: int = 1_000) -> int:
         """Expire at most *most* holds whose time is up; return how many were. `reserve` does a few by itself."""
         ...
@@ -380,6 +401,7 @@ class AsyncLedger(Protocol):
     async def names(self, kind: str, prefix: str = "") -> Sequence[str]: ...
     async def revoke(self, scope: Scope, reason: str) -> None: ...
     async def restore(self, scope: Scope) -> bool: ...
+    async def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None: ...
     async def sweep(self, most: int = 1_000) -> int: ...
     async def suspended(self, most: int = 1_000) -> Sequence[Suspended]: ...
     async def audit(self) -> Sequence[str]: ...

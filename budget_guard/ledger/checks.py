@@ -8,7 +8,7 @@ from operator import index
 
 from budget_guard.ledger.base import MOST_LIMIT
 from budget_guard.ledger.history import BY, NO_LINES, CheckedLines, UsageLine, UsageQuery, clean
-from budget_guard.ledger.hold_id import made_ms
+from budget_guard.ledger.hold_id import MOST_LENGTH, made_ms
 from budget_guard.units.amounts import MOST, Amounts, Checked, Limits, Sums, unchecked
 
 
@@ -81,6 +81,16 @@ def check_limits(limits: Limits) -> None:
     for name, limit in zip(Limits._fields, limits, strict=True):
         if limit is not None and not (isinstance(limit, int) and 0 <= limit <= MOST_LIMIT):
             raise ValueError(f"{name}={limit!r} must be None or a whole number from 0 to {MOST_LIMIT}")
+
+
+def check_place(name: str) -> None:
+    """Check that a text can be kept under *name*.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= MOST_LENGTH:
+        raise ValueError(f"name={name!r:.60} must be a text of 1 to {MOST_LENGTH} characters")
 
 
 def check_ttl(ttl_s: float) -> None:

@@ -29,6 +29,7 @@ Verb: TypeAlias = Literal[
     "names",
     "revoke",
     "restore",
+    "swap",
     "sweep",
     "suspended",
     "audit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
-from budget_guard.ledger.checks import check_ttl, checked_amounts, checked_lines
+from budget_guard.ledger.checks import check_place, check_ttl, checked_amounts, checked_lines
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.history import (
     NO_LINES,
@@ -46,6 +46,9 @@ _SWEPT_AT_ONCE = 8
 _FORGOTTEN_AT_ONCE = 12
 """Settled holds that a commit forgets by itself, once so many are too many. One by one would take twice as long, and
 a hundred at once make one call in a hundred ten times as slow as the others."""
+
+_MOST_TEXTS = 10_000
+"""Texts that are kept with `swap`."""
 
 
 class MemoryLedger(LedgerRules[Hold]):
@@ -101,6 +104,8 @@ class MemoryLedger(LedgerRules[Hold]):
         self._forgetting: _Forgetting | None = None
         self._forgotten = ""
         """What sorts right behind every id that was made in the same millisecond as the youngest forgotten one."""
+        self._texts: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        """What is kept with `swap`, and until when, the latest at the end."""
         self.aio: AsyncLedger = InlineVerbs(self, self._waiters.wait_async)
 
     def reserve(
@@ -237,6 +242,25 @@ class MemoryLedger(LedgerRules[Hold]):
     def revoke(self, scope: Scope, reason: str) -> None:
         self._revoked = True
         super().revoke(scope, reason)
+
+    def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None:
+        check_place(name)
+        check_ttl(ttl_s)
+        now = self._clock.monotonic()
+        with self._lock:
+            kept, until = self._texts.get(name, (None, 0.0))
+            if kept is not None and until <= now:
+                kept = None
+            if kept != expected:
+                return kept
+            if text is None:
+                self._texts.pop(name, None)
+            else:
+                self._texts[name] = (text, now + ttl_s)
+                self._texts.move_to_end(name)
+                if len(self._texts) > _MOST_TEXTS:
+                    self._texts.popitem(last=False)
+            return text
 
     def await_room(self, version: int, timeout: float) -> bool:
         return self._waiters.wait(version, timeout)

@@ -96,6 +96,9 @@ class BlockingVerbs(ABC):
     def restore(self, scope: Scope) -> bool:
         return self._perform(Ledger.restore, scope)
 
+    def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None:
+        return self._perform(Ledger.swap, name, expected, text, ttl_s)
+
     def sweep(self, most: int = 1_000) -> int:
         return self._perform(Ledger.sweep, most)
 
@@ -179,6 +182,9 @@ class AwaitableVerbs(ABC):
 
     async def restore(self, scope: Scope) -> bool:
         return await self._perform(Ledger.restore, scope)
+
+    async def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None:
+        return await self._perform(Ledger.swap, name, expected, text, ttl_s)
 
     async def sweep(self, most: int = 1_000) -> int:
         return await self._perform(Ledger.sweep, most)

@@ -18,6 +18,7 @@ from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate, PastRuns
 from budget_guard.calls.decision import Action, Decision, DecisionLog
+from budget_guard.calls.keyed import IdempotencyKey, KeyedDecisions, checked_key
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
 from budget_guard.calls.queue import Steps
@@ -177,6 +178,7 @@ class Session:
         self._run.keeps_history = not isinstance(self._ledger, MemoryLedger) or self._ledger.keeps_history
         self._run.fails_open = forgiving
         self._run.on_cancel = on_cancel
+        self._run.owner = wiring.owner or self._run.owner
         self._on_ledger_error: OnLedgerError | None = on_ledger_error
         self._run_ttl_s = run_ttl_s
         self._is_child = False
@@ -187,6 +189,7 @@ class Session:
         self._has_parts = budget.agents is not None
         self._outcome: Outcome | None = None
         self._authorizer = Authorizer(self._run, DecisionLog(wiring.decisions))
+        self._keyed: KeyedDecisions | None = None
         self._told = told
         self._is_recorded = False
         listener = told.listener(self.report)
@@ -437,7 +440,14 @@ class Session:
                 each.revoked = BudgetRevoked(scope=str(revoked.scope), reason=revoked.reason, at=revoked.at)
         run.recorder.timeline.mark(SessionRevoked(run.recorder.timeline.at(), reason))
 
-    def authorize(self, call: ModelCall | ToolCall, *, may_wait: bool = True, sent: bool = False) -> Decision:
+    def authorize(
+        self,
+        call: ModelCall | ToolCall,
+        *,
+        may_wait: bool = True,
+        sent: bool = False,
+        idempotency_key: str | IdempotencyKey | None = None,
+    ) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
 
         Never raises for a refusal: the decision carries the error, for the adapter to raise in its own terms.
@@ -446,10 +456,19 @@ class Session:
             call: The call.
             may_wait: Whether `Budget.max_wait_s` applies. False on an event loop's thread, which must not block.
             sent: Whether the call is sent as soon as it is held, so that `Reservation.forward` need not be called.
+            idempotency_key: A name for this one call. The same key from the same principal (the user, else the key,
+                else the team that the run belongs to) gets the decision that was made the first time, with the same
+                hold: from any thread, task or process on the ledger, and for a day. With another call it is refused
+                with a `ReservationConflict`. A refusal that asks to try again is not kept.
+
+        Raises:
+            ValueError: If *idempotency_key* is empty or too long.
         """
         authorizer, ledger = self._authorizer, self._ledger
         if self._has_parts:
             authorizer = self._authorizer_of(call.agent)
+        if idempotency_key is not None:
+            return queue.drive(self._authorizing(authorizer, call, idempotency_key, may_wait, sent), ledger)
         offer = authorizer.offer(call)
         if offer is None:
             return queue.drive(authorizer.authorize(call, may_wait, sent), ledger)
@@ -463,11 +482,19 @@ class Session:
             return authorizer.admitted(hold_id, at_s, call, plan)
         return queue.drive(authorizer.authorize(call, may_wait, sent, outcome), ledger)
 
-    async def aauthorize(self, call: ModelCall | ToolCall, *, sent: bool = False) -> Decision:
+    async def aauthorize(
+        self,
+        call: ModelCall | ToolCall,
+        *,
+        sent: bool = False,
+        idempotency_key: str | IdempotencyKey | None = None,
+    ) -> Decision:
         """As `authorize`, and waits without blocking."""
         authorizer, ledger = self._authorizer, self._ledger.aio
         if self._has_parts:
             authorizer = self._authorizer_of(call.agent)
+        if idempotency_key is not None:
+            return await queue.adrive(self._authorizing(authorizer, call, idempotency_key, True, sent), ledger)
         offer = authorizer.offer(call)
         if offer is None:
             return await queue.adrive(authorizer.authorize(call, True, sent), ledger)
@@ -480,6 +507,20 @@ class Session:
         if outcome is HELD:
             return authorizer.admitted(hold_id, at_s, call, plan)
         return await queue.adrive(authorizer.authorize(call, True, sent, outcome), ledger)
+
+    def _authorizing(
+        self,
+        authorizer: Authorizer,
+        call: ModelCall | ToolCall,
+        key: str | IdempotencyKey,
+        may_wait: bool,
+        sent: bool,
+    ) -> Steps[Decision]:
+        """Decide on a call that may come more than once."""
+        if self._keyed is None:
+            with self._run.recorder.lock:
+                self._keyed = self._keyed or KeyedDecisions()
+        return self._keyed.authorize(authorizer, call, checked_key(key), may_wait, sent)
 
     def estimate(self, call: ModelCall | ToolCall, *, records: Iterable[RunRecord] | None = None) -> CallEstimate:
         """What would be held for *call*, whether it would be made, and what such runs took: before anything is sent.

@@ -143,6 +143,7 @@ def test_every_key_is_named_beforehand(server: RedisServer, monkeypatch: pytest.
     ledger.restore(RUN)
     ledger.await_room(0, 0)
     ledger.suspended()
+    ledger.swap("place", None, "text", 60)
     with pytest.raises(KeyError):
         ledger.balances((Scope("user", "nobody"),))
     assert ledger.names("user") == ["u1", "u2"]

@@ -908,6 +908,7 @@ def test_a_file_that_had_no_history_yet_gains_one_in_place(path: Path) -> None:
     before.close()
     with sqlite3.connect(path) as file:  # as the version before has left it
         for statement in (
+            "DROP TABLE kept",
             *("DROP TABLE usage", "ALTER TABLE scope DROP COLUMN counted_from", "ALTER TABLE hold DROP COLUMN lines"),
             "PRAGMA user_version = 2",
         ):

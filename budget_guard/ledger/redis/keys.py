@@ -58,6 +58,10 @@ class Keys:
         """The key of a hold's record."""
         return self._prefix + b"hold:" + encode(hold_id)
 
+    def text(self, name: str) -> bytes:
+        """The key of a text that is kept with `swap`."""
+        return self._prefix + b"text:" + encode(name)
+
     def scope(self, scope: Scope) -> bytes:
         """The key of a scope's counters."""
         return self._prefix + f"scope:{_quoted(scope.kind)}:{_quoted(scope.id)}".encode()

@@ -19,7 +19,14 @@ from budget_guard.ledger.base import (
     Settled,
     Suspended,
 )
-from budget_guard.ledger.checks import check_limits, check_query, checked_amounts, checked_change, checked_lines
+from budget_guard.ledger.checks import (
+    check_limits,
+    check_place,
+    check_query,
+    checked_amounts,
+    checked_change,
+    checked_lines,
+)
 from budget_guard.ledger.flow import Steps
 from budget_guard.ledger.history import (
     Kept,
@@ -280,6 +287,12 @@ class RedisVerbs:
     def restore(self, scope: Scope) -> Steps[bool]:
         _, restored = yield from self._call("restore", self._named((scope,)).keys)
         return bool(restored == 1)
+
+    def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> Steps[str | None]:
+        check_place(name)
+        there, shall = (b"" if each is None else b"+" + encode(each) for each in (expected, text))
+        _, kept = yield from self._call("swap", (self._keys.text(name),), there, shall, ttl_of(ttl_s))
+        return decode(kept[1:]) if kept else None
 
     def sweep(self, most: int) -> Steps[int]:
         swept = 0

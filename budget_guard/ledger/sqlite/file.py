@@ -39,7 +39,7 @@ class FilesInUse(NamedTuple):
 def scripts() -> tuple[str, ...]:
     """What makes each version of the file out of the one before."""
     folder = files("budget_guard.ledger.sqlite") / "schema"
-    return tuple((folder / f"{version}.sql").read_text("utf-8") for version in (1, 2, 3))
+    return tuple((folder / f"{version}.sql").read_text("utf-8") for version in (1, 2, 3, 4))
 
 
 class LedgerFile:

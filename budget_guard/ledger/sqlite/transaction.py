@@ -35,6 +35,7 @@ MOST_VERBS = 256
 """How many verbs may share one `Transaction`."""
 LARGEST = 2**63 - 1
 """The largest integer that a row can keep."""
+_TEXTS_CLEARED_AT_ONCE = 8
 _FULL = LARGEST - MOST_VERBS * MOST
 """A sum up to here cannot pass `LARGEST` within one transaction."""
 
@@ -175,6 +176,21 @@ class Transaction:
             "SELECT id FROM scope WHERE kind = ? AND substr(id, 1, ?) = ?", (kind, len(prefix), prefix)
         )
         return [id for (id,) in rows]
+
+    def kept(self, name: str) -> str | None:
+        """The text under *name*; None if there is none, or its time is up."""
+        row = self._db.execute("SELECT text FROM kept WHERE name = ? AND expires_at > ?", (name, self.now)).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep(self, name: str, text: str | None, until: int) -> None:
+        """Keep *text* under *name* until then, or nothing; a few texts whose time is up go with it."""
+        self._db.execute("DELETE FROM kept WHERE name = ?", (name,))
+        if text is not None:
+            self._db.execute("INSERT INTO kept VALUES (?, ?, ?)", (name, text, until))
+        self._db.execute(
+            "DELETE FROM kept WHERE name IN (SELECT name FROM kept WHERE expires_at <= ? LIMIT ?)",
+            (self.now, _TEXTS_CLEARED_AT_ONCE),
+        )
 
     def due(self, most: int) -> list[StoredHold]:
         """At most *most* holds whose time is up, and which are not suspended."""

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from datetime import datetime
 
 from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, ScopeSpend, Settled
-from budget_guard.ledger.checks import check_text, check_ttl, checked_amounts, checked_lines
+from budget_guard.ledger.checks import check_place, check_text, check_ttl, checked_amounts, checked_lines
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.history import UsageLine, UsageQuery, UsageSum, keeps_history
 from budget_guard.ledger.hold import Origin, differences
@@ -148,6 +148,19 @@ class SqliteVerbs(LedgerRules[StoredHold]):
     def revoke(self, scope: Scope, reason: str) -> None:
         check_text("reason", reason)
         super().revoke(scope, reason)
+
+    def swap(self, name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None:
+        check_place(name)
+        check_text("name", name)
+        if text is not None:
+            check_text("text", text)
+        check_ttl(ttl_s)
+        kept = self._transaction.kept(name)
+        if kept == expected and text != expected:
+            until = min(self._transaction.now + round(ttl_s * 1_000_000), LARGEST)
+            self._transaction.keep(name, text, until)
+            return text
+        return kept
 
     def audit(self) -> Sequence[str]:
         wrong = self._transaction.damage()

@@ -14,6 +14,7 @@ Needs ``pip install pytest``. Put ``pytest.register_assert_rewrite("budget_guard
 ``conftest.py`` to see the values of a failed comparison.
 """
 
+from budget_guard.testing.ledger_contract.agreeing import AgreeingRules
 from budget_guard.testing.ledger_contract.amounts import AmountRules
 from budget_guard.testing.ledger_contract.ceilings import CeilingRules
 from budget_guard.testing.ledger_contract.expiry import ExpiryRules
@@ -43,6 +44,7 @@ class LedgerContract(
     WindowRules,
     HistoryRules,
     WaitingRules,
+    AgreeingRules,
     RaceRules,
 ):
     """The rules of `budget_guard.ledger.base`, one test each."""
