@@ -3,13 +3,15 @@
 Run with ``make mutants``, or ``python scripts/mutants.py --sample 300 --seed 7``. Each mutant is one change of one
 line: a comparison that lets one more in, a condition turned round, a statement left out, a lock dropped, a default
 changed; in the Lua scripts as well. It is run by the tests that cover its line, in a copy of the tree, several at once.
-A test that fails or hangs notices it. ``mutants_runner.py`` collects the tests once and forks for each mutant.
+A test that fails or hangs notices it. ``mutants_runner.py`` collects the tests once and forks for each mutant; time is
+CPU time, so that a busy machine comes to the same score.
 
 What is kept in ``.mutants/``: which tests cover which lines (made by running every test once; ``--map`` makes it anew,
 or adds what is named after ``--tests`` to it), and what became of each mutant, so that a run that was stopped goes on.
 
-A mutant that no test notices is printed as a survivor. One that changes no behaviour is not the tests' fault: it is
-listed with its reason in ``tests/equivalent_mutants.txt``, and left out of the score.
+A mutant that no test notices is printed as a survivor. One that changes no behaviour is not the tests' fault. Where
+that is certain from the code around it, it is not made: ``mutants_left_out.py`` says where. Any other is listed with
+its reason in ``tests/equivalent_mutants.txt``, and left out of the score.
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from difflib import SequenceMatcher
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from mutants_left_out import changes_nothing
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".mutants"
@@ -118,6 +124,7 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
     lines = text.splitlines()
     tree = ast.parse(text)
     statements = _statements(tree)
+    harmless = changes_nothing(tree)
 
     def at(line: int, column: int) -> int:  # columns are counted in bytes
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
@@ -128,6 +135,8 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
         return Mutant(path, node.lineno, start, end, new, what, statements.get(node.lineno, (node.lineno,)))
 
     for node in _walk(tree):
+        if node in harmless:
+            continue
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             left, right = ast.unparse(node.left), ast.unparse(node.comparators[0])
             yield change(node, f"{left} {_COMPARISONS[type(node.ops[0])]} {right}", "comparison")
@@ -151,7 +160,9 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
         elif isinstance(node, ast.IfExp):
             yield change(node, f"({ast.unparse(node.body)})", "condition left out")
             yield change(node, f"({ast.unparse(node.orelse)})", "condition left out")
-        elif isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
+        elif (
+            isinstance(node, ast.Return) and node.value is not None and not _is_constant(node.value, None, True, False)
+        ):
             yield change(node.value, "None", "return value")
         elif isinstance(node, (ast.AugAssign, ast.Delete, ast.Raise)):
             yield change(node, "pass", "statement left out")
@@ -173,7 +184,7 @@ def mutants_of_python(path: str, text: str) -> Iterator[Mutant]:
             yield Mutant(path, node.lineno, start, end, nothing, "lock dropped", (node.lineno,))
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
-                if keyword.arg is not None:
+                if keyword.arg is not None and keyword not in harmless:
                     rest = [each for each in node.keywords if each is not keyword]
                     new_call = ast.Call(node.func, node.args, rest)
                     yield change(node, ast.unparse(new_call), f"argument {keyword.arg} left out")
@@ -230,8 +241,8 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)))
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_constant(node: ast.AST, *values: object) -> bool:
+    return isinstance(node, ast.Constant) and any(node.value is each for each in values)
 
 
 # Mutants of Lua
@@ -338,7 +349,10 @@ class Coverage:
 
     def __init__(self, folder: Path) -> None:
         self.seconds: dict[str, float] = json.loads((folder / "seconds.json").read_text())
-        self._sources: dict[str, str] = json.loads((folder / "sources.json").read_text())
+        self.reach: dict[str, int] = json.loads((folder / "reach.json").read_text())
+        """How many lines of the library each test runs."""
+        self._sources = _sources()
+        self._numbers: dict[str, dict[int, int]] = {}
         self._data: Any = import_module("coverage").CoverageData(str(folder / "lines"))
         self._data.read()
         self._files: dict[str, dict[int, list[str]]] = {}
@@ -349,32 +363,48 @@ class Coverage:
             self._files[path] = self._data.contexts_by_lineno(path)
         return self._files[path]
 
-    def of(self, mutant: Mutant, seconds: float) -> list[str]:
-        """The tests that run the line of *mutant*, in about so many *seconds*: those of its own file first, then of its
-        room, and at least half of the time for all others; the fastest of each file first.
+    def _were(self, path: str) -> dict[int, int]:
+        """Of each line of a file the number that it had when the map was made; what has changed since has none."""
+        if path not in self._numbers:
+            was, now = self._sources.get(path, ""), (ROOT / path).read_text("utf-8")
+            if was != now:
+                self.stale.add(path)
+            self._numbers[path] = numbers_before(was, now)
+        return self._numbers[path]
+
+    def of(self, mutant: Mutant, seconds: float, noticed: Mapping[tuple[str, str], int] | None = None) -> list[str]:
+        """The tests that run the line of *mutant*, in about so many *seconds* of CPU: those of its own file first, then
+        of its room, and at least half of the time for all others. Of each file those first that have *noticed* other
+        mutants of the module, then the fastest, and of these the ones that run little else.
 
         What is run while a module is imported belongs to every test that runs anything of the module, and to every test
-        of its room; so does all of a file that has changed since the map was made.
+        of its room; so does what was written since the map was made.
         """
+        noticed = noticed or {}
+
+        def order(test: str) -> tuple[object, ...]:
+            took = round(self.seconds[test] + 0.05, 1)
+            return _distance(mutant, test), -noticed.get((mutant.path, test), 0), took, self.reach.get(test, 0)
+
         if mutant.path.endswith(".lua"):
             found = {test for test in self.seconds if test.startswith(LUA_TESTS)}
         else:
             lines = self._lines(mutant.path)
-            changed_since = self._sources.get(mutant.path) != hash_of(mutant.path)
-            if changed_since:
-                self.stale.add(mutant.path)
-            here = [lines[each] for each in mutant.lines if each in lines]
-            found = set(lines.get(mutant.line, ())) or set().union(*here)
-            if changed_since or "" in found:  # run while no test was
+            were = self._were(mutant.path)
+            known = [were[each] for each in mutant.lines if each in were]
+            here = [lines[each] for each in known if each in lines]
+            found = set(lines.get(were.get(mutant.line, 0), ())) or set().union(*here)
+            if not known or "" in found:  # it is new, or run while no test was
                 found = set().union(*lines.values())
                 found |= {test for test in self.seconds if _distance(mutant, test) < 2}
         near: list[str] = []
         far: list[str] = []
-        for test in sorted(found & self.seconds.keys(), key=lambda test: (_distance(mutant, test), self.seconds[test])):
+        for test in sorted(found & self.seconds.keys(), key=order):
             (near if _distance(mutant, test) < 2 else far).append(test)
         chosen = self._few(near, seconds / 2 if far else seconds)
         chosen += self._few(_by_turns(far), seconds - sum(self.seconds[test] for test in chosen))
-        return sorted(chosen, key=lambda test: (_distance(mutant, test), _server(test), self.seconds[test]))
+        place = {test: at for at, test in enumerate(chosen)}
+        return sorted(chosen, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
 
     def _few(self, tests: Sequence[str], seconds: float) -> list[str]:
         """The first of *tests*, as many as take *seconds*."""
@@ -456,15 +486,51 @@ def keep_map(out: Path, add: bool) -> None:
     for part in sorted(out.glob("lines.*")):
         one = library.CoverageData(str(part))
         one.read()
-        data.update(one, map_path=lambda path: Path(path).relative_to(ROOT).as_posix())
+        if add:
+            _add_to(data, one)
+        else:
+            data.update(one, map_path=lambda path: Path(path).relative_to(ROOT).as_posix())
     data.write()
+    reach: Counter[str] = Counter()
+    for path in data.measured_files():
+        reach.update(test for covering in data.contexts_by_lineno(path).values() for test in covering)
+    (FOLDER / "reach.json").write_text(json.dumps(reach))
     data.close()
     for file in out.glob("seconds.*"):
         told.update(json.loads(line) for line in file.read_text().splitlines())
     seconds.write_text(json.dumps(told))
-    if not add:
-        sources = {mutant.path for mutant in all_mutants(TARGETS)}
-        (FOLDER / "sources.json").write_text(json.dumps({path: hash_of(path) for path in sorted(sources)}))
+    paths = {mutant.path for mutant in all_mutants(TARGETS)}
+    now = {path: (ROOT / path).read_text("utf-8") for path in sorted(paths)}
+    (FOLDER / "sources.json").write_text(json.dumps(now | (_sources() if add else {})))
+
+
+def _sources() -> dict[str, str]:
+    """What each file said when the map was made."""
+    file = FOLDER / "sources.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _add_to(data: Any, one: Any) -> None:
+    """Add to the map what *one* process has seen, by the numbers that the lines had when the map was made."""
+    sources = _sources()
+    for file in one.measured_files():
+        path = Path(file).relative_to(ROOT).as_posix()
+        now = (ROOT / path).read_text("utf-8")
+        were = numbers_before(sources.get(path, now), now)
+        lines: dict[str, list[int]] = {}
+        for line, tests in one.contexts_by_lineno(file).items():
+            for test in tests:
+                if line in were:
+                    lines.setdefault(test, []).append(were[line])
+        for test, seen in lines.items():
+            data.set_context(test)
+            data.add_lines({path: seen})
+
+
+def numbers_before(was: str, now: str) -> dict[int, int]:
+    """Of each line of a text the number that it had before; what has changed since has none."""
+    blocks = SequenceMatcher(None, was.splitlines(), now.splitlines(), autojunk=False).get_matching_blocks()
+    return {b + each + 1: a + each + 1 for a, b, size in blocks for each in range(size)}
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -514,22 +580,26 @@ class Runner:
         self._fresh: _Server | None = None
         self._sound: dict[str, bool] = {}
 
-    def judge(self, tests: Sequence[str], mutant: Mutant, seconds: float) -> tuple[Result, str]:
+    def judge(self, tests: Mapping[str, float], mutant: Mutant) -> tuple[Result, str]:
         """As `run`, and a test that fails without the mutant as well does not count."""
         while True:
-            tests = [test for test in tests if self._sound.get(test, True)]
-            result, by = self.run(tests, mutant, seconds) if tests else ("not covered", "")
-            if not by:
+            tests = {test: seconds for test, seconds in tests.items() if self._sound.get(test, True)}
+            result, by = self.run(tests, mutant) if tests else ("not covered", "")
+            if by not in tests:
                 return result, by
             if by not in self._sound:
-                self._sound[by] = self.run([by], None, seconds)[0] == "survived"
+                self._sound[by] = self.run({by: tests[by]}, None)[0] == "survived"
             if self._sound[by]:
                 return result, by
             print(f"without any mutant it fails too: {by}", flush=True)
 
-    def run(self, tests: Sequence[str], mutant: Mutant | None, seconds: float) -> tuple[Result, str]:
-        """Run the tests with *mutant* in the tree: what came of it, and which test failed."""
-        job: dict[str, Any] = {"tests": tests, "seconds": 60 + 20 * seconds, "cpu_seconds": 20 + 4 * seconds}
+    def run(self, tests: Mapping[str, float], mutant: Mutant | None) -> tuple[Result, str]:
+        """Run the tests, of which each takes so many seconds of CPU, with *mutant* in the tree.
+
+        Returns:
+            What came of it, and which test failed.
+        """
+        job: dict[str, Any] = {"tests": tests}
         if mutant is None:
             return self._collected.ask({**job, "new": None})
         file = self._tree / mutant.path
@@ -656,7 +726,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=300, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2, help="how many at the same time")
-    parser.add_argument("--seconds", type=float, default=30, help="how many seconds of tests one is run by at most")
+    parser.add_argument("--seconds", type=float, default=60, help="how many CPU seconds of tests one is run by at most")
     parser.add_argument("--map", action="store_true", help="make the map of which tests cover which lines anew")
     parser.add_argument("--tests", nargs="*", default=[], help="with --map: only add these tests to it")
     parser.add_argument("--again", action="store_true", help="try the survivors of earlier runs again")
@@ -671,6 +741,7 @@ def main() -> int:
     print(f"{len(chosen)} of {len(mutants)} mutants, seed {options.seed}", flush=True)
     known = earlier(options.again)
     outcomes: list[Outcome] = []
+    noticed = Counter((key.partition("@")[0], by) for key, (_, by) in known.items() if by)
     left: SimpleQueue[Mutant] = SimpleQueue()
     harmless = known_to_change_nothing()
     for mutant in chosen:
@@ -692,11 +763,12 @@ def main() -> int:
                     if left.empty():
                         break
                     mutant = left.get()
-                    selected = tests.of(mutant, options.seconds)
+                    selected = tests.of(mutant, options.seconds, noticed)
                 began = time.monotonic()
-                result, by = runner.judge(selected, mutant, sum(tests.seconds[test] for test in selected))
+                result, by = runner.judge({test: tests.seconds[test] for test in selected}, mutant)
                 with noting:
                     outcomes.append(_outcome(mutant, result, by))
+                    noticed[mutant.path, by] += 1
                     with (FOLDER / "results.jsonl").open("a", encoding="utf-8") as kept:
                         kept.write(json.dumps([key_of(mutant), result, by]) + "\n")
                     where = f"{mutant.path}:{mutant.line}"
@@ -709,7 +781,7 @@ def main() -> int:
         for each in [pool.submit(work, Path(folder) / str(number)) for number in range(options.processes)]:
             each.result()
     if tests.stale:
-        print(f"\n{len(tests.stale)} files have changed since the map was made, and were run by all tests near them")
+        print(f"\n{len(tests.stale)} files have changed since the map was made: all tests near them ran what is new")
     return 1 if score(outcomes) else 0
 
 

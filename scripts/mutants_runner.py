@@ -18,8 +18,9 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -29,6 +30,10 @@ import pytest
 PASSED, FAILED, ELSEWHERE = 0, 1, 3
 """How a fork ends: no test failed; one did; the mutant can not be put into what is imported."""
 MOST_MEMORY = 12 << 30
+ALLOWED_S, ALLOWED_TIMES = 6, 6
+"""A test that takes so many seconds of CPU more than it took, so many times over, does not end."""
+IDLE_S = 40
+"""Nothing that waits for something that will come waits so long without doing anything."""
 OURS = ("budget_guard", "tests", "conftest", "examples", "benchmarks", "mutants")
 
 
@@ -80,39 +85,31 @@ def _place(code: CodeType) -> object:
 # Forks
 
 
-def forked(work: Callable[[Callable[[str], None]], int], seconds: float, cpu_seconds: float) -> dict[str, Any]:
-    """Do *work* in a fork, within so many seconds, and tell what came of it."""
-    reading, writing = os.pipe()
+def forked(work: Callable[[Callable[[str], None]], int]) -> dict[str, Any]:
+    """Do *work* in a fork, and tell what came of it.
+
+    How busy the machine is makes no difference: a fork hangs when its CPU time is used up (`Watch` allows so much for
+    each test), or when none of its processes has used any for `IDLE_S` seconds.
+    """
     began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        code = FAILED
-        try:
-            os.close(reading)
-            os.setsid()
-            sys.dont_write_bytecode = True
-            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds) + 1, int(cpu_seconds) + 5))
-            resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-            code = work(lambda told: _write(writing, told))
-        finally:
-            os._exit(code)
-    os.close(writing)
-    status = None
-    while time.monotonic() < began + seconds:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            break
-        time.sleep(0.005)
-    else:
-        status = None
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    if status is None:
-        os.waitpid(child, 0)
-    with os.fdopen(reading, errors="replace") as pipe:
-        os.set_blocking(reading, False)
-        told = pipe.read() or ""
+    with tempfile.TemporaryFile() as note:
+        child = os.fork()
+        if child == 0:
+            code = FAILED
+            try:
+                os.setsid()
+                sys.dont_write_bytecode = True
+                os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+                resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+                code = work(lambda told: _write(note.fileno(), told))
+            finally:
+                os._exit(code)
+        status = _end_of(child)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        if status is None:
+            os.waitpid(child, 0)
+        told = os.pread(note.fileno(), 4000, 0).decode(errors="replace").strip()
     if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         result = "hung"
     elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == PASSED:
@@ -121,11 +118,44 @@ def forked(work: Callable[[Callable[[str], None]], int], seconds: float, cpu_sec
         result = "elsewhere"
     else:
         result = "noticed"
-    return {"result": result, "by": told, "seconds": time.monotonic() - began}
+    by = told if result in ("noticed", "hung") else ""
+    return {"result": result, "by": by, "seconds": time.monotonic() - began}
+
+
+def _end_of(child: int) -> int | None:
+    """The status that *child* ended with; None where it waits for what never comes."""
+    used, since, looked = -1.0, time.monotonic(), time.monotonic()
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        now = time.monotonic()
+        if now > looked + 2:
+            looked = now
+            uses = _cpu_seconds(child)
+            if uses > used + 0.03:
+                used, since = uses, now
+            elif now > since + IDLE_S:
+                return None
+        time.sleep(0.005)
+
+
+def _cpu_seconds(session: int) -> float:
+    """What the processes of a *session* have used. Where there is no ``/proc``, as much as there was time."""
+    ticks = 0
+    if not Path("/proc/self/stat").exists():
+        return time.monotonic() / 100
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _write(to: int, told: str) -> None:
-    os.write(to, told.encode()[:4000])
+    """Leave a note, in place of the one before."""
+    os.pwrite(to, told.encode()[:4000].ljust(4000), 0)
 
 
 def serve(work: Callable[[dict[str, Any], Callable[[str], None]], int]) -> None:
@@ -140,19 +170,35 @@ def serve(work: Callable[[dict[str, Any], Callable[[str], None]], int]) -> None:
         answers.flush()
         for line in jobs:
             job = json.loads(line)
-            answer = forked(lambda tell, job=job: work(job, tell), job["seconds"], job["cpu_seconds"])  # type: ignore[misc]
+            answer = forked(lambda tell, job=job: work(job, tell))  # type: ignore[misc]
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
 
-class _Teller:
-    """Tells which test failed first."""
+class Watch:
+    """Tells which test failed first, or is running when the time is up, and allows each test its CPU seconds.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    Args:
+        tell: Told the name of the test.
+        seconds: How many seconds of CPU each test takes when nothing is broken.
+    """
+
+    def __init__(self, tell: Callable[[str], None], seconds: Mapping[str, float]) -> None:
         self._tell = tell
         self._told = False
+        self._seconds = seconds
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """Give the test that begins as much as it took before, several times over."""
+        if not self._told:
+            self._tell(item.nodeid)
+        used = sum(os.times()[:2])
+        allowed = int(used + ALLOWED_S + ALLOWED_TIMES * self._seconds.get(item.nodeid, 0)) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Tell which one failed."""
         if report.failed and not self._told:
             self._told = True
             self._tell(report.nodeid)
@@ -172,7 +218,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     def work(job: dict[str, Any], tell: Callable[[str], None]) -> int:
         if job["new"] is not None and not put_in(functions.get(job["file"], ()), job["old"], job["new"]):
             return ELSEWHERE
-        session.config.pluginmanager.register(_Teller(tell))
+        session.config.pluginmanager.register(Watch(tell, job["tests"]))
         chosen = [items[each] for each in job["tests"] if each in items]
         for item, following in zip(chosen, [*chosen[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -203,7 +249,7 @@ def main() -> None:
         names.write_text("\n".join(job["tests"]))
         arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
         arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        return PASSED if pytest.main([*arguments, f"@{names}"], [_Teller(tell)]) == 0 else FAILED
+        return PASSED if pytest.main([*arguments, f"@{names}"], [Watch(tell, job["tests"])]) == 0 else FAILED
 
     serve(work)
 

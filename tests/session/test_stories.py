@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.session.reference.make import kept
-from tests.session.reference.stories import GROUPS, lines_of
+from tests.session.reference.make import KINDS, kept
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
-def test_every_step_comes_to_what_it_came_to(group: int) -> None:
-    before = kept()[group]
+@pytest.mark.parametrize(("kind", "group"), [(kind, group) for kind, (_, n) in KINDS.items() for group in range(n)])
+def test_every_step_comes_to_what_it_came_to(kind: str, group: int) -> None:
+    before = kept(kind)[group]
     assert len(before) > 300
-    assert list(lines_of(group)) == before
+    assert list(KINDS[kind][0](group)) == before

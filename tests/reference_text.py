@@ -1,0 +1,67 @@
+"""Any value as one line of plain text, for references that are compared with what was looked at last."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from budget_guard import BudgetError
+
+_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}-\d+|[0-9a-f]{20,32}|[0-9a-f]{12}-\S{3,60}")
+_FIGURE = re.compile(r"\$?\d[\d,.]*%?")
+_LEFT_OUT = frozenset(
+    {"report", "id", "hold_id", "decision_id", "child_id", "events", "budget", "price_version", "prices"}
+)
+"""Ids are made up anew each time, the report of an error is a long one, and budgets and prices are what was given."""
+
+
+def without_ids(line: str) -> str:
+    """*line* with the ids in it left out, which are made up anew each time."""
+    return _ID.sub("ID", line)
+
+
+def figures_of(words: str) -> str:
+    """The figures that a sentence names: words may be put better at any time, what they say may not change."""
+    return " ".join(each.rstrip(".,") for each in _FIGURE.findall(without_ids(words)))
+
+
+def plain(value: Any) -> str:
+    """*value* with all that it holds, without what is empty or not set, and of sentences the figures alone."""
+    if isinstance(value, str):
+        return f"<{figures_of(value)}>" if " " in value else value
+    if value is None or isinstance(value, (bool, int, Decimal)):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, BaseException):
+        fields = value.fields() if isinstance(value, BudgetError) else {}
+        return f"{type(value).__name__}{_fields(fields)}<{figures_of(str(value))}>"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"{type(value).__name__}{_fields(value._asdict())}"  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return f"{type(value).__name__}{_fields({name: getattr(value, name) for name in names})}"
+    if hasattr(type(value), "model_fields"):
+        return f"{type(value).__name__}{_fields({name: getattr(value, name) for name in type(value).model_fields})}"
+    if isinstance(value, Mapping):
+        return _fields(value)
+    if isinstance(value, Set):
+        return "{" + " ".join(sorted(map(plain, value))) + "}"
+    if isinstance(value, Sequence):
+        return "[" + " ".join(map(plain, value)) + "]"
+    return type(value).__name__
+
+
+def _fields(fields: Mapping[Any, Any]) -> str:
+    kept = {name: each for name, each in fields.items() if name not in _LEFT_OUT and not _is_empty(each)}
+    return "(" + " ".join(f"{name}={plain(each)}" for name, each in kept.items()) + ")"
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, (str, tuple, list, dict, frozenset)) and not value)
