@@ -76,7 +76,7 @@ def spend_line(guard: SessionHandle | Session, *, leave: bool = False) -> Genera
         guard: A guard, a handler or a session.
         leave: Whether the line stays at the end, as it is then; else it is cleared.
     """
-    line = _SpendLine(_session_of(guard))
+    line = SpendLine(_session_of(guard))
     with shown(line, leave=leave):
         yield
 
@@ -98,7 +98,7 @@ def spend_board(
     else:
         sessions = [_session_of(guard) for guard in guards]
         named = [(" ".join([*session.report().tags.values(), session.id]), session) for session in sessions]
-    board = _SpendBoard([(name, _SpendLine(session)) for name, session in named])
+    board = _SpendBoard([(name, SpendLine(session)) for name, session in named])
     with shown(board, leave=leave):
         yield
 
@@ -283,7 +283,9 @@ def _duration(seconds: float) -> str:
     return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} d"
 
 
-class _SpendLine:
+class SpendLine:
+    """How one session stands, as a line."""
+
     def __init__(self, session: Session) -> None:
         self.session = session
         self._calls = session.report().breakdown.llm.calls
@@ -299,6 +301,7 @@ class _SpendLine:
         self._unsubscribe = session.subscribe(self._note)
 
     def unsubscribe(self) -> None:
+        """Change no more."""
         self._unsubscribe()
 
     def _note(self, event: Event) -> None:
@@ -365,7 +368,7 @@ class _SpendLine:
 
 
 class _SpendBoard:
-    def __init__(self, named: Sequence[tuple[str, _SpendLine]]) -> None:
+    def __init__(self, named: Sequence[tuple[str, SpendLine]]) -> None:
         self._named = [(printable(name), line) for name, line in named]
         self.changed: Callable[[], None] = lambda: None
         for _, line in self._named:

@@ -53,7 +53,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 def test_the_line_says_what_is_spent_held_and_called() -> None:
     session = Budget("$0.10", max_requests=5).session()
-    line = live._SpendLine(session)
+    line = live.SpendLine(session)
     call(session)
     call(session)
     call(session, settle=False)
@@ -69,12 +69,12 @@ def test_calls_made_before_the_line_count_too() -> None:
     session = Budget("$0.10").session()
     call(session)
 
-    assert " | calls 1" in live._SpendLine(session).draw().plain
+    assert " | calls 1" in live.SpendLine(session).draw().plain
 
 
 def test_a_budget_without_a_dollar_limit_has_no_bar() -> None:
     session = Budget(max_requests=5).session()
-    line = live._SpendLine(session)
+    line = live.SpendLine(session)
     call(session)
 
     assert line.draw().plain == "$0.0125 | held $0.00 | calls 1 of 5 | gpt-4o"
@@ -96,7 +96,7 @@ def test_it_is_silent_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_lets_go_of_the_session_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Event] = []
-    monkeypatch.setattr(live._SpendLine, "_note", lambda self, event: heard.append(event))
+    monkeypatch.setattr(live.SpendLine, "_note", lambda self, event: heard.append(event))
     session = Budget("$0.10").session()
     with spend_line(session):
         call(session)
@@ -226,7 +226,7 @@ def test_a_narrow_terminal_leaves_out_the_least_first() -> None:
 
 def test_a_stop_goes_away_with_the_next_call() -> None:
     session = Budget(max_requests=1).session()
-    shown = live._SpendLine(session)
+    shown = live.SpendLine(session)
     call(session)
     session.authorize(ModelCall("gpt-4o", weigh(messages="hello"), max_output_tokens=1_000))
     assert "stopped: max_requests" in shown.draw().plain
@@ -237,7 +237,7 @@ def test_a_stop_goes_away_with_the_next_call() -> None:
 
 def test_a_session_that_switches_says_from_what_to_what() -> None:
     session = Budget("$0.10", downgrade=DowngradePolicy(to="gpt-4o-mini", at=0.1)).session()
-    shown = live._SpendLine(session)
+    shown = live.SpendLine(session)
     call(session)
     assert shown.draw().plain.endswith("| gpt-4o")
     call(session)
@@ -248,7 +248,7 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) ->
     clock = FakeClock()
     monkeypatch.setattr(live, "SYSTEM_CLOCK", clock)
     session = Budget("$1.00").session()
-    shown = live._SpendLine(session)
+    shown = live.SpendLine(session)
     call(session)
     assert shown.standing().per_minute is None
     clock.advance(30)
@@ -264,7 +264,7 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_ledger_that_cannot_be_reached_leaves_the_line_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Budget("$0.10").session()
-    shown = live._SpendLine(session)
+    shown = live.SpendLine(session)
     call(session)
     before = shown.draw().plain
 
@@ -280,7 +280,7 @@ def test_a_ledger_that_cannot_be_reached_leaves_the_line_as_it_was(monkeypatch: 
 
 def test_a_board_has_a_line_for_each_guard_and_their_sum() -> None:
     one, two = Budget("$0.10").session(user="alice", run_id="r1"), Budget("$5.00").session(run_id="r2")
-    board = live._SpendBoard([("alice r1", live._SpendLine(one)), ("r2", live._SpendLine(two))])
+    board = live._SpendBoard([("alice r1", live.SpendLine(one)), ("r2", live.SpendLine(two))])
     call(one)
     call(two)
 
@@ -302,7 +302,7 @@ def test_many_guards_are_cut_to_a_screen_and_all_count() -> None:
 def test_a_board_asks_each_ledger_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = MemoryLedger()
     sessions = [Budget("$1.00").session(ledger=ledger) for _ in range(5)]
-    board = live._SpendBoard([(str(n), live._SpendLine(session)) for n, session in enumerate(sessions)])
+    board = live._SpendBoard([(str(n), live.SpendLine(session)) for n, session in enumerate(sessions)])
     asked: list[int] = []
     balances = MemoryLedger.balances
 

@@ -321,10 +321,10 @@ def test_other_loggers_and_other_values_are_left_alone(caplog: pytest.LogCapture
 
 def test_a_name_steers_no_terminal() -> None:
     rich = pytest.importorskip("rich.console")
-    from budget_guard.live import _SpendLine
+    from budget_guard.live import SpendLine
 
     session = Session(Budget("$1"), pricing={EVIL: (1e-6, 1e-6)})
-    line = _SpendLine(session)
+    line = SpendLine(session)
     session.authorize(ModelCall(EVIL, call().prompt)).require()
     drawn = io.StringIO()
     rich.Console(file=drawn, width=200).print(line.draw())

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 import budget_guard
 from budget_guard.cli import demo, doctor, ledgers, prices, reports, serving, watch
 from budget_guard.cli.answer import NOT_THERE, WRONG_USE, Answer, Failure, Run
+from budget_guard.cli.run.command import run
 from budget_guard.errors import BudgetError, UnknownPriceError
 from budget_guard.ledger.url import shown_url
 from budget_guard.units.printable import escaped
@@ -53,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
 
     for group in (demo, prices, reports, ledgers, watch, doctor):
         group.add_to(command)
-    for name, words in serving.COMMANDS.items():  # to be listed
+    for name, words in {
+        "run": "start a program in any language on a budget",
+        **serving.COMMANDS,
+    }.items():  # to be listed
         commands.add_parser(name, help=words)
     return made
 
@@ -66,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         if given and given[0] in serving.COMMANDS:
             return serving.run(given)
+        if given and given[0] == "run":
+            return run(given)
         return _perform(parser(), given)
     except Failure as failure:
         return _fail(str(failure), failure.status)

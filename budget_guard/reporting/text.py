@@ -8,7 +8,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from budget_guard.reporting import view
 from budget_guard.reporting.spend import SpendValues
@@ -67,12 +67,18 @@ class ReportTable(str):
         return renderable(self._report)
 
 
-def table(report: SpendValues) -> ReportTable:
-    """The tables of *report*, as wide as the terminal."""
+def table(report: SpendValues, file: TextIO | None = None) -> ReportTable:
+    """The tables of *report*, as wide as the terminal.
+
+    Args:
+        report: The report.
+        file: Where it is printed; standard output by default.
+    """
+    file = sys.stdout if file is None else file
     width = max(20, min(shutil.get_terminal_size((_MOST_WIDTH, 24)).columns, _MOST_WIDTH))
-    if sys.stdout is not None and sys.stdout.isatty():
+    if file is not None and file.isatty():
         try:
-            return ReportTable.of(report, _for_terminal(report, width))
+            return ReportTable.of(report, _for_terminal(report, width, file))
         except ImportError:
             pass  # rich is an extra: plain text says the same
     return ReportTable.of(report, plain(report, width))
@@ -83,7 +89,7 @@ def renderable(report: SpendValues) -> RenderableType:
     return _Styled(report)
 
 
-def _for_terminal(report: SpendValues, width: int) -> str:
+def _for_terminal(report: SpendValues, width: int, file: TextIO) -> str:
     """*report* as text, in the colours that the terminal takes.
 
     Raises:
@@ -92,7 +98,7 @@ def _for_terminal(report: SpendValues, width: int) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    terminal = Console()  # it looks at the terminal, and at what the environment asks for
+    terminal = Console(file=file)  # it looks at the terminal, and at what the environment asks for
     console = Console(
         file=out,
         width=width,

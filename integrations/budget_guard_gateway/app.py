@@ -12,6 +12,7 @@ from budget_guard.errors import BudgetError
 from budget_guard.ledger.outbox.ledger import areplay
 from budget_guard.protocol import problem
 from budget_guard_gateway.exchange import Exchange
+from budget_guard_gateway.keys import OneKey
 from budget_guard_gateway.messages import Client, ClientGone, Receive, Scope, Send
 from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import GatewaySettings
@@ -35,13 +36,14 @@ class Gateway(Services):
     Args:
         settings: What it is started with.
         clock: Where time comes from.
+        keys: Who may ask, in place of a file's.
 
     Raises:
         ValueError, OSError, BudgetError: As `Services`.
     """
 
-    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(settings, clock=clock)
+    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK, keys: OneKey | None = None) -> None:
+        super().__init__(settings, clock=clock, keys=keys)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._timers: list[asyncio.Task[None]] = []
 

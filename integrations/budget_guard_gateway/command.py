@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from budget_guard import Budget, BudgetError
+from budget_guard import BudgetError
 from budget_guard.calls.seen import OnCancel
-from budget_guard.policy.budget import Mode
 from budget_guard_gateway.keys import add_key, read_keys, revoke_key
+from budget_guard_gateway.run_options import add_run_options, run_settings
 from budget_guard_gateway.settings import GatewaySettings, OnDisconnect, upstream_of
-from budget_guard_gateway.typed_words import ceilings, pairs, plans, price, whole
+from budget_guard_gateway.typed_words import pairs, plans, whole
 
 _DEFAULT_KEYS = "keys.toml"
 _ADMIN_TOKEN = "BUDGET_GUARD_ADMIN_TOKEN"
@@ -55,8 +55,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--run-budget", required=True, metavar="DOLLARS", help="what each run may spend, such as '$5.00'")
     add("--upstream", action="append", default=[], metavar="NAME=URL", help="a provider; its key is NAME_API_KEY")
-    add("--ledger", default="memory://", metavar="URL", help="where the counters live; memory:// by default")
-    add("--ceiling", action="append", default=[], metavar="KIND=DOLLARS[/WINDOW]", help="such as 'user=$20/day'")
+    add_run_options(parser)
     add("--plan", action="append", default=[], metavar="NAME:KIND=DOLLARS[/WINDOW]", help="such as 'pro:user=$50/day'")
     add("--admin", metavar="HOST:PORT", help="where operators look and act; their token is BUDGET_GUARD_ADMIN_TOKEN")
     add("--admin-token-file", metavar="FILE", help="has that token, in place of the environment")
@@ -64,21 +63,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=4000, help="0 takes a free one")
     add("--workers", type=int, default=1, help="processes; more than one need a ledger that they share")
-    add("--mode", choices=get_args(Mode), default="hard_gate")
-    add("--downgrade", action="append", default=[], metavar="MODEL=CHEAPER", help="near the end of a run's budget")
-    add("--alternative", action="append", default=[], metavar="MODEL", help="that refusals name where it is cheaper")
-    add("--max-output-tokens", type=int, metavar="N", help="the cap of calls that set none, in place of a share")
-    add("--max-requests", type=int, metavar="N", help="model calls of each run")
-    add("--max-wait", type=float, default=30, metavar="SECONDS", help="that a call waits for room; 30 by default")
-    add("--price", action="append", default=[], metavar="MODEL=IN,OUT", help="dollars per million tokens")
-    add("--model", action="append", default=[], metavar="NAME=MODEL", help="the model behind a name of your own")
     add("--max-live-runs", action="append", default=[], metavar="KIND=N", help="runs open at once, such as key=20")
-    add("--passthrough", action="append", default=[], metavar="'METHOD PATH'", help="passed on without being held")
     add("--allowed-host", action="append", default=[], metavar="NAME", help="a further name that it is asked by")
     add("--allowed-origin", action="append", default=[], metavar="ORIGIN", help="pages whose scripts may ask")
     add("--on-disconnect", choices=get_args(OnDisconnect), default="finish")
     add("--on-cancel", choices=get_args(OnCancel), default="bound")
-    add("--outbox", metavar="FILE", help="keeps what was spent while the ledger could not be reached")
     add("--decisions-kept", type=float, default=30, metavar="DAYS", help="for a look-up of their records")
     add("--status", type=int, default=402, help="of a refusal where a limit is reached; 402 by default")
     add("--grace", type=float, default=30, metavar="SECONDS", help="for calls under way, when it is stopped")
@@ -92,22 +81,9 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
     Raises:
         ValueError: If a value makes no sense.
     """
-    capped: dict[str, Any] = {}
-    if given.max_output_tokens is not None:
-        capped = {"call_max_output_tokens": given.max_output_tokens, "clamp_output": "never"}
-    budget = Budget(
-        given.run_budget,
-        max_requests=given.max_requests,
-        mode=given.mode,
-        max_wait_s=given.max_wait,
-        downgrade=dict(pairs("--downgrade", given.downgrade)) or None,
-        **capped,
-    )
     return GatewaySettings(
-        run_budget=budget,
+        **run_settings(given, given.run_budget),
         upstreams=[upstream_of(each) for each in given.upstream],
-        ledger=given.ledger,
-        ceilings=ceilings("--ceiling", given.ceiling),
         plans=plans("--plan", given.plan) or None,
         admin=given.admin,
         admin_token=None if given.admin is None else _admin_token(given.admin_token_file),
@@ -117,15 +93,10 @@ def settings_of(given: argparse.Namespace) -> GatewaySettings:
         workers=given.workers,
         allowed_hosts=given.allowed_host,
         allowed_origins=given.allowed_origin,
-        passthrough=given.passthrough,
-        per_million={model: price("--price", model, text) for model, text in pairs("--price", given.price)} or None,
-        models=dict(pairs("--model", given.model)),
-        alternatives=given.alternative,
         max_live_runs={kind: whole("--max-live-runs", n) for kind, n in pairs("--max-live-runs", given.max_live_runs)}
         or None,
         on_disconnect=given.on_disconnect,
         on_cancel=given.on_cancel,
-        outbox=given.outbox,
         exceeded_status=given.status,
         decisions_kept_days=given.decisions_kept,
         grace_s=given.grace,

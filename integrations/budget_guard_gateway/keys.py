@@ -129,6 +129,27 @@ class AnyToken:
         return []
 
 
+class OneKey:
+    """Takes one token alone.
+
+    Args:
+        token: The token.
+        who: Who sends it.
+    """
+
+    def __init__(self, token: str, who: Principal) -> None:
+        self._digest = digest_of(token)
+        self._who = who
+
+    def principal(self, token: str) -> Principal | None:
+        """Who *token* is; None where it is nobody's."""
+        return self._who if hmac.compare_digest(self._digest, digest_of(token)) else None
+
+    def all(self) -> list[Principal]:
+        """Everybody."""
+        return [self._who]
+
+
 def digest_of(token: str) -> str:
     """The hash that a token is known by. Keys are random and long, so that nothing slower is needed."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

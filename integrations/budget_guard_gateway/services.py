@@ -12,7 +12,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
 from budget_guard_gateway.hosts import OwnNames
-from budget_guard_gateway.keys import AnyToken, Keys
+from budget_guard_gateway.keys import AnyToken, Keys, OneKey
 from budget_guard_gateway.routes import Router
 from budget_guard_gateway.runs import Runs, check_principals
 from budget_guard_gateway.settings import GatewaySettings
@@ -55,17 +55,18 @@ class Services:
     Args:
         settings: What it is started with.
         clock: Where time comes from.
+        keys: Who may ask, in place of a file's.
 
     Raises:
         ValueError, OSError: As `keys_of`.
         BudgetError: As `prices_of`.
     """
 
-    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK, keys: OneKey | None = None) -> None:
         self.settings = settings
-        self.keys = keys_of(settings, clock)
+        self.keys = keys_of(settings, clock) if keys is None else keys
         prices = prices_of(settings)
-        self.keeps_credentials = settings.keys is None
+        self.keeps_credentials = isinstance(self.keys, AnyToken)
         """Whether callers' own keys are passed on to a provider for which the gateway has none."""
         self.authority = BudgetAuthority(
             settings.ledger,
@@ -92,7 +93,7 @@ class Services:
         self.connections: aiohttp.ClientSession | None = None
         """Those to the providers, once there are some."""
         self._names = OwnNames(settings.host, settings.allowed_hosts)
-        if not settings.ceiled_kinds:
+        if not settings.ceiled_kinds and keys is None:
             _log.warning(
                 "budget_guard: there is no ceiling, so requests without X-Run-Id, each a run of its own, are held to "
                 "nothing together"

@@ -35,9 +35,9 @@ def serve(settings: GatewaySettings) -> None:
     """
     keys_of(settings)  # here, where somebody sees it
     prices_of(settings)
-    listener = _listener(settings.host, settings.port)
+    listener = listener_at(settings.host, settings.port)
     print(f"budget_guard's gateway listens on {_url(listener)}", flush=True)
-    office = _listener(*address_of(settings.admin)) if settings.admin is not None else None
+    office = listener_at(*address_of(settings.admin)) if settings.admin is not None else None
     if office is not None:
         needed = "" if settings.admin_token else ", and asks for no token: whoever is on this machine may look and act"
         print(f"budget_guard's admin port listens on {_url(office)}/budget/{needed}", flush=True)
@@ -151,7 +151,12 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listener_at(host: str, port: int) -> socket.socket:
+    """A socket that is bound to an address.
+
+    Raises:
+        OSError: If it is taken.
+    """
     family = socket.AF_INET
     if host != "localhost" and ipaddress.ip_address(host.strip("[]")).version == 6:
         family = socket.AF_INET6

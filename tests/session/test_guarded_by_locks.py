@@ -348,9 +348,9 @@ def test_the_timeline(guard: Guard) -> None:
 
 
 def test_the_spend_of_the_last_minute_on_the_screen(guard: Guard) -> None:
-    guard.attributes(live._SpendLine, own, "_spent", reads=False, iterates=True)
+    guard.attributes(live.SpendLine, own, "_spent", reads=False, iterates=True)
     session = Session(Budget("$1"), pricing=PRICES)
-    line = live._SpendLine(session)
+    line = live.SpendLine(session)
     session.charge("serp", "0.01")
     line._started_s -= 60  # it is told only once it can be
     line._per_minute()

@@ -128,13 +128,13 @@ def test_a_default_context_that_traps_everything_neither(monkeypatch: pytest.Mon
 
 def test_the_line_of_spend_neither() -> None:
     rich = pytest.importorskip("rich.console")
-    from budget_guard.live import _SpendLine
+    from budget_guard.live import SpendLine
 
     def drawn() -> list[object]:
         session = Session(Budget("$3.00"), run_id="r")
         session.charge("search", "1.005")
         text = io.StringIO()
-        rich.Console(file=text, width=200).print(_SpendLine(session).draw())
+        rich.Console(file=text, width=200).print(SpendLine(session).draw())
         return [text.getvalue()]
 
     assert in_context(HOSTILE, drawn) == in_context(Context(), drawn)
