@@ -31,7 +31,7 @@ from fractions import Fraction
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.ladder import SAVED_BY_A_CHEAPER_MODEL
 from budget_guard.calls.plan import Plan, Rung, Terms
-from budget_guard.calls.worst_case import cap_to_send, may_clamp, output_caps
+from budget_guard.calls.worst_case import cap_to_send, may_clamp, output_caps, rejected_cap
 from budget_guard.estimate.calibration import ModelCalibration
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.policy.budget import BudgetPolicy
@@ -120,7 +120,7 @@ def ample_plan(
     if budget.mode != "hard_gate" or call.hosted_tools or (rung.price is not None and rung.price.own_tools):
         return None
     own, cap = output_caps(budget, call, rung.price)
-    if cap is None:
+    if cap is None or rejected_cap(budget, call, rung.price) is not None:
         return None
     sent, bounded = cap_to_send(call, cap, own)
     if not bounded and budget.unbounded == "deny":

@@ -21,10 +21,10 @@ from budget_guard.calls.enclosing import OpenHold, enter, holds_around, total_in
 from budget_guard.calls.loops import FinishedCall, Repetition
 from budget_guard.calls.plan import Plan, Rung, Space, Terms
 from budget_guard.calls.queue import Steps, Ticket
-from budget_guard.calls.refusals import cause, exceeded, remedy_of, revoked
+from budget_guard.calls.refusals import cap_too_high, cause, exceeded, remedy_of, revoked
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import Run
-from budget_guard.calls.worst_case import UNKNOWN_MOST, plan_tool, room
+from budget_guard.calls.worst_case import UNKNOWN_MOST, plan_tool, rejected_cap, room
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -71,6 +71,8 @@ class _Attempt(NamedTuple):
     """The scopes that it does not fit into now."""
     changed: bool = False
     """Whether it was refused though it should have fitted: what is left has changed meanwhile."""
+    ignored: BudgetError | None = None
+    """What would refuse it, had the budget another mode."""
 
 
 Offer: TypeAlias = tuple[str, float, Plan, Sums]
@@ -158,12 +160,12 @@ class Authorizer:
                 if not isinstance(attempt.outcome, Refused) or not attempt.waits or not patient:
                     break
                 place.take(attempt.in_the_way)
-            outcome, plan, waits, _, _ = attempt
+            outcome, plan, ignored = attempt.outcome, attempt.plan, attempt.ignored or ignored
             if isinstance(outcome, Refused):
                 _, amounts = plan
                 final = isinstance(call, ModelCall) and call.final
                 kept = NOTHING if final else run.budget.kept_back
-                ignored = exceeded(outcome, amounts, kept, waiting_helps=waits, now=run.clock.now())
+                ignored = exceeded(outcome, amounts, kept, waiting_helps=attempt.waits, now=run.clock.now())
                 if run.budget.mode != "advisory_estimate":
                     raise ignored
                 outcome = yield "reserve", (hold_id, run.scopes, amounts, None, None, True, sent)
@@ -196,12 +198,12 @@ class Authorizer:
             attempt = yield from self._foreseen(
                 call, place, budget.max_wait_s > 0 and budget.mode != "advisory_estimate", seen
             )
-            outcome, plan, waits, _, _ = attempt
+            outcome, plan, ignored = attempt.outcome, attempt.plan, attempt.ignored or ignored
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
             if isinstance(outcome, Refused):
                 kept = NOTHING if isinstance(call, ModelCall) and call.final else budget.kept_back
-                ignored = exceeded(outcome, plan[1], kept, waiting_helps=waits, now=run.clock.now())
+                ignored = exceeded(outcome, plan[1], kept, waiting_helps=attempt.waits, now=run.clock.now())
                 if budget.mode != "advisory_estimate":
                     raise ignored
         except (*_REFUSALS, LedgerUnavailable) as error:
@@ -431,7 +433,14 @@ class Authorizer:
             left = least_left(looked)
         later = None if balances is None else place.later(balances)
         crowded = place.is_crowded()
-        plans: Sequence[Rung | ToolCall] = (call,) if isinstance(call, ToolCall) else self._rungs(call, left, balances)
+        plans: Sequence[Rung | ToolCall]
+        ignored: BudgetExceeded | None = None
+        if isinstance(call, ToolCall):
+            plans = (call,)
+        else:
+            asked = run.planner.ladder.asked(budget, call, left)
+            ignored = self._cap_too_high(call, asked)
+            plans = self._rungs(call, asked, balances)
         first: _Attempt | None = None
         needs: list[Amounts] = []
         waits = changed = False
@@ -454,7 +463,7 @@ class Authorizer:
             else:
                 outcome = yield "reserve", (hold_id, run.scopes, plan[1], needed, None, True, sent)
             if not isinstance(outcome, Refused):
-                return _Attempt(outcome, plan)
+                return _Attempt(outcome, plan, ignored=ignored)
             first = first or _Attempt(outcome, plan)
             needs.append(needed)
             waits = waits or helps
@@ -473,11 +482,20 @@ class Authorizer:
         in_the_way = [each.scope for each in balances or () if not fits(needs[0], least_left((each,)))]
         return first._replace(waits=waits, in_the_way=in_the_way, changed=stale)
 
-    def _rungs(self, call: ModelCall, left: Limits, balances: Sequence[Balance] | None) -> Sequence[Rung]:
+    def _cap_too_high(self, call: ModelCall, asked: Rung) -> BudgetExceeded | None:
+        """Refuse a call that sets a higher output cap than it may; the error that advisory mode ignores."""
+        most = rejected_cap(self._run.budget, call, asked.price)
+        if most is None:
+            return None
+        error = cap_too_high(self._run.scope, call, most, of_model=most != self._run.budget.call_max_output_tokens)
+        if self._run.budget.mode != "advisory_estimate":
+            raise error
+        return error
+
+    def _rungs(self, call: ModelCall, asked: Rung, balances: Sequence[Balance] | None) -> Sequence[Rung]:
         """The models to try, first choice first. The *balances* are known where there is more than one."""
         budget, ladder = self._run.budget, self._run.planner.ladder
         policy = call.downgrade or budget.downgrade
-        asked = ladder.asked(budget, call, left)
         return [asked] if policy is None or balances is None else ladder.rungs(budget, policy, call, asked, balances)
 
     def admitted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from budget_guard.calls.call import ModelCall
 from budget_guard.errors import (
     BudgetError,
     BudgetExceeded,
@@ -66,6 +67,27 @@ def exceeded(
         error.user_message = f"The budget for this is used up. It begins anew at {resets_at:%Y-%m-%d %H:%M} UTC."
         error.retry_after_s = None if now is None else max(0.0, (resets_at - now).total_seconds())
     return error
+
+
+def cap_too_high(scope: Scope, call: ModelCall, most: int, *, of_model: bool) -> BudgetExceeded:
+    """The error for a call whose own output cap is above *most*, where the budget does not lower but refuse that.
+
+    Args:
+        scope: The run.
+        call: The call.
+        most: The highest cap that it may set.
+        of_model: Whether that is the most that its model writes, and not the budget's own.
+    """
+    why = f"and {call.model!r} writes no more than that" if of_model else "which is above that"
+    return BudgetExceeded(
+        dimension="call_max_output_tokens",
+        limit=most,
+        actual=0,
+        scope=scope.principal,
+        estimate=call.max_output_tokens,
+        detail=f"the call sets max_output_tokens={call.max_output_tokens}, {why}",
+        remedy=f'Set at most {most}, or let it be lowered: Budget(clamp_output="when_unset").',
+    )
 
 
 def remedy_of(scope: Scope, dimension: str, resets_at: datetime | None = None) -> str:

@@ -228,9 +228,20 @@ def output_caps(budget: BudgetPolicy, call: ModelCall, price: ModelPrice | None)
     if own is not None and (cap is None or own < cap):
         cap = own
     of_budget = budget.call_max_output_tokens
-    if of_budget is not None and (cap is None or of_budget < cap) and (call.can_cap or asked is None):
+    lowers = asked is None or (call.can_cap and budget.clamp_output != "reject")
+    if of_budget is not None and (cap is None or of_budget < cap) and lowers:
         cap = of_budget  # a cap of ours counts only where it can be sent, or where there is no other
     return own, cap
+
+
+def rejected_cap(budget: BudgetPolicy, call: ModelCall, price: ModelPrice | None) -> int | None:
+    """The highest output cap that *call* may set, where it sets a higher one and the budget does not lower but refuse
+    it; else None."""
+    asked = call.max_output_tokens
+    if budget.clamp_output != "reject" or asked is None:
+        return None
+    most = [each for each in (budget.call_max_output_tokens, None if price is None else price.max_output) if each]
+    return min(most) if most and asked > min(most) else None
 
 
 def cap_to_send(call: ModelCall, cap: int | None, own: int | None) -> tuple[int | None, bool]:
@@ -296,7 +307,7 @@ def _remedy_for(unweighed: str) -> str:
 def may_clamp(budget: BudgetPolicy, call: ModelCall) -> bool:
     """Whether the session may choose an output cap of its own."""
     if call.max_output_tokens is None:
-        return budget.clamp_output != "never"
+        return budget.clamp_output in ("when_unset", "always")
     return call.can_cap and budget.clamp_output == "always"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Mode: TypeAlias = Literal["hard_gate", "soft_gate", "advisory_estimate", "actuals_only"]
-ClampOutput: TypeAlias = Literal["when_unset", "always", "never"]
+ClampOutput: TypeAlias = Literal["when_unset", "always", "never", "reject"]
 Unpriced: TypeAlias = Literal["deny", "allow"]
 Unbounded: TypeAlias = Literal["allow", "deny"]
 
@@ -68,7 +68,8 @@ class BudgetPolicy:
     """The most output tokens that any one call may have."""
     clamp_output: ClampOutput
     """Whether the guard sends an output cap of its own: ``when_unset`` where the caller sets none, ``always``, or
-    ``never``."""
+    ``never``. ``reject`` as ``never``, and a call is refused whose own cap is above `call_max_output_tokens`, or above
+    the most that its model writes, in place of lowering that."""
     hold_share: float
     """The fraction of what is left that one answer may be worth. Where the model's own maximum is worth more, the guard
     sends a cap: of this fraction before any answer of the model is known, later of about four times what recent ones

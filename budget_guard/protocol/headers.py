@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from budget_guard.calls.decision import Decision
 from budget_guard.errors import BudgetError
-from budget_guard.protocol.words import scope_kind, usd
+from budget_guard.protocol.words import output_clamped, scope_kind, usd
 from budget_guard.units.printable import printable
 
 PROTOCOL_HEADERS = (
@@ -64,7 +64,7 @@ def budget_headers(
     if decision is not None and action == "downgrade":
         named.append(("X-Budget-Requested-Model", _field(decision.requested)))
         named.append(("X-Budget-Selected-Model", _field(decision.name)))
-    if decision is not None and decision.output_clamped:
+    if decision is not None and output_clamped(decision):
         named.append(("X-Budget-Output-Clamped", "true"))
     table = prices if decision is None else decision.prices
     if table is not None:

@@ -68,6 +68,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType("foreign_run", 403, "The run belongs to another principal"),
         ProblemType("unknown_price", 422, "No price is known for this call"),
         ProblemType("unbounded_call", 422, "Nothing bounds what this call costs"),
+        ProblemType("output_cap_too_high", 422, "The call sets a higher output cap than it may"),
         ProblemType("invalid_downgrade", 422, "The cheaper model cannot stand in"),
         ProblemType("ledger_unavailable", 503, "The budget cannot be checked now", retry=True),
         ProblemType("conflict", 409, "The same id came with other parameters"),
@@ -257,6 +258,9 @@ def _told(error: BudgetError) -> tuple[str, str, str, float | None]:
 def _told_exceeded(error: BudgetExceeded, scope: str) -> tuple[str, str, str, float | None]:
     if error.dimension == "max_live_runs":
         return "too_many_runs", "too_many_runs", f"The {scope} has as many runs open as are allowed.", 1.0
+    if error.dimension == "call_max_output_tokens":
+        words = f"A call may set an output cap of at most {error.limit} tokens, and this one sets {error.estimate}."
+        return "output_cap_too_high", "output_cap_too_high", words, None
     unit = _UNITS.get(error.dimension, f" ({error.dimension})")
     whose = f"The {scope}'s limit of {_words(error.limit)}{unit}" if is_within_run(error) else f"The {scope}'s limit"
     left = _words(_left(error))
@@ -310,6 +314,8 @@ def _amounts_of(error: BudgetExceeded) -> dict[str, Any]:
     """The limit, and what stands against it, all of one moment. Of a scope that others share, what is left alone."""
     unit = "_usd" if isinstance(error.limit, Decimal) else ""
     told: dict[str, Any] = {"dimension": error.dimension}
+    if error.dimension == "call_max_output_tokens":  # of one call, so that nothing is spent of it
+        return told | {"limit": error.limit}
     if is_within_run(error):
         told[f"limit{unit}"] = quantity(error.limit)
         if error.reserved is not None:

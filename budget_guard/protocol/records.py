@@ -10,7 +10,7 @@ from budget_guard.calls.call import ModelCall
 from budget_guard.calls.decision import Decision
 from budget_guard.ledger.hold_id import made_ms
 from budget_guard.protocol.problems import problem_of
-from budget_guard.protocol.words import usd
+from budget_guard.protocol.words import output_clamped, usd
 from budget_guard.units.money import to_usd
 from budget_guard.units.printable import printable
 
@@ -46,7 +46,7 @@ def decision_record(decision: Decision, *, mode: str, feature: str | None = None
         "bounded": decision.bounded,
         "client_requested_max_output_tokens": None,
         "effective_max_output_tokens": decision.output_cap,
-        "output_clamped": decision.output_clamped,
+        "output_clamped": output_clamped(decision),
         "price": _price_of(decision),
         "state": None,
         "cost_usd": None,

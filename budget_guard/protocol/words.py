@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from budget_guard.calls.call import ModelCall
+from budget_guard.calls.decision import Decision
 from budget_guard.errors import BudgetError
 from budget_guard.units.money import cost_nano, usd_text
 from budget_guard.units.scope import AGENT_IN_RUN
@@ -24,6 +26,14 @@ def usd(amount: Decimal) -> str:
 def quantity(amount: Decimal | float) -> str | int | float:
     """A quantity of any dimension: dollars as text, everything else as a number."""
     return usd(amount) if isinstance(amount, Decimal) else amount
+
+
+def output_clamped(decision: Decision) -> bool:
+    """Whether the output cap that is sent is not the caller's: lower than that, or where it has set none."""
+    if not isinstance(decision.call, ModelCall):
+        return False
+    cap = decision.output_cap
+    return decision.output_clamped or (cap is not None and cap != decision.call.max_output_tokens)
 
 
 def scope_kind(error: BudgetError) -> str | None:

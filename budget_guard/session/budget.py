@@ -43,7 +43,8 @@ class Budget(BudgetPolicy):
         unbounded: ``allow`` lets a call pass whose output cannot be capped, with a warning; ``deny`` refuses it.
         call_max_output_tokens: The most output tokens that any one call may have.
         clamp_output: Whether the guard sends an output cap of its own: ``when_unset`` where the caller sets none,
-            ``always``, or ``never``.
+            ``always``, or ``never``. ``reject`` as ``never``, and a call is refused whose own cap is above
+            *call_max_output_tokens*, or above the most that its model writes, in place of lowering that.
         hold_share: The fraction of what remains that such a cap may be worth.
         max_wait_s: Seconds that a call may wait for room that other calls in flight are holding.
         finalization_reserve: Dollars kept back for one final answer once everything else is spent.

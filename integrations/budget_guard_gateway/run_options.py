@@ -6,7 +6,7 @@ import argparse
 from typing import Any, get_args
 
 from budget_guard import Budget
-from budget_guard.policy.budget import Mode
+from budget_guard.policy.budget import ClampOutput, Mode
 from budget_guard_gateway.typed_words import ceilings, pairs, price
 
 
@@ -19,6 +19,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--downgrade", action="append", default=[], metavar="MODEL=CHEAPER", help="near the end of a run's budget")
     add("--alternative", action="append", default=[], metavar="MODEL", help="that refusals name where it is cheaper")
     add("--max-output-tokens", type=int, metavar="N", help="the cap of calls that set none, in place of a share")
+    add("--clamp-output", choices=get_args(ClampOutput), help="'reject' refuses a cap above that, or above the model's")
     add("--max-requests", type=int, metavar="N", help="model calls of each run")
     add("--max-duration", type=float, metavar="SECONDS", help="after which a run may call no more")
     add("--max-wait", type=float, default=30, metavar="SECONDS", help="that a call waits for room; 30 by default")
@@ -38,9 +39,6 @@ def run_settings(given: argparse.Namespace, dollars: str) -> dict[str, Any]:
     Raises:
         ValueError: If a value makes no sense.
     """
-    capped: dict[str, Any] = {}
-    if given.max_output_tokens is not None:
-        capped = {"call_max_output_tokens": given.max_output_tokens, "clamp_output": "never"}
     budget = Budget(
         dollars,
         max_requests=given.max_requests,
@@ -48,7 +46,8 @@ def run_settings(given: argparse.Namespace, dollars: str) -> dict[str, Any]:
         mode=given.mode,
         max_wait_s=given.max_wait,
         downgrade=dict(pairs("--downgrade", given.downgrade)) or None,
-        **capped,
+        call_max_output_tokens=given.max_output_tokens,
+        clamp_output=given.clamp_output or ("when_unset" if given.max_output_tokens is None else "never"),
     )
     return {
         "run_budget": budget,

@@ -377,3 +377,62 @@ def test_an_hour_in_a_cache_is_held_only_where_it_may_be_asked_for(
     assert decision.estimate.cost == 100 * per_token + output * 10_000
     if cap is None:  # nobody knows how much it may write
         assert output == 8_192
+
+
+# --- refused in place of lowered
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked", "most", "words"),
+    [
+        ({"call_max_output_tokens": 700}, 701, 700, "which is above that"),
+        ({"call_max_output_tokens": 700}, 700, None, ""),
+        ({"call_max_output_tokens": 700}, None, None, ""),
+        ({}, 10_001, 10_000, "'large' writes no more than that"),
+        ({"call_max_output_tokens": 20_000}, 10_001, 10_000, "'large' writes no more than that"),
+        ({}, 10_000, None, ""),
+    ],
+)
+@pytest.mark.parametrize("mode", ["hard_gate", "soft_gate", "actuals_only"])
+def test_a_budget_may_refuse_a_cap_in_place_of_lowering_it(
+    way: Way, budget: dict[str, Any], asked: int | None, most: int | None, words: str, mode: Any
+) -> None:
+    run = session(Budget("$10", clamp_output="reject", mode=mode, **budget), run_id="r1")
+    decision = way.authorize(run, call("large", cap=asked))
+    if most is None:
+        assert decision.action == "allow" and (asked is None or decision.output_cap == asked)
+        return
+    error = decision.error
+    assert isinstance(error, BudgetExceeded)
+    assert (error.dimension, error.limit, error.estimate) == ("call_max_output_tokens", most, asked)
+    for said in (words, f"max_output_tokens={asked}", f"at most {most}", 'clamp_output="when_unset"', "run:r1"):
+        assert said in str(error)
+    assert (run.reserved_usd, run.terminated_by) == (ZERO, "call_max_output_tokens")
+
+
+def test_where_a_budget_refuses_caps_it_sends_none_of_its_own(way: Way) -> None:
+    run = session(Budget("$0.05", clamp_output="reject"))
+    assert way.authorize(run, call("large")).action == "block"
+    capped = session(Budget("$0.05", clamp_output="reject", call_max_output_tokens=500))
+    assert way.authorize(capped, call("large")).output_cap == 500
+
+
+def test_a_cap_that_cannot_be_lowered_is_refused_too(way: Way) -> None:
+    run = session(Budget("$10", clamp_output="reject", call_max_output_tokens=700))
+    assert way.authorize(run, call("large", cap=900, can_cap=False)).action == "block"
+
+
+def test_an_advisory_budget_marks_a_cap_that_is_too_high_and_leaves_it(way: Way) -> None:
+    run = session(Budget("$10", clamp_output="reject", call_max_output_tokens=700, mode="advisory_estimate"))
+    assert run.estimate(call("large", cap=900)).action == "advisory_warn"
+    decision = way.authorize(run, call("large", cap=900))
+    assert (decision.action, decision.output_cap) == ("advisory_warn", 900)
+    assert "call_max_output_tokens" in decision.reason and decision.estimate.output_tokens == 900
+    assert way.authorize(run, call("large", cap=700)).action == "allow"
+
+
+def test_a_cheaper_model_that_writes_less_takes_the_call_with_what_it_writes(way: Way) -> None:
+    run = session(Budget("$0.01", clamp_output="reject", downgrade={"large": "brief"}))
+    run.charge("search", "0.0085")
+    decision = way.authorize(run, call("large", cap=200))
+    assert (decision.action, decision.name, decision.output_cap) == ("downgrade", "brief", 100)

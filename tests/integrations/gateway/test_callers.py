@@ -414,6 +414,7 @@ def test_what_is_typed_becomes_settings() -> None:
     assert found.per_million == {"m": (2.5, 10)} and found.models == {"prod": "gpt-4o"}
     assert found.max_live_runs == {"key": 3}
     assert (found.run_budget.call_max_output_tokens, found.run_budget.clamp_output) == (4_000, "never")
+    assert typed("--clamp-output", "reject").run_budget == Budget("$5", clamp_output="reject")
     assert typed().run_budget == Budget("$5") and typed().host == "127.0.0.1"
 
 

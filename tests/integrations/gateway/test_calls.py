@@ -363,3 +363,43 @@ def test_each_attempt_of_a_client_that_retries_is_held_by_itself() -> None:
         client.close()
         assert [call.status for call in provider.calls] == [429, 200]
         assert asking.run().committed["max_requests"] == 1 and asking.booked() == ("0.1", "0")
+
+
+# Output caps
+
+
+@pytest.mark.parametrize(
+    ("clamp", "asked", "most", "sent", "clamped"),
+    [
+        ("never", 20, 8, 8, True),
+        ("never", 8, 8, 8, False),
+        ("never", None, 8, 8, True),
+        ("never", 20, None, 20, False),
+        ("reject", 8, 8, 8, False),
+        ("reject", None, 8, 8, True),
+    ],
+)
+def test_a_cap_that_is_the_budgets_is_told(
+    provider: LocalProvider, clamp: Any, asked: int | None, most: int | None, sent: int, clamped: bool
+) -> None:
+    budget = Budget("$1.00", clamp_output=clamp, call_max_output_tokens=most)
+    with gateway(provider, budget) as asking:
+        answer = asking.ask(max_tokens=asked)
+        assert answer.status_code == 200
+        assert ("x-budget-output-clamped" in answer.headers) is clamped
+        body = provider.calls[-1].body
+        assert (body.get("max_completion_tokens") or body.get("max_tokens")) == sent
+        record = asking.http.get(f"/budget/decisions/{answer.headers['x-budget-decision-id']}", headers=TOKEN).json()
+        caps = ("client_requested_max_output_tokens", "effective_max_output_tokens", "output_clamped")
+        assert [record[name] for name in caps] == [asked, sent, clamped]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_cap_above_what_the_budget_allows_is_refused_and_named(provider: LocalProvider, wire: str) -> None:
+    with gateway(provider, Budget("$5.00", clamp_output="reject", call_max_output_tokens=15)) as asking:
+        answer = asking.ask(wire)
+        document = check(answer, "output_cap_too_high", status=422)
+        assert "at most 15 tokens, and this one sets 16" in document["detail"]
+        assert (document["budget"]["limit"], document["budget"]["client_requested_max_output_tokens"]) == (15, 16)
+        assert document["alternatives"] == [] and answer.headers["x-should-retry"] == "false"
+        assert provider.calls == [] and asking.booked() == ("0", "0")
