@@ -14,6 +14,7 @@ from budget_guard.protocol import problem
 from budget_guard_gateway.exchange import Exchange
 from budget_guard_gateway.keys import OneKey
 from budget_guard_gateway.messages import Client, ClientGone, Receive, Scope, Send
+from budget_guard_gateway.metrics import SharedNumbers
 from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import GatewaySettings
 
@@ -22,7 +23,7 @@ _log = logging.getLogger("budget_guard")
 _EVERY_S = 30.0
 """Seconds between two looks at what was left behind: holds whose time is up, runs that nobody calls."""
 _WRITTEN_AFTER_S = 0.5
-"""Seconds between two writings of records."""
+"""Seconds between two writings of records and numbers."""
 _MOST_LEFT_S = 10.0
 """Seconds that calls have to settle in once they are cancelled."""
 
@@ -37,14 +38,22 @@ class Gateway(Services):
         settings: What it is started with.
         clock: Where time comes from.
         keys: Who may ask, in place of a file's.
+        shared: Where its numbers for Prometheus are summed up with those of other processes.
 
     Raises:
         ValueError, OSError, BudgetError: As `Services`.
     """
 
-    def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK, keys: OneKey | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        keys: OneKey | None = None,
+        shared: SharedNumbers | None = None,
+    ) -> None:
         super().__init__(settings, clock=clock, keys=keys)
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._shared = shared
         self._timers: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,17 +69,17 @@ class Gateway(Services):
         if path.startswith("/health/"):
             await self._health(path, client)
             return
-        if len(self._under_way) >= self.settings.max_concurrency:
+        if len(self.under_way) >= self.settings.max_concurrency:
             await client.refuse(problem("busy", "As many requests are under way as are taken.", retry_after_s=1))
             return
         task: Any = asyncio.current_task()
-        self._under_way.add(task)
+        self.under_way.add(task)
         try:
             await Exchange(self, scope, client).serve()
         except ClientGone:
             return
         finally:
-            self._under_way.discard(task)
+            self.under_way.discard(task)
 
     async def _health(self, path: str, client: Client) -> None:
         if path == "/health/live":
@@ -96,7 +105,7 @@ class Gateway(Services):
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        self._timers = [asyncio.ensure_future(each) for each in (self._look_after(), self._write_decisions())]
+        self._timers = [asyncio.ensure_future(each) for each in (self._look_after(), self._write_down())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.close()
@@ -106,22 +115,33 @@ class Gateway(Services):
         """Settle what is under way, and let go of connections and of the ledger."""
         for timer in self._timers:
             timer.cancel()
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=_MOST_LEFT_S)
+        if self.under_way:
+            await asyncio.wait(self.under_way, timeout=_MOST_LEFT_S)
         await self.runs.close()
         with suppress(BudgetError):
             await areplay(self.authority.outbox, self.authority.ledger)
+        self._count()
         await self.decisions.close()
         if self.connections is not None:
             await self.connections.close()
         await self.authority.ledger.aio.close()
 
-    async def _write_decisions(self) -> None:
-        """Write the records of what was decided, again and again."""
+    async def _write_down(self) -> None:
+        """Write the records of what was decided, and the numbers, again and again."""
         loop = asyncio.get_running_loop()
         while True:
             await self.clock.wait_async(loop.create_future(), _WRITTEN_AFTER_S)
             await self.decisions.flush()
+            self._count()
+
+    def _count(self) -> None:
+        """Look at what was decided, for the numbers, and write them where others read them."""
+        snapshot = self.metrics.snapshot()
+        if self._shared is not None:
+            try:
+                self._shared.write(snapshot)
+            except OSError as error:
+                _log.error("budget_guard: the numbers for Prometheus cannot be written: %s", error)
 
     async def _look_after(self) -> None:
         """Put away what is over, book what could not be booked, and expire what was left behind, again and again."""

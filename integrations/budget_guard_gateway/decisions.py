@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -106,16 +106,19 @@ class Decisions:
     Args:
         store: Where they are kept.
         mode: The mode of the runs' budgets.
+        counted: Takes notice of each decision as well.
     """
 
-    def __init__(self, store: Store, mode: str) -> None:
+    def __init__(self, store: Store, mode: str, counted: Callable[[Decision], None]) -> None:
         self._store = store
         self._mode = mode
+        self._counted = counted
         self._open: dict[str, tuple[Decision, Principal]] = {}  # not written with what was booked yet
         self._written: set[str] = set()  # those of them that were written before that
 
     def note(self, decision: Decision, who: Principal) -> None:
         """Note a decision: it is written with the next `flush`, and again once its call is booked."""
+        self._counted(decision)
         if len(self._open) < _MOST_IN_MEMORY:
             self._open[decision.id] = (decision, who)
 

@@ -63,6 +63,8 @@ class Exchange:
         self._scope = scope
         self._client = client
         self._run: OpenRun | None = None
+        self._sent_s: float | None = None  # when it was sent, while its answer has not come to its end
+        self._guarded_s = 0.0  # what it waited for the guard
 
     async def serve(self) -> None:
         """Answer it."""
@@ -76,6 +78,11 @@ class Exchange:
                 await client.refuse(problem("busy", "The gateway is stopping."), self._decided(refused=True))
         finally:
             client.unwatch()
+            metrics = self._gateway.metrics
+            if client.gone:
+                metrics.client_gone()
+            if self._guarded_s:
+                metrics.guard.took(self._guarded_s)
             if self._run is not None:
                 await self._gateway.runs.leave(self._run)
 
@@ -144,6 +151,7 @@ class Exchange:
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(problem("unsupported_encoding", "Send the body without a Content-Encoding."))
         assert route.dialect is not None  # `serve` passes on everything else
+        began = gateway.clock.monotonic()
         client.may_stop = True  # nothing was sent yet
         try:
             run = self._run = await gateway.runs.enter(who, named)
@@ -160,6 +168,7 @@ class Exchange:
             return None
         finally:
             client.may_stop = False
+            self._guarded_s += gateway.clock.monotonic() - began
         if stop is not None:
             await self._refuse(stop.error, attempt, run.session.id, body)
             return None
@@ -171,6 +180,8 @@ class Exchange:
             raise Refused(problem("invalid_request", "The body is no JSON object."))
         run_id = self._run.session.id if self._run is not None else run_id
         decision = None if attempt is None else attempt.decision
+        if decision is None:
+            gateway.metrics.refused(error)
         instead: Sequence[Alternative] = ()
         if decision is not None and self._run is not None:
             instead = await alternatives_to(decision, self._run, gateway.settings)
@@ -219,6 +230,7 @@ class Exchange:
         try:
             if client.gone:
                 raise asyncio.CancelledError
+            self._sent_s = gateway.clock.monotonic()
             answer = await self._send(attempt.endpoint.method, _url(origin + attempt.path), sent, attempt.body)
             kind = answer.headers.get("content-type", "")
             if attempt.answered(answer.status, kind, answer.headers) and attempt.streams:
@@ -294,6 +306,11 @@ class Exchange:
 
     async def _settled(self, settle: Callable[[], Any]) -> None:
         """Settle the attempt. What that raises is logged: the answer is paid for, and goes to who asked for it."""
+        gateway = self._gateway
+        began = gateway.clock.monotonic()
+        if self._sent_s is not None:
+            gateway.metrics.upstream.took(began - self._sent_s)
+            self._sent_s = None
         try:
             await settle()
         except asyncio.CancelledError:
@@ -301,10 +318,13 @@ class Exchange:
                 raise
         except Exception as error:
             _log.error("budget_guard: a call is not settled as it should: %s", type(error).__name__, exc_info=error)
+        finally:
+            self._guarded_s += gateway.clock.monotonic() - began
 
     async def _pass_through(self, origin: str, path: str, sent: list[tuple[str, str]], body: bytes) -> None:
         """Pass on a request that costs nothing."""
         client = self._client
+        self._gateway.metrics.unmetered()
         client.may_stop = True
         try:
             answer = await self._send(self._scope["method"], _url(origin + path), sent, body)

@@ -78,6 +78,7 @@ class Client:
         """
         message = await self._receive()
         if message["type"] == "http.disconnect":
+            self.gone = True
             raise ClientGone
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
@@ -85,6 +86,7 @@ class Client:
             while message.get("more_body") and size <= most:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
+                    self.gone = True
                     raise ClientGone
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])

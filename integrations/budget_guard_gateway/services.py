@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import Any
 
 import aiohttp
 
@@ -13,6 +15,7 @@ from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.keys import AnyToken, Keys, OneKey
+from budget_guard_gateway.metrics import Metrics
 from budget_guard_gateway.routes import Router
 from budget_guard_gateway.runs import Runs, check_principals
 from budget_guard_gateway.settings import GatewaySettings
@@ -85,9 +88,13 @@ class Services:
         """Version and hash of the price table."""
         self.router = Router(settings.upstreams, settings.passthrough)
         self.runs = Runs(self.authority, settings, clock)
-        self.decisions = Decisions(
-            open_store(settings.ledger, settings.decisions_kept_days, clock), settings.run_budget.mode
-        )
+        mode = settings.run_budget.mode
+        self.under_way: set[asyncio.Task[Any]] = set()
+        """Requests that are served now."""
+        self.metrics = Metrics(mode, self.under_way)
+        """The numbers of this process."""
+        store = open_store(settings.ledger, settings.decisions_kept_days, clock)
+        self.decisions = Decisions(store, mode, self.metrics.note)
         """The records of what was decided."""
         self.clock = clock
         self.connections: aiohttp.ClientSession | None = None

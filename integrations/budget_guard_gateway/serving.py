@@ -8,9 +8,11 @@ import gc
 import ipaddress
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 from budget_guard.estimate.tokens import count, encoding_of, is_installed
 from budget_guard_gateway.admin.app import Admin
 from budget_guard_gateway.app import Gateway
+from budget_guard_gateway.metrics import SharedNumbers
 from budget_guard_gateway.services import Services, keys_of, prices_of
 from budget_guard_gateway.settings import GatewaySettings, address_of
 
@@ -44,12 +47,12 @@ def serve(settings: GatewaySettings) -> None:
     for stopped_by in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(stopped_by, _ignore)
     if settings.workers == 1:
-        gateway = _made(settings)
+        gateway = _made(settings, None)
         server = _Beside(_config(settings, gateway), None if office is None else _admin(gateway), office)
         server.run(sockets=[listener])
         return
-    config = _config(settings, functools.partial(_made, settings))
-    with _admin_in_a_thread(settings, office):
+    with _admin_in_a_thread(settings, office) as shared:
+        config = _config(settings, functools.partial(_made, settings, shared))
         Multiprocess(config, **_target(config), sockets=[listener]).run()
 
 
@@ -71,9 +74,9 @@ def _config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Conf
     return uvicorn.Config(app, **{**given, **options})
 
 
-def _admin(services: Services) -> _Quiet:
+def _admin(services: Services, shared: SharedNumbers | None = None) -> _Quiet:
     """The server of the admin port."""
-    return _Quiet(_config(services.settings, Admin(services), workers=1, timeout_graceful_shutdown=1))
+    return _Quiet(_config(services.settings, Admin(services, shared), workers=1, timeout_graceful_shutdown=1))
 
 
 class _Quiet(uvicorn.Server):
@@ -107,15 +110,22 @@ class _Beside(uvicorn.Server):
 
 
 @contextmanager
-def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) -> Generator[None]:
+def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) -> Generator[SharedNumbers | None]:
     """Serve the admin port in the process that starts the others: it is there whichever of them ends.
 
-    It goes by the ledger that they share, and by the records beside it.
+    It goes by the ledger that they share, by the records beside it, and by the numbers that they write down.
     """
     if office is None:
-        yield
+        yield None
         return
-    admin = _admin(Services(settings))
+    with tempfile.TemporaryDirectory(prefix="budget_guard-", ignore_cleanup_errors=True) as folder:
+        shared = SharedNumbers(Path(folder))
+        with _served_in_a_thread(_admin(Services(settings), shared), office):
+            yield shared
+
+
+@contextmanager
+def _served_in_a_thread(admin: _Quiet, office: socket.socket) -> Generator[None]:
     thread = threading.Thread(target=admin.run, args=([office],), name="budget_guard-admin", daemon=True)
     thread.start()
     try:
@@ -129,12 +139,12 @@ def _ignore(signal_number: int, frame: object) -> None:
     """Nothing: the server has seen it."""
 
 
-def _made(settings: GatewaySettings) -> Gateway:
+def _made(settings: GatewaySettings, shared: SharedNumbers | None) -> Gateway:
     """The gateway of one process, with what takes long done before the first request."""
     encoding = encoding_of("gpt-4o") if is_installed() else None
     if encoding is not None:
         count(encoding, "warm", None)
-    made = Gateway(settings)
+    made = Gateway(settings, shared=shared)
     gc.collect()
     gc.freeze()  # prices and vocabularies live as long as the process: no collection need look at them
     return made

@@ -17,6 +17,7 @@ from budget_guard_gateway.admin.openapi import openapi
 from budget_guard_gateway.admin.operations import OPERATIONS, Asked, Field, Operation, Operations, unknown
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.messages import Client, ClientGone, Headers, Receive, Refused, Scope, Send, headers_of, shown
+from budget_guard_gateway.metrics import CONTENT_TYPE, SharedNumbers, exposition
 from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import address_of
 
@@ -36,18 +37,21 @@ class Admin:
 
     Args:
         services: What the gateway goes by: its own, where it runs in this process, or others on the same ledger.
+        shared: Where the numbers of all processes are, if there are several.
 
     Raises:
         ValueError: If the settings name no address for it.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, shared: SharedNumbers | None = None) -> None:
         settings = services.settings
         if settings.admin is None:
             raise ValueError("admin=None names no address for the admin API: give one, such as 127.0.0.1:4001")
         self._names = OwnNames(address_of(settings.admin)[0], settings.allowed_hosts)
         self._access = Access(settings.admin_token, services.clock)
         self._operations = Operations(services)
+        self._services = services
+        self._shared = shared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
@@ -90,11 +94,19 @@ class Admin:
         if path == "/budget/openapi.json" and scope["method"] == "GET":
             await _answer(client, 200, openapi())
             return
+        if path == "/metrics" and scope["method"] == "GET":
+            await client.answer(200, [(b"content-type", CONTENT_TYPE.encode()), *_PRIVATE], self._numbers().encode())
+            return
         operation, names = _meant(scope["method"], path)
         query = _query(operation.query, scope["query_string"].decode("latin-1"))
         body = _body(operation.body, await client.body(_MOST_BODY))
         status, document = await operation.run(self._operations, Asked(names, query, body))
         await _answer(client, status, document)
+
+    def _numbers(self) -> str:
+        """The numbers of all processes, for Prometheus."""
+        shared = self._shared
+        return exposition([self._services.metrics.snapshot()] if shared is None else shared.read())
 
 
 async def _answer(client: Client, status: int, document: Any) -> None:

@@ -549,10 +549,13 @@ def test_the_port_is_served_once_and_tells_of_all_processes(tmp_path: Path, work
             assert told(http.get("/budget/run/r1"))["spent_usd"] == "1"
             for _ in range(100):  # each process writes its records within half a second
                 blocked = told(http.get("/budget/decisions?action=block"))["decisions"]
-                if len(blocked) == 2:
+                if len(blocked) == 2 and 'budget_guard_cost_usd_total{model="dime",' in http.get("/metrics").text:
                     break
                 signal.sigtimedwait([], 0.05)
             assert {each["code"] for each in blocked} == {"run_ceiling_reached"}
+            numbers = http.get("/metrics").text  # of all processes, written in the same half second
+            assert f"budget_guard_processes {workers}\n" in numbers
+            assert 'budget_guard_decisions_total{action="allow",scope="",dimension="",mode="hard_gate"} 10\n' in numbers
             assert told(http.post("/budget/run/r2/revoke", json={"reason": "no more"}))["revoked"]
             assert asyncio.run(ask_all(url, 4, "r2")) == [403] * 4
         process.send_signal(signal.SIGTERM)
