@@ -135,8 +135,8 @@ class ProgramGateway(Gateway):
 
     async def close(self) -> None:
         """Settle what is under way, take the report, and let go of connections and of the ledger."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        if self.under_way:
+            await asyncio.wait(self.under_way)
         for run in self.runs.all():
             with suppress(BudgetError):
                 self.report = await run.session.areport()
@@ -144,7 +144,7 @@ class ProgramGateway(Gateway):
 
     def cancel(self) -> None:
         """End the requests that are under way. They are booked at their bound."""
-        for task in self._under_way:
+        for task in self.under_way:
             task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
