@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.decision import Decision
 from budget_guard.ledger.hold_id import made_ms
+from budget_guard.pricing.model_price import ModelPrice
 from budget_guard.protocol.problems import problem_of
-from budget_guard.protocol.words import output_clamped, usd
-from budget_guard.units.money import to_usd
+from budget_guard.protocol.words import output_clamped
+from budget_guard.units.money import usd_text
 from budget_guard.units.printable import printable
 
 
@@ -41,7 +43,7 @@ def decision_record(decision: Decision, *, mode: str, feature: str | None = None
         "estimate": {
             "input_tokens": decision.held.input_tokens,
             "output_tokens": decision.held.output_tokens,
-            "cost_usd": usd(decision.estimate.cost_usd),
+            "cost_usd": usd_text(decision.held.cost),
         },
         "bounded": decision.bounded,
         "client_requested_max_output_tokens": None,
@@ -67,13 +69,21 @@ def decision_record(decision: Decision, *, mode: str, feature: str | None = None
 def _price_of(decision: Decision) -> dict[str, Any]:
     """The prices that it was decided by, dollars per token."""
     price = None if decision.terms is None else decision.terms.rung.price
-    text = None if price is None else price.text_price()
     told: dict[str, Any] = {"table": decision.prices, "currency": "USD"}
     if price is not None:
         told["provider"] = price.provider
-    if text is not None:
-        told["input_usd"], told["output_usd"] = (f"{Decimal(each):f}" for each in text)
+        told |= _text_price_of(price)
     return told
+
+
+@lru_cache(maxsize=256)
+def _text_price_of(price: ModelPrice) -> dict[str, str]:
+    text = price.text_price()
+    return (
+        {}
+        if text is None
+        else dict(zip(("input_usd", "output_usd"), (f"{Decimal(each):f}" for each in text), strict=True))
+    )
 
 
 def _settlement_of(decision: Decision) -> dict[str, Any]:
@@ -85,6 +95,6 @@ def _settlement_of(decision: Decision) -> dict[str, Any]:
         return {"state": "released"}
     return {
         "state": "committed",
-        "cost_usd": usd(to_usd(held.posting.amounts.cost)),
+        "cost_usd": usd_text(held.posting.amounts.cost),
         "uncertain": held.posting.uncertain,
     }

@@ -32,7 +32,6 @@ from budget_guard.events.model import Event, LimitsRaised, SessionRevoked
 from budget_guard.events.origin import Origin, Sink
 from budget_guard.events.subscribing import AnySubscriber, as_subscriber
 from budget_guard.ledger.base import HELD, Balance, Ledger
-from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.ledger import OutboxLedger
@@ -1071,7 +1070,12 @@ def _read_message(message: object) -> Answer:
 
 
 def _least_usd(balances: Sequence[Balance]) -> Decimal | None:
-    left = least_left(balances).cost
+    left: int | None = None
+    for balance in balances:
+        most = balance.limits.cost
+        if most is not None:
+            rest = most - balance.committed.cost - balance.reserved.cost
+            left = rest if left is None or rest < left else left
     return None if left is None else to_usd(left)
 
 

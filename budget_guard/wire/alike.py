@@ -31,11 +31,32 @@ class _Hole(NamedTuple):
 class Alike:
     """A pattern of events. Made by `alike`."""
 
-    __slots__ = ("_first", "_holes")
+    __slots__ = ("_between", "_first", "_holes", "_last")
 
     def __init__(self, first: bytes, holes: tuple[_Hole, ...]) -> None:
         self._first = first
         self._holes = holes
+        self._last = holes[-1].then
+        self._between = self._last + first if len(holes) == 1 else b""
+        """What stands between the texts of two events, where there is nothing else that changes."""
+
+    def texts(self, data: bytes, at: int) -> tuple[int, int, bytes] | None:
+        """Where the last event that fits ends, how many there are from *at* to there, and all that they write; None
+        if another one is among them, or where more than their texts changes from one to the next.
+
+        It takes the time of one `match`, for however many events.
+        """
+        between = self._between
+        if not between or not data.startswith(self._first, at):
+            return None
+        start, stop = at + len(self._first), data.rfind(self._last)
+        if stop < start:
+            return None
+        inner = data[start:stop]  # no text has a quote in it, and all of `between` begins with one
+        written = inner.replace(between, b"")
+        if _TEXT.fullmatch(written) is None:
+            return None
+        return stop + len(self._last), (len(inner) - len(written)) // len(between) + 1, written
 
     def match(self, data: bytes, at: int) -> tuple[int, int, int] | None:
         """Where an event at *at* ends, and from where to where its text is; None if it does not fit."""

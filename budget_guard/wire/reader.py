@@ -45,6 +45,10 @@ class _Framing:
         """The events that *data* completes; server-sent ones as they came, for most need not be parsed."""
         raise NotImplementedError  # each framing says it
 
+    def first_end(self, data: bytes, at: int) -> int:
+        """Where to cut *data* so that what follows may fit a pattern: behind the event at *at*, or at its end."""
+        return len(data)
+
     def close(self) -> Iterator[_Event]:
         """What is left at the end."""
         return iter(())
@@ -61,6 +65,10 @@ class _ServerSentEvents(_Framing):
 
     def feed(self, data: bytes) -> Iterable[ServerEvent]:
         return self._parser.feed(data)
+
+    def first_end(self, data: bytes, at: int) -> int:
+        end = data.find(b"\n\n", at)
+        return len(data) if end < 0 else end + 2
 
     def close(self) -> Iterator[_Event]:
         return map(_of_server_event, self._parser.close())
@@ -195,7 +203,7 @@ class EventReader:
 
     def feed(self, data: bytes, *, hide_usage: bool = False) -> bytes:
         """Read *data*, and return what to pass on."""
-        framing = self._framing
+        framing, given = self._framing, data
         if framing is None:
             first = self._first + data
             if not first.strip(b" \r\n\t"):
@@ -203,26 +211,35 @@ class EventReader:
                 return b"" if hide_usage else data
             self._first = b""
             framing = self._framing = _framing_of(first)
-            read = first
-        else:
-            read = data
+            data = first
+        at, size = 0, len(data)
+        passed: list[bytes] = []
+        while at < size:
             if self._alike is not None and not framing.left:
-                at = self._skim(self._alike, data)
-                if at == len(data):
-                    return data
-                read = data[at:]
-        if not hide_usage:
-            for event in framing.feed(read):
-                self._take_in(event)
-            return data
-        passed = b"".join([event.raw for event in framing.feed(read) if not self._take_in(event)])
-        return passed if read is data else data[: len(data) - len(read)] + passed
+                end = self._skim(self._alike, data, at)
+                passed.append(data[at:end])
+                at = end
+            if at < size:
+                end = framing.first_end(data, at)
+                for event in framing.feed(data[at:end]):
+                    if not self._take_in(event):
+                        passed.append(event.raw)
+                at = end
+        return b"".join(passed) if hide_usage else given
 
-    def _skim(self, pattern: Alike, data: bytes) -> int:
-        """Take in the events that *data* begins with and that fit the *pattern*. Returns where they end."""
-        at = 0
-        while at < len(data) and (found := pattern.match(data, at)) is not None:
-            at, start, end = found
+    def _skim(self, pattern: Alike, data: bytes, at: int) -> int:
+        """Take in the events of *data* from *at* on that fit the *pattern*. Returns where they end."""
+        found = pattern.texts(data, at)
+        if found is not None:
+            at, count, written = found
+            self._fitting += count
+            if self.keeps_text:
+                self.wrote(written.decode("utf-8", "replace"))
+            else:
+                self.output_bytes += len(written)
+            return at
+        while at < len(data) and (one := pattern.match(data, at)) is not None:
+            at, start, end = one
             self._fitting += 1
             self.wrote(data[start:end].decode("utf-8", "replace"))
         return at
@@ -231,7 +248,7 @@ class EventReader:
         """Take in an event, parsed where it fits no pattern. Returns whether it carries usage and nothing else."""
         if isinstance(event, ServerEvent):
             raw, pattern = event.raw, self._alike
-            if pattern is not None and self._skim(pattern, raw) == len(raw):
+            if pattern is not None and self._skim(pattern, raw, 0) == len(raw):
                 return False
             event = _of_server_event(event)
         return self._read(event)

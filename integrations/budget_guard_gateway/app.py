@@ -13,13 +13,14 @@ from budget_guard.ledger.outbox.ledger import areplay
 from budget_guard.protocol import problem
 from budget_guard_gateway.exchange import Exchange
 from budget_guard_gateway.keys import OneKey
-from budget_guard_gateway.messages import Client, ClientGone, Receive, Scope, Send
+from budget_guard_gateway.messages import DIRECT_ANSWER, Client, ClientGone, Receive, Scope, Send
 from budget_guard_gateway.metrics import SharedNumbers
 from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import GatewaySettings
 
 _log = logging.getLogger("budget_guard")
 
+_NO_EXTENSIONS: dict[str, Any] = {}
 _EVERY_S = 30.0
 """Seconds between two looks at what was left behind: holds whose time is up, runs that nobody calls."""
 _WRITTEN_AFTER_S = 0.5
@@ -64,7 +65,7 @@ class Gateway(Services):
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        client = Client(receive, send)
+        client = Client(receive, send, scope.get("extensions", _NO_EXTENSIONS).get(DIRECT_ANSWER))
         path: str = scope["path"]
         if path.startswith("/health/"):
             await self._health(path, client)

@@ -1,13 +1,15 @@
-"""uvicorn's fast HTTP protocol with a limit to the head of a request, of which it has none."""
+"""uvicorn's fast HTTP protocol with a limit to the head of a request, of which it has none, and with direct answers."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from budget_guard.protocol import problem
-from budget_guard_gateway.messages import encoded
+from budget_guard_gateway.direct_answer import direct_answer
+from budget_guard_gateway.messages import DIRECT_ANSWER, encoded
 
 _MOST = 64 * 1024
 """Bytes of a request's head."""
@@ -46,6 +48,10 @@ class BoundedHead(HttpToolsProtocol):
         """The head is at its end."""
         self._in_head = False
         super().on_headers_complete()
+        answer = direct_answer(self.cycle)  # whose task begins later
+        if answer is not None:
+            extensions: dict[str, Any] = {DIRECT_ANSWER: answer}
+            self.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
         """The request is at its end."""

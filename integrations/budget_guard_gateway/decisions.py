@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from pydantic_core import to_json
+
 from budget_guard import Decision
 from budget_guard.clock import Clock
 from budget_guard.protocol import decision_record
@@ -166,7 +168,7 @@ class Decisions:
 
     def _row(self, decision: Decision, who: Principal) -> Row:
         record = decision_record(decision, mode=self._mode, feature=who.feature)
-        return Row(decision.id, owner_of(who), json.dumps(record))
+        return Row(decision.id, owner_of(who), to_json(record).decode())
 
 
 def _is_over(decision: Decision) -> bool:

@@ -43,8 +43,6 @@ from budget_guard_gateway.services import Services
 _log = logging.getLogger("budget_guard")
 
 _DECISIONS = "/budget/decisions/"
-_NOT_ADDED = ("User-Agent", "Accept", "Content-Type")
-"""Headers that the HTTP client would add where a caller has left them out."""
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -258,7 +256,6 @@ class Exchange:
             headers=sent,
             data=body or None,
             allow_redirects=False,
-            skip_auto_headers=_NOT_ADDED,
         )
 
     async def _head(self, answer: aiohttp.ClientResponse, attempt: Attempt) -> Headers:
@@ -269,15 +266,13 @@ class Exchange:
     async def _stream(self, attempt: Attempt, answer: aiohttp.ClientResponse) -> None:
         """Pass a stream on at the pace of who reads it."""
         client = self._client
-        await client.start(answer.status, await self._head(answer, attempt))
+        feed, interruption, send, content = attempt.feed, attempt.interruption, client.send, answer.content
+        data = b"" if content.exception() is not None else content.read_nowait()  # what came with the head goes with it
+        await client.start(answer.status, await self._head(answer, attempt), feed(data) if data else b"")
         client.may_stop = True
         if client.gone:  # while the provider was thinking
             raise asyncio.CancelledError
-        feed, interruption, send = attempt.feed, attempt.interruption, client.send
-        async for data in answer.content.iter_any():
-            passed = feed(data)
-            if passed:
-                await send(passed, more=True)
+        while True:
             stop = interruption()
             if stop is not None:
                 client.may_stop = False
@@ -285,6 +280,12 @@ class Exchange:
                 answer.close()
                 await client.send(_event_of(problem_of(stop.error, run_id=stop.session.id)))
                 return
+            data = await content.readany()
+            if not data:
+                break
+            passed = feed(data)
+            if passed:
+                await send(passed, more=True)
         client.may_stop = False
         left = attempt.left
         await self._settled(attempt.aend)

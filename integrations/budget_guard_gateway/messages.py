@@ -32,6 +32,8 @@ _ONCE = (b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key",
 """Headers of which two would let two servers see two requests."""
 
 
+DIRECT_ANSWER = "budget_guard.direct_answer"
+"""What a `DirectAnswer` is called among the extensions of a request's scope, where the server has them."""
 _WATCHED_AFTER_S = 0.05
 """Seconds after which it is watched whether the client goes."""
 
@@ -56,9 +58,10 @@ class Client:
     Once it is watched, the task that serves it is cancelled when the client goes, but only while it `may_stop`.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, direct: Any = None) -> None:
         self._receive = receive
         self._send = send
+        self._direct = direct  # a `DirectAnswer`, where the server has one
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
@@ -118,19 +121,32 @@ class Client:
         if self._watch is not None:
             self._watch.cancel()
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of an answer."""
+    async def start(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Send the head of an answer, and the beginning of its body."""
         self.started = True
+        if self._direct is not None:
+            if self._direct.begin(status, headers, body):
+                return
+            self._direct = None
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        if body:
+            await self.send(body, more=True)
 
     async def send(self, data: bytes, *, more: bool = False) -> None:
         """Send a part of the body; waits while the client is slow."""
+        direct = self._direct
+        if direct is not None and (direct.part(data) if more else direct.end(data)):
+            return
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
         headers.append((b"content-length", b"%d" % len(body)))
-        await self.start(status, headers)
+        self.started = True
+        if self._direct is not None and self._direct.whole(status, headers, body):
+            return
+        self._direct = None
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send(body)
 
     async def refuse(self, refusal: Problem, headers: Sequence[tuple[str, str]] = ()) -> None:

@@ -142,6 +142,31 @@ def test_nothing_in_a_hole_ends_a_text_or_an_event() -> None:
     assert pattern.match(raw[:-1], 0) is None
 
 
+def test_many_events_at_once_are_those_that_fit_one_by_one() -> None:
+    raw = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n'
+    pattern = alike(raw, "Hello")
+    assert pattern is not None
+    holes = [b"Hello", b"", b"x", "漢字".encode(), b"a\\n", b'"', b'x","content":"y', b"data: {}", b"\xff"]
+    draw = random.Random(0)
+    at_once = 0
+    for _ in range(500):
+        data = b"".join([raw.replace(b"Hello", draw.choice(holes[: draw.choice([4, 9])])) for _ in range(4)])
+        data = b"{}\n\n" * draw.randrange(2) + data + draw.choice([b"", b"data: [DONE]\n\n", raw[:-9]])
+        at = draw.choice([0, 0, 4])
+        written, end, count = b"", at, 0
+        while (found := pattern.match(data, end)) is not None:
+            end, start, stop = found
+            written, count = written + data[start:stop], count + 1
+        together = pattern.texts(data, at)
+        if together is not None:
+            assert together == (end, count, written)
+            at_once += 1
+    assert at_once > 50
+    numbered = b'data: {"sequence_number":1,"delta":"Hello"}\n\n'
+    more_changes = alike(numbered, "Hello")
+    assert more_changes is not None and more_changes.texts(numbered, 0) is None
+
+
 def test_a_text_whose_place_is_not_certain_makes_no_pattern() -> None:
     raw = b'data: {"role":"assistant","content":"assistant"}\n\n'
     assert alike(raw, "assistant") is None and alike(raw, "Hello") is None and alike(raw, "") is None
