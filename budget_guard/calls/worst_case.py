@@ -191,6 +191,8 @@ def _chosen_cap(
         want = min(most, max(usual * times, WANTED_TOKENS, part))
     if want <= now:
         return want, False
+    if budget.soft_margin_usd is not None:
+        return max(now, likely), False  # what may pass by a margin is not fitted into what is left
     if budget.mode != "hard_gate":
         return max(now, least), False
     if space.later is None:
@@ -208,14 +210,19 @@ def _chosen_cap(
 def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
     """The plan of a tool call, its known cost and one call; and the room that must be left for it."""
     tool, cost, _, counts, *_ = call
-    amounts = needed = checked_amounts(unchecked(Amounts, (cost, 0, 0, 0, 0, 1 if counts else 0)))
+    amounts = checked_amounts(unchecked(Amounts, (cost, 0, 0, 0, 0, 1 if counts else 0)))
+    needed: Amounts = amounts
     if budget.finalization_reserve is not None:  # a request is kept back as well, and a tool call takes none
         needed = checked_amounts(amounts.plus(Amounts(cost=budget.kept_back.cost)))
+    if budget.soft_margin_usd is not None:
+        needed = needed.plus(Amounts(cost=-budget.soft_margin))
     return (Terms(Rung(tool, None), None, False, True), amounts), needed
 
 
 def room(budget: BudgetPolicy, amounts: Amounts, final: bool) -> Amounts:
     """The room that must be left for the gate to open."""
+    if budget.soft_margin_usd is not None:
+        return _SOME._replace(cost=amounts.cost - budget.soft_margin)
     if budget.mode in ("soft_gate", "actuals_only"):
         return _SOME
     return amounts if final or budget.finalization_reserve is None else amounts.plus(budget.kept_back)

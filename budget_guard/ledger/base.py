@@ -24,7 +24,8 @@ answers one question atomically over all scopes of a call: may this much be held
 8. What is committed is in the usage history as well, in the same step: `budget_guard.ledger.history` says how. What
    replaces an estimate replaces it there.
 9. Amounts and rooms are integers from 0 to `MOST`, limits from 0 to `MOST_LIMIT`, times to live are above 0; anything
-   else is a `ValueError` before any effect. Time is the ledger's own.
+   else is a `ValueError` before any effect. The cost of a room may be as far below 0: what is asked then is whether
+   the limit is passed by no more than that. Time is the ledger's own.
 
 10. A text that is kept with `swap` is replaced in one step, by whoever knows what is there: of many that expect the
    same, one gets through. It is gone when its time is up, and nothing else comes of it.

@@ -21,6 +21,19 @@ def checked_amounts(amounts: Sums) -> Checked:
     return amounts if type(amounts) is Checked else unchecked(Checked, _in_range(amounts, 0))
 
 
+def checked_room(room: Sums) -> Checked:
+    """*room* as plain integers, which need not be checked again. Its cost may be negative.
+
+    Raises:
+        ValueError: If one is none, or is not from 0 to `MOST`, or a cost not from -`MOST` on.
+    """
+    cost = room[0]
+    if type(cost) is int and cost < 0:
+        checked_amounts((-cost, *room[1:]))
+        return unchecked(Checked, room)
+    return checked_amounts(room)
+
+
 def checked_change(change: Sums) -> Amounts:
     """*change* as plain integers, which may be negative.
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
-from budget_guard.ledger.checks import check_place, check_ttl, checked_amounts, checked_lines
+from budget_guard.ledger.checks import check_place, check_ttl, checked_amounts, checked_lines, checked_room
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.history import (
     NO_LINES,
@@ -120,7 +120,7 @@ class MemoryLedger(LedgerRules[Hold]):
     ) -> ReserveOutcome:
         if type(amounts) is not Checked:
             amounts = checked_amounts(amounts)
-            room = None if room is None else checked_amounts(room)
+            room = None if room is None else checked_room(room)
         if ttl_s is not None:
             check_ttl(ttl_s)
         with self._lock:

@@ -12,7 +12,7 @@ from budget_guard.policy.allowance import Allowance
 from budget_guard.policy.downgrade import DowngradePolicy
 from budget_guard.policy.loops import LoopPolicy
 from budget_guard.policy.misspelt import BUDGET_WORDS, meant, tells_what_was_meant
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
+from budget_guard.units.amounts import DIMENSIONS, MOST, NOTHING, Amounts, Limits
 from budget_guard.units.money import UsdLike, cost_nano, format_usd, limit_nano, parse_usd
 from budget_guard.units.scope import Window
 
@@ -55,9 +55,12 @@ class BudgetPolicy:
     """Warn once per limit at this fraction of it; None never warns."""
     downgrade: DowngradePolicy | None
     mode: Mode
-    """``hard_gate``: no call without its worst case reserved. ``soft_gate``: calls pass as long as anything is left,
-    so the last ones may go over. ``advisory_estimate``: never refuses, says what it would have refused.
-    ``actuals_only``: no estimates; books what was spent and refuses once a limit is reached."""
+    """``hard_gate``: no call without its worst case reserved. ``soft_gate``: calls pass as long as anything is left, or
+    within `soft_margin_usd`, so the last ones may go over. ``advisory_estimate``: never refuses, says what it would
+    have refused. ``actuals_only``: no estimates; books what was spent and refuses once a limit is reached."""
+    soft_margin_usd: Decimal | None
+    """Dollars by which the estimate of a call may exceed what is left in a ``soft_gate``, whatever is left; None to let
+    calls pass as long as anything is."""
     unpriced: Unpriced
     """``deny`` refuses a model without a known price wherever a dollar limit applies; ``allow`` counts its tokens and
     requests and reports the call as unpriced."""
@@ -110,6 +113,7 @@ class BudgetPolicy:
         soft_limit: float | None = 0.9,
         downgrade: DowngradePolicy | Mapping[str, str] | str | None = None,
         mode: Mode = "hard_gate",
+        soft_margin_usd: UsdLike | None = None,
         unpriced: Unpriced = "deny",
         unbounded: Unbounded = "allow",
         call_max_output_tokens: int | None = None,
@@ -142,6 +146,7 @@ class BudgetPolicy:
             "soft_limit": None if soft_limit is None else _fraction("soft_limit", soft_limit),
             "downgrade": _policy(downgrade),
             "mode": _one_of("mode", mode, get_args(Mode)),
+            "soft_margin_usd": None if soft_margin_usd is None else parse_usd(soft_margin_usd, "soft_margin_usd"),
             "unpriced": _one_of("unpriced", unpriced, get_args(Unpriced)),
             "unbounded": _one_of("unbounded", unbounded, get_args(Unbounded)),
             "call_max_output_tokens": _count("call_max_output_tokens", call_max_output_tokens),
@@ -165,6 +170,11 @@ class BudgetPolicy:
             object.__setattr__(self, name, value)
         if all(values[name] is None for name in _LIMITS):
             raise ValueError('Budget has no limit at all: set at least one, for example Budget("$5.00")')
+        if self.soft_margin_usd is not None and self.mode != "soft_gate":
+            raise ValueError(
+                f'soft_margin_usd={soft_margin_usd!r} has no effect with mode={mode!r}: set mode="soft_gate", or leave '
+                "it out"
+            )
         reserve, ceiling = self.finalization_reserve, self.max_cost_usd
         if reserve is not None and (ceiling is None or reserve >= ceiling):
             raise ValueError(
@@ -198,6 +208,11 @@ class BudgetPolicy:
         if self.finalization_reserve is None:
             return NOTHING
         return Amounts(cost=cost_nano(self.finalization_reserve), requests=1)
+
+    @property
+    def soft_margin(self) -> int:
+        """The margin of a soft gate, in nano-dollars; 0 without one."""
+        return 0 if self.soft_margin_usd is None else min(limit_nano(self.soft_margin_usd), MOST)
 
     @classmethod
     def metered(cls, **policies: Any) -> Self:

@@ -38,6 +38,9 @@ class Budget(BudgetPolicy):
         mode: ``hard_gate``: no call without its worst case reserved. ``soft_gate``: calls pass as long as anything is
             left. ``advisory_estimate``: never refuses, says what it would have refused. ``actuals_only``: no
             estimates, refuses once a limit is reached.
+        soft_margin_usd: Dollars by which the estimate of a call may exceed what is left in a ``soft_gate``, whatever is
+            left: the limit is passed by no more than that, as far as estimates hold. None to let calls pass as long as
+            anything is left.
         unpriced: ``deny`` refuses a model without a known price wherever a dollar limit applies; ``allow`` counts its
             tokens and requests.
         unbounded: ``allow`` lets a call pass whose output cannot be capped, with a warning; ``deny`` refuses it.

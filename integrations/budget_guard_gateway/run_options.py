@@ -16,6 +16,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--ledger", default="memory://", metavar="URL", help="where the counters live; memory:// by default")
     add("--ceiling", action="append", default=[], metavar="KIND=DOLLARS[/WINDOW]", help="such as 'user=$20/day'")
     add("--mode", choices=get_args(Mode), default="hard_gate")
+    add("--soft-margin", metavar="DOLLARS", help="by which soft_gate lets a call's estimate exceed what is left")
     add("--downgrade", action="append", default=[], metavar="MODEL=CHEAPER", help="near the end of a run's budget")
     add("--alternative", action="append", default=[], metavar="MODEL", help="that refusals name where it is cheaper")
     add("--max-output-tokens", type=int, metavar="N", help="the cap of calls that set none, in place of a share")
@@ -44,6 +45,7 @@ def run_settings(given: argparse.Namespace, dollars: str) -> dict[str, Any]:
         max_requests=given.max_requests,
         max_duration_s=given.max_duration,
         mode=given.mode,
+        soft_margin_usd=given.soft_margin,
         max_wait_s=given.max_wait,
         downgrade=dict(pairs("--downgrade", given.downgrade)) or None,
         call_max_output_tokens=given.max_output_tokens,

@@ -26,6 +26,7 @@ from budget_guard.ledger.checks import (
     checked_amounts,
     checked_change,
     checked_lines,
+    checked_room,
 )
 from budget_guard.ledger.flow import Steps
 from budget_guard.ledger.history import (
@@ -137,7 +138,7 @@ class RedisVerbs:
     ) -> Steps[ReserveOutcome]:
         amounts = checked_amounts(amounts)
         if room is not None:
-            room = checked_amounts(room)
+            room = checked_room(room)
         ttl = ttl_of(self._ttl_s if ttl_s is None else ttl_s)
         made_ms(hold_id)
         named, sweep = self._named(scopes), _SWEPT_AT_ONCE

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from datetime import datetime
 
 from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, ScopeSpend, Settled
-from budget_guard.ledger.checks import check_place, check_text, check_ttl, checked_amounts, checked_lines
+from budget_guard.ledger.checks import check_place, check_text, check_ttl, checked_amounts, checked_lines, checked_room
 from budget_guard.ledger.counters import Counters, first_refusal
 from budget_guard.ledger.history import UsageLine, UsageQuery, UsageSum, keeps_history
 from budget_guard.ledger.hold import Origin, differences
@@ -86,7 +86,7 @@ class SqliteVerbs(LedgerRules[StoredHold]):
     ) -> ReserveOutcome:
         amounts = checked_amounts(amounts)
         if room is not None and room is not amounts:
-            room = checked_amounts(room)
+            room = checked_room(room)
         ttl_s = self._hold_ttl_s if ttl_s is None else ttl_s
         check_ttl(ttl_s)
         known = self._holds.get(hold_id)

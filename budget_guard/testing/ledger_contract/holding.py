@@ -68,6 +68,26 @@ class HoldingRules(LedgerFixtures):
         assert ledger.reserve(ids("soft"), BOTH, cost(150), cost(1)) == HELD
         assert balance_of(ledger, RUN).reserved == cost(150)
 
+    def test_a_room_below_nothing_lets_the_limit_be_passed_by_that_much(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.set_limits(USER, Limits(cost=1_000))
+        assert ledger.reserve(ids("first"), BOTH, cost(60), cost(60 - 25)) == HELD
+        assert ledger.reserve(ids("over"), BOTH, cost(60), cost(60 - 25)) == HELD
+        refused = ledger.reserve(ids("more"), BOTH, cost(6), cost(6 - 25))
+        assert isinstance(refused, Refused)
+        assert (refused.scope, refused.limit, refused.reserved, refused.left.cost) == (RUN, 100, 120, -20)
+        assert ledger.reserve(ids("last"), BOTH, cost(5), cost(5 - 25)) == HELD
+        assert isinstance(ledger.reserve(ids("none"), BOTH, cost(0), cost(-24)), Refused)
+        assert ledger.reserve(ids("widest"), BOTH, cost(0), cost(-MOST)) == HELD
+        assert balance_of(ledger, RUN).reserved == cost(125)
+
+    @pytest.mark.parametrize("room", [cost(-MOST - 1), only(1, -1), only(5, -1)], ids=["cost", "tokens", "calls"])
+    def test_no_other_room_is_below_nothing_and_none_beyond_reckoning(
+        self, ledger: Ledger, ids: Ids, room: Amounts
+    ) -> None:
+        with pytest.raises(ValueError, match="whole numbers"):
+            ledger.reserve(ids("h"), BOTH, cost(1), room)
+        assert balance_of(ledger, RUN).open_holds == 0
+
     def test_a_hold_without_a_question_is_never_refused(self, ledger: Ledger, ids: Ids) -> None:
         assert ledger.reserve(ids("h"), BOTH, cost(5_000), None) == HELD
         assert balance_of(ledger, RUN).reserved == cost(5_000)

@@ -66,6 +66,16 @@ class RaceRules(LedgerFixtures):
         assert sum(admitted) == min(10, self.workers)
         assert balance_of(ledger, RUN).reserved == cost(10 * sum(admitted))
 
+    def test_exactly_as_many_threads_pass_as_fit_with_what_may_be_passed(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.set_limits(RUN, Limits(cost=20))
+
+        def hold(worker: int) -> bool:
+            return isinstance(ledger.reserve(ids(f"h{worker}"), BOTH, cost(10), cost(10 - 25)), Held)
+
+        admitted = race([lambda worker=worker: hold(worker) for worker in range(self.workers)])  # type: ignore[misc]  # no type for its default
+        assert sum(admitted) == 4 < self.workers
+        assert balance_of(ledger, RUN).reserved == cost(40)
+
     def test_one_hold_settled_by_many_threads_is_settled_once(self, ledger: Ledger, ids: Ids) -> None:
         ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
         race([lambda: ledger.commit(ids("h"), BOTH, cost(25))] * self.workers)
