@@ -87,12 +87,16 @@ FRAMEWORKS = {
     "gateway": {"aiohttp", "redis", "tomli", "uvicorn", "yarl"},
     "google_adk": {"google"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
+    "litellm": {"fastapi", "litellm", "openai", "starlette", "tomli"},
     "llama_index": {"llama_index"},
     "mcp": {"fastmcp", "mcp"},
     "openai_agents": {"agents", "openai"},
     "pydantic_ai": {"pydantic_ai"},
 }
 """What each adapter imports beside the rooms of the core: its framework."""
+
+ON_TOP_OF = {"litellm": "gateway"}
+"""An adapter that stands on another one: in LiteLLM's proxy the same service is spoken as the gateway speaks."""
 
 MOST_FILES_AT_THE_TOP = 8
 
@@ -232,7 +236,8 @@ def _may(module: str, target: str) -> bool:
         if module.startswith("budget_guard.integrations."):
             return target.partition(".")[0] == f"budget_guard_{adapter}"
         private = any(part.startswith("_") for part in target.split("."))
-        return wanted in {"budget_guard", "protocol", *_CORE} and not private
+        below = {f"budget_guard_{ON_TOP_OF[adapter]}"} if adapter in ON_TOP_OF else set()
+        return wanted in {"budget_guard", "protocol", *_CORE, *below} and not private
     return wanted in ROOMS.get(room, ())
 
 

@@ -742,6 +742,14 @@ class Attempt:
         """As `fail`."""
         await aperform(self._fail(error))
 
+    async def arelease(self, reason: str) -> None:
+        """Give it back: nothing was sent.
+
+        Args:
+            reason: Why, for the timeline.
+        """
+        await aperform(self._outcome(Outcome(True, reason)))
+
     def _fail(self, error: BaseException) -> Steps[None]:
         if self._reader is not None or self._kept:  # it had begun to answer
             return self._end(complete=False, given_up=isinstance(error, GIVEN_UP))
