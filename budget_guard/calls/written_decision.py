@@ -5,7 +5,8 @@ As plain JSON. What a decision was made of, the text of its call, is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -39,6 +40,23 @@ _ERRORS: Mapping[str, type[BudgetError]] = {
 }
 _UNWRITTEN = ("report", "value", "decision_id", "partial_output")
 """Fields of errors that are of the moment in which they were raised."""
+
+
+def decision_text(decision: Decision) -> str:
+    """*decision* with its call in writing, for `Session.take_up`."""
+    return json.dumps({"call": written_call(decision.call), "decision": written(decision)})
+
+
+def taken_up(text: str, authorizer_of: Callable[[str | None], Authorizer]) -> Decision:
+    """The decision that `decision_text` wrote.
+
+    Args:
+        text: What it wrote.
+        authorizer_of: Who decides on the calls of an agent, in the run in which it was decided.
+    """
+    told = json.loads(text)
+    call = read_call(told["call"])
+    return read(told["decision"], call, authorizer_of(call.agent))
 
 
 def written(decision: Decision) -> dict[str, Any]:

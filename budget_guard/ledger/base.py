@@ -331,6 +331,7 @@ class Ledger(Protocol):
 
         For what processes have to agree on beside the counters, such as which of them decides on a call that came
         twice. Where anything but *expected* is kept, nothing changes. None is nothing: so None for None only looks.
+        The same text again is kept for as long again.
 
         Args:
             name: The place, at most `hold_id.MOST_LENGTH` characters.

@@ -251,6 +251,10 @@ class BudgetAuthority:
         await adrive(opening, session.ledger.aio)
         return session
 
+    def passes_without_ledger(self, budget: Budget) -> bool:
+        """Whether the calls of a run of *budget* are made where the ledger cannot be reached."""
+        return fails_open(budget.mode, self._on_ledger_error)
+
     def subscribe(self, subscriber: AnySubscriber) -> Callable[[], None]:
         """Call *subscriber* with every event of the sessions opened here from now on, and of their child sessions.
 

@@ -25,6 +25,7 @@ from budget_guard.calls.queue import Steps
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.calls.seen import OnCancel
+from budget_guard.calls.written_decision import taken_up
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable
 from budget_guard.estimate.prompt import Prompt
@@ -520,6 +521,14 @@ class Session:
             with self._run.recorder.lock:
                 self._keyed = self._keyed or KeyedDecisions()
         return self._keyed.authorize(authorizer, call, checked_key(key), may_wait, sent)
+
+    def take_up(self, text: str) -> Decision:
+        """The decision in *text*, with a hold that can be settled here: for who goes on with a call of another process.
+
+        Args:
+            text: What `budget_guard.calls.written_decision.decision_text` wrote of a decision in this run.
+        """
+        return taken_up(text, lambda agent: self._authorizer_of(agent) if self._has_parts else self._authorizer)
 
     def estimate(self, call: ModelCall | ToolCall, *, records: Iterable[RunRecord] | None = None) -> CallEstimate:
         """What would be held for *call*, whether it would be made, and what such runs took: before anything is sent.

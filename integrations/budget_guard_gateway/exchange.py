@@ -22,7 +22,6 @@ from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
 from budget_guard.wire.values import read_json
 from budget_guard_gateway.alternatives import alternatives_to
-from budget_guard_gateway.decisions import is_decision_id
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import (
     Client,
@@ -38,11 +37,11 @@ from budget_guard_gateway.messages import (
 )
 from budget_guard_gateway.routes import Route
 from budget_guard_gateway.runs import OpenRun, is_run_id
+from budget_guard_gateway.service.serving import PREFIX, serve_decision
 from budget_guard_gateway.services import Services
 
 _log = logging.getLogger("budget_guard")
 
-_DECISIONS = "/budget/decisions/"
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -70,7 +69,7 @@ class Exchange:
         try:
             await self._serve()
         except Refused as refused:
-            await client.refuse(refused.problem, self._decided(refused=True))
+            await client.refuse(refused.problem, [*refused.headers, *self._decided(refused=True)])
         except asyncio.CancelledError:
             if not client.gone and not client.started:  # the gateway is stopped, and this call was settled
                 await client.refuse(problem("busy", "The gateway is stopping."), self._decided(refused=True))
@@ -90,8 +89,8 @@ class Exchange:
         self._check_who_is_asked(headers)
         query: str = scope["query_string"].decode("latin-1")
         who = self._authenticated(headers, query)
-        if scope["path"].startswith(_DECISIONS):
-            await self._look_up(who)
+        if scope["path"].startswith(PREFIX):
+            await serve_decision(gateway, scope, headers, who, client)
             return
         route = gateway.router.route(scope["method"], scope["raw_path"].decode("latin-1"), query)
         if route.upstream is None or (route.dialect is None and not route.passes):
@@ -126,16 +125,6 @@ class Exchange:
         if "key=" in f"&{query}" and any(pair.startswith("key=") for pair in query.split("&")):
             raise Refused(problem("invalid_request", "A key in the address is not taken: addresses are logged."))
         return who
-
-    async def _look_up(self, who: Principal) -> None:
-        """Answer with the record of a decision. What is another principal's is not there."""
-        decision_id = self._scope["path"].removeprefix(_DECISIONS)
-        if self._scope["method"] != "GET" or not is_decision_id(decision_id):
-            raise Refused(problem("not_found", "A record is had with GET, by the id of its decision."))
-        record = await self._gateway.decisions.find(decision_id, who)
-        if record is None:
-            raise Refused(problem("not_found", "There is no decision of that id, or it is no longer kept."))
-        await self._client.answer(200, [(b"content-type", b"application/json")], record.encode())
 
     async def _hold(
         self, who: Principal, headers: dict[bytes, bytes], route: Route, path: str, body: bytes

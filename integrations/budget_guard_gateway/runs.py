@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
+import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from decimal import Decimal
+from typing import Any, Protocol
 
-from budget_guard import Budget, BudgetAuthority, BudgetError, Session
+from budget_guard import Budget, BudgetAuthority, BudgetError, LedgerUnavailable, Session
 from budget_guard.adapter import Attempts
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import Clock
@@ -17,6 +20,8 @@ from budget_guard_gateway.keys import Principal
 
 _log = logging.getLogger("budget_guard")
 
+_LIMITS_KEPT_S = 30 * 86_400.0
+"""Seconds for which the limits that a run was opened with are kept, since it was opened last."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -85,18 +90,31 @@ class Runs:
         """Those that are open, the one called last at the end."""
         return list(self._open.values())
 
-    async def enter(self, who: Principal, run_id: str | None) -> OpenRun:
+    @staticmethod
+    def new_id() -> str:
+        """A name for a run that is given none."""
+        return f"run-{uuid.uuid4().hex}"
+
+    def budget_of(self, who: Principal) -> Budget:
+        """What a run of *who* may spend, if it asks for no less."""
+        budget = self._settings.run_budget
+        return budget if who.run_budget is None else budget.replace(max_cost_usd=who.run_budget)
+
+    async def enter(self, who: Principal, run_id: str | None, limits: Mapping[str, str] | None = None) -> OpenRun:
         """The run that a request of *who* belongs to, until `leave`.
 
         Args:
             who: The caller.
             run_id: The run that it names; None for a new one.
+            limits: What it shall be held to from now on, in every process, below what `budget_of` says.
 
         Raises:
             BudgetError: If the run is another principal's, or cannot be opened.
         """
         run = None if run_id is None else self._open.get((who.name, run_id))
-        if run is None or run.who != who:  # or the key's entry says something else than before
+        if limits is not None and run_id is not None:
+            run = await self._new(who, run_id, limits)
+        elif run is None or run.who != who:  # or the key's entry says something else than before
             run = await self._opened(who, run_id)
         run.calls += 1
         run.used = self._clock.monotonic()
@@ -120,13 +138,13 @@ class Runs:
             opening.add_done_callback(lambda done: (self._opening.pop(key, None), done.cancelled() or done.exception()))
         return await asyncio.shield(opening)
 
-    async def _new(self, who: Principal, run_id: str | None) -> OpenRun:
+    async def _new(self, who: Principal, run_id: str | None, limits: Mapping[str, str] | None = None) -> OpenRun:
         settings = self._settings
-        budget = settings.run_budget
-        if who.run_budget is not None:
-            budget = budget.replace(max_cost_usd=who.run_budget)
+        budget = self.budget_of(who)
+        if limits is None and run_id is not None:
+            limits = await self._own_limits(run_id, budget)
         session = await self._authority.asession(
-            budget,
+            _held_to(budget, limits or {}),
             run_id,
             user=who.user,
             key=who.name,
@@ -134,6 +152,8 @@ class Runs:
             feature=who.feature,
             on_cancel=settings.on_cancel,
         )
+        if limits and run_id is not None:  # it is the caller's own: nobody else's limits are replaced
+            await self._keep_limits(run_id, limits)
         run = OpenRun(who, session, Attempts([session], models=settings.models), run_id is None)
         run.used = self._clock.monotonic()
         if run_id is not None:
@@ -146,6 +166,31 @@ class Runs:
                     del self._open[each.key]
                 await self._close(each)
         return run
+
+    async def _own_limits(self, run_id: str, budget: Budget) -> Mapping[str, str]:
+        """The limits that a run was opened with, in whatever process."""
+        try:
+            text = await self._authority.ledger.aio.swap(_place(run_id), None, None, 1)
+        except LedgerUnavailable:
+            if not self._authority.passes_without_ledger(budget):
+                raise
+            return {}
+        found: dict[str, str] = {} if text is None else json.loads(text)
+        return found
+
+    async def _keep_limits(self, run_id: str, limits: Mapping[str, str]) -> None:
+        ledger = self._authority.ledger.aio
+        place, text = _place(run_id), json.dumps(limits)
+        kept = await ledger.swap(place, None, text, _LIMITS_KEPT_S)
+        while kept != text:
+            kept = await ledger.swap(place, kept, text, _LIMITS_KEPT_S)
+        await ledger.swap(place, text, text, _LIMITS_KEPT_S)
+
+    async def end(self, run: OpenRun) -> None:
+        """Put *run* away, if nobody calls it just now."""
+        if not run.calls and self._open.get(run.key) is run:
+            del self._open[run.key]
+            await self._close(run)
 
     async def sweep(self) -> None:
         """Put away the runs that were not called for `GatewaySettings.run_ttl_s`."""
@@ -165,6 +210,22 @@ class Runs:
             await run.session.aclose()
         except BudgetError as error:
             _log.info("budget_guard run %s: closed without its ledger: %s", run.session.id, error)
+
+
+def _held_to(budget: Budget, limits: Mapping[str, str]) -> Budget:
+    """*budget* with those of *limits* that are lower than its own."""
+    lower: dict[str, Any] = {}
+    for name, text in limits.items():
+        value = Decimal(text) if name == "max_cost_usd" else int(text)
+        most = getattr(budget, name)
+        if most is None or value < most:
+            lower[name] = value
+    return budget.replace(**lower) if lower else budget
+
+
+def _place(run_id: str) -> str:
+    """Where the ledger keeps the limits that a run was opened with."""
+    return f"run-limits:{run_id}"
 
 
 def check_principals(principals: list[Principal], ceilings: Collection[str]) -> None:

@@ -58,6 +58,13 @@ class AgreeingRules(LedgerFixtures):
         clock.advance(50)
         assert ledger.swap("place", None, None, 60) == "long"
 
+    def test_the_same_text_again_is_kept_for_as_long_again(self, ledger: Ledger, clock: FakeClock) -> None:
+        ledger.swap("place", None, "mine", 10)
+        clock.advance(9)
+        assert ledger.swap("place", "mine", "mine", 10) == "mine"
+        clock.advance(9)
+        assert ledger.swap("place", None, None, 10) == "mine"
+
     def test_a_text_comes_back_as_it_was(self, ledger: Ledger) -> None:
         for text in (ODD, "x" * 20_000):
             assert ledger.swap(text[:40], None, text, 60) == text

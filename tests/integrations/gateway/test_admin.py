@@ -95,7 +95,7 @@ def test_pages_of_others_and_other_names_are_not_served(office: httpx.Client) ->
 
 
 def test_callers_keys_are_no_operators_and_operators_are_no_callers(asking: Asking, admin: httpx.Client) -> None:
-    assert asking.http.get("/budget/runs", headers={"authorization": f"Bearer {SECRET}"}).status_code == 501
+    assert asking.http.get("/budget/keys", headers={"authorization": f"Bearer {SECRET}"}).status_code == 404
     assert refusal(admin.get("/budget/runs", headers={"authorization": "Bearer anybody"}))[0] == 401
 
 

@@ -6,7 +6,7 @@ local kept = ''
 if fields[1] and tonumber(fields[2]) > now then
   kept = '+' .. fields[1]
 end
-if kept == ARGV[5] and ARGV[5] ~= ARGV[6] then
+if kept == ARGV[5] and kept .. ARGV[6] ~= '' then
   kept = ARGV[6]
   if kept == '' then
     redis.call('DEL', KEYS[2])

@@ -1,0 +1,117 @@
+"""Serves one request to the decision service: which operation is meant, and the headers of its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote
+
+from budget_guard import BudgetError, LedgerUnavailable, Session
+from budget_guard.protocol import budget_headers, problem, problem_of
+from budget_guard.units.printable import printable
+from budget_guard_gateway.keys import Principal
+from budget_guard_gateway.messages import Client, Refused, Scope, encoded
+from budget_guard_gateway.service.bodies import body_of
+from budget_guard_gateway.service.openapi import openapi
+from budget_guard_gateway.service.operations import OPERATIONS, Answer, Asked, DecisionService, Operation
+from budget_guard_gateway.services import Services
+
+PREFIX = "/budget/"
+"""What its addresses begin with."""
+_DESCRIPTION = "/budget/openapi.json"
+
+
+async def serve_decision(
+    gateway: Services, scope: Scope, headers: Mapping[bytes, bytes], who: Principal, client: Client
+) -> None:
+    """Answer a request to an address that begins with `PREFIX`.
+
+    Raises:
+        Refused: If it makes no sense.
+    """
+    path: str = scope["raw_path"].decode("latin-1")
+    if path == _DESCRIPTION and scope["method"] == "GET":
+        await _answer(gateway, client, Answer(200, openapi()))
+        return
+    operation, names = _meant(scope["method"], path)
+    body = body_of(operation.body, await client.body(gateway.settings.max_body))
+    service = DecisionService(gateway)
+    try:
+        answer = await operation.perform(service, Asked(who, names, headers, body))
+    except BudgetError as error:
+        run_id = getattr(body, "run_id", None)
+        refusal = problem_of(error, run_id=run_id, exceeded_status=gateway.settings.exceeded_status)
+        answer = Answer(refusal.status, refusal.document, error=error, refusal=refusal)
+    await _answer(gateway, client, answer)
+
+
+async def _answer(gateway: Services, client: Client, answer: Answer) -> None:
+    names = await _headers(gateway, answer)
+    if answer.refusal is not None:
+        await client.refuse(answer.refusal, names)
+        return
+    data = json.dumps(answer.document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    await client.answer(answer.status, encoded([("Content-Type", "application/json"), *names]), data)
+
+
+async def _headers(gateway: Services, answer: Answer) -> list[tuple[str, str]]:
+    run = answer.run
+    record = answer.record
+    names = budget_headers(
+        mode=gateway.settings.run_budget.mode if record is None else record["mode"],
+        run_id=run.id if run is not None else None if record is None else record["run_id"],
+        decision=answer.decision,
+        error=answer.error,
+        remaining_usd=await _remaining(run),
+        prices=gateway.prices if record is None else record["price"]["table"],
+        refused=answer.status >= 400,
+    )
+    told = {} if answer.action is None else {"X-Budget-Decision": answer.action}
+    if record is not None:
+        told["X-Budget-Decision-Id"] = record["decision_id"]
+    return [*told.items(), *((name, value) for name, value in names if name not in told)] if told else names
+
+
+async def _remaining(run: Session | None) -> Decimal | None:
+    if run is None:
+        return None
+    try:
+        return await run.aleast_remaining_usd()
+    except (LedgerUnavailable, KeyError):
+        return None
+
+
+def _meant(method: str, path: str) -> tuple[Operation, dict[str, str]]:
+    """The operation that a request means, and the names in its path.
+
+    Raises:
+        Refused: If there is none.
+    """
+    segments = [unquote(segment) for segment in path.split("/")[1:]]
+    others: list[str] = []
+    for operation in OPERATIONS:
+        names = _named(operation.segments, segments)
+        if names is None:
+            continue
+        if operation.method == method:
+            return operation, names
+        others.append(operation.method)
+    if others:
+        words = f"{printable(method)} is not for this address, but {', '.join(others)}."
+        raise Refused(problem("method_not_allowed", words), [("Allow", ", ".join(others))])
+    raise Refused(problem("not_found", f"There is nothing here. {_DESCRIPTION} describes what there is."))
+
+
+def _named(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, Any] | None:
+    """The names that *segments* give to *pattern*; None where they do not fit."""
+    if len(pattern) != len(segments):
+        return None
+    names: dict[str, str] = {}
+    for each, segment in zip(pattern, segments, strict=True):
+        if each.startswith("{"):
+            names[each[1:-1]] = segment
+        elif each != segment:
+            return None
+    return names
