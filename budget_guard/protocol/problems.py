@@ -130,7 +130,8 @@ class Problem(NamedTuple):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The body, as JSON has it."""
+        """The body, as JSON has it. What OpenAI's SDK for JavaScript shows of it is the member ``error`` alone."""
+        instead = self.members.get("alternatives")
         return {
             "type": self.type.uri,
             "title": self.type.title,
@@ -143,6 +144,7 @@ class Problem(NamedTuple):
                 "type": "budget_exceeded" if self.type.name in _EXCEEDED else self.type.name,
                 "param": None,
                 "code": self.code,
+                **({"alternatives": instead} if instead else {}),
             },
         }
 
