@@ -9,6 +9,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from pydantic import BaseModel
+
 from budget_guard import BudgetError
 
 _ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}-\d+|[0-9a-f]{20,32}|[0-9a-f]{12}-\S{3,60}")
@@ -29,8 +31,13 @@ def figures_of(words: str) -> str:
     return " ".join(each.rstrip(".,") for each in _FIGURE.findall(without_ids(words)))
 
 
-def plain(value: Any) -> str:
-    """*value* with all that it holds, without what is empty or not set, and of sentences the figures alone."""
+def plain(value: Any, without: frozenset[str] = frozenset()) -> str:
+    """*value* with all that it holds, without what is empty or not set, and of sentences the figures alone.
+
+    Args:
+        value: Anything.
+        without: The names of fields to leave out, in all that it holds.
+    """
     if isinstance(value, str):
         return f"<{figures_of(value)}>" if " " in value else value
     if value is None or isinstance(value, (bool, int, Decimal)):
@@ -41,26 +48,28 @@ def plain(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, BaseException):
         fields = value.fields() if isinstance(value, BudgetError) else {}
-        return f"{type(value).__name__}{_fields(fields)}<{figures_of(str(value))}>"
+        return f"{type(value).__name__}{_fields(fields, without)}<{figures_of(str(value))}>"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return f"{type(value).__name__}{_fields(value._asdict())}"  # type: ignore[attr-defined]
+        return f"{type(value).__name__}{_fields(value._asdict(), without)}"  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        return f"{type(value).__name__}{_fields({name: getattr(value, name) for name in names})}"
-    if hasattr(type(value), "model_fields"):
-        return f"{type(value).__name__}{_fields({name: getattr(value, name) for name in type(value).model_fields})}"
+        return f"{type(value).__name__}{_fields({name: getattr(value, name) for name in names}, without)}"
+    if isinstance(value, BaseModel):
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        return f"{type(value).__name__}{_fields(fields, without)}"
     if isinstance(value, Mapping):
-        return _fields(value)
+        return _fields(value, without)
     if isinstance(value, Set):
-        return "{" + " ".join(sorted(map(plain, value))) + "}"
+        return "{" + " ".join(sorted(plain(each, without) for each in value)) + "}"
     if isinstance(value, Sequence):
-        return "[" + " ".join(map(plain, value)) + "]"
+        return "[" + " ".join(plain(each, without) for each in value) + "]"
     return type(value).__name__
 
 
-def _fields(fields: Mapping[Any, Any]) -> str:
-    kept = {name: each for name, each in fields.items() if name not in _LEFT_OUT and not _is_empty(each)}
-    return "(" + " ".join(f"{name}={plain(each)}" for name, each in kept.items()) + ")"
+def _fields(fields: Mapping[Any, Any], without: frozenset[str]) -> str:
+    out = _LEFT_OUT | without
+    kept = {name: each for name, each in fields.items() if name not in out and not _is_empty(each)}
+    return "(" + " ".join(f"{name}={plain(each, without)}" for name, each in kept.items()) + ")"
 
 
 def _is_empty(value: Any) -> bool:
