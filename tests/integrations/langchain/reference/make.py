@@ -1,4 +1,4 @@
-"""Make ``readings.txt.gz`` anew, and print the lines that differ. Run it as a module, from the root."""
+"""Make ``readings.txt.gz`` and ``runs.txt.gz``, and print the lines that differ. Run it as a module, from the root."""
 
 from __future__ import annotations
 
@@ -10,4 +10,7 @@ from tests.wire.reference.make import keep
 FILE = Path(__file__).with_name("readings.txt.gz")
 
 if __name__ == "__main__":
+    from tests.integrations.langchain.reference.runs import REFERENCE  # needs agents and graphs
+
     keep([line for name in NAMES for line in lines_of(name)], FILE)
+    keep(REFERENCE.make(), REFERENCE.file)

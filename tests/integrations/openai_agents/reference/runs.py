@@ -111,7 +111,7 @@ class Run:
         with overheard(lines):
             guard = self.guard()
             agent = self.agent()
-            self.lab.script(one_after_the_other(replies_of(chance, TOOLS)))
+            self.lab.script(one_after_the_other(replies_of(chance, TOOLS, parallel=True)))
             for _ in range(chance.choice([1, 1, 2])):
                 await self._run(guard, agent)
                 if chance.random() < 0.2 and guard.budget.max_cost_usd is not None:
