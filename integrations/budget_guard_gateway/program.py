@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from hmac import compare_digest
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -38,6 +39,8 @@ _TYPE_OF = {each.uri: each.name for each in PROBLEM_TYPES.values()}
 _BROKEN_OFF = b'event: error\ndata: {"type": "' + PROBLEM_TYPES["internal"].uri.partition("#")[0].encode()
 """How the event begins that ends a stream which a budget stops."""
 _MOST_NAMES = 20
+_MOST_LEFT_S = 10.0
+"""Seconds that calls have to settle in once they are cancelled."""
 
 
 class Coverage:
@@ -57,13 +60,22 @@ class Coverage:
         """Why it refused the first of them."""
         self.refused: Counter[str] = Counter()
         """Those that cannot be held, so that they were not passed on: what was asked for, and why."""
+        self.refusal = ""
+        """Why the first of them cannot."""
         self.own_keys: Counter[str] = Counter()
         """Those with a key that is not the run's, by whom they were for. They were not passed on; what the program
         sends with such a key to a provider itself is not seen."""
 
-    def refuse(self, asked: str, why: str) -> None:
-        """Note a request that cannot be held."""
-        words = asked if why in ("", "not_metered") else f"{asked} ({why})"
+    def refuse(self, asked: str, code: str, detail: str) -> None:
+        """Note a request that cannot be held.
+
+        Args:
+            asked: What was asked for.
+            code: Why it cannot, in a word.
+            detail: The same for people.
+        """
+        words = asked if code == "not_metered" else f"{asked} ({code.replace('_', ' ')})"
+        self.refusal = self.refusal or detail
         many = len(self.refused) >= _MOST_NAMES and words not in self.refused
         self.refused["other requests" if many else words] += 1
 
@@ -136,7 +148,7 @@ class ProgramGateway(Gateway):
     async def close(self) -> None:
         """Settle what is under way, take the report, and let go of connections and of the ledger."""
         if self.under_way:
-            await asyncio.wait(self.under_way)
+            await asyncio.wait(self.under_way, timeout=_MOST_LEFT_S)
         for run in self.runs.all():
             with suppress(BudgetError):
                 self.report = await run.session.areport()
@@ -159,15 +171,21 @@ class ProgramGateway(Gateway):
         if slash and known:
             asked = f"{scope['method']} /{printable(rest)}"
         query: str = scope["query_string"].decode("latin-1")
-        sent = [value for header, value in scope["headers"] if header in _CREDENTIALS]
-        sent += [value.encode("latin-1", "replace") for field, value in parse_qsl(query) if field == "key"]
+        fields = parse_qsl(query, keep_blank_values=True)
+        in_query = [value.encode("latin-1", "replace") for field, value in fields if field == "key"]
+        sent = [value for header, value in scope["headers"] if header in _CREDENTIALS] + in_query
         ours = self._token.encode()
-        if sent and not any(value.removeprefix(b"Bearer ") == ours for value in sent):
+        if sent and not any(compare_digest(value.removeprefix(b"Bearer "), ours) for value in sent):
             self.coverage.own_keys[name if slash and known else self._named(scope, query) or "a provider"] += 1
             await _refuse(receive, send, self._own_key())
             return
+        if path.startswith("/budget/"):  # what services hold by themselves is no program's to change
+            refusal = problem("not_found", "What is decided of a program is not for the program to ask.")
+            self.coverage.refuse(asked, refusal.code, refusal.detail)
+            await _refuse(receive, send, refusal)
+            return
         if slash and name in self._absent:
-            self.coverage.refuse(asked, f"no key for {name}")
+            self.coverage.refuse(asked, f"no key for {name}", self._absent[name])
             await _refuse(receive, send, problem("unauthorized", self._absent[name]))
             return
         headers = [(header, value) for header, value in scope["headers"] if header not in _CREDENTIALS]
@@ -175,8 +193,10 @@ class ProgramGateway(Gateway):
         headers.append((b"x-run-id", self._run_id.encode()))
         if sent:
             headers.append((b"authorization", b"Bearer " + ours))
-            query = urlencode([each for each in parse_qsl(query, keep_blank_values=True) if each[0] != "key"])
-        scope = {**scope, "headers": headers, "query_string": query.encode("latin-1")}
+        if in_query:
+            query = urlencode([each for each in fields if each[0] != "key"])
+        # Without extensions, as an answer that is written past `send` would not be seen.
+        scope = {**scope, "headers": headers, "query_string": query.encode("latin-1"), "extensions": {}}
         watched = _Watched(send, self.coverage, asked, lambda: self._named(scope, query))
         await super().__call__(scope, receive, watched)
 
@@ -230,7 +250,7 @@ class _Watched:
             coverage.stopped += 1
             coverage.stop = coverage.stop or str(document["detail"])
         elif name not in _FAILURES and not self._asked.startswith(tuple(_HARMLESS)):
-            coverage.refuse(self._asked, str(document["code"]))
+            coverage.refuse(self._asked, str(document["code"]), str(document["detail"]))
 
 
 class ProgramProxy:

@@ -71,6 +71,8 @@ class Services:
     def __init__(self, settings: GatewaySettings, *, clock: Clock = SYSTEM_CLOCK, keys: OneKey | None = None) -> None:
         self.settings = settings
         self.keys = keys_of(settings, clock) if keys is None else keys
+        if keys is not None:
+            check_principals(keys.all(), settings.ceiled_kinds)
         prices = prices_of(settings)
         self.keeps_credentials = isinstance(self.keys, AnyToken)
         """Whether callers' own keys are passed on to a provider for which the gateway has none."""

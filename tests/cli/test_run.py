@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -241,3 +243,192 @@ def test_an_interrupt_reaches_the_program_once_and_what_it_has_called_is_booked(
             assert "covered: 1 request to openai" in err.splitlines()[-1]
             assert "spent $0.01 of $1.00" in err.splitlines()[-1]
         assert served.bill_usd == Decimal("0.01")
+
+
+# --- signals
+
+
+_COUNTS = (
+    "import os, signal, sys\n"
+    "got = []\n"
+    "signal.signal(signal.SIGINT, lambda *_: (got.append(1), os.write(1, b'got %d\\n' % len(got))))\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
+    "os.write(1, b'ready %d\\n' % os.getppid())\n"
+    "while True: signal.pause()\n"
+)
+"""A program that counts interrupts, and ends only when it is asked to."""
+_TERMINAL = "import pty, os, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+"""Runs a command in a terminal, of which this program's standard input is the keyboard."""
+_SIZED = ["sh", "-c", 'stty rows 24 cols 100; exec "$@"', "sh"]
+
+
+class Terminal:
+    """A run in a terminal."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.shown = ""
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read on until the terminal has shown *pattern*."""
+        while not (found := re.search(pattern, self.shown)):
+            assert self._read(), f"it has ended without {pattern!r}: {self.shown}"
+        return found
+
+    def press(self, key: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(key.encode())
+        self._process.stdin.flush()
+
+    def end(self) -> int:
+        """Wait for its end; return the exit code."""
+        while self._read():
+            pass
+        return self._process.wait(30)
+
+    def _read(self) -> bool:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], 30)
+        assert ready, f"nothing more is shown: {self.shown}"
+        more = os.read(self._process.stdout.fileno(), 65_536).decode("utf-8", "replace")
+        self.shown += more
+        return bool(more)
+
+
+@contextmanager
+def terminal(*words: str, cwd: Path, environ: Mapping[str, str]) -> Iterator[Terminal]:
+    pytest.importorskip("pty")
+    command = [sys.executable, "-c", _TERMINAL, *_SIZED, sys.executable, "-m", "budget_guard", "run", *words]
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**environ, "TERM": "xterm"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield Terminal(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_key_of_the_terminal_and_a_signal_each_reach_the_program_once(tmp_path: Path) -> None:
+    with terminal(
+        "--budget", "1", "--", sys.executable, "-c", _COUNTS, cwd=tmp_path, environ=environment("http://127.0.0.1:9")
+    ) as run:
+        parent = int(run.until(r"ready (\d+)")[1])
+        run.press("\x03")
+        run.until("got 1")
+        os.kill(parent, signal.SIGTERM)
+        assert run.end() == 9
+        assert "got 2" not in run.shown
+        assert "covered: no requests; refused: none; not covered: none seen" in run.shown
+    with terminal(
+        "--budget", "1", "--", sys.executable, "-c", _COUNTS, cwd=tmp_path, environ=environment("http://127.0.0.1:9")
+    ) as run:
+        parent = int(run.until(r"ready (\d+)")[1])
+        if sys.platform == "linux":  # elsewhere it cannot be told who sends it
+            os.kill(parent, signal.SIGINT)
+            run.until("got 1")
+        else:
+            run.press("\x03")
+        run.press("\x03")  # a second one kills it
+        assert run.end() == 137
+        assert "covered: no requests" in run.shown
+
+
+def test_what_the_parent_ignores_the_program_ignores_too(tmp_path: Path) -> None:
+    script = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    command = [sys.executable, "-m", "budget_guard", "run", "--budget", "1", "--", sys.executable, "-c", script]
+    nohup = "trap '' HUP; exec \"$@\""
+    done = subprocess.run(
+        ["sh", "-c", nohup, "sh", *command],
+        cwd=tmp_path,
+        env=environment("http://127.0.0.1:9"),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
+# --- the terminal, the report
+
+
+def test_the_line_of_spend_is_in_the_last_row_and_what_the_program_prints_is_untouched(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"{_OPENAI}client.chat.completions.create(model='gpt-4o', {_HI})\nprint('PRINTED')\ninput('go on? ')\n"
+    )
+    with provider() as served:
+        environ = environment(served.base_url)
+        with terminal("--budget", "1", "--", sys.executable, str(script), cwd=tmp_path, environ=environ) as run:
+            run.until(r"\$0\.01 of \$1\.00")
+            run.until("go on")
+            run.press("\n")
+            assert run.end() == 0
+    assert "\x1b[1;" in run.shown  # rows above scroll alone
+    assert run.shown.rindex("\x1b[r") < run.shown.index("By model")  # and all of them at the end
+    assert re.search(r"PRINTED\r?\ngo on", run.shown)
+
+
+def test_where_it_is_no_terminal_nothing_is_drawn_and_output_is_the_programs(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    with provider() as served:
+        environ = environment(served.base_url, HF_TOKEN="h")
+        call = f'{POST} -H "authorization: Bearer $OPENAI_API_KEY" $OPENAI_BASE_URL/chat/completions'
+        command = f"{call} >/dev/null; env; cat; exit 5"
+        ledger = f"sqlite:///{tmp_path / 'budget.db'}"
+        words = [
+            "--budget",
+            "1",
+            "--ledger",
+            ledger,
+            "--run-id",
+            "nightly",
+            "--html",
+            str(page),
+            "--",
+            "sh",
+            "-c",
+            command,
+        ]
+        found = run(*words, cwd=tmp_path, environ=environ)
+        again = run("--quiet", *words, cwd=tmp_path, environ=environ)
+    assert found.code == again.code == 5
+    made = dict(line.split("=", 1) for line in found.out.splitlines() if "=" in line)
+    assert made["OPENAI_API_KEY"].startswith("sk-budget-guard-") and "real" not in made.values()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/openai/v1", made["OPENAI_BASE_URL"])
+    assert "HF_TOKEN" not in made and "HF_TOKEN (--keep NAME leaves it one)" in found.err
+    assert "\x1b" not in found.err
+    assert found.err.startswith("budget-guard: $1.00 for this run, run nightly: calls to openai go through http://")
+    assert "gpt-4o" in page.read_text(encoding="utf-8")
+    assert again.err == ("covered: 1 request to openai; refused: none; not covered: none seen; spent $0.02 of $1.00\n")
+
+
+# --- files of settings
+
+
+def test_a_key_in_a_file_is_used_here_and_one_that_the_program_takes_from_it_is_seen(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=real-in-the-file\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, openai\n"
+        f"openai.OpenAI(max_retries=0).chat.completions.create(model='gpt-4o', {_HI})\n"
+        "key = open('.env').read().strip().partition('=')[2]  # as load_dotenv(override=True) does\n"
+        f"try: openai.OpenAI(api_key=key, max_retries=0).chat.completions.create(model='gpt-4o', {_HI})\n"
+        "except openai.AuthenticationError as error: print(error.code)\n"
+    )
+    with provider() as served:
+        environ = environment(served.base_url)
+        del environ["OPENAI_API_KEY"]
+        found = run("--budget", "1", "--", sys.executable, str(script), cwd=tmp_path, environ=environ)
+        assert [call.headers["authorization"] for call in served.calls] == ["Bearer real-in-the-file"]
+    assert (found.code, found.out) == (4, "unauthorized\n")
+    assert found.err.count("override=True") == 1
+    assert "it has a key that is not the dummy" in found.err
+    assert found.last == (
+        "covered: 1 request to openai; refused: none; not covered: what it sends with the key that 1 request to openai "
+        "had; spent $0.01 of $1.00"
+    )

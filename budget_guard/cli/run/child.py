@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -127,7 +128,10 @@ class Child:
         except FileNotFoundError as error:
             raise CannotStart(f"{command[0]}: {error.strerror}", NOT_FOUND) from None
         except OSError as error:
-            raise CannotStart(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE) from None
+            why = f": {error.strerror}"
+            if error.errno == errno.ENOEXEC:
+                why = " cannot be executed: its first line does not say by what, such as #!/bin/sh"
+            raise CannotStart(f"{command[0]}{why}", NOT_EXECUTABLE) from None
         self._signals = signals
         self._interrupts = 0
 

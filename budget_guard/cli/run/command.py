@@ -191,7 +191,7 @@ class _Run:
     def _announce(self) -> None:
         """Say what is held, before it starts."""
         plan = self._plan
-        names = " and ".join(each.name for each in plan.targets)
+        names = ", ".join(each.name for each in plan.targets)
         run = "" if self._given.ledger == "memory://" else f", run {self._run_id}"
         dollars = _usd(self._gateway.settings.run_budget.max_cost_usd)
         _say(f"{dollars} for this run{run}: calls to {names} go through {self._proxy.url}")
@@ -225,7 +225,7 @@ class _Run:
         coverage, report = self._gateway.coverage, self._gateway.report
         if not self._given.quiet:
             if report is not None:
-                print(table(report, sys.stderr), file=sys.stderr)
+                print(f"\n{table(report, sys.stderr)}", file=sys.stderr)
             self._explain(coverage)
         if report is None:
             _say("the report is not there, as the ledger cannot be reached")
@@ -239,6 +239,8 @@ class _Run:
     def _explain(self, coverage: Coverage) -> None:
         if coverage.stopped:
             _say(f"stopped by the budget: {coverage.stop}")
+        if coverage.refusal:
+            _say(f"refused: {coverage.refusal}")
         if coverage.own_keys:
             _say("it has a key that is not the dummy. What it sends with that to a provider itself is not seen")
         if not (coverage.covered or coverage.stopped or coverage.refused or coverage.own_keys):

@@ -54,7 +54,7 @@ PROVIDERS = (
         "mistral",
         "https://api.mistral.ai",
         ("MISTRAL_API_KEY",),
-        {"MISTRAL_BASE_URL": "/v1", "MISTRAL_API_BASE": "/v1"},
+        {"MISTRAL_BASE_URL": "/v1", "MISTRAL_API_BASE": "/v1", "MISTRAL_AZURE_API_BASE": "/v1"},
     ),
     Provider(
         "openrouter",

@@ -31,7 +31,7 @@ _FEWEST_ROWS = 5
 
 
 class StatusRow:
-    """Draws a line of spend for the ``with`` block, where standard error is a terminal.
+    """Draws a line of spend for the ``with`` block, where standard error is a terminal, once a model is called.
 
     Args:
         line: The line.
@@ -43,7 +43,8 @@ class StatusRow:
         self._file = sys.stderr.fileno() if shown and _is_terminal() else None
         self._rows = 0  # of the terminal while the last one is ours, else 0
         self._changed = threading.Condition()
-        self._is_changed = True
+        self._is_changed = False
+        self._has_begun = False
         self._ended = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._draw_again, name="budget-guard-row", daemon=True)
@@ -66,9 +67,10 @@ class StatusRow:
         self.clear()
 
     def draw(self) -> None:
-        """Draw it now."""
-        with self._lock, suppress(OSError, ValueError):
-            self._draw()
+        """Draw it now, if there is something to show."""
+        if self._has_begun:
+            with self._lock, suppress(OSError, ValueError):
+                self._draw()
 
     def clear(self) -> None:
         """Take it away, until it is drawn again."""
@@ -77,7 +79,7 @@ class StatusRow:
 
     def _note(self) -> None:
         with self._changed:
-            self._is_changed = True
+            self._is_changed = self._has_begun = True
             self._changed.notify()
 
     def _draw_again(self) -> None:
