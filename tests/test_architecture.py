@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "adapter": _CORE[: _CORE.index("adapter")],
     "protocol": _CORE,
     "live": _CORE,
-    "testing": _CORE,
+    "testing": (*_CORE, "protocol"),
     "cli": (*_CORE, "protocol", "live", "testing", "integrations", "budget_guard"),
     "__main__": ("cli",),
     "integrations": (),  # a face re-exports its adapter, and nothing else

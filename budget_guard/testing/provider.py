@@ -97,6 +97,7 @@ class LocalProvider:
         *,
         prices: Mapping[str, Rates] | None = None,
         refuse_unknown_models: bool = False,
+        port: int = 0,
     ) -> None:
         """
         Args:
@@ -105,6 +106,7 @@ class LocalProvider:
                 "gpt-4o-2024-08-06" or "claude-haiku-4-5-20251001" has the rates of its model. Any other model is
                 served unpriced.
             refuse_unknown_models: Answer 404 for a model without rates, as a provider does that lacks it.
+            port: Where it listens; a free port by default.
         """
         self._service = Service(
             _WIRES,
@@ -113,12 +115,14 @@ class LocalProvider:
             refuse_unknown_models=refuse_unknown_models,
         )
         self._signal, self._log = self._service.signal, self._service.log
+        self._port = port
         self._server: HttpServer | None = None
 
     def start(self) -> None:
-        """Listen on a free port.
+        """Listen.
 
         Raises:
+            OSError: If the port is taken.
             ImportError: If the extra ``testing`` is not installed.
             RuntimeError: If it runs already.
         """
@@ -128,7 +132,7 @@ class LocalProvider:
             raise ImportError('LocalProvider needs: pip install "budget-guard-py[testing]"') from error
         if self._server is not None:
             raise RuntimeError("the provider runs already")
-        self._server = HttpServer(self._service.receive, self._signal)
+        self._server = HttpServer(self._service.receive, self._signal, self._port)
 
     def stop(self) -> None:
         """Cut every connection and end the thread. Calls under way count as dropped; the ledger stays."""

@@ -135,16 +135,18 @@ class _Uvicorn(uvicorn.Server):
 
 
 class HttpServer:
-    """A server on a free port of the loopback interface, in a thread of its own."""
+    """A server on the loopback interface, in a thread of its own."""
 
-    def __init__(self, handler: Handler, signal: Signal) -> None:
+    def __init__(self, handler: Handler, signal: Signal, port: int = 0) -> None:
         """Start it.
 
         Args:
             handler: What answers a POST.
             signal: Wakes those who wait for the end of a connection.
+            port: Where it listens; a free one by default.
 
         Raises:
+            OSError: If the port is taken.
             RuntimeError: If the server does not come up.
         """
         routes = [Route("/{path:path}", _Endpoint(handler, signal), methods=["POST"])]
@@ -163,7 +165,13 @@ class HttpServer:
         # The protocol is named because asyncio turns Nagle's algorithm off only where it is, and with it on
         # every reply of two packets waits 40 ms for the client's acknowledgement.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.bind(("127.0.0.1", 0))
+        if port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            listener.close()
+            raise
         self.port: int = listener.getsockname()[1]
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="budget_guard.testing", daemon=True

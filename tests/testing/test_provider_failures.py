@@ -369,3 +369,12 @@ def test_a_connection_that_is_made_while_it_stops_is_closed() -> None:
             provider.stop()
             with suppress(ConnectionError):
                 assert client.recv(1) == b""
+
+
+def test_a_provider_listens_on_the_port_that_it_is_given_or_says_that_it_is_taken() -> None:
+    with LocalProvider() as first:
+        port = int(first.root_url.rpartition(":")[2])
+        with pytest.raises(OSError), LocalProvider(port=port):
+            pass
+    with LocalProvider(port=port) as second:
+        assert second.root_url == f"http://127.0.0.1:{port}"
