@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
+from budget_guard.calls.advisory import passed
 from budget_guard.calls.call import ModelCall, ToolCall, name_of
 from budget_guard.calls.call_estimate import CallEstimate, would_hold
 from budget_guard.calls.decision import Action, Basis, Decision, DecisionLog
@@ -171,6 +172,8 @@ class Authorizer:
                 outcome = yield "reserve", (hold_id, run.scopes, amounts, None, None, True, sent)
             if isinstance(outcome, Revoked):
                 raise revoked(outcome)
+            if run.advises:
+                ignored = (yield from self._passes_advisory(plan)) or ignored
             if run.budget.max_usd_per_minute is not None:
                 ignored = (yield from self._too_fast(hold_id, at_s, plan)) or ignored
             return self.admitted(hold_id, at_s, call, plan, ignored)
@@ -206,6 +209,10 @@ class Authorizer:
                 ignored = exceeded(outcome, plan[1], kept, waiting_helps=attempt.waits, now=run.clock.now())
                 if budget.mode != "advisory_estimate":
                     raise ignored
+            if run.advises:
+                looked: Sequence[Balance] = seen if seen is not None else (yield "balances", (run.scopes,))
+                over = passed(looked, plan[1])
+                ignored = ignored if over is None else exceeded(over, plan[1], now=run.clock.now())
         except (*_REFUSALS, LedgerUnavailable) as error:
             passes = isinstance(error, LedgerUnavailable) and run.fails_open
             return self._estimate(call, attempt, "advisory_warn" if passes else "block", error)
@@ -300,6 +307,19 @@ class Authorizer:
             self._timeline.start()
             return self._blocked(self._run.new_id(), call, None, error).error
         return None
+
+    def _passes_advisory(self, plan: Plan) -> Steps[BudgetExceeded | None]:
+        """The error that a held call would have been refused with by a ceiling that refuses nothing; None where there
+        is none, or it cannot be looked at."""
+        run, (_, amounts) = self._run, plan
+        try:
+            balances: Sequence[Balance] = yield "balances", (run.scopes,)
+        except LedgerUnavailable:
+            return None
+        # Looked at with the hold in it: of calls that come at once, none that is over the limit is left unmarked.
+        without = [each._replace(reserved=each.reserved.minus(amounts)) for each in balances]
+        over = passed(without, amounts)
+        return None if over is None else exceeded(over, amounts, now=run.clock.now())
 
     def _too_fast(self, hold_id: str, at_s: float, plan: Plan) -> Steps[BudgetExceeded | None]:
         """Refuse a held call that would take more in a minute than the budget allows, and give its hold back; the error

@@ -177,7 +177,7 @@ def _kept_s(error: BudgetError | None) -> float | None:
     if isinstance(error, LedgerUnavailable):
         return None
     if isinstance(error, BudgetExceeded):
-        if error.waiting_helps or error.dimension == "max_live_runs":
+        if error.waiting_helps or error.dimension in ("max_live_runs", "max_runs"):
             return None
         if error.retry_after_s is not None:
             return min(max(error.retry_after_s, 0.001), KEPT_S)

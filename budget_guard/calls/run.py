@@ -100,8 +100,11 @@ class Run:
         """Looks for loops in what its tools are called with; None where nobody asks for that."""
         self.rate = SpendRate()
         """What it has taken in the last minute; kept only where the budget limits that."""
+        self.advises = False
+        """Whether a ceiling above it is advisory, so that calls are looked at which pass it."""
         self.is_watched = False
-        """Whether more than the ledger has to be asked before a call is made: for loops, or for the rate of spend."""
+        """Whether more is to be asked about a call than whether the ledger holds it: for loops, for the rate of spend,
+        and for ceilings that refuse nothing."""
         self.on_cancel: OnCancel = "bound"
         """What to book for an answer that its caller gives up."""
         self.keeps_history = False
@@ -143,7 +146,7 @@ class Run:
     def set_budget(self, budget: BudgetPolicy) -> None:
         """Decide by *budget* from now on."""
         self.budget = budget
-        self.is_watched = self.loops is not None or budget.max_usd_per_minute is not None
+        self.is_watched = self.loops is not None or budget.max_usd_per_minute is not None or self.advises
         self.limits = budget.limits
         """The limits of the budget as a ledger enforces them."""
         at = budget.soft_limit
@@ -152,6 +155,11 @@ class Run:
             part.set_budget(budget)
         self._soft_limits = [] if at is None else [(i, limit * at) for i, limit in limited]
         self._ceilings = [] if at is None else [_Ceiling(scope, at) for scope in self.scopes[1:]]
+
+    def note_advisory(self) -> None:
+        """Look at each call from now on for whether it passes an advisory ceiling."""
+        for each in (self, *self.parts):
+            each.advises = each.is_watched = True
 
     def claim_tool(self, tool: str) -> bool:
         """Whether an adapter counts a call of *tool* in flight that no tracked function has claimed yet.

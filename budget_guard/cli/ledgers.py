@@ -16,6 +16,7 @@ from budget_guard.cli.answer import BAD_NEWS, WRONG_USE, Answer, Failure, column
 from budget_guard.ledger.base import Ledger, Suspended
 from budget_guard.ledger.reconcile import reconcile
 from budget_guard.ledger.url import open_ledger, shown_url
+from budget_guard.policy.budget import Mode
 from budget_guard.reporting.spend import as_plain
 from budget_guard.reporting.view import limit_words
 from budget_guard.session.authority import BudgetAuthority
@@ -57,6 +58,8 @@ def add_to(command: Callable[..., argparse.ArgumentParser]) -> None:
     ceiling.add_argument("--usd", metavar="DOLLARS", help="such as 20 or '$20.00'")
     for name, field in (("tokens", "tokens"), ("requests", "model calls"), ("tool-calls", "tool calls")):
         ceiling.add_argument(f"--{name}", type=int, metavar="N", help=f"the most {field}")
+    ceiling.add_argument("--max-runs", type=int, metavar="N", help="the most distinct runs in a window")
+    ceiling.add_argument("--advisory", action="store_true", help="refuse nothing, and mark what would be refused")
     ceiling.add_argument("--window", choices=get_args(Window), default="none", help="when it begins anew (none)")
     ceiling.add_argument("--none", action="store_true", help="take its own ceiling away: that of its kind holds again")
     revoke = of_one("revoke", _revoke, "refuse every further call of a run, user, key, team or agent")
@@ -177,6 +180,10 @@ def _told(found: ScopeSnapshot) -> str:
         lines.append("nothing is spent, and nothing is limited")
     if found.resets_at is not None:
         lines.append(f"of this {found.window}, until {found.resets_at:%Y-%m-%d %H:%M} UTC")
+    if found.mode is not None:
+        lines.append("this ceiling refuses nothing, and marks what it would refuse")
+    if found.runs is not None:
+        lines.append(f"{found.runs:,} distinct runs begun")
     if found.open_holds:
         lines.append(f"{found.open_holds:,} open holds")
     return "\n".join(lines)
@@ -188,6 +195,7 @@ def _set_ceiling(given: argparse.Namespace) -> Answer:
         "max_total_tokens": given.tokens,
         "max_requests": given.requests,
         "max_tool_calls": given.tool_calls,
+        "max_runs": given.max_runs,
     }
     if given.none == any(value is not None for value in limits.values()):
         raise Failure("give a limit, such as --usd 20 --window day, or --none to take its own ceiling away", WRONG_USE)
@@ -195,7 +203,8 @@ def _set_ceiling(given: argparse.Namespace) -> Answer:
         raise Failure(
             "a run has the budget that it was started with: raise that with session.raise_limits()", WRONG_USE
         )
-    budget = None if given.none else Budget(**limits, window=given.window)
+    mode: Mode = "advisory_estimate" if given.advisory else "hard_gate"
+    budget = None if given.none else Budget(**limits, window=given.window, mode=mode)
     with opened(given.url) as ledger:
         authority = authority_of(ledger, given.kind)
         authority.set_ceiling(given.kind, given.id, budget)

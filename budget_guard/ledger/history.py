@@ -32,7 +32,7 @@ MOST_LABELS = 200
 MOST_ROWS = 20_000
 """Rows of one scope, about: beyond that all that is booked is under `OTHERS`."""
 _LONGEST_LABEL = 200
-_WITHOUT = frozenset((AGENT_IN_RUN, "live", "ceiling", "plan"))
+_WITHOUT = frozenset((AGENT_IN_RUN, "live", "ceiling", "plan", "runs", "ran"))
 
 
 class Labels(NamedTuple):

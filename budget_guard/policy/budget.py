@@ -94,6 +94,8 @@ class BudgetPolicy:
     """When to warn of a run that repeats itself, and to stop it; None never looks."""
     agents: Mapping[str, BudgetPolicy] | None
     """What each agent may take of it, by the agent's name: limits alone, for the calls that it makes itself."""
+    max_runs: int | None
+    """Distinct runs that a principal may begin in a window; of a ceiling alone. A run id counts once."""
     max_usd_per_minute: Decimal | None
     """Dollars that the session may take in any sixty seconds, from its tenth second on: a brake for what runs away. A
     single call is never too much."""
@@ -127,6 +129,7 @@ class BudgetPolicy:
         allowance: Allowance | None = None,
         loop: LoopPolicy | None = None,
         agents: Mapping[str, BudgetPolicy] | None = None,
+        max_runs: int | None = None,
         max_usd_per_minute: UsdLike | None = None,
     ) -> None:
         """Check every value.
@@ -162,13 +165,14 @@ class BudgetPolicy:
             "allowance": _allowance(allowance),
             "loop": _loop(loop),
             "agents": None if agents is None else _AgentCaps.checked(agents),
+            "max_runs": _count("max_runs", max_runs),
             "max_usd_per_minute": None
             if max_usd_per_minute is None
             else _dollars("max_usd_per_minute", max_usd_per_minute),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if all(values[name] is None for name in _LIMITS):
+        if all(values[name] is None for name in (*_LIMITS, "max_runs")):
             raise ValueError('Budget has no limit at all: set at least one, for example Budget("$5.00")')
         if self.soft_margin_usd is not None and self.mode != "soft_gate":
             raise ValueError(

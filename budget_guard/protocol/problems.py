@@ -62,7 +62,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType("ceiling_reached", 402, "The budget does not allow this call"),
         ProblemType("limit_reached", 402, "A limit other than money does not allow this call"),
         ProblemType("reserved", 402, "Other calls in flight hold what this call needs", retry=True),
-        ProblemType("too_many_runs", 429, "Too many runs are open", retry=True),
+        ProblemType("too_many_runs", 429, "Too many runs", retry=True),
         ProblemType("loop_detected", 402, "The run repeats itself"),
         ProblemType("revoked", 403, "The run, or whom it belongs to, was cut off"),
         ProblemType("foreign_run", 403, "The run belongs to another principal"),
@@ -117,6 +117,8 @@ class Problem(NamedTuple):
     retry_after_s: float | None = None
     members: Mapping[str, Any] = {}
     """What it has beside the members of every problem."""
+    retry: bool = True
+    """Whether the same request may be answered otherwise soon, where its type says that it may at all."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -124,7 +126,7 @@ class Problem(NamedTuple):
         named = [("Content-Type", PROBLEM_JSON)]
         if self.retry_after_s is not None:
             named.append(("Retry-After", str(max(1, math.ceil(self.retry_after_s)))))
-        if not self.type.retry:
+        if not (self.type.retry and self.retry):
             named.append(("x-should-retry", "false"))
         return named
 
@@ -208,7 +210,8 @@ def problem_of(
     if error.resets_at is not None:
         members["resets_at"] = error.resets_at.isoformat()
     status = exceeded_status if kind.status == 402 else kind.status
-    return Problem(kind, status, code, detail, retry_after_s, members)
+    soon = not (isinstance(error, BudgetExceeded) and error.dimension == "max_runs")
+    return Problem(kind, status, code, detail, retry_after_s, members, soon)
 
 
 def _document_of(alternative: Alternative) -> dict[str, Any]:
@@ -260,6 +263,9 @@ def _told(error: BudgetError) -> tuple[str, str, str, float | None]:
 def _told_exceeded(error: BudgetExceeded, scope: str) -> tuple[str, str, str, float | None]:
     if error.dimension == "max_live_runs":
         return "too_many_runs", "too_many_runs", f"The {scope} has as many runs open as are allowed.", 1.0
+    if error.dimension == "max_runs":
+        words = f"The {scope} has begun as many runs as are allowed. Go on with one of them, by its run id."
+        return "too_many_runs", "too_many_runs", f"{words}{_anew(error)}", error.retry_after_s
     if error.dimension == "call_max_output_tokens":
         words = f"A call may set an output cap of at most {error.limit} tokens, and this one sets {error.estimate}."
         return "output_cap_too_high", "output_cap_too_high", words, None
@@ -270,11 +276,14 @@ def _told_exceeded(error: BudgetExceeded, scope: str) -> tuple[str, str, str, fl
     detail = f"{whose} has {left}{'' if is_within_run(error) else unit} left{asked}."
     if error.waiting_helps:
         return "reserved", f"{scope}_reserved", f"{detail} Other calls in flight hold a part of it: try again.", 1.0
-    if error.resets_at is not None:
-        detail += f" It begins anew at {error.resets_at:%Y-%m-%d %H:%M} UTC."
+    detail += _anew(error)
     if error.dimension == "max_cost_usd":
         return "ceiling_reached", f"{scope}_ceiling_reached", detail, error.retry_after_s
     return "limit_reached", f"{scope}_{error.dimension}_reached", detail, error.retry_after_s
+
+
+def _anew(error: BudgetExceeded) -> str:
+    return "" if error.resets_at is None else f" It begins anew at {error.resets_at:%Y-%m-%d %H:%M} UTC."
 
 
 def _left(error: BudgetExceeded) -> Decimal | float:

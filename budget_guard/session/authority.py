@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +16,7 @@ from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import LedgerUnavailable
 from budget_guard.events.subscribing import AnySubscriber, check_subscriber
-from budget_guard.ledger.base import Ledger
+from budget_guard.ledger.base import Balance, Ledger
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
@@ -26,6 +27,7 @@ from budget_guard.pricing.table import PriceLike, PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.budget import Budget
 from budget_guard.session.ceiling import CEILED, Ceiling, ScopeSnapshot, ceilings_of, snapshot_of
+from budget_guard.session.distinct_runs import count_run, run_limits, runs_of, uncounted
 from budget_guard.session.keepalive import RUN_TTL_S, ConcurrencySlot, DeferredOpening
 from budget_guard.session.plans import Ceilings, look
 from budget_guard.session.run_report import report_of
@@ -33,7 +35,7 @@ from budget_guard.session.session import Session, Wiring
 from budget_guard.session.told import OnThreshold, Told
 from budget_guard.session.usage import By, UsageRow, When, past_snapshot, top_of, usage_of, window_back
 from budget_guard.units.amounts import DIMENSIONS, Limits, in_unit
-from budget_guard.units.scope import AGENT_IN_RUN, Scope
+from budget_guard.units.scope import AGENT_IN_RUN, Scope, Window
 
 if TYPE_CHECKING:
     from budget_guard.reporting.records import RunStore
@@ -72,7 +74,8 @@ class BudgetAuthority:
         ledger: Where the counters live, or its URL as of `open_ledger`; a new one in memory by default.
         ceilings: What each user, key, team and agent may spend, by kind: limits and a window. A list of budgets, each
             with another window, holds in all of them: ``{"user": [Budget("$20", window="day"), Budget("$300",
-            window="month")]}``. `set_ceiling` makes exceptions.
+            window="month")]}``. ``mode="advisory_estimate"`` makes one that refuses nothing and marks what it would
+            have refused, ``max_runs=100`` limits the distinct runs of a window. `set_ceiling` makes exceptions.
         plans: What those may spend that have a plan, by its name and by kind: ``{"free": {"user": Budget("$1",
             window="day")}, "pro": {"user": [...]}}``. `assign` gives one; those without have the *ceilings*.
         pricing: Prices that win over the bundled ones, dollars per token: ``{"my-model": (2.5e-6, 10e-6)}``.
@@ -197,7 +200,8 @@ class BudgetAuthority:
             **further: The principals of further kinds, by kind: ``org="acme"``. See `kinds`.
 
         Raises:
-            BudgetExceeded: If a principal has as many sessions open as `max_live_runs` allows.
+            BudgetExceeded: If a principal has as many sessions open as `max_live_runs` allows, or has begun as many
+                runs as the ``max_runs`` of a ceiling allows.
             ForeignRun: If *run_id* is another principal's.
             LedgerUnavailable: If the ledger cannot be reached, and calls are not to pass without it.
             ValueError: If an argument makes no sense, or no principal is named that has a ceiling. See `require`.
@@ -280,12 +284,12 @@ class BudgetAuthority:
         Args:
             kind: ``user``, ``key``, ``team``, ``agent``, or a kind of your own.
             id: Which one.
-            budget: Its limits and window, or a list of them, instead of those of its plan or its kind; None to go back
-                to those. What is spent in the present window stays spent.
+            budget: Its limits, window and mode, or a list of them, instead of those of its plan or its kind; None to go
+                back to those. What is spent in the present window stays spent.
 
         Raises:
-            ValueError: If *kind* is not known, the budget sets more than limits and a window, or it has one of several
-                windows in which its kind is not counted.
+            ValueError: If *kind* is not known, the budget sets more than limits, a window and a mode, or it has one of
+                several windows in which its kind is not counted.
             TypeError: If *budget* is no budget.
         """
         drive(self._set_ceiling(kind, id, budget), self.ledger)
@@ -502,13 +506,26 @@ class BudgetAuthority:
         live = [Scope("live", str(scope)) for scope in principals if scope.kind in self._live]
         ceilings = self._ceilings
         needs_plan = self._require is None and ceilings.has_plans and not live
+        above = [each for principal in principals for each in ceilings.scopes(principal)]
+        clock = self._clock
 
         def opening() -> Flow[None]:
-            yield "set_limits", (run_scope, budget.limits, budget.window, owner)
-            limited = False
+            meant: list[Ceiling] = []
+            refuses = budget.mode != "advisory_estimate"
+            run = (run_scope, budget.limits, budget.window, owner)
+            if not ceilings.limit_runs:
+                yield "set_limits", run
             for scope in principals:
-                limited = (yield from ceilings.open(scope)) or limited
-            if needs_plan and not limited:
+                meant += yield from ceilings.open(scope)
+            runs = run_limits(above, meant)
+            if ceilings.limit_runs:  # a run that is one too many leaves nothing behind
+                yield from uncounted(runs, run_scope.id, clock, refuses)
+                yield "set_limits", run
+            yield from count_run(runs, run_scope.id, clock, refuses)
+            opened = opening_session()
+            if opened is not None:
+                opened.note_ceilings(meant, [limit.mark(run_scope.id) for limit in runs])
+            if needs_plan and not any(each.limits_something for each in meant):
                 raise ValueError(_NO_PLAN.format(", ".join(map(str, principals)), principals[0].kind))
             for scope, principal in zip(live, (p for p in principals if p.kind in self._live), strict=True):
                 places = self._live[principal.kind]
@@ -523,7 +540,7 @@ class BudgetAuthority:
             budget,
             ledger=self.ledger,
             run_id=run_id,
-            scopes=[each for principal in principals for each in ceilings.scopes(principal)],
+            scopes=above,
             tags=tags,
             pricing=pricing,
             per_million=per_million,
@@ -543,7 +560,8 @@ class BudgetAuthority:
             ),
         )
 
-        run_scope = session.scope  # not the session: what opens it is kept by it, and it is to end without a collection
+        # Not the session: what opens it is kept by it, and it is to end without a collection.
+        run_scope, opening_session = session.scope, weakref.ref(session)
 
         def open_now() -> Flow[None]:
             try:
@@ -606,7 +624,7 @@ class BudgetAuthority:
     def _own_ceiling(self, kind: str, id: str) -> Flow[Sequence[Budget] | None]:
         scope = Scope(self._kind(kind, "kind"), _name("id", id))
         own = yield from self._ceilings.own(scope)
-        return None if own is None else [_budget_of(each) for each in own if each.limits != Limits()]
+        return None if own is None else [_budget_of(each) for each in own if each.limits_something]
 
     def _assign(self, kind: str, id: str, plan: str | None) -> Flow[None]:
         yield from self._ceilings.assign(Scope(self._kind(kind, "kind"), _name("id", id)), plan)
@@ -669,18 +687,23 @@ class BudgetAuthority:
         plan = yield from self._ceilings.plan(scope)
         if back:
             return (yield from past_snapshot(balances, back, self._clock.now(), plan))
+        runs: dict[Window, Balance] = {}
+        for each in balances:
+            counter = yield from look(runs_of(each.scope))
+            if counter is not None:
+                runs[each.window] = counter
         live = None
         if kind in self._live:
             places = yield from look(Scope("live", str(scope)))
             live = 0 if places is None else places.open_holds
-        return snapshot_of(balances, live, plan)
+        return snapshot_of(balances, live, plan, runs)
 
 
 def _with_further(kinds: Sequence[str], named: Sequence[str]) -> tuple[str, ...]:
     """The kinds that may have a ceiling, with those that a user adds: *kinds*, and those *named* in his ceilings."""
     if isinstance(kinds, str):
         raise ValueError(f"kinds={kinds!r} is a text: give a tuple, such as kinds=({kinds!r},)")
-    taken = ("run", "feature", "live", "ceiling", "plan", AGENT_IN_RUN, *CEILED, *_PARAMETERS)
+    taken = ("run", "feature", "live", "ceiling", "plan", "runs", "ran", AGENT_IN_RUN, *CEILED, *_PARAMETERS)
     for kind in kinds:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind) or kind in taken:
             raise ValueError(
@@ -734,7 +757,7 @@ def _budget_of(ceiling: Ceiling) -> Budget:
     limits: dict[str, Any] = {
         DIMENSIONS[i]: in_unit(i, limit) for i, limit in enumerate(ceiling.limits) if limit is not None
     }
-    return Budget(**limits, window=ceiling.window)
+    return Budget(**limits, window=ceiling.window, mode=ceiling.mode, max_runs=ceiling.max_runs)
 
 
 def _listed(kinds: Sequence[str]) -> str:

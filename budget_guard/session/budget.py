@@ -37,7 +37,7 @@ class Budget(BudgetPolicy):
         downgrade: A cheaper model to switch to, a mapping of models, or a `DowngradePolicy` that says when.
         mode: ``hard_gate``: no call without its worst case reserved. ``soft_gate``: calls pass as long as anything is
             left. ``advisory_estimate``: never refuses, says what it would have refused. ``actuals_only``: no
-            estimates, refuses once a limit is reached.
+            estimates, refuses once a limit is reached. A ceiling may be ``advisory_estimate`` as well.
         soft_margin_usd: Dollars by which the estimate of a call may exceed what is left in a ``soft_gate``, whatever is
             left: the limit is passed by no more than that, as far as estimates hold. None to let calls pass as long as
             anything is left.
@@ -61,6 +61,8 @@ class Budget(BudgetPolicy):
         loop: When to warn of a run that repeats itself, and to stop it: ``LoopPolicy()``. None never looks.
         agents: What each agent may take of it by the calls that it makes itself, by its name:
             ``{"Researcher": Budget("$0.20")}``.
+        max_runs: Distinct runs that a user, key, team or agent may begin in a window: of a ceiling alone. A run id
+            counts once, whichever process opens it, and however often.
         max_usd_per_minute: Dollars that the session may take in any sixty seconds, from its tenth second on. It is a
             brake for what runs away: a single call is never too much.
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from budget_guard.ledger.base import Balance
 from budget_guard.ledger.flow import Flow
-from budget_guard.session.ceiling import NO_CEILING, Ceiling
+from budget_guard.session.ceiling import NO_CEILING, Ceiling, ceiling_in
 from budget_guard.units.amounts import NOTHING, Limits
 from budget_guard.units.printable import printable
 from budget_guard.units.scope import LONGEST_FIRST, Scope, Window
@@ -47,12 +47,18 @@ class Ceilings:
         """Whether there are plans."""
         return bool(self._plans)
 
+    @property
+    def limit_runs(self) -> bool:
+        """Whether one of them limits how many runs are begun, beside what is set for one principal itself."""
+        given = (self._defaults, *self._plans.values())
+        return any(each.max_runs is not None for by_kind in given for kind in by_kind.values() for each in kind)
+
     def scopes(self, principal: Scope) -> tuple[Scope, ...]:
         """The scopes that count for *principal*, its own first: that of the longest window."""
         return (principal, *(principal.in_window(window) for window in self._windows[principal.kind][1:]))
 
-    def open(self, principal: Scope) -> Flow[bool]:
-        """Give the scopes of *principal* the ceilings that are meant for it; return whether any of them has a limit.
+    def open(self, principal: Scope) -> Flow[Sequence[Ceiling]]:
+        """Give the scopes of *principal* the ceilings that are meant for it; return these, one for each scope.
 
         Raises:
             ValueError: If its plan is not known here.
@@ -65,7 +71,7 @@ class Ceilings:
             if again == meant:
                 break
             meant = again
-        return any(each.limits != Limits() for each in meant)
+        return meant
 
     def set(self, principal: Scope, own: Sequence[Ceiling] | None) -> Flow[None]:
         """Give *principal* ceilings of its *own*, which win over its plan; None to go back to that.
@@ -77,7 +83,8 @@ class Ceilings:
         ceilings = self._spread(principal.kind, own) if own is not None else [NO_CEILING] * len(scopes)
         pins = list(zip(map(_pin, scopes), ceilings, strict=True))
         for pin, ceiling in reversed(pins):  # that of its own scope last: it says that there are any
-            yield "set_limits", (pin, ceiling.limits, ceiling.window)
+            limits, window, note = ceiling.written_down
+            yield "set_limits", (pin, limits, window, "", note)
         yield from self.open(principal)
 
     def assign(self, principal: Scope, plan: str | None) -> Flow[None]:
@@ -109,10 +116,7 @@ class Ceilings:
         if None not in found:
             return [each for each in found if each is not None]
         meant = yield from self._meant(principal, scopes)
-        return [
-            each or Balance(scope, ceiling.limits, NOTHING, NOTHING, 0, None, ceiling.window)
-            for each, scope, ceiling in zip(found, scopes, meant, strict=True)
-        ]
+        return [each or _unopened(scope, ceiling) for each, scope, ceiling in zip(found, scopes, meant, strict=True)]
 
     def _meant(self, principal: Scope, scopes: Sequence[Scope]) -> Flow[Sequence[Ceiling]]:
         """The ceilings that *principal* is to have, one for each of its *scopes*."""
@@ -130,9 +134,8 @@ class Ceilings:
         if first is None:
             return None
         found = [first, *(yield from _look_at([_pin(scope) for scope in scopes[1:]]))]
-        if all(each is None or each.limits == Limits() for each in found):
-            return None
-        return [NO_CEILING if each is None else Ceiling(each.limits, each.window) for each in found]
+        own = [NO_CEILING if each is None else ceiling_in(each) for each in found]
+        return own if any(each.limits_something for each in own) else None
 
     def _of_plan(self, plan: str, principal: Scope) -> Sequence[Ceiling]:
         """What *plan* gives to principals of that kind.
@@ -202,16 +205,23 @@ def _set(scopes: Sequence[Scope], ceilings: Sequence[Ceiling]) -> Flow[bool]:
     changes = [
         (balance is not None and _loosens(balance, ceiling), scope, ceiling)
         for balance, scope, ceiling in zip(found, scopes, ceilings, strict=True)
-        if balance is None or (balance.limits, balance.window) != ceiling
+        if balance is None or (balance.limits, balance.window, balance.note) != ceiling.enforced
     ]
     for _, scope, ceiling in sorted(changes, key=lambda change: change[0]):
-        yield "set_limits", (scope, ceiling.limits, ceiling.window)
+        limits, window, note = ceiling.enforced
+        yield "set_limits", (scope, limits, window, "", note)
     return bool(changes)
+
+
+def _unopened(scope: Scope, ceiling: Ceiling) -> Balance:
+    limits, window, note = ceiling.enforced
+    return Balance(scope, limits, NOTHING, NOTHING, 0, None, window, note=note)
 
 
 def _loosens(before: Balance, ceiling: Ceiling) -> bool:
     """Whether *ceiling* allows more of anything than the limits *before*."""
-    pairs = zip(before.limits, ceiling.limits, strict=True)
+    limits, _, _ = ceiling.enforced
+    pairs = zip(before.limits, limits, strict=True)
     return any(was is not None and (limit is None or limit > was) for was, limit in pairs)
 
 

@@ -44,6 +44,7 @@ from budget_guard.pricing.table import PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.reporting.spend import Outcome
 from budget_guard.session import answers, entered
+from budget_guard.session.ceiling import Ceiling, is_advisory
 from budget_guard.session.child import ParentHold
 from budget_guard.session.keepalive import RUN_TTL_S, DeferredOpening
 from budget_guard.session.plans import Ceilings
@@ -154,6 +155,11 @@ class Session:
         _tell_of_old_prices(prices, clock)
         if budget.downgrade is not None:
             check_policy(budget.downgrade, prices)
+        if budget.max_runs is not None:
+            raise ValueError(
+                f"max_runs={budget.max_runs} limits the runs of a principal, so it is of a ceiling: "
+                'BudgetAuthority(ceilings={"user": Budget(..., max_runs=...)})'
+            )
         self.id = run_id or _new_run_id()
         """The run's id."""
         self._scope = Scope("run", self.id)
@@ -603,6 +609,19 @@ class Session:
             return None
         return PastRuns(runs=advice.successes + advice.stopped, median=advice.median, p95=advice.p95)
 
+    def note_ceilings(self, ceilings: Sequence[Ceiling], marks: Sequence[Scope]) -> None:
+        """Note what the authority that opens it has found above it.
+
+        Args:
+            ceilings: The ceilings of its principals.
+            marks: The scopes that say that its run is counted.
+        """
+        if is_advisory(ceilings):
+            self._run.note_advisory()
+        if isinstance(self._ledger, MemoryLedger):
+            for mark in marks:
+                self._ledger.keep_while(mark, self._run, self._wiring.single_use)
+
     def add_agent(self, handle: str) -> None:
         """Hold the calls of the agent of that *handle* in its own ceiling as well, where an authority has one for it.
 
@@ -646,7 +665,9 @@ class Session:
             if cap is not None:
                 yield "set_limits", (within, cap.limits, "none", self._wiring.owner)
             if ceilings is not None:
-                yield from ceilings.open(principal)
+                meant = yield from ceilings.open(principal)
+                if is_advisory(meant):
+                    part.note_advisory()
 
         part = self._run.part(scopes, DeferredOpening(opening))
         if cap is not None and isinstance(self._ledger, MemoryLedger):

@@ -11,6 +11,9 @@ from typing import Any, get_args
 from budget_guard import Budget
 from budget_guard.units.scope import Window
 
+_COUNTS = ("max_runs", "max_requests", "max_total_tokens", "max_tool_calls")
+"""What a ceiling may limit beside dollars."""
+
 
 def pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs in *texts*, each ``NAME=VALUE``."""
@@ -27,12 +30,27 @@ def ceilings(option: str, texts: Sequence[str]) -> dict[str, Any]:
     """The ceilings by kind; several of one kind, in several windows, as a list."""
     found: dict[str, list[Budget]] = {}
     for kind, text in pairs(option, texts):
-        dollars, slash, window = text.partition("/")
-        if slash and window not in get_args(Window):
-            windows = ", ".join(get_args(Window))
-            raise ValueError(f"{option} {kind}={text}: the window {window!r} is not known: use one of {windows}")
-        found.setdefault(kind, []).append(Budget(dollars, window=window or "none"))  # type: ignore[arg-type]  # checked
+        found.setdefault(kind, []).append(_ceiling(f"{option} {kind}={text}", text))
     return {kind: each[0] if len(each) == 1 else each for kind, each in found.items()}
+
+
+def _ceiling(option: str, text: str) -> Budget:
+    """The ceiling in *text*: ``$20/day``, ``$20/day,max_runs=100,mode=advisory_estimate`` or ``max_runs=100/day``."""
+    first, *more = text.split(",")
+    first, slash, window = first.partition("/")
+    if slash and window not in get_args(Window):
+        windows = ", ".join(get_args(Window))
+        raise ValueError(f"{option}: the window {window!r} is not known: use one of {windows}")
+    fields: dict[str, Any] = {"window": window or "none"}
+    if "=" in first:
+        more.insert(0, first)
+    else:
+        fields["max_cost_usd"] = first
+    for name, value in pairs(option, more):
+        if name not in (*_COUNTS, "mode"):
+            raise ValueError(f"{option}: {name!r} is not known: use {', '.join((*_COUNTS, 'mode'))}")
+        fields[name] = whole(f"{option}: {name}", value) if name in _COUNTS else value
+    return Budget(**fields)
 
 
 def plans(option: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def exceeded(scope: str = "run:r1", dimension: str = "max_cost_usd", **later: An
         (exceeded(dimension="max_requests"), 402, "run_max_requests_reached", None, False),
         (exceeded(waiting_helps=True), 402, "run_reserved", "1", True),
         (exceeded(dimension="call_max_output_tokens"), 422, "output_cap_too_high", None, False),
+        (exceeded("user:u1", "max_runs"), 429, "too_many_runs", None, False),
+        (exceeded("user:u1", "max_runs", resets_at=NOW, retry_after_s=3_600.0), 429, "too_many_runs", "3600", False),
         (exceeded("user:u1", "max_live_runs"), 429, "too_many_runs", "1", True),
         (BudgetRevoked(scope="user:u1", reason="leaked", at=NOW), 403, "revoked", None, False),
         (ForeignRun(scope="run:theirs"), 403, "foreign_run", None, False),

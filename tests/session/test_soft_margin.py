@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetAuthority, BudgetExceeded, Ledger, ToolCall, Usage, open_ledger
-from budget_guard.ledger.leased import LeasedLedger
+from budget_guard import Budget, BudgetAuthority, BudgetExceeded, Ledger, ToolCall, Usage
 from tests.builders import PRICES, ZERO, Way, apart, call, session
+from tests.session.ledgers import LEDGERS, opened
 
 CENT = 10_000_000
 SOFT: Any = {"mode": "soft_gate", "max_wait_s": 0}
@@ -84,27 +84,9 @@ def test_the_margin_is_of_a_soft_gate_alone_and_no_less_than_nothing() -> None:
 # --- at once, over every ledger
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "leased"])
+@pytest.fixture(params=LEDGERS)
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    """Each of the ledgers, and one that leases from another."""
-    server: Any = None
-    url = f"sqlite:///{tmp_path / 'budget.db'}"
-    if request.param == "redis":
-        servers = pytest.importorskip("tests.ledger.redis_server", exc_type=ImportError)
-        if servers.BINARY is None:
-            pytest.skip("no redis-server or valkey-server is installed: apt-get install redis-server")
-        server = servers.RedisServer(tmp_path / "redis").start()
-        url = server.url
-    made = open_ledger("memory://" if request.param == "memory" else url)
-    if request.param == "leased":
-        made = LeasedLedger(made)
-    try:
-        yield made
-        assert made.audit() == []
-    finally:
-        made.close()
-        if server is not None:
-            server.stop()
+    yield from opened(request.param, tmp_path)
 
 
 @pytest.mark.parametrize("scope", ["run", "user"])

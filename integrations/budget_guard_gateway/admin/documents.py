@@ -32,6 +32,8 @@ def snapshot_document(found: ScopeSnapshot) -> dict[str, Any]:
         "windows": [
             {
                 "window": each.window,
+                "mode": each.mode or "hard_gate",
+                "runs": each.runs,
                 "began_at": _time(each.window_start),
                 "resets_at": _time(each.resets_at),
                 "limits": _quantities(each.limits),
@@ -67,10 +69,11 @@ def ceiling_document(budgets: Budget | Sequence[Budget]) -> list[dict[str, Any]]
         {
             **{
                 name: quantity(value)
-                for name in DIMENSIONS
+                for name in (*DIMENSIONS, "max_runs")
                 if (value := getattr(budget, name)) is not None  # dollars are Decimals, the others whole numbers
             },
             "window": budget.window,
+            **({} if budget.mode == "hard_gate" else {"mode": budget.mode}),
         }
         for budget in each
     ]

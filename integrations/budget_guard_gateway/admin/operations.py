@@ -35,7 +35,7 @@ _log = logging.getLogger("budget_guard")
 Answer: TypeAlias = "tuple[int, Any]"
 """The status, and the document."""
 
-_CEILING_FIELDS = (*DIMENSIONS, "window")
+_CEILING_FIELDS = (*DIMENSIONS, "window", "mode", "max_runs")
 _KEY_FIELDS = ("name", "user", "team", "feature", "models", "run_budget")
 _MOST = 1_000
 """The most rows of one answer."""
@@ -458,6 +458,8 @@ _CEILING = (
     Field("max_cost_usd", _MONEY, "Dollars"),
     *(Field(name, _COUNT, name.removeprefix("max_").replace("_", " ")) for name in DIMENSIONS[1:]),
     Field("window", {"enum": ["none", "minute", "hour", "day", "week", "month"]}, "When the limits begin anew"),
+    Field("mode", {"enum": ["hard_gate", "advisory_estimate"]}, "advisory_estimate refuses nothing, and marks"),
+    Field("max_runs", {"type": "integer", "minimum": 1}, "Distinct runs that may be begun in a window"),
     Field("windows", {"type": "array", "items": {"type": "object"}}, "Several ceilings, each of another window"),
 )
 _KEY = (

@@ -414,13 +414,27 @@ def test_what_is_typed_becomes_settings() -> None:
     assert found.per_million == {"m": (2.5, 10)} and found.models == {"prod": "gpt-4o"}
     assert found.max_live_runs == {"key": 3}
     assert (found.run_budget.call_max_output_tokens, found.run_budget.clamp_output) == (4_000, "never")
+    few = typed("--ceiling", "user=$20/day,max_runs=100,mode=advisory_estimate", "--ceiling", "key=max_runs=5/hour")
+    assert few.ceilings == {
+        "user": Budget("$20", window="day", max_runs=100, mode="advisory_estimate"),
+        "key": Budget(max_runs=5, window="hour"),
+    }
+    soft = typed("--mode", "soft_gate", "--soft-margin", "$0.25").run_budget
+    assert soft == Budget("$5", mode="soft_gate", soft_margin_usd="0.25")
     assert typed("--clamp-output", "reject").run_budget == Budget("$5", clamp_output="reject")
     assert typed().run_budget == Budget("$5") and typed().host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--ceiling", "user"), ("--ceiling", "user=$1/fortnight"), ("--price", "m=1"), ("--max-live-runs", "key=x")],
+    [
+        ("--ceiling", "user"),
+        ("--ceiling", "user=$1/fortnight"),
+        ("--ceiling", "user=$1,runs=3"),
+        ("--ceiling", "user=$1,max_runs=x"),
+        ("--price", "m=1"),
+        ("--max-live-runs", "key=x"),
+    ],
 )
 def test_what_is_mistyped_is_told(arguments: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match=arguments[0]):
