@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from hmac import compare_digest
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -19,6 +20,7 @@ import uvicorn
 
 from budget_guard import BudgetError, Session
 from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.events.model import CallAdmitted, Event
 from budget_guard.protocol import PROBLEM_TYPES, Problem, budget_headers, problem
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.units.printable import printable
@@ -36,6 +38,8 @@ _FAILURES = frozenset(("upstream_unreachable", "upstream_failed", "upstream_time
 _HARMLESS = frozenset(("HEAD", "OPTIONS"))
 """Methods that no model answers to."""
 _TYPE_OF = {each.uri: each.name for each in PROBLEM_TYPES.values()}
+_asked_of: ContextVar[str] = ContextVar("upstream", default="a provider")
+"""The upstream of the request that is served in this task."""
 _BROKEN_OFF = b'event: error\ndata: {"type": "' + PROBLEM_TYPES["internal"].uri.partition("#")[0].encode()
 """How the event begins that ends a stream which a budget stops."""
 _MOST_NAMES = 20
@@ -143,7 +147,14 @@ class ProgramGateway(Gateway):
         Raises:
             BudgetError: If it is another's, or cannot be opened.
         """
-        return (await self.runs.enter(self._who, self._run_id)).session
+        session = (await self.runs.enter(self._who, self._run_id)).session
+        session.subscribe(self._note)
+        return session
+
+    def _note(self, event: Event) -> None:
+        """Count a call that is held, by the upstream that the request at hand is for."""
+        if isinstance(event, CallAdmitted) and event.kind == "model":
+            self.coverage.covered[_asked_of.get()] += 1
 
     async def close(self) -> None:
         """Settle what is under way, take the report, and let go of connections and of the ledger."""
@@ -197,7 +208,8 @@ class ProgramGateway(Gateway):
             query = urlencode([each for each in fields if each[0] != "key"])
         # Without extensions, as an answer that is written past `send` would not be seen.
         scope = {**scope, "headers": headers, "query_string": query.encode("latin-1"), "extensions": {}}
-        watched = _Watched(send, self.coverage, asked, lambda: self._named(scope, query))
+        _asked_of.set(self._named(scope, query) or "a provider")
+        watched = _Watched(send, self.coverage, asked)
         await super().__call__(scope, receive, watched)
 
     def _named(self, scope: Scope, query: str) -> str | None:
@@ -218,21 +230,17 @@ async def _refuse(receive: Receive, send: Send, refusal: Problem) -> None:
 
 
 class _Watched:
-    """Passes an answer on, and notes what it says."""
+    """Passes an answer on, and notes whether it is a refusal."""
 
-    def __init__(self, send: Send, coverage: Coverage, asked: str, named: Callable[[], str | None]) -> None:
+    def __init__(self, send: Send, coverage: Coverage, asked: str) -> None:
         self._send = send
         self._coverage = coverage
         self._asked = asked
-        self._named = named
         self._is_refusal = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            decision = dict(message["headers"]).get(b"x-budget-decision")
-            self._is_refusal = decision == b"block"
-            if decision is not None and not self._is_refusal:
-                self._coverage.covered[self._named() or "a provider"] += 1
+            self._is_refusal = dict(message["headers"]).get(b"x-budget-decision") == b"block"
         else:
             body: bytes = message.get("body", b"")
             if self._is_refusal:
@@ -279,6 +287,7 @@ class ProgramProxy:
                 timeout_graceful_shutdown=max(1, round(settings.grace_s)),
             )
         )
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="budget-guard", daemon=True)
 
     @property
@@ -320,15 +329,15 @@ class ProgramProxy:
         self.call_soon(self._gateway.cancel)
 
     def join(self, seconds: float | None = None) -> bool:
-        """Wait until it has ended, or some seconds; return whether it has."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        """Wait until it has ended, or some seconds; return whether it has. It may be interrupted, and called again."""
+        return self._ended.wait(seconds)  # a thread that was joined until an interrupt counts as ended
 
     def _serve(self) -> None:
         try:
             self._server.run(sockets=[self._listener])
         finally:
             self._server.is_up.set()
+            self._ended.set()
 
 
 class _Server(uvicorn.Server):

@@ -353,6 +353,33 @@ def test_what_the_parent_ignores_the_program_ignores_too(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (0, "True\n")
 
 
+def test_calls_that_outlive_the_program_are_waited_for_until_an_interrupt_books_them(tmp_path: Path) -> None:
+    called = tmp_path / "called"
+    call = f'{POST} -H "authorization: Bearer $OPENAI_API_KEY" $OPENAI_BASE_URL/chat/completions'
+    command = f"{call} >/dev/null 2>&1 & until [ -e {called} ]; do sleep 0.05; done"
+    with provider() as served:
+        with served.paused():
+            words = ["--budget", "1", "--quiet", "--grace", "60", "--", "sh", "-c", command]
+            with started(*words, cwd=tmp_path, environ=environment(served.base_url)) as process:
+                served.wait_for_calls(1, timeout=30)
+                called.touch()
+                assert process.stderr is not None
+                assert process.stderr.readline().startswith("budget-guard: calls under way have 60 s to end")
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=30)
+                assert (process.returncode, out) == (0, "")
+                covered, spent = err.splitlines()[-1].split("; spent ")
+                assert covered == "covered: 1 request to openai; refused: none; not covered: none seen"
+                assert float(spent.split()[0].removeprefix("$")) >= 0.04  # all that it was held at
+
+
+def test_a_program_has_its_exit_code_though_nobody_reads_what_is_said_of_it(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m budget_guard run --budget 1 -- sh -c 'echo here; exit 5' 2>&-; echo $?"
+    environ = environment("http://127.0.0.1:9")
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("here\n5\n", "")
+
+
 # --- the terminal, the report
 
 

@@ -156,11 +156,13 @@ def test_keys_in_a_file_are_used_here_and_the_program_gets_dummies() -> None:
     settings = {"OPENAI_API_KEY": "in the file", "HF_TOKEN": "h", "OPENAI_BASE_URL": "http://localhost:1/v1", "X": "y"}
     made = plan({"GROQ_API_KEY": "g"}, settings=settings)
     assert made.targets[0] == Target("openai", "http://localhost:1", "in the file")
-    assert sorted(made.read_from) == ["HF_TOKEN", "OPENAI_API_KEY"]
+    assert sorted(made.in_files) == ["HF_TOKEN", "OPENAI_API_KEY"]
     environment = made.environment(PROXY, "dummy")  # what is set is not overridden by who loads the file
     assert environment["OPENAI_API_KEY"] == environment["HF_TOKEN"] == "dummy"
     assert "X" not in environment
-    assert plan({"OPENAI_API_KEY": "set"}, settings=settings).targets[0].key == "set"
+    made = plan({"OPENAI_API_KEY": "set\n"}, settings=settings)
+    assert made.targets[0].key == "set"
+    assert "OPENAI_API_KEY" in made.in_files  # where the program may find the real one all the same
 
 
 # --- files of settings
@@ -261,7 +263,8 @@ def test_an_upstream_that_is_not_known_is_refused(wrong: Wrong) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--run-id", "../x"], "--run-id '../x' must be letters"),
+        (["--run-id", "../x", "--ledger", "sqlite:///budget.db"], "--run-id '../x' must be letters"),
+        (["--run-id", "nightly"], "--run-id goes on with a run that is in a ledger: --ledger sqlite:///"),
         (["--ceiling", "user"], "--ceiling 'user' must be NAME=VALUE"),
         (["--ceiling", "team=$1"], "give it a team"),
         (["--price", "m=1"], "must be MODEL=IN,OUT"),

@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,6 +46,7 @@ example: {_EXAMPLE}
 Exit codes: the program's own; 3 if the budget stopped it, even if it made nothing of that; else 4 if it asked for what
 cannot be held, or had a key of its own; 126 and 127 if the command cannot be started; 2 if it was not, as something was
 missing."""
+_IN_MEMORY = "memory://"
 _SHORT_S = 0.5
 """Seconds after which it is said that calls under way are waited for."""
 
@@ -145,6 +147,8 @@ class _Run:
 
         self._given = given
         self._command = command
+        if given.run_id is not None and given.ledger == _IN_MEMORY:
+            raise Failure("--run-id goes on with a run that is in a ledger: --ledger sqlite:///budget.db", WRONG_USE)
         if given.run_id is not None and not is_run_id(given.run_id):
             raise Failure(f"--run-id {given.run_id!r} must be letters, digits and ._:-, at most 128", WRONG_USE)
         self._run_id: str = given.run_id or f"run-{SYSTEM_CLOCK.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -192,25 +196,26 @@ class _Run:
         """Say what is held, before it starts."""
         plan = self._plan
         names = ", ".join(each.name for each in plan.targets)
-        run = "" if self._given.ledger == "memory://" else f", run {self._run_id}"
+        run = "" if self._given.ledger == _IN_MEMORY else f", run {self._run_id}"
         dollars = _usd(self._gateway.settings.run_budget.max_cost_usd)
         _say(f"{dollars} for this run{run}: calls to {names} go through {self._proxy.url}")
         if plan.taken_out:
             names = ", ".join(plan.taken_out)
             _say(f"kept from it, as calls with them cannot be held: {names} (--keep NAME leaves it one)")
-        if plan.read_from:
-            names = ", ".join(sorted(plan.read_from))
-            files = ", ".join(sorted({str(each.file) for each in plan.read_from.values()}))
+        if plan.in_files:
+            names = ", ".join(sorted(plan.in_files))
+            files = ", ".join(sorted(set(map(str, plan.in_files.values()))))
             _say(
-                f"{names} in {files}: used here, and the program is given a dummy. If it loads the file over its "
-                "environment (override=True), it has the key, and what it sends to the provider itself is not seen"
+                f"{names} in {files}: the program is given a dummy, which loading the file leaves in place. If it "
+                "loads it with override=True, it has the key, and what it sends to the provider itself is not seen"
             )
 
     def _settle(self) -> None:
         """Wait for calls that are under way, as long as there is patience."""
         proxy = self._proxy
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         try:
             proxy.stop()
             if not proxy.join(_SHORT_S):
@@ -225,7 +230,7 @@ class _Run:
         coverage, report = self._gateway.coverage, self._gateway.report
         if not self._given.quiet:
             if report is not None:
-                print(f"\n{table(report, sys.stderr)}", file=sys.stderr)
+                _print(f"\n{table(report, sys.stderr)}")
             self._explain(coverage)
         if report is None:
             _say("the report is not there, as the ledger cannot be reached")
@@ -234,7 +239,7 @@ class _Run:
                 report.to_html(self._given.html)
             except OSError as error:
                 _say(f"--html {self._given.html}: {error.strerror}")
-        print(f"{coverage}{self._spent(report)}", file=sys.stderr, flush=True)
+        _print(f"{coverage}{self._spent(report)}")
 
     def _explain(self, coverage: Coverage) -> None:
         if coverage.stopped:
@@ -264,4 +269,11 @@ def _login() -> str | None:
 
 
 def _say(words: str) -> None:
-    print(f"budget-guard: {printable(words)}", file=sys.stderr, flush=True)
+    _print(f"budget-guard: {printable(words)}")
+
+
+def _print(text: str) -> None:
+    """Print to standard error, if anybody reads that: a program goes on, and has its exit code, if nobody does."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)

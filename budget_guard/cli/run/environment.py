@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from budget_guard.cli.answer import WRONG_USE, Failure
@@ -53,8 +54,6 @@ class Plan:
         """The variables that it is left, of those that were named."""
         self.targets: list[Target] = []
         """The providers."""
-        self.read_from: dict[str, Setting] = {}
-        """The keys that are in a file, by their variables."""
         self._addresses: dict[str, str] = {}  # variables, and the path of the proxy that they name
         self._keys: set[str] = set()  # variables in which the program finds its own key
         self._absent: list[Provider] = []
@@ -72,17 +71,21 @@ class Plan:
         held = {target.key for target in self.targets if target.key}
         self._taken_out: set[str] = set()
         for name, value in environ.items():
-            if name in self._keys or name in self._addresses or name in self.kept:
+            if name in self._keys or name in self._addresses:
                 continue
-            if value in held:
+            if value.strip() in held:
                 self._keys.add(name)
-            elif (name in OTHER_KEYS or _KEY.fullmatch(value)) and value:
+            elif value and (name in OTHER_KEYS or _KEY.fullmatch(value.strip())):
                 self._taken_out.add(name)
-        for name, setting in settings.items():  # the program may load the file itself, which overrides nothing
-            if name not in self.kept and (name in OTHER_KEYS or setting.value in held or _KEY.fullmatch(setting.value)):
-                self._keys.add(name)
-                self.read_from.setdefault(name, setting)
-        self._keys.difference_update(self.kept)
+        self.in_files: dict[str, Path] = {
+            name: setting.file
+            for name, setting in settings.items()
+            if name in self._keys or name in OTHER_KEYS or setting.value in held or _KEY.fullmatch(setting.value)
+        }
+        """The keys that are in a file, which the program may load by itself."""
+        self._keys.update(self.in_files)  # who loads the file leaves what is set already
+        for left in (self._keys, self._taken_out):
+            left.difference_update(self.kept)
 
     @property
     def taken_out(self) -> list[str]:
@@ -125,9 +128,6 @@ class Plan:
         if is_there:
             self.targets.append(Target(provider.name, url, key))
             self._keys.update(keys or provider.keys[:1])
-            for name in keys:
-                if not self._environ.get(name):
-                    self.read_from[name] = self._settings[name]
         else:
             self._absent.append(provider)
             self._keys.update(keys)
@@ -139,7 +139,8 @@ class Plan:
             self._addresses[name] = f"/{provider.name}{api if is_told and path == usual else path}"
 
     def _value(self, name: str) -> str | None:
-        return self._environ.get(name) or (self._settings[name].value if name in self._settings else None)
+        value = self._environ.get(name, "").strip()
+        return value or (self._settings[name].value if name in self._settings else None)
 
     def _check(self, provider: Provider, typed: str | None, url: str, key: str | None) -> None:
         if not url and typed is None:
