@@ -6,12 +6,15 @@ import asyncio
 import functools
 import gc
 import ipaddress
+import multiprocessing
+import os
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +149,19 @@ def _made(settings: GatewaySettings, shared: SharedNumbers | None) -> Gateway:
     encoding = encoding_of("gpt-4o") if is_installed() else None
     if encoding is not None:
         count(encoding, "warm", None)
+    if settings.workers > 1 and (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget_guard-parent", daemon=True).start()
     made = Gateway(settings, shared=shared)
     gc.collect()
     gc.freeze()  # prices and vocabularies live as long as the process: no collection need look at them
     gc.set_threshold(_MOST_YOUNG)  # what a request leaves behind has few cycles in it
     return made
+
+
+def _end_with(parent: int) -> None:
+    """Stop this process, as SIGTERM does, once the one that started it is gone: nobody else would stop it then."""
+    connection.wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _target(config: uvicorn.Config) -> dict[str, Any]:

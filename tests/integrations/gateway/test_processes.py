@@ -121,5 +121,47 @@ def test_what_a_killed_gateway_had_sent_stays_counted_until_it_is_reconciled(tmp
         later.close()
 
 
+def _children(pid: int) -> set[int]:
+    """The processes that *pid* has started and that run."""
+    found: set[int] = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ends meanwhile
+            state, parent = stat.read_text().rpartition(") ")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_workers_whose_parent_is_killed_finish_their_calls_and_end(tmp_path: Path) -> None:
+    ledger = f"sqlite:///{tmp_path / 'budget.db'}"
+    with LocalProvider(Reply(output_tokens=16), prices=RATES) as provider:
+        provider.pause()
+        with served(provider, ledger, "--workers", "2") as (process, url):
+            workers = _children(process.pid)
+            assert len(workers) >= 2
+            answers: list[list[int]] = []
+            asking = threading.Thread(target=lambda: answers.append(asyncio.run(ask_all(url, 4))))
+            asking.start()
+            provider.wait_for_calls(4)
+            process.kill()
+            process.wait(10)
+            provider.resume()
+            asking.join(30)
+            assert answers == [[200] * 4]
+            for _ in range(600):
+                if not any(map(_runs, workers)):
+                    break
+                threading.Event().wait(0.05)
+            assert not any(map(_runs, workers))
+        assert BudgetAuthority(ledger).snapshot("run", "r1").spent_usd == Decimal("0.4") == provider.bill_usd
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc)
