@@ -76,6 +76,8 @@ _NEVER_SENT = frozenset(
 )
 """Errors of clients, by name, that come before any byte of the request has left. By name, because no client is
 imported."""
+_UNREADABLE = frozenset({"HttpProcessingError"})
+"""aiohttp's errors of an answer that is no HTTP. They carry a status of 400, which no provider has sent."""
 _UNSURE = frozenset(
     "ReadTimeout WriteTimeout ReadError WriteError RemoteProtocolError CloseError ServerDisconnectedError "
     "ServerTimeoutError ReadTimeoutError ConnectionClosedError IncompleteRead ProtocolError ClientPayloadError "
@@ -150,6 +152,8 @@ def outcome_of_error(error: BaseException, *, unknown_before: int = 0, requests:
         if isinstance(cause, (LedgerUnavailable, ReservationError)):
             # where it cannot be noted that a call is sent, or its hold is gone, it is not sent
             return Outcome(True, "it was not sent: the ledger stopped it")
+        if any(kind.__name__ in _UNREADABLE for kind in type(cause).__mro__):
+            return Outcome(False, "what came back is no HTTP that can be read")
     for cause in chain:
         status = _status(cause)
         if status is not None:

@@ -259,3 +259,16 @@ def test_what_cannot_be_read_of_an_error_tells_nothing(name: str) -> None:
 
     error = type("Odd", (Exception,), {name: property(unreadable)})()
     assert not never_billed(error)
+
+
+def test_an_answer_that_aiohttp_cannot_read_is_no_400_of_the_provider() -> None:
+    http_exceptions = pytest.importorskip("aiohttp.http_exceptions")
+    aiohttp = pytest.importorskip("aiohttp")
+    for kind in (http_exceptions.BadStatusLine, http_exceptions.InvalidHeader, http_exceptions.TransferEncodingError):
+        unreadable = kind("SSH-2.0")
+        assert unreadable.code == 400
+        raised = aiohttp.ClientResponseError(None, (), status=400, message="Bad Request")
+        raised.__cause__ = unreadable
+        for error in (raised, unreadable):
+            assert outcome_of_error(error).uncertain and "SSH" not in outcome_of_error(error).reason
+    assert outcome_of_error(aiohttp.ClientResponseError(None, (), status=400, message="Bad Request")).released
