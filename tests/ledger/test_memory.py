@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,10 +19,13 @@ from budget_guard.clock import Clock
 from budget_guard.errors import ReservationConflict, StaleReservation
 from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused, memory
 from budget_guard.ledger.hold_id import hold_id
+from budget_guard.ledger.outbox.ledger import OutboxLedger
+from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import RUN, LedgerContract, cost, race
 from budget_guard.units.amounts import Amounts, Checked, Limits, unchecked
 from budget_guard.units.scope import Scope
+from tests.ledger.alike import differences
 from tests.ledger.machine import machine
 
 RETAINED = 50
@@ -225,3 +229,13 @@ def test_what_a_commit_says_is_committed_is_of_the_present_window() -> None:
     clock.advance(86_400)
     settled = ledger.commit(made, (run, user), Amounts(cost=9))
     assert (settled.committed[0], settled.above[0].committed[0], settled.charged.cost) == (0, 0, 9)
+
+
+def test_its_awaitable_verbs_and_those_behind_an_outbox_answer_as_the_blocking_ones_do(tmp_path: Path) -> None:
+    for number in range(100, 140):
+        clock = FakeClock()
+        behind = OutboxLedger(
+            MemoryLedger(clock=clock), Outbox(tmp_path / "outbox"), clock=clock, forgiving=False, owner=""
+        )
+        other = behind if number % 2 else MemoryLedger(clock=clock)
+        assert differences(number, (MemoryLedger(clock=clock), other), clock, awaits=number % 3 > 0) == []

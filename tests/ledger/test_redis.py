@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.errors import LedgerUnavailable, StaleReservation
-from budget_guard.ledger import HELD, Ledger
+from budget_guard.ledger import HELD, Ledger, MemoryLedger
 from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
@@ -33,6 +33,7 @@ from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, OTHER, RUN, USER, LedgerContract, cost
 from budget_guard.units.amounts import NOTHING, Limits
 from budget_guard.units.scope import Scope, Window, window_start
+from tests.ledger.alike import differences
 from tests.ledger.machine import machine
 from tests.ledger.redis_server import RedisServer, needs_redis_server
 from tests.ledger.redis_worker import SHARED, scopes_of
@@ -671,3 +672,11 @@ def test_a_store_that_an_older_version_began_is_gone_on_with(server: RedisServer
     ledger.set_limits(Scope("user", "new"), Limits())
     ledger.revoke(Scope("user", "newer"), "stop")
     assert ledger.reserve(_id(ledger), BOTH, cost(1), cost(1)) == HELD
+
+
+@pytest.mark.parametrize("group", range(5))
+def test_it_answers_every_verb_as_the_ledger_in_memory_does(server: RedisServer, group: int) -> None:
+    for number in range(group, 50, 5):
+        clock = FakeClock()
+        ledgers = MemoryLedger(clock=clock), TimedRedisLedger(server.url, clock)
+        assert differences(number, ledgers, clock, awaits=number % 2 == 1, late=False) == []

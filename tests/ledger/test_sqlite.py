@@ -31,7 +31,7 @@ from budget_guard.errors import (
     StaleReservation,
     UnknownReservation,
 )
-from budget_guard.ledger import HELD, Ledger, Refused
+from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused
 from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.sqlite import SqliteLedger
@@ -43,6 +43,7 @@ from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract
 from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope
 from tests.builders import call, session
+from tests.ledger.alike import differences
 from tests.ledger.machine import machine
 from tests.ledger.sqlite_worker import SHARED, scopes_of
 from tests.ledger.taken import paid_by_8_processes
@@ -1232,3 +1233,11 @@ def test_a_ledger_that_nobody_holds_any_more_ends_its_thread(path: Path) -> None
     gc.collect()
     thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("group", range(5))
+def test_it_answers_every_verb_as_the_ledger_in_memory_does(tmp_path: Path, group: int) -> None:
+    for number in range(group, 50, 5):
+        clock = FakeClock()
+        ledgers = MemoryLedger(clock=clock), SqliteLedger(tmp_path / f"{number}.db", clock=clock)
+        assert differences(number, ledgers, clock, awaits=number % 2 == 1) == []
