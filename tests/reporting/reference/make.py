@@ -1,0 +1,13 @@
+"""Make ``views.txt.gz`` anew, and print the lines that differ. Run it as a module, from the root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.reporting.reference.views import NAMES, lines_of
+from tests.wire.reference.make import keep
+
+FILE = Path(__file__).with_name("views.txt.gz")
+
+if __name__ == "__main__":
+    keep([line for name in NAMES for line in lines_of(name)], FILE)

@@ -1,0 +1,20 @@
+"""Reports and the answers of the command look as they did when somebody looked at them last.
+
+A line that differs is no fault by itself: look at it, and where it is right run
+``python -m tests.reporting.reference.make``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reporting.reference.make import FILE
+from tests.reporting.reference.views import NAMES, lines_of
+from tests.wire.reference.make import kept
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_shown_is_as_it_was(name: str) -> None:
+    before = [line for line in kept(FILE) if line.startswith(f"{name}: ")]
+    assert len(before) > 10
+    assert "\n".join(lines_of(name)).split("\n") == before
