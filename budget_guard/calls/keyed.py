@@ -97,6 +97,8 @@ class KeyedDecisions:
             if not may_wait or run.clock.monotonic() >= ends:
                 unknown = LedgerUnavailable(detail="the call of this idempotency key is being decided on: try again")
                 return authorizer.refusal(run.new_id(), at_s, call, None, unknown)
+            if len(self._awaited) >= _MOST_AT_HAND:  # of those that other processes decide nobody takes them out
+                self._awaited.clear()  # who waits looks again by itself
             ticket = self._awaited.setdefault(place, Ticket(run.clock, (), (), True))
             yield "await_turn", (ticket, ticket.turn.times, pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -38,6 +38,7 @@ from budget_guard import (
     Usage,
     open_ledger,
 )
+from budget_guard.calls import keyed
 from budget_guard.calls.written_decision import read, written
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.testing import FakeClock
@@ -357,3 +358,27 @@ def test_a_hold_that_was_read_books_what_the_first_one_would() -> None:
     assert again is not first and again.id == first.id
     assert again.require().commit(Usage(input=50, output=10, web_search=1)) == 50_000 + 100_000 + 10_000_000
     assert other.report().total_spent == Decimal("0.01015")
+
+
+def test_what_other_processes_decide_on_takes_no_more_memory_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed, "_MOST_AT_HAND", 3)
+    ledger = MemoryLedger()
+    options: dict[str, Any] = {"ledger": ledger, "run_id": "r1"}
+    elsewhere, ours = session("$9", **options), session("$9", **options)
+    authorizer = ours._authorizer  # pyright: ignore[reportPrivateUsage]
+    decisions = keyed.KeyedDecisions()
+    for number in range(9):
+        key = IdempotencyKey(f"k{number}")
+        made = decide(elsewhere, call("penny"), key)
+        steps = decisions.authorize(authorizer, call("penny"), key, True, False)
+        verb, arguments = next(steps)
+        decided = ledger.swap(*arguments)
+        assert verb == "swap" and decided is not None
+        undecided = json.dumps({"call": json.loads(decided)["call"], "by": "another"})
+        assert steps.send(undecided)[0] == "await_turn"
+        assert steps.send(True)[0] == "swap"
+        with pytest.raises(StopIteration) as done:
+            steps.send(decided)
+        assert done.value.value.id == made.id
+    held = decisions._awaited, decisions._at_hand  # pyright: ignore[reportPrivateUsage]
+    assert all(0 < len(each) <= 3 for each in held)

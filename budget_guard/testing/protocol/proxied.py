@@ -20,8 +20,8 @@ from budget_guard.testing.protocol.forms import (
 )
 from budget_guard.testing.protocol.suite import CALL, CAP, FITS, RUN, Suite, call_body, check
 
-_PATIENCE_S, _PAUSE_S = 5.0, 0.02
-"""For how long, and how often, it is looked whether a call is booked."""
+_PATIENCE_S, _PAUSE_S = 2.0, 0.02
+"""For how long, and after which pause again, a record is looked for."""
 _BIG = 999
 """An output cap that no run of the suite can pay for."""
 
@@ -208,7 +208,7 @@ def a_decision_is_looked_up_by_its_principal_alone(suite: Suite) -> None:
     admitted, refused = suite.call(run), suite.call(run, max_tokens=_BIG)
     for said, decision in ((admitted, "allow"), (refused, "block")):
         id = said.header("X-Budget-Decision-Id") or ""
-        found = suite.record(id)
+        found = _found(suite, id)
         record = check_record(found)
         found.expect((record["decision_id"], record["decision"]) == (id, decision), f"the decision {id}, {decision}")
         found.expect(record["run_id"] == run, f"the run {run}")
@@ -284,7 +284,7 @@ def an_output_cap_that_is_set_is_visible(suite: Suite) -> None:
     before = len(suite.provider.calls)
     said = suite.call(suite.new_run(), model="cheap", max_tokens=None)
     said.expect_status(200)
-    record = check_record(suite.record(said.header("X-Budget-Decision-Id") or ""))
+    record = check_record(_found(suite, said.header("X-Budget-Decision-Id") or ""))
     sent = suite.provider.calls[before].max_output_tokens
     said.expect(sent == record["effective_max_output_tokens"], f"the cap {sent}, which was sent, in the record")
     clamped = said.header("X-Budget-Output-Clamped") == "true"
@@ -293,16 +293,23 @@ def an_output_cap_that_is_set_is_visible(suite: Suite) -> None:
     check_money(said)
 
 
-def _cost_of(suite: Suite, said: Said) -> Decimal | None:
-    """What is booked for a call, once it is: a service may write that a moment later."""
-    id = said.header("X-Budget-Decision-Id") or ""
+def _found(suite: Suite, id: str, state: str | None = None) -> Said:
+    """The record of a decision, once it is there, and in that state: a service may write it a moment later."""
     ends = SYSTEM_CLOCK.monotonic() + _PATIENCE_S
-    while SYSTEM_CLOCK.monotonic() < ends:
-        found = suite.record(id)
-        if found.status == 200 and found.document.get("state") == "committed":
-            return Decimal(found.document["cost_usd"])
+    found = suite.record(id)
+    while found.status != 200 or state not in (None, found.document.get("state")):
+        if SYSTEM_CLOCK.monotonic() >= ends:
+            break
         threading.Event().wait(_PAUSE_S)
-    return None
+        found = suite.record(id)
+    return found
+
+
+def _cost_of(suite: Suite, said: Said) -> Decimal | None:
+    """What is booked for a call, once it is."""
+    found = _found(suite, said.header("X-Budget-Decision-Id") or "", "committed")
+    cost = found.document.get("cost_usd")
+    return None if cost is None else Decimal(cost)
 
 
 def _events(said: Said) -> list[Any]:
