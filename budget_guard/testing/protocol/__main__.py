@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import get_args
 
 from budget_guard.testing.protocol import Target, checks_for, new_provider, perform
+from budget_guard.testing.protocol.suite import Profile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +40,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Target, int]:
     add("--tight-key", help="a key of a third one, under a ceiling of $0.15")
     add("--second-url", help="another process of the service, on the same ledger")
     add("--secret", action="append", default=[], metavar="NAME", help="a principal's name, which nobody may be told")
-    add("--profile", action="append", choices=("proxy", "service"), help="what it does; both by default")
+    add("--profile", action="append", choices=get_args(Profile), help="what it does; all of it by default")
     add("--provider-port", type=int, default=0, help="where the suite's own provider listens, which the service asks")
     add("--status", type=int, default=402, help="its status where a limit is reached; 402 by default")
     given = parser.parse_args(arguments)
@@ -49,7 +51,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Target, int]:
         tight_key=given.tight_key,
         second_url=given.second_url,
         secrets=given.secret,
-        profiles=frozenset(given.profile or ("proxy", "service")),
+        profiles=frozenset(given.profile or get_args(Profile)),
         exceeded_status=given.status,
     )
     return target, given.provider_port

@@ -95,7 +95,7 @@ def the_same_key_gets_the_same_decision(suite: Suite) -> None:
     other.expect(late["state"] == "committed", "the same decision after it was committed, with what became of it")
 
 
-@check("service", "second_url")
+@check("service", needs=["second_url"])
 def any_process_settles_what_another_has_held(suite: Suite) -> None:
     """A reservation can be settled, and looked up, in another process of the service."""
     run = suite.new_run()

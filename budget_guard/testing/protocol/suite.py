@@ -14,8 +14,9 @@ from budget_guard.testing.rates import Rates
 from budget_guard.testing.reply import Reply
 from budget_guard.testing.request import ProviderRequest
 
-Profile: TypeAlias = Literal["proxy", "service"]
-"""A part of the protocol: calls that are passed on, and decisions for those who send by themselves."""
+Profile: TypeAlias = Literal["proxy", "records", "service"]
+"""A part of the protocol: calls that are passed on, look-up of what was decided on them, and decisions for those who
+send by themselves."""
 
 PRICES: Mapping[str, tuple[str, str]] = {"dime": ("0", "6250"), "cheap": ("0", "625")}
 """Dollars per million tokens, read and written, of the models that the suite calls. 16 tokens of ``dime`` are $0.10."""
@@ -44,7 +45,7 @@ class Target:
     """Another process of the same service, on the same ledger; None to leave out what needs it."""
     secrets: Sequence[str] = ()
     """Names that nobody may be told: those of principals, beside the keys."""
-    profiles: frozenset[Profile] = frozenset({"proxy", "service"})
+    profiles: frozenset[Profile] = frozenset({"proxy", "records", "service"})
     """What it does of the protocol."""
     exceeded_status: int = 402
     """Its status where a limit is reached."""
@@ -136,14 +137,15 @@ class Check(NamedTuple):
     name: str
     words: str
     """What it demands."""
-    profile: Profile
+    profiles: frozenset[Profile]
+    """The parts of the protocol that it is about."""
     needs: frozenset[str]
     """The fields of `Target` that it needs beside the always given ones."""
     perform: Callable[[Suite], None]
 
     def is_for(self, target: Target) -> bool:
         """Whether *target* gives what it needs."""
-        return self.profile in target.profiles and all(getattr(target, name) is not None for name in self.needs)
+        return self.profiles <= target.profiles and all(getattr(target, name) is not None for name in self.needs)
 
 
 class Outcome(NamedTuple):
@@ -166,12 +168,19 @@ CHECKS: list[Check] = []
 """All checks, in the order in which they are performed."""
 
 
-def check(profile: Profile, *needs: str) -> Callable[[Callable[[Suite], None]], Callable[[Suite], None]]:
-    """Add a function to the checks: its name is the check's, and its docstring says what is demanded."""
+def check(
+    *profiles: Profile, needs: Sequence[str] = ()
+) -> Callable[[Callable[[Suite], None]], Callable[[Suite], None]]:
+    """Add a function to the checks: its name is the check's, and its docstring says what is demanded.
+
+    Args:
+        *profiles: The parts of the protocol that it is about.
+        needs: Fields of `Target` that it needs beside the always given ones.
+    """
 
     def add(perform: Callable[[Suite], None]) -> Callable[[Suite], None]:
         words = " ".join((perform.__doc__ or "").split())
-        CHECKS.append(Check(perform.__name__, words, profile, frozenset(needs), perform))
+        CHECKS.append(Check(perform.__name__, words, frozenset(profiles), frozenset(needs), perform))
         return perform
 
     return add

@@ -176,7 +176,15 @@ def test_a_part_of_the_protocol_is_checked_by_itself(tmp_path: Path) -> None:
         alone = Target(url=target.url, key=target.key, other_key=target.other_key, profiles=frozenset({"service"}))
         outcomes = run(alone)
     assert [str(outcome) for outcome in outcomes if not outcome.passed] == []
-    assert {outcome.check.profile for outcome in outcomes} == {"service"}
+    assert {outcome.check.profiles for outcome in outcomes} == {frozenset({"service"})}
+
+
+def test_a_service_without_look_up_is_checked_without_it(provider: LocalProvider, tmp_path: Path) -> None:
+    with service(tmp_path, provider.root_url, at("/budget/", status(404))) as target:
+        proxy = Target(url=target.url, key=target.key, other_key=target.other_key, profiles=frozenset({"proxy"}))
+        outcomes = run(proxy, provider)
+    assert [str(outcome) for outcome in outcomes if not outcome.passed] == []
+    assert len(outcomes) > 15
 
 
 def test_a_service_that_is_not_there_fails_each_check(provider: LocalProvider) -> None:
