@@ -173,17 +173,32 @@ def limits(report: SpendValues) -> list[Limit]:
     """Every limit, the run's own first."""
     own = f"run:{report.session_id}"
     return [
-        Limit(
-            scope="" if each.scope == own else each.scope,
-            words=limit_words(each.name),
-            used=f"{amount(each, each.spent)} of {amount(each, each.limit)}",
-            spent=each.fraction,
-            held=float(each.held / each.limit) if each.limit else 0.0,
+        limit(
+            each,
+            "" if each.scope == own else each.scope,
             is_stop=report.terminated_by == each.name and each.scope == own,
-            note="" if each.resets_at is None else f"until {each.resets_at:%Y-%m-%d %H:%M} UTC",
         )
         for each in report.limits
     ]
+
+
+def limit(use: LimitUse, scope: str, *, is_stop: bool = False) -> Limit:
+    """How much of one limit is used.
+
+    Args:
+        use: The limit.
+        scope: What to say of whose it is.
+        is_stop: Whether it has stopped the run.
+    """
+    return Limit(
+        scope=scope,
+        words=limit_words(use.name),
+        used=f"{amount(use, use.spent)} of {amount(use, use.limit)}",
+        spent=use.fraction,
+        held=float(use.held / use.limit) if use.limit else 0.0,
+        is_stop=is_stop,
+        note="" if use.resets_at is None else f"until {use.resets_at:%Y-%m-%d %H:%M} UTC",
+    )
 
 
 def amount(limit: LimitUse, value: Decimal) -> str:

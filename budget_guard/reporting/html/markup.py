@@ -36,7 +36,7 @@ def joined(*parts: object) -> Markup:
     return Markup("".join(part if isinstance(part, Markup) else _text(part) for part in parts if part is not None))
 
 
-_EMPTY = {"meta", "link", "br"}
+_EMPTY = {"meta", "link", "br", "input"}
 
 
 def _text(value: object) -> str:

@@ -37,7 +37,7 @@ def write_page(report: SpendValues, path: str | os.PathLike[str]) -> None:
 
 def page(report: SpendValues) -> str:
     """The whole page of *report*. It may load nothing and run nothing but its own script."""
-    script = _file("sort.js")
+    script = sorting()
     hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'; img-src data:"
     head = (
@@ -47,30 +47,42 @@ def page(report: SpendValues) -> str:
         tag("meta", name_="color-scheme", content="light dark"),
         tag("link", rel="icon", href="data:,"),
         tag("title", f"{_title(report)}: {view.usd(report.total_spent)}"),
-        tag("style", _file("style.css")),
+        tag("style", style()),
     )
-    body = tag(
-        "main",
-        _header(report),
+    body = tag("main", _header(report), sections(report), _footer(), class_="bg-report bg-page")
+    whole = tag("html", tag("head", *head), tag("body", body, tag("script", script)), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def style() -> Markup:
+    """The style of what is in an element of the class ``bg-report``; one that is ``bg-page`` too is a whole page."""
+    return _file("style.css")
+
+
+def sorting() -> Markup:
+    """The script that sorts a table of the class ``sortable`` by a click."""
+    return _file("sort.js")
+
+
+def sections(report: SpendValues) -> Markup:
+    """What a page shows of *report* below its heading."""
+    tables = [table for table in view.tables(report) if table.title != "By task" or len(table.rows) > 1]
+    return joined(
         _facts(report),
         _cautions(report),
         _over_time(report),
         _limits(report),
         _where(report),
-        _details([table for table in view.tables(report) if table.title != "By task" or len(table.rows) > 1]),
+        _details(tables),
         _calls(report),
-        _footer(report),
-        class_="bg-report bg-page",
     )
-    whole = tag("html", tag("head", *head), tag("body", body, tag("script", script)), lang="en")
-    return f"<!doctype html>\n{whole}\n"
 
 
 def fragment(report: SpendValues) -> str:
     """The report as a notebook shows it: without a script, and in the notebook's own colours."""
     return tag(
         "div",
-        tag("style", _file("style.css")),
+        tag("style", style()),
         _header(report),
         _facts(report),
         _cautions(report),
@@ -133,7 +145,9 @@ def _cautions(report: SpendValues) -> Markup | None:
 def _over_time(report: SpendValues) -> Markup:
     heading = tag("h2", "Over time")
     if len(report.over_time) == 0:
-        return tag("section", heading, tag("p", "No call was paid for yet.", class_="empty"))
+        calls = report.breakdown.llm.calls + report.breakdown.tools.calls
+        words = "When it was spent is not known here." if calls else "No call was paid for yet."
+        return tag("section", heading, tag("p", words, class_="empty"))
     course, (marks, more) = chart.course_of(report), chart.marks_of(report)
     key = hashlib.sha256(report.session_id.encode("utf-8", "replace")).hexdigest()[:8]  # a notebook shows many
     return tag(
@@ -147,31 +161,43 @@ def _over_time(report: SpendValues) -> Markup:
 
 def _limits(report: SpendValues) -> Markup | None:
     limits = view.limits(report)
-    if not limits:
-        return None
-    at = report.budget.get("soft_limit")
-    rows = [_limit(each, at) for each in limits]
+    return limits_section(limits, report.budget.get("soft_limit")) if limits else None
+
+
+def limits_section(limits: Sequence[view.Limit], soft_limit: float | None) -> Markup:
+    """Each limit with a bar of how much of it is spent and held."""
+    rows = [_limit(each, soft_limit) for each in limits]
     return tag("section", tag("h2", "Limits"), tag("div", *rows, class_="limits"))
 
 
 def _limit(limit: view.Limit, soft_limit: float | None) -> Markup:
-    near = limit.spent >= (soft_limit or 1)
-    kind = "stop" if limit.is_reached else "warn" if near else "ok"
-    spent = min(1.0, limit.spent)
-    held = min(1.0 - spent, limit.held)
-    parts = [
-        tag("i", class_=kind, style=f"width:{spent:.2%}"),
-        tag("i", class_="held", style=f"width:{held:.2%}") if held else None,
-        tag("s", style=f"left:{soft_limit:.2%}") if soft_limit else None,
-    ]
+    kind = _kind(limit, soft_limit)
     whose = tag("small", limit.scope, title=limit.scope) if limit.scope else None
     return tag(
         "div",
         tag("span", limit.words, whose),
-        tag("div", *parts, class_="bar"),
+        bar(limit, soft_limit),
         tag("b", limit.percent, class_=kind),
         tag("span", limit.used, tag("small", limit.note) if limit.note else None),
     )
+
+
+def bar(limit: view.Limit, soft_limit: float | None) -> Markup:
+    """How much of *limit* is spent, and how much is held."""
+    spent = min(1.0, limit.spent)
+    held = min(1.0 - spent, limit.held)
+    return tag(
+        "div",
+        tag("i", class_=_kind(limit, soft_limit), style=f"width:{spent:.2%}"),
+        tag("i", class_="held", style=f"width:{held:.2%}") if held else None,
+        tag("s", style=f"left:{soft_limit:.2%}") if soft_limit else None,
+        class_="bar",
+    )
+
+
+def _kind(limit: view.Limit, soft_limit: float | None) -> str:
+    """The colour of how much of *limit* is spent."""
+    return "stop" if limit.is_reached else "warn" if limit.spent >= (soft_limit or 1) else "ok"
 
 
 def _where(report: SpendValues) -> Markup | None:
@@ -181,12 +207,17 @@ def _where(report: SpendValues) -> Markup | None:
         ("By agent", _agents(report)),
         ("By tool", [(name, spend.total, spend.calls) for name, spend in tools.by_tool.items()]),
     ]
+    return where_section("Where it went", panels)
+
+
+def where_section(title: str, panels: Sequence[tuple[str, Sequence[tuple[str, Decimal, int]]]]) -> Markup | None:
+    """Bars of dollars by several criteria, each a name with its dollars and its calls."""
     drawn = [
-        _panel(title, [(name, cost_nano(total), calls) for name, total, calls in spends])
-        for title, spends in panels
+        _panel(words, [(name, cost_nano(total), calls) for name, total, calls in spends])
+        for words, spends in panels
         if spends
     ]
-    return tag("section", tag("h2", "Where it went"), tag("div", *drawn, class_="panels")) if drawn else None
+    return tag("section", tag("h2", title), tag("div", *drawn, class_="panels")) if drawn else None
 
 
 def _agents(report: SpendValues) -> list[tuple[str, Decimal, int]]:
@@ -212,8 +243,8 @@ def _panel(title: str, spends: Sequence[tuple[str, int, int]]) -> Markup:
     for name, cost, calls in shown:
         share = cost / all_cost if all_cost else calls / all_calls if all_calls else 0.0
         figure = format_usd(cost) if all_cost else f"{calls:,} calls"
-        bar = tag("div", tag("i", style=f"width:{share:.2%}"), class_="bar")
-        rows.append(tag("li", tag("span", name, title=name), tag("b", figure), bar, tag("small", f"{share:.0%}")))
+        part = tag("div", tag("i", style=f"width:{share:.2%}"), class_="bar")
+        rows.append(tag("li", tag("span", name, title=name), tag("b", figure), part, tag("small", f"{share:.0%}")))
     return tag("div", tag("h3", title), tag("ul", *rows))
 
 
@@ -318,6 +349,6 @@ def _call_cells(call: _Call) -> Iterator[Markup]:
     yield tag("td", *(tag("em", note) for note in call.notes))
 
 
-def _footer(report: SpendValues) -> Markup:
+def _footer() -> Markup:
     text = "Exact to the nano-dollar. Totals are of all calls; this page loads nothing from anywhere."
     return tag("footer", joined(tag("b", "budget_guard"), " ", text))

@@ -13,11 +13,12 @@ from budget_guard import BudgetError
 from budget_guard.protocol import problem, problem_of
 from budget_guard.units.printable import printable
 from budget_guard_gateway.admin.access import Access
+from budget_guard_gateway.admin.browser import PATHS, Browser
 from budget_guard_gateway.admin.openapi import openapi
 from budget_guard_gateway.admin.operations import OPERATIONS, Asked, Field, Operation, Operations, unknown
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.messages import Client, ClientGone, Headers, Receive, Refused, Scope, Send, headers_of, shown
-from budget_guard_gateway.metrics import CONTENT_TYPE, SharedNumbers, exposition
+from budget_guard_gateway.metrics import CONTENT_TYPE, SharedNumbers, Snapshot, exposition
 from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import address_of
 
@@ -52,6 +53,7 @@ class Admin:
         self._operations = Operations(services)
         self._services = services
         self._shared = shared
+        self._browser = Browser(services, self._operations, self._access, self._numbers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
@@ -85,6 +87,9 @@ class Admin:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host:
             raise Refused(problem("browser_refused", f"Pages of '{shown(origin)}' are not served."))
+        if scope["path"] in PATHS:
+            await self._browser.serve(scope, headers, client)
+            return
         if not self._access.is_token(_bearer(headers)):
             raise Refused(
                 problem("unauthorized", "Send the admin token: Authorization: Bearer ..."),
@@ -95,7 +100,9 @@ class Admin:
             await _answer(client, 200, openapi())
             return
         if path == "/metrics" and scope["method"] == "GET":
-            await client.answer(200, [(b"content-type", CONTENT_TYPE.encode()), *_PRIVATE], self._numbers().encode())
+            await client.answer(
+                200, [(b"content-type", CONTENT_TYPE.encode()), *_PRIVATE], exposition(self._numbers()).encode()
+            )
             return
         operation, names = _meant(scope["method"], path)
         query = _query(operation.query, scope["query_string"].decode("latin-1"))
@@ -103,10 +110,9 @@ class Admin:
         status, document = await operation.run(self._operations, Asked(names, query, body))
         await _answer(client, status, document)
 
-    def _numbers(self) -> str:
-        """The numbers of all processes, for Prometheus."""
-        shared = self._shared
-        return exposition([self._services.metrics.snapshot()] if shared is None else shared.read())
+    def _numbers(self) -> Sequence[Snapshot]:
+        """The numbers of all processes."""
+        return [self._services.metrics.snapshot()] if self._shared is None else self._shared.read()
 
 
 async def _answer(client: Client, status: int, document: Any) -> None:

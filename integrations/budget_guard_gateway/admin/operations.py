@@ -39,7 +39,8 @@ _CEILING_FIELDS = (*DIMENSIONS, "window", "mode", "max_runs")
 _KEY_FIELDS = ("name", "user", "team", "feature", "models", "run_budget")
 _MOST = 1_000
 """The most rows of one answer."""
-_LONGEST_NAME = 512
+LONGEST_NAME = 512
+"""Characters of an id."""
 _LONGEST_REASON = 1_000
 
 
@@ -370,7 +371,7 @@ def _ceiling_of(given: object) -> Budget:
 
 def unknown(name: str, known: Sequence[str]) -> str:
     """What to say of a name that is not known."""
-    near = get_close_matches(name[:_LONGEST_NAME], known, 1)
+    near = get_close_matches(name[:LONGEST_NAME], known, 1)
     meant = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}" if known else "nothing is taken here"
     return f"{_shown(name)} is not known: {meant}"
 
@@ -389,8 +390,8 @@ def _noted(words: str, *named: object) -> None:
 
 
 def _name(field: str, text: str) -> str:
-    if not text or len(text) > _LONGEST_NAME:
-        raise _refused(f"{field} must have 1 to {_LONGEST_NAME} characters")
+    if not text or len(text) > LONGEST_NAME:
+        raise _refused(f"{field} must have 1 to {LONGEST_NAME} characters")
     return text
 
 

@@ -312,7 +312,7 @@ def test_keys_are_made_listed_and_revoked(provider: LocalProvider, tmp_path: Pat
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "words"),
     [
-        ("GET", "/", None, 404, "openapi.json"),
+        ("GET", "/nowhere", None, 404, "openapi.json"),
         ("GET", "/budget/usr/u1", None, 404, "the kinds are run, user, key, team, agent"),
         ("PATCH", "/budget/user/u1", None, 405, "GET"),
         ("GET", "/budget/usage", None, 400, "kind is missing"),
