@@ -547,15 +547,19 @@ def test_the_port_is_served_once_and_tells_of_all_processes(tmp_path: Path, work
         assert sorted(asyncio.run(ask_all(url, 12))) == [200] * 10 + [402] * 2
         with httpx.Client(base_url=office, headers={"authorization": f"Bearer {SECRET}"}, timeout=20) as http:
             assert told(http.get("/budget/run/r1"))["spent_usd"] == "1"
-            for _ in range(100):  # each process writes its records within half a second
+            wanted = (
+                f"budget_guard_processes {workers}\n",
+                'budget_guard_decisions_total{action="allow",scope="",dimension="",mode="hard_gate"} 10\n',
+                '{action="block",scope="run",dimension="max_cost_usd",mode="hard_gate"} 2\n',
+            )
+            for _ in range(400):  # each process writes its records and its numbers within half a second of its start
                 blocked = told(http.get("/budget/decisions?action=block"))["decisions"]
-                if len(blocked) == 2 and 'budget_guard_cost_usd_total{model="dime",' in http.get("/metrics").text:
+                numbers = http.get("/metrics").text
+                if len(blocked) == 2 and all(each in numbers for each in wanted):
                     break
                 signal.sigtimedwait([], 0.05)
-            assert {each["code"] for each in blocked} == {"run_ceiling_reached"}
-            numbers = http.get("/metrics").text  # of all processes, written in the same half second
-            assert f"budget_guard_processes {workers}\n" in numbers
-            assert 'budget_guard_decisions_total{action="allow",scope="",dimension="",mode="hard_gate"} 10\n' in numbers
+            assert [each["code"] for each in blocked] == ["run_ceiling_reached"] * 2
+            assert [each for each in wanted if each not in numbers] == []
             assert told(http.post("/budget/run/r2/revoke", json={"reason": "no more"}))["revoked"]
             assert asyncio.run(ask_all(url, 4, "r2")) == [403] * 4
         process.send_signal(signal.SIGTERM)
