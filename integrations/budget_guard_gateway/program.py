@@ -56,6 +56,8 @@ class Coverage:
 
     def __init__(self, left: Sequence[str] = ()) -> None:
         self._left = left
+        self._when_stopped: Callable[[], object] | None = None
+        self._is_over = False
         self.covered: Counter[str] = Counter()
         """Those that were held and passed on, by upstream."""
         self.stopped = 0
@@ -82,6 +84,26 @@ class Coverage:
         self.refusal = self.refusal or detail
         many = len(self.refused) >= _MOST_NAMES and words not in self.refused
         self.refused["other requests" if many else words] += 1
+
+    def when_stopped(self, act: Callable[[], object]) -> None:
+        """Call *act* once a budget has stopped the program: it is of no use to wait, or to ask again."""
+        self._when_stopped = act
+        if self._is_over:
+            act()
+
+    def note_stop(self, detail: str, *, for_good: bool) -> None:
+        """Note a request that a budget refuses.
+
+        Args:
+            detail: Why.
+            for_good: Whether it is of no use to ask again.
+        """
+        self.stopped += 1
+        self.stop = self.stop or detail
+        if for_good and not self._is_over:
+            self._is_over = True
+            if self._when_stopped is not None:
+                self._when_stopped()
 
     @property
     def is_complete(self) -> bool:
@@ -255,8 +277,7 @@ class _Watched:
         name = _TYPE_OF[document["type"]]
         coverage = self._coverage
         if name in _STOPS:
-            coverage.stopped += 1
-            coverage.stop = coverage.stop or str(document["detail"])
+            coverage.note_stop(str(document["detail"]), for_good=not PROBLEM_TYPES[name].retry)
         elif name not in _FAILURES and not self._asked.startswith(tuple(_HARMLESS)):
             coverage.refuse(self._asked, str(document["code"]), str(document["detail"]))
 

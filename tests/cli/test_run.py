@@ -339,6 +339,15 @@ def test_a_key_of_the_terminal_and_a_signal_each_reach_the_program_once(tmp_path
         assert "covered: no requests" in run.shown
 
 
+def test_a_program_that_goes_on_asking_is_ended_where_that_is_wanted(tmp_path: Path) -> None:
+    call = f'{POST} -H "authorization: Bearer $OPENAI_API_KEY" $OPENAI_BASE_URL/chat/completions'
+    command = f"trap 'echo ended; exit 7' TERM; while true; do {call} >/dev/null; done"
+    with provider() as served:
+        words = ["--budget", "0.02", "--end-when-stopped", "--quiet", "--", "sh", "-c", command]
+        found = run(*words, cwd=tmp_path, environ=environment(served.base_url))
+        assert (found.code, found.out, served.bill_usd) == (3, "ended\n", Decimal("0.02"))
+
+
 def test_what_the_parent_ignores_the_program_ignores_too(tmp_path: Path) -> None:
     script = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
     command = [sys.executable, "-m", "budget_guard", "run", "--budget", "1", "--", sys.executable, "-c", script]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from budget_guard.cli.answer import Failure
 from budget_guard.cli.main import main
+from budget_guard.cli.run.child import KeptSignals
 from budget_guard.cli.run.dotenv import Setting, settings_in, settings_near
 from budget_guard.cli.run.environment import Plan, Target
 
@@ -298,6 +300,27 @@ def test_where_the_gateway_is_not_installed_it_says_what_installs_it(
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     said = wrong("--budget", "1", "--", "touch", "started")
     assert 'pip install "budget-guard-py[gateway]"' in said
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system keeps no signals")
+def test_an_interrupt_before_there_is_a_program_ends_it_all_and_none_is_left_for_later() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with KeptSignals() as signals:
+        signals.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signals.check()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system keeps no signals")
+def test_a_signal_that_comes_while_a_program_is_started_is_kept_too() -> None:
+    with KeptSignals() as signals:
+        with signals.let_through():
+            os.kill(os.getpid(), signal.SIGTERM)
+        number, from_keyboard = signals.next()
+        assert (number, from_keyboard) == (signal.SIGTERM, False)
 
 
 def test_a_plan_without_a_key_fails_as_a_value() -> None:

@@ -69,6 +69,15 @@ class KeptSignals:
             signal.signal(each, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
 
+    def check(self) -> None:
+        """Let a signal that came before there is a program end this one.
+
+        Raises:
+            KeyboardInterrupt: If one came.
+        """
+        if _HAS_SIGNALS and signal.sigpending().intersection(_ENDING):
+            raise KeyboardInterrupt
+
     @contextmanager
     def let_through(self) -> Generator[None, None, None]:
         """Keep none in the ``with`` block, as a program that is started there inherits that."""
@@ -156,6 +165,11 @@ class Child:
             elif number == signal.SIGWINCH:
                 redraw()
         return code if code >= 0 else 128 - code
+
+    def end(self) -> None:
+        """Ask it to end. Another thread may do so."""
+        with suppress(OSError):
+            self._process.terminate()
 
     def _end(self, number: int, from_keyboard: bool) -> None:
         if number == signal.SIGINT:

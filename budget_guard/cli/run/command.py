@@ -75,7 +75,10 @@ def run(arguments: Sequence[str]) -> int:
     given, command = _read(parser, list(arguments[1:]))
     try:
         check_command(command, os.environ)
-        return _Run(given, command).perform()
+        with KeptSignals() as signals:  # first of all, as what is started here inherits that
+            started = _Run(given, command)
+            code = started.perform(signals)
+        return started.conclude(code)
     except CannotStart as error:
         raise Failure(str(error), error.status) from None
     except (BudgetError, OSError) as error:
@@ -99,6 +102,7 @@ def _parser() -> _Parser:
     add("--html", metavar="FILE", help="write the report to a page")
     add("--keep", action="append", default=[], metavar="VARIABLE", help="a key that the program is left")
     add("--grace", type=float, default=10, metavar="SECONDS", help="for calls under way when it has ended; 10")
+    add("--end-when-stopped", action="store_true", help="ask it to end (SIGTERM) once the budget refuses a call")
     add("--quiet", action="store_true", help="no line while it runs, and one line at the end")
     add("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
@@ -171,24 +175,31 @@ class _Run:
         )
         self._proxy: ProgramProxy = ProgramProxy(self._gateway)
 
-    def perform(self) -> int:
-        """Run it; return the exit code."""
-        with KeptSignals() as signals:
-            session = self._proxy.start()
-            try:
-                if not self._given.quiet:
-                    self._announce()
-                environ = self._plan.environment(self._proxy.url, self._token)
-                child = Child(self._command, environ, signals)
-                line = SpendLine(session)
-                with StatusRow(line, shown=not self._given.quiet) as row:
-                    code = child.wait(row.draw, row.clear)
-            except CannotStart:
-                self._proxy.stop()
-                self._proxy.join()
-                raise
+    def perform(self, signals: KeptSignals) -> int:
+        """Run it to its end; return its exit code."""
+        session = self._proxy.start()
+        try:
+            if not self._given.quiet:
+                self._announce()
+            signals.check()
+            child = Child(self._command, self._plan.environment(self._proxy.url, self._token), signals)
+        except BaseException:
+            self._proxy.stop()
+            self._proxy.join()
+            raise
+        if self._given.end_when_stopped:
+            self._gateway.coverage.when_stopped(child.end)
+        with StatusRow(SpendLine(session), shown=not self._given.quiet) as row:
+            return child.wait(row.draw, row.clear)
+
+    def conclude(self, code: int) -> int:
+        """Settle what is under way, and say what it came to; return the exit code.
+
+        Args:
+            code: The program's own.
+        """
         self._settle()
-        self._conclude()
+        self._report()
         coverage = self._gateway.coverage
         return STOPPED if coverage.stopped else code if coverage.is_complete else NOT_COVERED
 
@@ -225,7 +236,7 @@ class _Run:
             proxy.cancel()
             proxy.join()
 
-    def _conclude(self) -> None:
+    def _report(self) -> None:
         """Say what it came to."""
         coverage, report = self._gateway.coverage, self._gateway.report
         if not self._given.quiet:

@@ -202,6 +202,19 @@ def test_a_stream_that_is_broken_off_stops_the_program_too(provider: LocalProvid
     assert started.coverage.stop == "The run was cut off: enough"
 
 
+def test_who_waits_for_the_stop_is_told_once_and_not_of_refusals_that_pass() -> None:
+    coverage = Coverage()
+    told: list[str] = []
+    coverage.when_stopped(lambda: told.append("one"))
+    coverage.note_stop("others hold it", for_good=False)
+    assert (told, coverage.stopped, coverage.stop) == ([], 1, "others hold it")
+    coverage.note_stop("it is spent", for_good=True)
+    coverage.note_stop("it is spent", for_good=True)
+    assert (told, coverage.stopped, coverage.stop) == (["one"], 3, "others hold it")
+    coverage.when_stopped(lambda: told.append("late"))
+    assert told == ["one", "late"]
+
+
 def test_an_answer_that_does_not_come_was_covered(provider: LocalProvider) -> None:
     provider.reset(Reply(drop_after=0))
     with program(provider) as started:
