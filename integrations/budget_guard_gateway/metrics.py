@@ -135,6 +135,14 @@ class Metrics:
         """Count a call that was refused before there was a decision on it."""
         self._decided("block", error)
 
+    def decided(self, decision: Decision) -> None:
+        """Count a decision on a call that its caller settles by itself, in whatever process."""
+        self._decided(decision.action, decision.error)
+
+    def settled(self, decision: Decision) -> None:
+        """Count what was booked for such a call."""
+        self._is_booked(decision)
+
     def client_gone(self) -> None:
         """Count a request whose client went before the end."""
         self._add("budget_guard_client_gone_total")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
@@ -126,7 +127,11 @@ class DecisionService:
             words = f"model={printable(body.model)!r:.100} may not be used with this key. Ask for one that it may use."
             raise Refused(problem("model_not_allowed", words))
         call = body.call(gateway.settings.models)
-        run = await gateway.runs.enter(who, run_id)
+        try:
+            run = await gateway.runs.enter(who, run_id)
+        except BudgetError as error:
+            gateway.metrics.refused(error)
+            raise
         try:
             if body.dry_run:
                 return await self._foresee(run, call)
@@ -164,7 +169,7 @@ class DecisionService:
         Returns:
             What became of it, where it came before and is settled.
         """
-        held = decision.reservation
+        held, is_new = decision.reservation, True
         if held is not None:
             text = _held_text(run.who, run.session.id, decision)
             try:
@@ -177,9 +182,12 @@ class DecisionService:
                         await held.arelease("it could not be kept")
                     raise
             else:
+                is_new = kept == text
                 settled: Mapping[str, Any] | None = json.loads(kept or "{}").get("settled")
                 if settled is not None:
                     return settled
+        if is_new:
+            self._gateway.metrics.decided(decision)
         await self._gateway.decisions.write(decision, run.who)
         return None
 
@@ -252,6 +260,7 @@ class DecisionService:
     async def _note(self, held: _Held, settled: Mapping[str, Any], of: str) -> None:
         """Keep what became of it. It is booked: if that cannot be kept now, the ledger is asked again the next time."""
         text = json.dumps({**held.document, "settled": settled, "of": of})
+        self._gateway.metrics.settled(held.decision)
         with suppress(LedgerUnavailable):
             await self._ledger.swap(_place(held.id), held.text, text, self._kept_s)
         await self._gateway.decisions.write(held.decision, held.run.who)
@@ -412,7 +421,9 @@ def _other_amounts(id: str) -> Problem:
 
 
 def _held_text(who: Principal, run_id: str, decision: Decision) -> str:
-    return json.dumps({"owner": owner_of(who), "run_id": run_id, "decision": decision_text(decision)})
+    kept_by = uuid.uuid4().hex  # so that of many that keep it, each knows whether it was the first
+    document = {"owner": owner_of(who), "run_id": run_id, "decision": decision_text(decision), "by": kept_by}
+    return json.dumps(document)
 
 
 def _settlement(id: str, state: Any, cost_usd: str | None = None, uncertain: bool | None = None) -> dict[str, Any]:

@@ -354,6 +354,24 @@ def test_a_key_of_a_call_that_is_passed_on_is_the_providers_and_merges_no_holds(
         assert [call.headers.get("idempotency-key") for call in provider.calls] == ["k", "k"]
 
 
+def test_what_is_decided_and_booked_is_counted_once(service: Service) -> None:
+    first = service.decide(idempotency_key="k")
+    service.decide(idempotency_key="k")
+    service.decide({**DIME, "max_output_tokens": 999})
+    service.decide({**DIME, "dry_run": True})
+    service.decide(token="somebody")
+    id = first.json()["decision_id"]
+    for _ in range(2):
+        service.settle(id, "commit", {"usage": {"input": 5, "output": 8}})
+    counted = {(name, *labels): count for name, labels, count in service.asking.gateway.metrics.snapshot().counts}
+    assert counted == {
+        ("budget_guard_decisions_total", "allow", "", "", "hard_gate"): 1,
+        ("budget_guard_decisions_total", "block", "run", "max_cost_usd", "hard_gate"): 1,
+        ("budget_guard_decisions_total", "block", "run", "foreign_run", "hard_gate"): 1,
+        ("budget_guard_cost_usd_total", "dime", ""): 50_000_000,
+    }
+
+
 def test_the_description_is_one_and_every_route_in_it_is_called(service: Service) -> None:
     told = service("GET", "/budget/openapi.json").json()
     assert told == json.loads(json.dumps(openapi()))
