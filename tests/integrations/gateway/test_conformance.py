@@ -32,6 +32,7 @@ from budget_guard_gateway.messages import to_send, token_of
 from budget_guard_gateway.service import operations
 from budget_guard_gateway.service.operations import DecisionService
 from tests.integrations.gateway.support import PRICES, serving
+from tests.integrations.gateway.test_processes import served
 
 NAMES = ("secret-alice", "secret-bob", "secret-tight", "secret-team")
 
@@ -154,6 +155,26 @@ def test_the_gateway_conforms(provider: LocalProvider, tmp_path: Path) -> None:
         outcomes = run(whole, provider)
     assert [str(outcome) for outcome in outcomes if not outcome.passed] == []
     assert len(outcomes) == len(checks_for(whole)) > 30
+
+
+def test_its_processes_conform_together(provider: LocalProvider, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    alice, bob = (add_key(keys, name, user=f"secret-{name}") for name in ("alice", "bob"))
+    more = [
+        "--workers",
+        "2",
+        "--keys",
+        str(keys),
+        "--max-wait",
+        "0",
+        "--price",
+        "cheap=0,625",
+        "--alternative",
+        "cheap",
+    ]
+    with served(provider, f"sqlite:///{tmp_path / 'budget.db'}", *more) as (_, url):
+        outcomes = run(Target(url=url, key=alice, other_key=bob, second_url=url, secrets=NAMES), provider)
+    assert [str(outcome) for outcome in outcomes if not outcome.passed] == []
 
 
 def test_it_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
