@@ -99,22 +99,35 @@ def run(role: str, port: int, origin: str) -> None:
         serve(GatewaySettings(run_budget=Budget("$1000000"), upstreams=[upstream], port=port))
         return
     app: Any = Bare(origin) if role == "bare" else provider
-    uvicorn.run(app, port=port, log_level="error", access_log=False, server_header=False, date_header=False)
+    quiet: Any = {"log_level": "error", "access_log": False, "server_header": False, "date_header": False}
+    uvicorn.run(app, port=port, proxy_headers=False, **quiet)
 
 
 def started(role: str, origin: str = "") -> tuple[subprocess.Popen[bytes], str]:
     """A server in a process of its own, and its address."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, __file__, role, str(port), origin])
+    return process, answering(process, port)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, __file__, role, str(port), origin])
+        port: int = free.getsockname()[1]
+        return port
+
+
+def answering(process: subprocess.Popen[bytes], port: int) -> str:
+    """The address of a server, once it answers."""
     for _ in range(400):
         try:
             socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return process, f"http://127.0.0.1:{port}"
+            return f"http://127.0.0.1:{port}"
         except OSError:
             time.sleep(0.05)
-    raise RuntimeError(f"{role} does not start")
+    process.kill()
+    raise RuntimeError(f"{process.args!r} does not start")
 
 
 def cpu_s(process: subprocess.Popen[bytes]) -> float:
@@ -123,16 +136,20 @@ def cpu_s(process: subprocess.Popen[bytes]) -> float:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
+def body(*, streams: bool) -> bytes:
+    """A request of about 1 kB."""
+    more = {"stream": True, "stream_options": {"include_usage": True}} if streams else {"stream": False}
+    return json.dumps({"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 200, **more}).encode()
+
+
 async def ask(http: aiohttp.ClientSession, url: str, streams: bool, count: int) -> list[float]:
     """The seconds that each of *count* requests takes."""
-    body = json.dumps({"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 200, "stream": streams}).encode()
-    if streams:
-        body = body.replace(b'"stream": true', b'"stream": true, "stream_options": {"include_usage": true}')
+    data = body(streams=streams)
     headers = {"content-type": "application/json", "authorization": "Bearer x", "x-run-id": "bench"}
     times: list[float] = []
     for _ in range(count):
         start = time.perf_counter()
-        async with http.post(f"{url}/v1/chat/completions", data=body, headers=headers) as answer:
+        async with http.post(f"{url}/v1/chat/completions", data=data, headers=headers) as answer:
             assert answer.status == 200, await answer.text()
             async for _ in answer.content.iter_any():
                 pass

@@ -27,6 +27,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--price", action="append", default=[], metavar="MODEL=IN,OUT", help="dollars per million tokens")
     add("--model", action="append", default=[], metavar="NAME=MODEL", help="the model behind a name of your own")
     add("--passthrough", action="append", default=[], metavar="'METHOD PATH'", help="passed on without being held")
+    add("--leases", action="store_true", help="take parts of a shared ledger in advance, and ask it less often")
     add("--outbox", metavar="FILE", help="keeps what was spent while the ledger could not be reached")
 
 
@@ -54,6 +55,7 @@ def run_settings(given: argparse.Namespace, dollars: str) -> dict[str, Any]:
     return {
         "run_budget": budget,
         "ledger": given.ledger,
+        "leases": given.leases,
         "ceilings": ceilings("--ceiling", given.ceiling),
         "per_million": {model: price("--price", model, text) for model, text in pairs("--price", given.price)} or None,
         "models": dict(pairs("--model", given.model)),

@@ -8,9 +8,10 @@ from typing import Any
 
 import aiohttp
 
-from budget_guard import BudgetAuthority
+from budget_guard import BudgetAuthority, open_ledger
 from budget_guard.calls.ladder import check_policy
 from budget_guard.clock import SYSTEM_CLOCK, Clock
+from budget_guard.ledger.leased import LeasedLedger
 from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
 from budget_guard_gateway.hosts import OwnNames
@@ -77,7 +78,7 @@ class Services:
         self.keeps_credentials = isinstance(self.keys, AnyToken)
         """Whether callers' own keys are passed on to a provider for which the gateway has none."""
         self.authority = BudgetAuthority(
-            settings.ledger,
+            LeasedLedger(open_ledger(settings.ledger), clock=clock) if settings.leases else settings.ledger,
             settings.ceilings,
             plans=settings.plans,
             pricing=settings.pricing,

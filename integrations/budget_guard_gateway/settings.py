@@ -121,6 +121,9 @@ class GatewaySettings:
     """Where requests go to. A path that begins with no upstream's name goes to the one that speaks its dialect."""
     ledger: str = "memory://"
     """Where the counters live, as of `open_ledger`."""
+    leases: bool = False
+    """Whether each process takes parts of the ledger in advance, as of `LeasedLedger`: far fewer round trips, and what
+    other processes have leased and not spent is in nobody's reach meanwhile."""
     ceilings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What each user, key or team may spend, as of `BudgetAuthority`."""
     plans: Mapping[str, Mapping[str, Any]] | None = None
@@ -197,6 +200,8 @@ class GatewaySettings:
                 f"workers={self.workers} with a ledger in memory would each have a budget of their own: use "
                 "sqlite:///budget.db or redis://..., or one worker"
             )
+        if self.leases and self.ledger.startswith("memory:"):
+            raise ValueError("leases are parts of a ledger that is shared: use sqlite:///budget.db or redis://...")
         if self.keys is None and not is_loopback(self.host):
             raise ValueError(
                 f"host={self.host!r} can be reached from elsewhere, and without keys anybody could spend: give a file "

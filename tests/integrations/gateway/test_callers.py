@@ -354,6 +354,7 @@ def test_neither_keys_nor_prompts_are_logged(asking: Asking, caplog: pytest.LogC
     [
         ({"upstreams": []}, "no upstream"),
         ({"workers": 2}, "ledger in memory"),
+        ({"leases": True}, "shared"),
         ({"host": "0.0.0.0"}, "without keys"),
         ({"host": "::"}, "without keys"),
         ({"workers": 0}, "workers"),

@@ -170,6 +170,20 @@ def test_a_run_goes_on_with_what_it_has_spent_after_a_restart(provider: LocalPro
             assert asking.ask().headers["x-budget-remaining-usd"] == left
 
 
+def test_with_leases_no_more_is_admitted_than_fits_and_what_was_leased_goes_back(
+    provider: LocalProvider, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"ledger": f"sqlite:///{tmp_path / 'budget.db'}", "leases": True}
+    with gateway(provider, Budget("$1", max_wait_s=0), **settings) as one:
+        with gateway(provider, Budget("$1", max_wait_s=0), **settings) as other:
+            answers = [each.ask().status_code for each in (one, other) * 10]
+            assert answers[0] == 200 and set(answers) == {200, 402} and provider.bill_usd <= 1
+    with gateway(provider, ledger=settings["ledger"]) as later:  # both have closed
+        assert later.booked() == (f"{provider.bill_usd:f}", "0")
+        left = int(10 - provider.bill_usd * 10)
+        assert [later.ask().status_code for _ in range(left + 1)] == [200] * left + [402]
+
+
 def test_runs_that_are_put_away_go_on_where_they_stopped(provider: LocalProvider) -> None:
     with gateway(provider, max_runs=2) as asking:
         for run in ("a", "b", "c", "a"):
