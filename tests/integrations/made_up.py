@@ -18,6 +18,8 @@ from unittest import mock
 import pytest
 
 from budget_guard import Budget, DowngradePolicy, LoopPolicy
+from budget_guard.adapter import attempts
+from budget_guard.estimate import tokens
 from budget_guard.testing import HostedCall, LocalProvider, ProviderRequest, Reply, ToolCall
 from tests.reference_text import plain, without_ids
 from tests.wire.reference.make import kept
@@ -185,7 +187,12 @@ class Reference:
         def token_hex(size: int = 32) -> str:  # ids are a part of the next request, and are weighed with it
             return hashlib.sha512(b"%d" % next(numbers)).hexdigest()[: 2 * size]
 
-        with mock.patch("secrets.token_hex", token_hex):
+        with (
+            mock.patch("secrets.token_hex", token_hex),
+            mock.patch.dict(tokens._counts, clear=True),  # texts that were counted before are known at once
+            mock.patch.object(tokens, "_counter", lambda encoding: None),
+            mock.patch.object(attempts, "_told_of", set()),  # as if nothing had been warned of
+        ):
             return [f"== {number}", *map(without_ids, self._lines_of(number))]
 
     def kept(self) -> tuple[str, list[list[str]]]:

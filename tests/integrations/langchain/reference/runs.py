@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from langchain.agents import create_agent
 from langchain_core.prompts import ChatPromptTemplate
@@ -21,6 +22,7 @@ from budget_guard.integrations.langchain import (
     budgeted_model,
 )
 from budget_guard.testing import LocalProvider
+from budget_guard_langchain import guarded_tools
 from tests.integrations.langchain.agents import BIG, CLAUDE, MODEL_SURFACES, SMALL, SURFACES, Lab
 from tests.integrations.made_up import (
     Heard,
@@ -176,7 +178,7 @@ def said(result: Any) -> str:
 
 def lines_of(number: int) -> Iterator[str]:
     """All that is told of a run."""
-    with LocalProvider() as provider:
+    with LocalProvider() as provider, mock.patch.object(guarded_tools, "_told", set()):
         lab = Lab(provider)
         yield from Run(number, lab).lines()
         lab.close()
