@@ -38,6 +38,7 @@ from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sum
 from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
+_NO_LIMITS = Limits()
 _MOST_LABELS = 1_000
 _UNKNOWN = "(unknown)"
 """The model or tool of what another process has spent without saying on what."""
@@ -331,6 +332,8 @@ class Run:
         if above:
             for ceiling, (spent, limits) in zip(self._ceilings, above, strict=False):
                 if ceiling.is_near(spent, limits):
+                    if limits == _NO_LIMITS:  # from now on it may be one that only watches
+                        self.note_advisory()
                     self.recorder.warn(ceiling.scope, limits, spent, at)
 
 
@@ -346,14 +349,16 @@ class _Ceiling:
     def __init__(self, scope: Scope, at: float) -> None:
         self.scope = scope
         self._at = at
-        self._known: tuple[Limits, Sequence[tuple[int, float]]] = (Limits(), ())
+        self._known: tuple[Limits, Sequence[tuple[int, float]]] = (_NO_LIMITS, ())
 
     def is_near(self, spent: Sums, limits: Limits) -> bool:
-        """Whether *spent* has reached a soft limit."""
+        """Whether *spent* has reached a soft limit, or there is none any more."""
         known, soft_limits = self._known
         if known is not limits:
             soft_limits = [(i, limit * self._at) for i, limit in enumerate(limits) if limit]
             self._known = (limits, soft_limits)
+            if limits == _NO_LIMITS != known:
+                return True
         for i, soft_limit in soft_limits:
             if spent[i] >= soft_limit:
                 return True
