@@ -65,7 +65,6 @@ def find_alternatives(authorizer: Authorizer, decision: Decision, models: Iterab
         return []  # where the provider may choose among several models, the others might still answer
     policy = call.downgrade or run.budget.downgrade
     named = dict.fromkeys([*(() if policy is None else policy.ladder(call.model)), *models])
-    named.pop(call.model, None)
     ladder, found = run.planner.ladder, list[Alternative]()
     balances: Sequence[Balance] | None = None
     most = 0

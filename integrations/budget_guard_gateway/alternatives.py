@@ -9,8 +9,6 @@ from budget_guard import Alternative, Decision, LedgerUnavailable
 from budget_guard_gateway.runs import OpenRun
 from budget_guard_gateway.settings import GatewaySettings
 
-_WILDCARDS = "*?["
-
 
 async def alternatives_to(decision: Decision, run: OpenRun, settings: GatewaySettings) -> Sequence[Alternative]:
     """The cheaper models that who calls in *run* may ask for in the place of the one that *decision* refuses.
@@ -19,9 +17,8 @@ async def alternatives_to(decision: Decision, run: OpenRun, settings: GatewaySet
     allowed by their whole names. None where the ledger cannot be reached.
     """
     who = run.who
-    whole = [model for model in who.models if not any(mark in model for mark in _WILDCARDS)]
     named: dict[str, str] = {}
-    for name in (*settings.alternatives, *whole):
+    for name in (*settings.alternatives, *who.models):  # a pattern has no price, and so is none
         named.setdefault(settings.models.get(name, name), name)
     try:
         found = await run.session.aalternatives(decision, models=named)

@@ -101,8 +101,22 @@ def test_of_another_provider_than_the_call_names_none_is_offered() -> None:
 
 def test_a_call_whose_provider_may_choose_the_model_has_none() -> None:
     run = session("$0.001")
-    decision = refused(run, "large", cap=1_000, alternatives=("large",))
-    assert run.alternatives(decision, models=CHEAPER) == []
+    decision = refused(run, "large", cap=1_000, alternatives=("small",))
+    assert run.alternatives(decision, models=("tiny",)) == []
+
+
+def test_one_that_is_dearer_to_read_or_to_write_is_not_cheaper() -> None:
+    pricing = PRICES | {
+        "reader": {"input": 2e-6, "output": 1e-6, "max_output": 10_000},
+        "writer": {"input": 1e-8, "output": 11e-6, "max_output": 10_000},
+    }
+    run = Session(Budget("$0.001"), pricing=pricing)
+    assert names(run.alternatives(refused(run, "large", cap=1_000), models=("reader", "writer", "tiny"))) == ["tiny"]
+
+
+def test_one_that_the_budget_would_replace_by_a_dearer_one_is_none() -> None:
+    run = session(Budget("$0.001", downgrade="small"))
+    assert names(run.alternatives(refused(run, "large", cap=1_000), models=("tiny",))) == ["small"]
 
 
 def test_no_more_are_looked_at_than_a_refusal_has_time_for() -> None:

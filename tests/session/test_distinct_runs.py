@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from budget_guard import Budget, BudgetAuthority, BudgetExceeded, ForeignRun, Ledger, MemoryLedger, Scope, open_ledger
+from budget_guard.ledger import HELD
 from budget_guard.ledger.flow import Flow, Verb
+from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.session.session import Session
 from budget_guard.testing import FakeClock
+from budget_guard.units.amounts import Amounts, Limits
 from tests.session.ledgers import LEDGERS, opened
 
 RUN = Budget("$1.00")
@@ -228,16 +231,42 @@ def test_the_count_outlives_the_process(tmp_path: Path) -> None:
     ledger.close()
 
 
+class Interrupted(LedgerWrapper):
+    """A ledger in which another process begins a run right before the first hold."""
+
+    def __init__(self, inner: MemoryLedger, other: BudgetAuthority, run_id: str) -> None:
+        super().__init__(inner)
+        self._begin: Callable[[], Session] | None = lambda: other.session(RUN, run_id, user="u1")
+
+    def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
+        if verb == "reserve" and self._begin is not None:
+            begin, self._begin = self._begin, None
+            begin()
+        return super().flow(verb, arguments)
+
+
 def test_where_another_process_takes_the_last_place_in_between_none_too_many_is_begun(clock: FakeClock) -> None:
     memory = MemoryLedger(clock=clock)
     other = authority(memory, clock, most=1)
+    interrupted = authority(Interrupted(memory, other, "first"), clock, most=1)
+    assert refusal(lambda: interrupted.session(RUN, "second", user="u1")).limit == 1
+    assert other.snapshot("user", "u1").runs == 1
+    interrupted.session(RUN, "first", user="u1")
 
-    class Interrupted(LedgerWrapper):
-        def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
-            if verb == "reserve" and not other.ledger.names("ran", "user:u1/first"):
-                other.session(RUN, "first", user="u1")
-            return super().flow(verb, arguments)
 
-    error = refusal(lambda: authority(Interrupted(memory), clock, most=1).session(RUN, "second", user="u1"))
-    assert error.limit == 1 and other.snapshot("user", "u1").runs == 1
-    authority(Interrupted(memory), clock, most=1).session(RUN, "first", user="u1")
+def test_where_another_process_begins_the_same_run_in_between_it_counts_once(clock: FakeClock) -> None:
+    memory = MemoryLedger(clock=clock)
+    other = authority(memory, clock)
+    authority(Interrupted(memory, other, "a"), clock).session(RUN, "a", user="u1")
+    assert other.snapshot("user", "u1").runs == 1 and memory.audit() == []
+
+
+def test_a_run_that_another_process_is_counting_is_counted_already(clock: FakeClock) -> None:
+    memory = MemoryLedger(clock=clock)
+    of = authority(memory, clock, most=1)
+    one, scopes = Amounts(requests=1), (Scope("ran", "user:u1/a"), Scope("runs", "user:u1"))
+    for scope in scopes:
+        memory.set_limits(scope, Limits(requests=1), "day")
+    assert memory.reserve(hold_id(clock.now_ms(), "run-x"), scopes, one, one, 60.0) == HELD
+    of.session(RUN, "a", user="u1")
+    assert refusal(lambda: of.session(RUN, "b", user="u1")).actual == 1
