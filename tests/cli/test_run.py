@@ -20,6 +20,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 pytest.importorskip("openai")
+pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from budget_guard.testing import LocalProvider, ProviderRequest, Reply
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 CENT = Reply(text="x", input_tokens=4, output_tokens=999)
 """gpt-4o takes a cent for it."""
 BODY = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}'
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 POST = f"curl -s -XPOST -H 'content-type: application/json' -d '{BODY}'"
 
 
@@ -206,6 +208,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Fut
 def test_a_program_spends_its_budget_and_no_more_however_it_calls(
     name: str, ended: Mapping[str, Future[tuple[Ended, LocalProvider]]]
 ) -> None:
+    if name == "curl in a subprocess" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
     if name not in ended:
         pytest.skip(f"{CASES[name].language} is not installed")
     case = CASES[name]
@@ -339,6 +343,7 @@ def test_a_key_of_the_terminal_and_a_signal_each_reach_the_program_once(tmp_path
         assert "covered: no requests" in run.shown
 
 
+@needs_curl
 def test_a_program_that_goes_on_asking_is_ended_where_that_is_wanted(tmp_path: Path) -> None:
     call = f'{POST} -H "authorization: Bearer $OPENAI_API_KEY" $OPENAI_BASE_URL/chat/completions'
     command = f"trap 'echo ended; exit 7' TERM; while true; do {call} >/dev/null; done"
@@ -362,6 +367,7 @@ def test_what_the_parent_ignores_the_program_ignores_too(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (0, "True\n")
 
 
+@needs_curl
 def test_calls_that_outlive_the_program_are_waited_for_until_an_interrupt_books_them(tmp_path: Path) -> None:
     called = tmp_path / "called"
     call = f'{POST} -H "authorization: Bearer $OPENAI_API_KEY" $OPENAI_BASE_URL/chat/completions'
@@ -382,11 +388,12 @@ def test_calls_that_outlive_the_program_are_waited_for_until_an_interrupt_books_
                 assert float(spent.split()[0].removeprefix("$")) >= 0.04  # all that it was held at
 
 
-def test_a_program_has_its_exit_code_though_nobody_reads_what_is_said_of_it(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m budget_guard run --budget 1 -- sh -c 'echo here; exit 5' 2>&-; echo $?"
+def test_a_program_has_its_options_and_its_exit_code_though_nobody_reads_what_is_said_of_it(tmp_path: Path) -> None:
+    program = "sh -c 'echo here \"$@\"; exit 5' sh --budget 2 -- x"
+    command = f"{sys.executable} -m budget_guard run --budget 1 {program} 2>&-; echo $?"
     environ = environment("http://127.0.0.1:9")
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environ, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("here\n5\n", "")
+    assert (done.stdout, done.stderr) == ("here --budget 2 -- x\n5\n", "")
 
 
 # --- the terminal, the report
@@ -409,6 +416,7 @@ def test_the_line_of_spend_is_in_the_last_row_and_what_the_program_prints_is_unt
     assert re.search(r"PRINTED\r?\ngo on", run.shown)
 
 
+@needs_curl
 def test_where_it_is_no_terminal_nothing_is_drawn_and_output_is_the_programs(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     with provider() as served:
