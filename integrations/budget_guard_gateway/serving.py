@@ -49,16 +49,20 @@ def serve(settings: GatewaySettings) -> None:
     if office is not None:
         needed = "" if settings.admin_token else ", and asks for no token: whoever is on this machine may look and act"
         print(f"budget_guard's admin port listens on {_url(office)}/budget/{needed}", flush=True)
+    asked = _Asked()
     for stopped_by in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
-        signal.signal(stopped_by, _ignore)
+        signal.signal(stopped_by, asked)
     if settings.workers == 1:
         gateway = _made(settings, None)
-        server = _Beside(_config(settings, gateway), None if office is None else _admin(gateway), office)
+        admin = None if office is None else _admin(gateway)
+        server = _Beside(_config(settings, gateway), asked, admin, office)
         server.run(sockets=[listener])
         return
     with _admin_in_a_thread(settings, office) as shared:
         config = _config(settings, functools.partial(_made, settings, shared))
-        Multiprocess(config, **_target(config), sockets=[listener]).run()
+        processes = Multiprocess(config, **_target(config), sockets=[listener])
+        if not asked.to_stop:
+            processes.run()
 
 
 def _config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Config:
@@ -96,10 +100,18 @@ class _Quiet(uvicorn.Server):
 class _Beside(uvicorn.Server):
     """A server with the admin port beside it, on the same event loop: they share a ledger that may be in memory."""
 
-    def __init__(self, config: uvicorn.Config, admin: _Quiet | None, office: socket.socket | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, asked: _Asked, admin: _Quiet | None, office: socket.socket | None
+    ) -> None:
         super().__init__(config)
+        self._asked = asked
         self._admin = admin
         self._office = office
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and end at once where that was asked for meanwhile."""
+        await super().startup(sockets)
+        self.should_exit = self.should_exit or self._asked.to_stop
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve both."""
@@ -140,8 +152,14 @@ def _served_in_a_thread(admin: _Quiet, office: socket.socket) -> Generator[None]
         thread.join(_ADMIN_ENDS_WITHIN_S)
 
 
-def _ignore(signal_number: int, frame: object) -> None:
-    """Nothing: the server has seen it."""
+class _Asked:
+    """Notes that one was asked to stop, while there is no server yet that sees it."""
+
+    def __init__(self) -> None:
+        self.to_stop = False
+
+    def __call__(self, signal_number: int, frame: object) -> None:
+        self.to_stop = True
 
 
 def _made(settings: GatewaySettings, shared: SharedNumbers | None) -> Gateway:

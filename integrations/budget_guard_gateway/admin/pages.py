@@ -274,6 +274,7 @@ def _spender(kind: str, spender: Spender) -> Markup:
 
 def _left_words(found: ScopeSnapshot) -> str:
     """What is left, of the tightest window; of dollars where these are limited."""
+    found = next(each for each in (found, *found.windows) if each.limits)
     name = "max_cost_usd" if "max_cost_usd" in found.limits else next(iter(found.limits))
     limit, left = found.limits[name], max(found.limits[name] * 0, found.remaining[name])
     unit = "" if name == "max_cost_usd" else f" {view.limit_words(name).lower()}"
@@ -332,7 +333,7 @@ def _tagged(kind: str, name: str) -> Markup:
 
 
 def _state(found: ScopeSnapshot) -> Markup | None:
-    limits = _limits_of(found)
+    limits = _limits_of(found, holding=True)
     if found.revoked:
         return tag("span", "revoked", class_="state stop")
     if any(each.is_reached for each in limits):
@@ -350,6 +351,11 @@ def _principal(shown: One) -> Markup:
     facts += [("Model calls", f"{found.committed['max_requests']:,}"), ("Open holds", f"{found.open_holds:,}")]
     if found.live_runs is not None:
         facts.append(("Open runs", f"{found.live_runs:,}"))
+    facts += [
+        (f"Runs begun {_window(each.window)}".strip(), f"{each.runs:,}")
+        for each in found.windows
+        if each.runs is not None
+    ]
     limits = _limits_of(found)
     empty = tag("section", tag("h2", "Limits"), tag("p", f"Nothing limits this {found.kind}.", class_="empty"))
     where = where_section("Where it went in 30 days", shown.by)
@@ -527,10 +533,13 @@ def trouble(frame: Frame, title: str, words: str, *, refresh_s: int | None = Non
 # Words
 
 
-def _limits_of(found: ScopeSnapshot) -> list[view.Limit]:
-    """Every limit, and how much of it is used."""
+def _limits_of(found: ScopeSnapshot, *, holding: bool = False) -> list[view.Limit]:
+    """Every limit, and how much of it is used; those alone that refuse something, if they are to be *holding*."""
     limits: list[view.Limit] = []
     for window in found.windows:
+        watching = window.mode == "advisory_estimate"
+        if watching and holding:
+            continue
         for name, limit in window.limits.items():
             use = LimitUse(
                 scope="",
@@ -540,7 +549,8 @@ def _limits_of(found: ScopeSnapshot) -> list[view.Limit]:
                 held=Decimal(window.reserved[name]),
                 resets_at=window.resets_at,
             )
-            limits.append(view.limit(use, _window(window.window)))
+            words = filter(None, (_window(window.window), "refuses nothing" if watching else ""))
+            limits.append(view.limit(use, ", ".join(words)))
     return limits
 
 

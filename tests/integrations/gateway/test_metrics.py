@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from budget_guard import Budget, LedgerUnavailable
 from budget_guard.testing import LocalProvider, Reply
 from budget_guard_gateway.metrics import BUCKETS_S, FRESH_S, Metrics, SharedNumbers, Snapshot, Times, exposition
-from tests.integrations.gateway.support import TOKEN, Asking, administered, asked, gateway
+from tests.integrations.gateway.support import MESSAGES, TOKEN, Asking, administered, asked, gateway
 from tests.integrations.gateway.test_gone import send, until
 
 ADMIN: dict[str, Any] = {"admin": "127.0.0.1:0"}
@@ -165,3 +165,22 @@ def test_a_request_in_many_dialects_is_one_decision(provider: LocalProvider) -> 
         assert found["decisions_total"] == {("allow", "", "", "hard_gate"): 4}
         assert sum(found["cost_usd_total"].values()) == pytest.approx(0.4)
         assert one(found, "upstream_seconds_count") == 4
+
+
+def test_calls_that_their_callers_send_themselves_are_counted_once_made_and_once_settled(
+    provider: LocalProvider,
+) -> None:
+    call = {"run_id": "r1", "model": "dime", "messages": MESSAGES, "max_output_tokens": 16}
+    used = {"usage": {"input": 5, "output": 16}}
+    budget = Budget("$1.00", max_wait_s=0)
+    with gateway(provider, budget, **ADMIN) as asking, administered(asking) as http:
+        made = [asking.http.post("/budget/decisions", json=call, headers=TOKEN) for _ in range(11)]
+        assert [answer.status_code for answer in made] == [200] * 10 + [402]
+        for answer in made[:3]:
+            path = f"/budget/reservations/{answer.json()['decision_id']}"
+            assert asking.http.post(f"{path}/commit", json=used, headers=TOKEN).status_code == 200
+        asking.http.post(f"/budget/reservations/{made[3].json()['decision_id']}/release", json={}, headers=TOKEN)
+        found = numbers(http)
+    assert sum(found["decisions_total"].values()) == 11
+    assert found["decisions_total"]["allow", "", "", "hard_gate"] == 10
+    assert sum(found["cost_usd_total"].values()) == pytest.approx(0.3)

@@ -246,6 +246,25 @@ def test_a_page_tells_what_is_asked_for(operator: httpx.Client) -> None:
         assert operator.get(f"/budget/{odd}").status_code == 200
 
 
+def test_a_ceiling_that_refuses_nothing_and_one_of_runs_are_told_as_such() -> None:
+    from budget_guard.integrations.gateway import Upstream
+
+    upstreams = [Upstream(name="openai", url="https://api.openai.com")]
+    ceilings = {
+        "user": [Budget("$1.00", window="day", mode="advisory_estimate"), Budget(max_runs=5, window="month")],
+    }
+    with (
+        gateway(None, upstreams=upstreams, ceilings=ceilings, admin="127.0.0.1:0") as served,
+        administered(served) as http,
+    ):
+        with served.gateway.authority.session(Budget("$9"), user="u1", key="k1") as session:
+            session.track(None, cost="1.50", tool="t")
+        assert "of $1.00 today" in http.get("/budget/").text
+        user = http.get("/budget/view?kind=user&id=u1").text
+        assert "today, refuses nothing" in user and "$1.50 of $1.00" in user and "Runs begun this month" in user
+        assert "limit used up" not in user
+
+
 def test_thousands_are_paged(operator: httpx.Client, asking: Asking) -> None:
     authority = asking.gateway.authority
     for n in range(1_010):

@@ -29,7 +29,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
-def served(provider: LocalProvider, ledger: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(
+    provider: LocalProvider, ledger: str, *options: str, ready: bool = True
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A gateway in processes of its own, and its address."""
     command = [sys.executable, "-m", "budget_guard_gateway", "serve", "--port", "0", "--run-budget", "$1.00"]
     command += ["--upstream", f"openai={provider.root_url}", "--price", "dime=0,6250", "--ledger", ledger, *options]
@@ -44,7 +46,7 @@ def served(provider: LocalProvider, ledger: str, *options: str) -> Iterator[tupl
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        for _ in range(400):
+        for _ in range(400 if ready else 0):
             try:
                 httpx.get(f"{url}/health/ready")
                 break
@@ -93,6 +95,15 @@ def test_two_processes_admit_what_fits_once_and_book_what_does_not_end_in_time_w
         assert authority.snapshot("run", "r1").spent_usd == 1
         found = authority.snapshot("run", "late")
         assert (found.spent_usd, found.reserved_usd) == (Decimal("0.2"), Decimal(0))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_gateway_that_is_stopped_while_it_starts_ends(tmp_path: Path, workers: str) -> None:
+    ledger = f"sqlite:///{tmp_path / 'budget.db'}"
+    with LocalProvider(Reply()) as provider, served(provider, ledger, "--workers", workers, ready=False) as started:
+        process, _ = started  # it has said where it will listen, and loads what it needs
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_what_a_killed_gateway_had_sent_stays_counted_until_it_is_reconciled(tmp_path: Path) -> None:
