@@ -742,12 +742,16 @@ class Attempt:
         """As `fail`."""
         await aperform(self._fail(error))
 
-    async def arelease(self, reason: str) -> None:
+    def release(self, reason: str) -> None:
         """Give it back: nothing was sent.
 
         Args:
             reason: Why, for the timeline.
         """
+        perform(self._outcome(Outcome(True, reason)))
+
+    async def arelease(self, reason: str) -> None:
+        """As `release`."""
         await aperform(self._outcome(Outcome(True, reason)))
 
     def _fail(self, error: BaseException) -> Steps[None]:

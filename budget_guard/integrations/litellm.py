@@ -9,13 +9,42 @@ try:
 except ImportError as error:
     raise ImportError('LiteLLM is not installed: pip install "budget-guard-py[litellm]"') from error
 
+from budget_guard_litellm.errors import (
+    BudgetExceeded,
+    BudgetRevoked,
+    BudgetStop,
+    ForeignRun,
+    InvalidDowngradeError,
+    LedgerUnavailable,
+    LoopDetected,
+    UnboundedCallError,
+    UnknownPriceError,
+)
+from budget_guard_litellm.guard import BudgetGuard, acompletion, completion
+from budget_guard_litellm.router import BudgetRouter
+
 if TYPE_CHECKING:
     from budget_guard_litellm.proxy import ProxyGuard
 
     proxy_guard: ProxyGuard
     """The guard of the proxy of this process, made of the environment when it is first named."""
 
-__all__ = ["proxy_guard"]
+__all__ = [
+    "BudgetExceeded",
+    "BudgetGuard",
+    "BudgetRevoked",
+    "BudgetRouter",
+    "BudgetStop",
+    "ForeignRun",
+    "InvalidDowngradeError",
+    "LedgerUnavailable",
+    "LoopDetected",
+    "UnboundedCallError",
+    "UnknownPriceError",
+    "acompletion",
+    "completion",
+    "proxy_guard",
+]
 
 del _litellm
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from litellm.exceptions import APIConnectionError, ContentPolicyViolationError, InternalServerError
+from litellm.exceptions import ContentPolicyViolationError
 
 from budget_guard import BudgetError, Decision
 from budget_guard.adapter import Attempt
@@ -18,13 +18,11 @@ from budget_guard.protocol import Problem
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.runs import OpenRun
 from budget_guard_litellm.answer import answer_bytes
+from budget_guard_litellm.provider_error import of_provider
 from budget_guard_litellm.request import AskedCall, asked_call, family_of
 
 _TRANSLATED = frozenset({"completion", "responses", "anthropic_messages", "text_completion"})
 """Types of calls that LiteLLM makes of one another."""
-
-
-_DEEPEST = 8
 
 
 class HeldCall:
@@ -184,7 +182,7 @@ class Exchange:
         if isinstance(error, ContentPolicyViolationError):
             await call.attempt.agive_up()  # a filter looks at what was made, and that is billed
         else:
-            await call.attempt.afail(_of_provider(error))
+            await call.attempt.afail(of_provider(error))
 
     async def release(self, reason: str) -> None:
         """Give back what is held: nothing was sent."""
@@ -199,18 +197,6 @@ class Exchange:
     def _open_ones(self) -> list[HeldCall]:
         """The open attempts, a translation before what it was made of."""
         return [call for call in reversed(self._calls) if call.open]
-
-
-def _of_provider(error: BaseException) -> BaseException:
-    """The error of the client below, where LiteLLM's own tells a status that nobody sent: 500 for no connection."""
-    cause: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if cause is None or not type(cause).__module__.startswith("litellm"):
-            break
-        cause = cause.__cause__ or cause.__context__
-    if cause is None or getattr(cause, "status_code", None) is not None:
-        return error
-    return cause if isinstance(error, (APIConnectionError, InternalServerError)) else error
 
 
 async def shielded(steps: Awaitable[object]) -> None:

@@ -140,6 +140,8 @@ class ProxyGuard(CustomLogger):
         named = _run_id_of(data) if request is None else request.run_id
         if named is not None and not is_run_id(named):
             words = "X-Run-Id must be letters, digits and ._:-, at most 128 of them."
+            if request is not None:
+                request.run_id = None  # what is no name is not said again
             raise self._refuse(request, problem("invalid_run_id", words))
         exchange = await self._enter(request, who, named)
         self._remember(data, exchange)
@@ -320,10 +322,10 @@ class ProxyGuard(CustomLogger):
         if request is not None:
             request.refusal = refusal
             request.error = error
-        return self._raised(refusal)
+        return self._raised(refusal, routed=False)
 
-    def _raised(self, refusal: Problem) -> Refusal:
-        return BudgetRefusal(refusal) if self._replaces else PlainRefusal(refusal)
+    def _raised(self, refusal: Problem, *, routed: bool = True) -> Refusal:
+        return BudgetRefusal(refusal) if self._replaces else PlainRefusal(refusal, routed=routed)
 
     async def _problem_of(self, error: BudgetError, decision: Decision | None, run: OpenRun) -> Problem:
         """The problem that *error* is to whom it stops, as the gateway tells it."""

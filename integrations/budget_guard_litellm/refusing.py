@@ -31,9 +31,14 @@ class BudgetRefusal(HTTPException):
 
 
 class PlainRefusal(ProxyException):
-    """What is raised out of a hook where the answer cannot be replaced: LiteLLM makes its own answer of it."""
+    """What is raised out of a hook where the answer cannot be replaced: LiteLLM makes its own answer of it.
 
-    def __init__(self, refusal: Problem) -> None:
+    Args:
+        refusal: The problem.
+        routed: Whether a router hears it first, which would retry some statuses.
+    """
+
+    def __init__(self, refusal: Problem, *, routed: bool = True) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # LiteLLM has few types
             message=refusal.detail,
             type=refusal.type.uri,
@@ -46,8 +51,7 @@ class PlainRefusal(ProxyException):
         )
         self.openai_code = refusal.code
         self.problem = refusal
-
-    status_code = NOT_RETRIED
+        self.status_code = NOT_RETRIED if routed else refusal.status
 
 
 Refusal: TypeAlias = BudgetRefusal | PlainRefusal

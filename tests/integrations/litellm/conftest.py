@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.integrations.litellm.support import Guarded
 
-collect_ignore_glob = [] if find_spec("litellm") and find_spec("uvicorn") else ["test_[!s]*.py"]
+collect_ignore_glob = [] if find_spec("litellm") and find_spec("uvicorn") else ["test_[!s]*.py", "test_sdk.py"]
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,14 @@ async def known(request, api_key):
 """Who LiteLLM takes its callers for: without a database it knows but one key by itself."""
 
 
+PATIENT = """
+import uvicorn.supervisors.multiprocess as supervisor
+
+supervisor.Process.is_alive = lambda self, timeout=5: self.process.is_alive()
+"""
+"""On a busy machine a worker that is starting answers no ping in time, and is replaced, again and again."""
+
+
 class Proxy:
     """A proxy that is running.
 
@@ -86,7 +94,7 @@ class Proxy:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.append(line)
-            if "Application startup complete" in line:
+            if ("Uvicorn running on" if self._workers == 1 else "Application startup complete") in line:
                 self._up.release()
         for _ in range(self._workers):
             self._up.release()
@@ -181,6 +189,8 @@ def proxy(
     path = folder / "config.yaml"
     path.write_text(json.dumps(config), "utf-8")  # which is YAML
     paths = [str(ROOT), str(ROOT / "integrations")]
+    if workers > 1:
+        before += PATIENT
     if before:
         (folder / "sitecustomize.py").write_text(before, "utf-8")
         paths.insert(0, str(folder))

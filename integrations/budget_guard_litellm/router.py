@@ -1,0 +1,180 @@
+"""`BudgetRouter`: LiteLLM's router, each attempt of which is held before it is sent."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from litellm.router import Router  # pyright: ignore[reportMissingTypeStubs]  # it has few types
+
+from budget_guard import UnboundedCallError
+from budget_guard.adapter import Attempts
+from budget_guard_litellm.errors import stops
+from budget_guard_litellm.making import Making
+
+_BROKEN = "_budget_guard_stream"
+
+
+class _Turn:
+    """One attempt of a router: the model that it is sent to is chosen in the middle of it."""
+
+    __slots__ = ("call_type", "counting", "making", "messages")
+
+    def __init__(self, call_type: str, messages: Any) -> None:
+        self.call_type = call_type
+        self.messages = messages
+        self.making: Making | None = None
+        self.counting: Any = None
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("budget_guard_litellm_turn", default=None)
+"""The attempt that is being made."""
+
+
+class BudgetRouter(Router):
+    """LiteLLM's router, whose chat completions spend from one budget, sync and async, streamed or not.
+
+    Each retry, and each deployment that is fallen back on, is held by itself. A call that is not held, such as one for
+    an image, is refused.
+
+    Args:
+        attempts: The budgets that it spends from.
+        *args: As of `litellm.Router`.
+        **kwargs: As of `litellm.Router`.
+    """
+
+    def __init__(self, attempts: Attempts, *args: Any, **kwargs: Any) -> None:
+        self._budget_attempts = attempts
+        super().__init__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+
+    if not TYPE_CHECKING:  # LiteLLM's own are not typed, and change
+
+        def _completion(self, model: str, messages: Any, **kwargs: Any) -> Any:
+            broken = kwargs.pop(_BROKEN, None)
+            if broken is not None:
+                broken.making.attempt.give_up()
+            turn = _Turn("completion", messages)
+            token = _turn.set(turn)
+            try:
+                answer = super()._completion(model=model, messages=messages, **kwargs)
+            except BaseException as error:
+                if turn.making is not None:
+                    turn.making.fail(error)
+                raise
+            finally:
+                _end(turn)
+                _turn.reset(token)
+            return answer if turn.making is None else turn.making.answered(answer)
+
+        async def _acompletion(self, model: str, messages: Any, **kwargs: Any) -> Any:
+            broken = kwargs.pop(_BROKEN, None)
+            if broken is not None:
+                await broken.making.attempt.agive_up()
+            turn = _Turn("acompletion", messages)
+            token = _turn.set(turn)
+            try:
+                answer = await super()._acompletion(model=model, messages=messages, **kwargs)
+            except BaseException as error:
+                if turn.making is not None:
+                    await turn.making.afail(error)
+                raise
+            finally:
+                _end(turn)
+                _turn.reset(token)
+            return answer if turn.making is None else await turn.making.aanswered(answer)
+
+        def get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
+            turn = _begun(args, kwargs)
+            deployment = super().get_available_deployment(*args, **kwargs)
+            if turn.making is not None:
+                return deployment
+            making, chosen = self._chosen(turn, deployment, kwargs)
+            making.hold()
+            return _decided(turn, making, chosen, deployment, kwargs)
+
+        async def async_get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
+            turn = _begun(args, kwargs)
+            deployment = await super().async_get_available_deployment(*args, **kwargs)
+            if turn.making is not None:  # it was chosen by the method that blocks, as for some strategies
+                return deployment
+            making, chosen = self._chosen(turn, deployment, kwargs)
+            await making.ahold()
+            return _decided(turn, making, chosen, deployment, kwargs)
+
+        def _completion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
+            return super()._completion_streaming_iterator(*args, **_marked(kwargs))
+
+        async def _acompletion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
+            return await super()._acompletion_streaming_iterator(*args, **_marked(kwargs))
+
+        def _chosen(self, turn: _Turn, deployment: Any, kwargs: dict[str, Any]) -> tuple[Making, dict[str, Any]]:
+            """The attempt on a *deployment*, and what LiteLLM would be called with."""
+            asked = kwargs.get("request_kwargs") or {}
+            arguments = {**deployment["litellm_params"], **asked, "messages": turn.messages}
+            arguments["model"] = deployment["litellm_params"]["model"]
+            arguments.setdefault("model_info", deployment.get("model_info"))
+            return Making(self._budget_attempts, turn.call_type, arguments), arguments
+
+
+class _Broken:
+    """Goes with the arguments of a stream to what goes on with it, if it breaks."""
+
+    def __init__(self, making: Making) -> None:
+        self.making = making
+
+    def __copy__(self) -> _Broken:
+        return self
+
+    def __deepcopy__(self, _: Any) -> _Broken:
+        return self
+
+
+def _begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Turn:
+    """The attempt that a deployment is chosen for.
+
+    Raises:
+        UnboundedCallError: If it is for a call that is not held.
+    """
+    turn = _turn.get()
+    if turn is None or turn.making is not None:
+        model = kwargs.get("model") or (args[0] if args else "")
+        raise stops.recast(
+            UnboundedCallError(
+                model=str(model),
+                reason="of a guarded router chat completions alone are held to a budget",
+                remedy="Use completion or acompletion, or a router of LiteLLM's own for the rest.",
+            )
+        )
+    return turn
+
+
+def _decided(
+    turn: _Turn, making: Making, chosen: dict[str, Any], deployment: Any, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The *deployment* with what was decided, some of which goes into the arguments of the request."""
+    turn.making = making
+    asked = kwargs.get("request_kwargs")
+    params = {**deployment["litellm_params"], "model": chosen["model"]}
+    for name, value in chosen.items():
+        if name in ("model", "messages", "model_info"):
+            continue
+        if isinstance(asked, dict) and (name in asked or name not in params):
+            asked[name] = value
+        else:
+            params[name] = value
+    turn.counting = making.attempt.counting()
+    turn.counting.__enter__()
+    return {**deployment, "litellm_params": params}
+
+
+def _end(turn: _Turn) -> None:
+    if turn.counting is not None:
+        turn.counting.__exit__(None, None, None)
+
+
+def _marked(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """*kwargs* of a stream's iterator, with the attempt that it is, for another one that goes on where it breaks."""
+    turn = _turn.get()
+    if turn is None or turn.making is None:
+        return kwargs
+    return {**kwargs, "initial_kwargs": {**kwargs["initial_kwargs"], _BROKEN: _Broken(turn.making)}}
