@@ -16,7 +16,7 @@ pytest.importorskip("uvicorn")
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-NEEDS = {"gateway.md": "aiohttp"}
+NEEDS = {"gateway.md": "aiohttp", "litellm.md": "litellm"}
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 MAIN = "https://github.com/budget-guard/budget-guard/blob/main/"  # this checkout, as the README and the others name it
 

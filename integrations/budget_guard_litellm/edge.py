@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from budget_guard import BudgetError
-from budget_guard.protocol import Problem
+from budget_guard.protocol import Problem, problem
 from budget_guard_gateway.messages import Client, Headers, Message, Receive, Refused, Scope, Send, encoded, headers_of
 from budget_guard_litellm.exchange import Exchange, shielded
 from budget_guard_litellm.refusing import Routes, not_metered
@@ -19,6 +19,8 @@ from budget_guard_litellm.refusing import Routes, not_metered
 _OURS = (b"x-budget-", b"x-run-id")
 _OF_PAGES = b"access-control-"
 """What a browser must see to show an answer to a page."""
+NO_KEY = problem("unauthorized", "Send a key: Authorization: Bearer, or x-api-key.")
+"""The problem of who is nobody to LiteLLM, which says why in its log."""
 _DECISIONS = "/budget/decisions/"
 
 
@@ -135,6 +137,8 @@ class _Answer:
         request, guard = self._request, self._guard
         exchange = request.exchange
         refusal = request.refusal if exchange is None else exchange.refusal or request.refusal
+        if exchange is None and message["status"] == 401 and guard.routes.is_held(request.method, request.path):
+            refusal = refusal or NO_KEY
         if refusal is not None and message["status"] >= 400:
             self._replaced = True
             if exchange is None:

@@ -36,7 +36,7 @@ from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Client, Message, Scope
 from budget_guard_gateway.runs import OpenRun, Runs, is_run_id
 from budget_guard_litellm.answer import StreamedPieces, from_cache, is_made_up, is_usage_alone, whole_answer
-from budget_guard_litellm.edge import Carried, carried, put_around
+from budget_guard_litellm.edge import NO_KEY, Carried, carried, put_around
 from budget_guard_litellm.exchange import Exchange, HeldCall, shielded
 from budget_guard_litellm.refusing import BudgetRefusal, PlainRefusal, Refusal, Routes, not_metered
 from budget_guard_litellm.request import HELD, family_of
@@ -384,8 +384,7 @@ class ProxyGuard(CustomLogger):
             return
         who = await authenticated(scope)
         if who is None:
-            refusal = problem("unauthorized", "Send a key: Authorization: Bearer, or x-api-key.")
-            await client.refuse(refusal, self.headers_of(None, refused=True))
+            await client.refuse(NO_KEY, self.headers_of(None, refused=True))
             return
         record = await self.decisions.find(decision_id, who)
         if record is None:

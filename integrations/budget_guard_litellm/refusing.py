@@ -107,6 +107,10 @@ class Routes:
         self.refused = lru_cache(maxsize=1_024)(self._refused)
         """Whether a request asks a provider for what no budget holds, by its method and its path."""
 
+    def is_held(self, method: str, path: str) -> bool:
+        """Whether it is a call that is held."""
+        return method == "POST" and _COVERED.fullmatch(path.rstrip("/")) is not None
+
     def is_free(self, method: str, path: str) -> bool:
         """Whether it costs nothing, or is named as one that passes."""
         asked = f"{method} {path}"
@@ -116,7 +120,7 @@ class Routes:
         plain = path.rstrip("/") or "/"
         if self.is_free(method, plain):
             return False
-        if method == "POST" and _COVERED.fullmatch(plain):
+        if self.is_held(method, plain):
             return False
         return any(pattern.fullmatch(plain) for pattern in self._patterns)
 

@@ -56,7 +56,7 @@ from fastapi import HTTPException
 from litellm.proxy._types import UserAPIKeyAuth
 
 async def known(request, api_key):
-    name = api_key.removeprefix("sk-")
+    name = (api_key or "").removeprefix("sk-")
     if name not in ("master", "alice", "bob"):
         raise HTTPException(401, "nobody")
     return UserAPIKeyAuth(api_key=api_key, key_alias=f"key-of-{name}", user_id=name, team_id="team")

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import litellm
@@ -28,6 +29,7 @@ from budget_guard.integrations.litellm import (
     completion,
 )
 from budget_guard.testing import LocalProvider, Rates, Reply
+from tests.integrations.frameworks import page
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # clients that LiteLLM keeps, on loops that have ended
@@ -445,3 +447,7 @@ async def test_a_ledger_that_is_not_there_is_not_asked_again_and_again(
 
     assert len(asked_for) == 1
     assert provider.calls == []
+
+
+def test_the_page_is_true() -> None:
+    page(str(Path(__file__).parents[3] / "docs" / "litellm.md"))
