@@ -23,7 +23,7 @@ import uvicorn
 from budget_guard import Budget
 from budget_guard.integrations.gateway import GatewaySettings, Upstream, serve
 
-ROUNDS, JSON_CALLS, STREAMS = 7, 400, 120
+ROUNDS, JSON_CALLS, STREAMS = 40, 80, 30
 EVENTS = 100
 MESSAGES = [{"role": "user", "content": "Why is the sky blue? " * 45}]  # about 1 kB
 USAGE = {"prompt_tokens": 250, "completion_tokens": 100, "total_tokens": 350}

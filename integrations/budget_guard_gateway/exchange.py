@@ -42,6 +42,8 @@ from budget_guard_gateway.services import Services
 
 _log = logging.getLogger("budget_guard")
 
+_NOT_ADDED = ("user-agent", "accept", "content-type")
+"""Headers that the HTTP client would add where a caller has left them out."""
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -239,12 +241,15 @@ class Exchange:
         await client.answer(answer.status, await self._head(answer, attempt), body)
 
     async def _send(self, method: str, url: URL, sent: list[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
+        named = {name for name, _ in sent}
         return await self._gateway.http.request(
             method,
             url,
             headers=sent,
             data=body or None,
             allow_redirects=False,
+            # to keep them out takes longer than all the rest of a request's headers, and most callers send them
+            skip_auto_headers=None if named.issuperset(_NOT_ADDED) else _NOT_ADDED,
         )
 
     async def _head(self, answer: aiohttp.ClientResponse, attempt: Attempt) -> Headers:

@@ -23,9 +23,6 @@ from budget_guard_gateway.settings import GatewaySettings
 
 _log = logging.getLogger("budget_guard")
 
-_NOT_ADDED = ("User-Agent", "Accept", "Content-Type")
-"""Headers that the HTTP client would add where a caller has left them out."""
-
 
 def keys_of(settings: GatewaySettings, clock: Clock = SYSTEM_CLOCK) -> Keys | AnyToken:
     """Who may ask, checked.
@@ -123,7 +120,6 @@ class Services:
                     total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.read_timeout_s
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_NOT_ADDED,
                 auto_decompress=True,
             )
         return self.connections

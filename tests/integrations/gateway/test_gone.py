@@ -35,6 +35,24 @@ def send(asking: Asking, wire: str = "chat", **fields: Any) -> socket.socket:
     return connection
 
 
+def test_headers_that_a_caller_leaves_out_are_not_made_up() -> None:
+    heads: list[set[str]] = []
+
+    async def upstream(scope: Any, receive: Any, sending: Any) -> None:
+        heads.append({name.decode() for name, _ in scope["headers"]})
+        await receive()
+        await sending({"type": "http.response.start", "status": 429, "headers": []})
+        await sending({"type": "http.response.body", "body": b""})
+
+    with serving(upstream, lifespan="off") as server:
+        with gateway(None, upstreams=[Upstream(name="openai", url=server.url)]) as asking:
+            with send(asking) as connection:
+                assert b" 429 " in connection.recv(65_536)
+            asking.ask()  # as httpx sends it
+    assert heads[0] == {"host", "authorization", "accept-encoding", "content-length"}
+    assert heads[1] - heads[0] == {"accept", "content-type", "user-agent"}
+
+
 def until(is_so: Callable[[], object]) -> None:
     """Wait until something is so."""
     done = threading.Event()
