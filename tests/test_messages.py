@@ -70,6 +70,23 @@ def test_a_keyword_that_is_near_to_none_is_answered_with_all_of_them() -> None:
         Budget(zzz=1)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("made", "given", "words"),
+    [
+        (Budget("$1").session, "usr", "Budget.session() takes no usr=: did you mean user?"),
+        (Budget("$1").session, "max_usd", "Budget.session() takes no max_usd=: it is a part of the budget: "),
+        (Budget("$1").session, "max_requests", "Budget(..., max_requests=...)"),
+        (Budget("$1").session, "zzz", "Budget.session() takes no zzz=: use one of ledger, run_id, user, "),
+        (BudgetAuthority, "ceiling", "BudgetAuthority() takes no ceiling=: did you mean ceilings?"),
+        (BudgetAuthority, "max_usd", "BudgetAuthority() takes no max_usd=: it is a part of the budget: "),
+    ],
+)
+def test_an_unknown_keyword_of_what_is_made_with_a_budget_says_what_it_takes(made: Any, given: str, words: str) -> None:
+    with pytest.raises(TypeError) as error:
+        made(**{given: 1})
+    assert words in str(error.value)
+
+
 def test_the_arguments_are_seen_by_editors_and_help() -> None:
     parameters = list(inspect.signature(Budget).parameters)
     assert parameters[0] == "max_cost_usd"

@@ -62,10 +62,36 @@ def unknown_keyword(owner: str, name: str, known: Iterable[str], remedy: str = "
     """
     taken = list(dict.fromkeys(known))
     near = meant(name, dict.fromkeys(taken), {})
-    if near is not None:
+    field = BUDGET_WORDS.get(name, name if name in BUDGET_WORDS.values() else None)
+    if field is not None and field not in taken:
+        remedy = f"it is a part of the budget: Budget(..., {field}=...)"
+    elif near is not None:
         remedy = f"did you mean {near}?{remedy and f' Else {remedy}'}"
     listed = ", ".join(taken)
     return TypeError(f"{owner}() takes no {printable(name)}=: {remedy or f'use one of {listed}'}")
+
+
+def refuses_unknown_keywords(owner: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function so that a keyword that it does not take is refused as by `unknown_keyword`.
+
+    Args:
+        owner: What it is called by its users.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function).parameters.values()
+        known = [each.name for each in parameters if each.name != "self" and each.kind is not each.VAR_POSITIONAL]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in known:
+                    raise unknown_keyword(owner, name, known)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
 def tells_what_was_meant(words: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -22,7 +22,7 @@ from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.ledger.url import open_ledger
 from budget_guard.policy.budget import OnLedgerError, fails_open
-from budget_guard.policy.misspelt import unknown_keyword
+from budget_guard.policy.misspelt import refuses_unknown_keywords, unknown_keyword
 from budget_guard.pricing.table import PriceLike, PriceTable
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.session.budget import Budget
@@ -97,6 +97,7 @@ class BudgetAuthority:
         TypeError: If a ceiling is no budget.
     """
 
+    @refuses_unknown_keywords("BudgetAuthority")
     def __init__(
         self,
         ledger: Ledger | str | None = None,

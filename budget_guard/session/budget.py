@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from budget_guard.calls.seen import OnCancel
 from budget_guard.ledger.base import Ledger
 from budget_guard.policy.budget import BudgetPolicy
+from budget_guard.policy.misspelt import refuses_unknown_keywords
 from budget_guard.pricing.overlay import PriceLike
 from budget_guard.session.session import Session
 from budget_guard.session.told import OnThreshold, Told
@@ -71,6 +72,7 @@ class Budget(BudgetPolicy):
         ValueError: If a value is senseless, naming the field, the value and the remedy.
     """
 
+    @refuses_unknown_keywords("Budget.session")
     def session(
         self,
         *,

@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr
 from budget_guard import DowngradePolicy
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.handle import OnCutOff, check_choice
+from budget_guard.policy.misspelt import refuses_unknown_keywords
 from budget_guard_langchain.output_cap import can_cap, cap_set
 from budget_guard_langchain.steered_model import SteeredModel, name_of
 from budget_guard_langchain.steering import Steering
@@ -31,6 +32,7 @@ _TAKEN_OVER = (
 """Settings that the result has of the primary model, because it stands in its place towards LangChain."""
 
 
+@refuses_unknown_keywords("budgeted_model")
 def budgeted_model(
     primary: BaseChatModel,
     cheaper: BaseChatModel,

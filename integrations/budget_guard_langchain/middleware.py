@@ -29,6 +29,7 @@ from budget_guard import Budget, BudgetExceeded, BudgetRevoked, DowngradePolicy,
 from budget_guard.adapter.attempts import ADD_FIELDS, AddField, check_add_fields
 from budget_guard.adapter.handle import OnCutOff, SessionHandle, check_choice
 from budget_guard.ledger.flow import Steps, arun, run
+from budget_guard.policy.misspelt import refuses_unknown_keywords
 from budget_guard.session.told import OnThreshold, Told
 from budget_guard.units.money import UsdLike, parse_usd
 from budget_guard_langchain.approval import ask_human
@@ -124,6 +125,7 @@ class BudgetMiddleware(HasCeilings, SessionHandle, AgentMiddleware[AgentState[Re
         made: type[Self] = _with(asked, parts) if parts else cls
         return super().__new__(made)
 
+    @refuses_unknown_keywords("BudgetMiddleware")
     def __init__(
         self,
         budget: Budget | BudgetCallbackHandler,

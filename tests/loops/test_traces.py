@@ -7,6 +7,7 @@ import gc
 import threading
 import tracemalloc
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -396,6 +397,7 @@ def test_the_rate_of_spend_is_limited_after_ten_seconds() -> None:
         tool()
     stop = caught.value
     assert (stop.dimension, str(stop.limit), str(stop.actual)) == ("max_usd_per_minute", "0.50", "0.8")
+    assert (stop.estimate, stop.scope) == (Decimal("0.10"), str(session.scope))
     assert stop.retry_after_s is not None and 45 < stop.retry_after_s <= 50
     assert session.terminated_by == "max_usd_per_minute"
     assert session.reserved_usd == 0

@@ -494,3 +494,12 @@ def test_a_plan_that_is_assigned_while_a_session_is_opened_is_not_overwritten(cl
         Decimal("0.50"),
         Decimal(1),
     ]
+
+
+def test_a_plan_that_is_not_known_changes_nothing_of_a_user(clock: FakeClock) -> None:
+    ours = BudgetAuthority(MemoryLedger(clock=clock), plans=PLANS, pricing=PRICES, clock=clock)
+    ours.assign("user", "u1", "free")
+    with pytest.raises(ValueError, match="gold"):
+        ours.assign("user", "u1", "gold")
+    assert ours.snapshot("user", "u1").plan == "free"
+    assert ours.session(RUN, user="u1").least_remaining_usd() == Decimal("0.20")

@@ -87,6 +87,25 @@ async def test_of_the_async_client_as_well() -> None:
     assert session.spent_usd == Decimal("0.08") and session.reserved_usd == 0
 
 
+@pytest.mark.parametrize(("error", "spent"), [(httpx2.ConnectError("no"), "0"), (httpx2.ReadTimeout("late"), "0.04")])
+async def test_one_that_is_not_answered_is_booked_unless_it_was_never_sent(error: Exception, spent: str) -> None:
+    class Failing(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            raise error
+
+    session = session_of(Maker())
+    client = openai.AsyncOpenAI(
+        api_key="x",
+        max_retries=0,
+        http_client=httpx2.AsyncClient(transport=Failing()),
+        base_url="https://api.openai.com/v1",
+    )
+    async with session.guard(client) as guarded:
+        with pytest.raises(openai.APIConnectionError):
+            await guarded.images.generate(prompt="x", model="gpt-image-1")
+    assert (session.spent_usd, session.reserved_usd) == (Decimal(spent), 0)
+
+
 def test_of_many_threads_at_once_no_more_are_sent_than_the_budget_pays_for() -> None:
     maker = Maker()
     session = session_of(maker)

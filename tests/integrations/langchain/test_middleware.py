@@ -27,6 +27,7 @@ from budget_guard.integrations.langchain import (
     BudgetRevoked,
     UnknownPriceError,
     budget_scope,
+    budgeted_model,
 )
 from budget_guard.testing import Reply
 from tests.integrations.langchain.agents import DIME, MODELS, SURFACES, Lab, agree, caller_of, configured, lookup
@@ -58,6 +59,12 @@ pausing = pytest.mark.parametrize(
 )
 guards = pytest.mark.parametrize("guard_tools", [False, True], ids=["plain", "guard_tools"])
 models = pytest.mark.parametrize("model_of", MODELS.values(), ids=MODELS)
+
+
+@pytest.mark.parametrize("made", [BudgetMiddleware, budgeted_model])
+def test_an_unknown_keyword_is_answered_with_the_one_that_was_meant(made: Any) -> None:
+    with pytest.raises(TypeError, match=r"\(\) takes no on_cutoff=: did you mean on_cut_off\?"):
+        made(Budget("$1.00"), on_cutoff="keep")
 
 
 # --- counting
