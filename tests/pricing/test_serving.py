@@ -156,6 +156,7 @@ def test_servings_are_alike_where_only_the_name_of_the_standard_differs() -> Non
     assert Serving(region="EU").is_priced_like(Serving(region="eu"))
     for other in (Serving("flex"), Serving(speed="fast"), Serving(region="us"), Serving(search_context="low")):
         assert not other.is_priced_like(Serving())
+        assert not Serving().is_priced_like(other)
 
 
 # --- sound and pictures ------------------------------------------------------------------------------------

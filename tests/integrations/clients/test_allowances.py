@@ -103,7 +103,7 @@ async def test_one_that_is_not_answered_is_booked_unless_it_was_never_sent(error
     async with session.guard(client) as guarded:
         with pytest.raises(openai.APIConnectionError):
             await guarded.images.generate(prompt="x", model="gpt-image-1")
-    assert (session.spent_usd, session.reserved_usd) == (Decimal(spent), 0)
+    assert (session.spent_usd, session.reserved_usd) == (Decimal(spent), Decimal(0))
 
 
 def test_of_many_threads_at_once_no_more_are_sent_than_the_budget_pays_for() -> None:

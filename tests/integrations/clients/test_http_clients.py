@@ -209,3 +209,4 @@ def test_an_azure_deployment_is_not_switched_where_none_is_known_for_the_cheaper
         ask(session.guard(azure, models={"big": GPT}), model="big", max_tokens=100)
         ask(session.guard(azure, models={"big": GPT, "small": CHEAP}), model="big", max_tokens=100)
         assert [call.path.split("/")[3] for call in provider.calls] == ["big", "small"]
+        assert [call.body["model"] for call in provider.calls] == ["big", "small"]
