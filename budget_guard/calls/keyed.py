@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from budget_guard.calls import settlement
 from budget_guard.calls.authorizer import Authorizer
@@ -22,8 +22,12 @@ from budget_guard.calls.run import Run
 from budget_guard.calls.written_decision import read, written, written_call
 from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, ReservationConflict
 
+T = TypeVar("T")
+
 KEPT_S = 86_400.0
 """Seconds for which a key is remembered."""
+HOLD_TTL_S = 900.0
+"""Seconds after which a hold with a key expires that nobody settles: another process may have to."""
 _MOST_LENGTH = 255
 _CLAIMED_S = 30.0
 """Seconds that a decision takes at most, beside those that it may wait for room."""
@@ -118,7 +122,7 @@ class KeyedDecisions:
         text: str | None = None
         decision: Decision | None = None
         try:
-            decision = yield from authorizer.authorize(call, may_wait, sent)
+            decision = yield from with_own_time(authorizer.authorize(call, may_wait, sent), HOLD_TTL_S)
             kept_s = _kept_s(decision.error)
             if kept_s is not None:
                 text = json.dumps({"call": print_, "decision": written(decision)})
@@ -153,6 +157,28 @@ class KeyedDecisions:
         self._at_hand[decision.id] = decision
         if len(self._at_hand) > _MOST_AT_HAND:
             self._at_hand.popitem(last=False)
+
+
+def with_own_time(deciding: Steps[T], ttl_s: float) -> Steps[T]:
+    """*deciding*, but that what is held expires *ttl_s* seconds from then, if it is not prolonged.
+
+    In a ledger of leases too such a hold is one of the shared ledger, which any process can settle.
+    """
+    try:
+        verb, arguments = deciding.send(None)
+        while True:
+            if verb == "reserve":
+                hold_id, scopes, amounts, room, _, *rest = arguments
+                arguments = (hold_id, scopes, amounts, room, ttl_s, *rest)
+            try:
+                answer = yield verb, arguments
+            except BaseException as error:  # what is decided on decides, a cancellation included
+                verb, arguments = deciding.throw(error)
+            else:
+                verb, arguments = deciding.send(answer)
+    except StopIteration as done:
+        result: T = done.value
+        return result
 
 
 def _place(run: Run, key: IdempotencyKey) -> str:

@@ -18,7 +18,7 @@ from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate, PastRuns
 from budget_guard.calls.decision import Action, Decision, DecisionLog
-from budget_guard.calls.keyed import IdempotencyKey, KeyedDecisions, checked_key
+from budget_guard.calls.keyed import IdempotencyKey, KeyedDecisions, checked_key, with_own_time
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
 from budget_guard.calls.queue import Steps
@@ -453,6 +453,7 @@ class Session:
         may_wait: bool = True,
         sent: bool = False,
         idempotency_key: str | IdempotencyKey | None = None,
+        hold_ttl_s: float | None = None,
     ) -> Decision:
         """Decide on *call*, and hold its worst case if it may be made.
 
@@ -466,6 +467,8 @@ class Session:
                 else the team that the run belongs to) gets the decision that was made the first time, with the same
                 hold: from any thread, task or process on the ledger, and for a day. With another call it is refused
                 with a `ReservationConflict`. A refusal that asks to try again is not kept.
+            hold_ttl_s: Seconds after which its hold expires: for a call that any process on the ledger may settle. By
+                default the ledger says; with *idempotency_key* they are 900.
 
         Raises:
             ValueError: If *idempotency_key* is empty or too long.
@@ -475,6 +478,8 @@ class Session:
             authorizer = self._authorizer_of(call.agent)
         if idempotency_key is not None:
             return queue.drive(self._authorizing(authorizer, call, idempotency_key, may_wait, sent), ledger)
+        if hold_ttl_s is not None:
+            return queue.drive(with_own_time(authorizer.authorize(call, may_wait, sent), hold_ttl_s), ledger)
         offer = authorizer.offer(call)
         if offer is None:
             return queue.drive(authorizer.authorize(call, may_wait, sent), ledger)
@@ -494,6 +499,7 @@ class Session:
         *,
         sent: bool = False,
         idempotency_key: str | IdempotencyKey | None = None,
+        hold_ttl_s: float | None = None,
     ) -> Decision:
         """As `authorize`, and waits without blocking."""
         authorizer, ledger = self._authorizer, self._ledger.aio
@@ -501,6 +507,8 @@ class Session:
             authorizer = self._authorizer_of(call.agent)
         if idempotency_key is not None:
             return await queue.adrive(self._authorizing(authorizer, call, idempotency_key, True, sent), ledger)
+        if hold_ttl_s is not None:
+            return await queue.adrive(with_own_time(authorizer.authorize(call, True, sent), hold_ttl_s), ledger)
         offer = authorizer.offer(call)
         if offer is None:
             return await queue.adrive(authorizer.authorize(call, True, sent), ledger)

@@ -382,3 +382,36 @@ def test_what_other_processes_decide_on_takes_no_more_memory_for_ever(monkeypatc
         assert done.value.value.id == made.id
     held = decisions._awaited, decisions._at_hand  # pyright: ignore[reportPrivateUsage]
     assert all(0 < len(each) <= 3 for each in held)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_hold_that_any_process_may_settle_expires(sent: bool) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    ledger = MemoryLedger(clock=clock)
+    run = session("$1", ledger=ledger, run_id="r1", clock=clock)
+    await run.aauthorize(call("penny"), sent=sent, hold_ttl_s=10)
+    run.authorize(call("penny"), sent=sent, hold_ttl_s=10)
+    await run.aauthorize(call(), sent=sent, idempotency_key="k")
+    clock.advance(11)
+    ledger.sweep()
+    assert len(ledger.suspended()) == (2 if sent else 0)  # the call may have been made
+    assert run.reserved_usd == Decimal("0.12" if sent else "0.1")
+    clock.advance(900)
+    ledger.sweep()
+    assert len(ledger.suspended()) == (3 if sent else 0)
+    assert run.reserved_usd == Decimal("0.12" if sent else "0")
+
+
+async def test_a_refusal_and_a_cancellation_are_what_they_are_without_a_time() -> None:
+    run = session(Budget("$0.10", max_wait_s=60), clock=SYSTEM_CLOCK)
+    loop = asyncio.get_running_loop()
+    first = await loop.create_task(run.aauthorize(call(), hold_ttl_s=60))
+    waiting = loop.create_task(run.aauthorize(call(), hold_ttl_s=60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await first.require().acommit(Usage())
+    refused = await run.aauthorize(call(), hold_ttl_s=60)
+    assert isinstance(refused.error, BudgetExceeded)
+    assert run.reserved_usd == 0

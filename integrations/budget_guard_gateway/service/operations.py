@@ -51,7 +51,7 @@ from budget_guard_gateway.services import Services
 
 _DAY_S = 86_400
 _HOLD_TTL_S = 900.0
-"""Seconds after which a reservation in memory expires that nobody settles, as in the other ledgers."""
+"""Seconds after which a reservation expires that nobody settles."""
 
 
 class Asked(NamedTuple):
@@ -135,7 +135,7 @@ class DecisionService:
         try:
             if body.dry_run:
                 return await self._foresee(run, call)
-            decision = await run.session.aauthorize(call, idempotency_key=key)
+            decision = await run.session.aauthorize(call, idempotency_key=key, hold_ttl_s=_HOLD_TTL_S)
             if isinstance(decision.error, ReservationConflict):
                 words = "Idempotency-Key was sent with another body before. Nothing is held: use a new key."
                 return _refused(problem("conflict", words), decision, run)
@@ -174,8 +174,6 @@ class DecisionService:
             text = _held_text(run.who, run.session.id, decision)
             try:
                 kept = await self._ledger.swap(_place(decision.id), None, text, self._kept_s)
-                if self._gateway.settings.ledger.startswith("memory:"):  # where nothing expires by itself
-                    await self._ledger.extend(decision.id, _HOLD_TTL_S)
             except LedgerUnavailable:
                 if decision.action != "advisory_warn":  # else it passes without a hold
                     if not is_keyed:  # with a key the next one finds the hold again

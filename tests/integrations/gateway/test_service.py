@@ -234,6 +234,16 @@ def test_what_one_process_has_held_another_one_settles_also_after_a_restart(ledg
         assert one.asking.booked() == two.asking.booked() == ("0.1", "0")
 
 
+def test_what_is_decided_is_held_for_all_processes_also_where_they_lease_the_ledger(ledger: str) -> None:
+    with serving(ledger=ledger, leases=True) as one, serving(ledger=ledger, leases=True) as two:
+        for key in ({}, {"idempotency_key": "k"}):
+            id = one.decide(**key).json()["decision_id"]
+            assert two.settle(id, "commit", {"usage": {"input": 5, "output": 8}}).json()["cost_usd"] == "0.05"
+        released = one.decide().json()["decision_id"]
+        assert two.settle(released, "release").json()["state"] == "released"
+        assert one.asking.booked() == two.asking.booked() == ("0.1", "0")
+
+
 def test_no_more_is_held_than_the_budget_allows(ledger: str) -> None:
     with serving(ledger=ledger) as one, serving(ledger=ledger) as two, ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda n: (one, two)[n % 2].decide({**DIME, "run_id": "r1"}), range(40)))
