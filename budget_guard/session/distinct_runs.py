@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from budget_guard.clock import Clock
-from budget_guard.errors import BudgetExceeded
+from budget_guard.errors import BudgetExceeded, LedgerUnavailable
 from budget_guard.ledger.base import HELD, Balance, ReserveOutcome
 from budget_guard.ledger.flow import Flow
 from budget_guard.ledger.hold_id import hold_id
@@ -24,6 +24,8 @@ from budget_guard.units.scope import Scope, Window
 _log = logging.getLogger("budget_guard")
 
 _ONE = Amounts(requests=1)
+_MOST_TRIES = 16
+"""How often others may come in between."""
 _COUNTED_IN_S = 60.0
 """Seconds after which a run that was not counted to its end may be counted anew."""
 
@@ -97,8 +99,12 @@ def count_run(limits: Sequence[RunLimit], run_id: str, clock: Clock, refuses: bo
 
     Raises:
         BudgetExceeded: If one of them has no room for it. It is counted in none of them then.
+        LedgerUnavailable: If others, who go by other ceilings, change the same limits all the time.
     """
-    while left := (yield from uncounted(limits, run_id, clock, refuses)):
+    for _ in range(_MOST_TRIES):
+        left = yield from uncounted(limits, run_id, clock, refuses)
+        if not left:
+            return
         for limit in left:
             most = Limits(requests=limit.most) if limit.refuses else Limits()
             counter = yield from look(limit.counter)
@@ -116,6 +122,7 @@ def count_run(limits: Sequence[RunLimit], run_id: str, clock: Clock, refuses: bo
                     yield from _tell(limit, run_id, clock)
             return
         # Somebody else has counted this run meanwhile, or the last one that there was room for: the next look tells.
+    raise LedgerUnavailable(detail=f"others change the ceilings of {limits[0].scope} again and again: try once more")
 
 
 def _tell(limit: RunLimit, run_id: str, clock: Clock) -> Flow[None]:

@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetAuthority, BudgetExceeded, ForeignRun, Ledger, MemoryLedger, Scope, open_ledger
+from budget_guard import (
+    Budget,
+    BudgetAuthority,
+    BudgetExceeded,
+    ForeignRun,
+    Ledger,
+    LedgerUnavailable,
+    MemoryLedger,
+    Scope,
+    open_ledger,
+)
 from budget_guard.ledger import HELD
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
@@ -270,3 +280,16 @@ def test_a_run_that_another_process_is_counting_is_counted_already(clock: FakeCl
     assert memory.reserve(hold_id(clock.now_ms(), "run-x"), scopes, one, one, 60.0) == HELD
     of.session(RUN, "a", user="u1")
     assert refusal(lambda: of.session(RUN, "b", user="u1")).actual == 1
+
+
+def test_who_goes_by_another_ceiling_does_not_make_it_wait_for_ever(clock: FakeClock) -> None:
+    class Contrary(LedgerWrapper):
+        def flow(self, verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
+            if verb == "reserve":
+                self.inner.set_limits(Scope("runs", "user:u1"), Limits(requests=1), "day")
+            return super().flow(verb, arguments)
+
+    of = authority(Contrary(MemoryLedger(clock=clock)), clock, most=1, mode="advisory_estimate")
+    of.session(RUN, "a", user="u1")
+    with pytest.raises(LedgerUnavailable, match="try once more"):
+        of.session(RUN, "b", user="u1")
