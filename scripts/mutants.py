@@ -53,6 +53,7 @@ COPIED = (
     "examples",
     "scripts",
     "docs",
+    "deploy",
     "pyproject.toml",
     "README.md",
     "Makefile",

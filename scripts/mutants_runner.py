@@ -208,6 +208,7 @@ class Watch:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """In place of running what was collected: run some of it for each job."""
     items = {item.nodeid: item for item in session.items}
+    uncollected = session.testsfailed
     imported = [name for name, module in sys.modules.items() if _is_of_others(name, module)]
     Path(os.environ["MUTANTS_IMPORTED"]).write_text("\n".join(imported))
     functions: dict[str, list[FunctionType]] = {}
@@ -222,7 +223,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         chosen = [items[each] for each in job["tests"] if each in items]
         for item, following in zip(chosen, [*chosen[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.testsfailed:
+            if session.testsfailed > uncollected:
                 return FAILED
         return PASSED
 
