@@ -446,6 +446,25 @@ def test_a_client_whose_http_client_is_renewed_is_looked_at_anew(monkeypatch: py
     assert len(seen) == 2
 
 
+def test_the_model_of_a_client_whose_address_tells_none_is_the_name_that_it_is_called_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[Any, Any]] = []
+    looked_at = object()
+
+    def look(given: Any, *, agent: Any = None, models: Any = None) -> Any:
+        asked.append((agent, models))
+        if models is None:
+            raise ValueError("no model is known at this address")
+        return looked_at
+
+    guard = guard_of(session(), agent="Writer")
+    monkeypatch.setattr(guard.session, "guard", look)
+    client = object()
+    assert guard.looked_at(client, "prod-chat") is guard.looked_at(client, "prod-chat") is looked_at
+    assert asked == [("Writer", None), ("Writer", {"prod-chat": "prod-chat"})]
+
+
 # What it is made of
 
 
