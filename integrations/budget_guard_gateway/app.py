@@ -15,8 +15,8 @@ from budget_guard_gateway.exchange import Exchange
 from budget_guard_gateway.keys import OneKey
 from budget_guard_gateway.messages import DIRECT_ANSWER, Client, ClientGone, Receive, Scope, Send
 from budget_guard_gateway.metrics import SharedNumbers
-from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import GatewaySettings
+from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
@@ -29,7 +29,7 @@ _MOST_LEFT_S = 10.0
 """Seconds that calls have to settle in once they are cancelled."""
 
 
-class Gateway(Services):
+class Gateway(GatewayState):
     """Passes requests on to model providers, each held in its run's budget and its principals' ceilings.
 
     An ASGI application, for uvicorn or another server of that kind. One is made in each process; all of them go by the
@@ -42,7 +42,7 @@ class Gateway(Services):
         shared: Where its numbers for Prometheus are summed up with those of other processes.
 
     Raises:
-        ValueError, OSError, BudgetError: As `Services`.
+        ValueError, OSError, BudgetError: As `GatewayState`.
     """
 
     def __init__(

@@ -12,9 +12,9 @@ from typing import Any, get_args
 from budget_guard import BudgetError
 from budget_guard.calls.seen import OnCancel
 from budget_guard_gateway.keys import add_key, read_keys, revoke_key
+from budget_guard_gateway.option_values import pairs, plans, whole
 from budget_guard_gateway.run_options import add_run_options, run_settings
 from budget_guard_gateway.settings import GatewaySettings, OnDisconnect, upstream_of
-from budget_guard_gateway.typed_words import pairs, plans, whole
 
 _DEFAULT_KEYS = "keys.toml"
 _ADMIN_TOKEN = "BUDGET_GUARD_ADMIN_TOKEN"

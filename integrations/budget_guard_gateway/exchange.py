@@ -22,6 +22,7 @@ from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
 from budget_guard.wire.values import read_json
 from budget_guard_gateway.alternatives import alternatives_to
+from budget_guard_gateway.decision_service.endpoint import PREFIX, serve_decision
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import (
     Client,
@@ -37,8 +38,7 @@ from budget_guard_gateway.messages import (
 )
 from budget_guard_gateway.routes import Route
 from budget_guard_gateway.runs import OpenRun, is_run_id
-from budget_guard_gateway.service.serving import PREFIX, serve_decision
-from budget_guard_gateway.services import Services
+from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
@@ -57,7 +57,7 @@ class Exchange:
         client: The connection to who asks.
     """
 
-    def __init__(self, gateway: Services, scope: Scope, client: Client) -> None:
+    def __init__(self, gateway: GatewayState, scope: Scope, client: Client) -> None:
         self._gateway = gateway
         self._scope = scope
         self._client = client

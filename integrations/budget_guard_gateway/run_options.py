@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from budget_guard import Budget
 from budget_guard.policy.budget import ClampOutput, Mode
-from budget_guard_gateway.typed_words import ceilings, pairs, price
+from budget_guard_gateway.option_values import ceilings, pairs, price
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

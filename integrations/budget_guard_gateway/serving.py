@@ -25,8 +25,8 @@ from budget_guard.estimate.tokens import count, encoding_of, is_installed
 from budget_guard_gateway.admin.app import Admin
 from budget_guard_gateway.app import Gateway
 from budget_guard_gateway.metrics import SharedNumbers
-from budget_guard_gateway.services import Services, keys_of, prices_of
 from budget_guard_gateway.settings import GatewaySettings, address_of
+from budget_guard_gateway.state import GatewayState, keys_of, prices_of
 
 _ADMIN_ENDS_WITHIN_S = 5.0
 _MOST_YOUNG = 10_000
@@ -83,9 +83,9 @@ def _config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Conf
     return uvicorn.Config(app, **{**given, **options})
 
 
-def _admin(services: Services, shared: SharedNumbers | None = None) -> _Quiet:
+def _admin(gateway: GatewayState, shared: SharedNumbers | None = None) -> _Quiet:
     """The server of the admin port."""
-    return _Quiet(_config(services.settings, Admin(services, shared), workers=1, timeout_graceful_shutdown=1))
+    return _Quiet(_config(gateway.settings, Admin(gateway, shared), workers=1, timeout_graceful_shutdown=1))
 
 
 class _Quiet(uvicorn.Server):
@@ -137,7 +137,7 @@ def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) 
         return
     with tempfile.TemporaryDirectory(prefix="budget_guard-", ignore_cleanup_errors=True) as folder:
         shared = SharedNumbers(Path(folder))
-        with _served_in_a_thread(_admin(Services(settings), shared), office):
+        with _served_in_a_thread(_admin(GatewayState(settings), shared), office):
             yield shared
 
 

@@ -22,7 +22,7 @@ from typing import Any, cast, get_args
 from budget_guard import Budget
 from budget_guard.calls.seen import OnCancel
 from budget_guard.policy.budget import Mode, OnLedgerError
-from budget_guard_gateway.typed_words import ceilings, pairs, price, whole
+from budget_guard_gateway.option_values import ceilings, pairs, price, whole
 
 if sys.version_info >= (3, 11):
     import tomllib

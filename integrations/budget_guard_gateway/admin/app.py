@@ -19,8 +19,8 @@ from budget_guard_gateway.admin.operations import OPERATIONS, Asked, Field, Oper
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.messages import Client, ClientGone, Headers, Receive, Refused, Scope, Send, headers_of, shown
 from budget_guard_gateway.metrics import CONTENT_TYPE, SharedNumbers, Snapshot, exposition
-from budget_guard_gateway.services import Services
 from budget_guard_gateway.settings import address_of
+from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
@@ -37,23 +37,23 @@ class Admin:
     """What operators look at and act with. An ASGI application, on a port of its own.
 
     Args:
-        services: What the gateway goes by: its own, where it runs in this process, or others on the same ledger.
+        gateway: What the gateway goes by: its own, where it runs in this process, or others on the same ledger.
         shared: Where the numbers of all processes are, if there are several.
 
     Raises:
         ValueError: If the settings name no address for it.
     """
 
-    def __init__(self, services: Services, shared: SharedNumbers | None = None) -> None:
-        settings = services.settings
+    def __init__(self, gateway: GatewayState, shared: SharedNumbers | None = None) -> None:
+        settings = gateway.settings
         if settings.admin is None:
             raise ValueError("admin=None names no address for the admin API: give one, such as 127.0.0.1:4001")
         self._names = OwnNames(address_of(settings.admin)[0], settings.allowed_hosts)
-        self._access = Access(settings.admin_token, services.clock)
-        self._operations = Operations(services)
-        self._services = services
+        self._access = Access(settings.admin_token, gateway.clock)
+        self._operations = Operations(gateway)
+        self._gateway = gateway
         self._shared = shared
-        self._browser = Browser(services, self._operations, self._access, self._numbers)
+        self._browser = Browser(gateway, self._operations, self._access, self._numbers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
@@ -112,7 +112,7 @@ class Admin:
 
     def _numbers(self) -> Sequence[Snapshot]:
         """The numbers of all processes."""
-        return [self._services.metrics.snapshot()] if self._shared is None else self._shared.read()
+        return [self._gateway.metrics.snapshot()] if self._shared is None else self._shared.read()
 
 
 async def _answer(client: Client, status: int, document: Any) -> None:

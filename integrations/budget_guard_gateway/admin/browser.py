@@ -24,7 +24,7 @@ from budget_guard_gateway.admin.run_report import report_of_run
 from budget_guard_gateway.decisions import Wanted, is_decision_id
 from budget_guard_gateway.messages import Client, Headers, Refused, Scope, encoded
 from budget_guard_gateway.metrics import Snapshot
-from budget_guard_gateway.services import Services
+from budget_guard_gateway.state import GatewayState
 
 _FORMS = ("/budget/login", "/budget/logout", "/budget/revoke", "/budget/restore")
 PATHS = frozenset(("/", "/budget", HOME, "/budget/view", "/budget/refusals", *_FORMS))
@@ -47,17 +47,17 @@ class Browser:
     """Serves the pages.
 
     Args:
-        services: What they show.
+        gateway: What they show.
         operations: What their forms do.
         access: Who may look.
         numbers: The numbers of all processes.
     """
 
     def __init__(
-        self, services: Services, operations: Operations, access: Access, numbers: Callable[[], Sequence[Snapshot]]
+        self, gateway: GatewayState, operations: Operations, access: Access, numbers: Callable[[], Sequence[Snapshot]]
     ) -> None:
-        self._services = services
-        self._authority = services.authority
+        self._gateway = gateway
+        self._authority = gateway.authority
         self._operations = operations
         self._access = access
         self._numbers = numbers
@@ -101,7 +101,7 @@ class Browser:
         elif path == "/budget/refusals":
             before = query.get("before")
             wanted = Wanted(_REFUSALS_A_PAGE, before if before and is_decision_id(before) else None, "block")
-            found = await self._services.decisions.latest(wanted)
+            found = await self._gateway.decisions.latest(wanted)
             await _show(client, frame, pages.refusals(frame, found.records, found.next))
         else:  # what a form goes to, or an address that is nearly ours
             await _send_on(client, HOME)
@@ -157,13 +157,13 @@ class Browser:
         number = min(last, max(1, _number(query.get("page", "1"))))
         here = spent[(number - 1) * _A_PAGE : number * _A_PAGE]
         spenders = [Spender(id, cost, calls, await self._snapshot(kind, id)) for id, cost, calls in here]
-        now = self._services.clock.now()
+        now = self._gateway.clock.now()
         snapshots = self._numbers()
-        blocked = await self._services.decisions.latest(Wanted(_MOST_REFUSED, action="block"))
+        blocked = await self._gateway.decisions.latest(Wanted(_MOST_REFUSED, action="block"))
         today = [each for each in blocked.records if each["time"][:10] == now.date().isoformat()]
         return Overview(
             at=now,
-            mode=self._services.settings.run_budget.mode,
+            mode=self._gateway.settings.run_budget.mode,
             kinds=kinds,
             kind=kind,
             period=period,
@@ -182,7 +182,7 @@ class Browser:
 
     def _main_kind(self) -> str:
         """The kind that is shown first: the first one that has a ceiling."""
-        ceiled = self._services.settings.ceiled_kinds
+        ceiled = self._gateway.settings.ceiled_kinds
         return next((kind for kind in ("user", "key", "team", "agent") if kind in ceiled), "user")
 
     async def _spent(self, kind: str, period: str, find: str) -> list[tuple[str, Decimal, int]]:
@@ -201,7 +201,7 @@ class Browser:
 
     def _since(self, period: str) -> date | None:
         days = _DAYS.get(period)
-        return None if days is None else self._services.clock.now().date() - timedelta(days=days)
+        return None if days is None else self._gateway.clock.now().date() - timedelta(days=days)
 
     async def _snapshot(self, kind: str, id: str) -> ScopeSnapshot:
         return await self._authority.asnapshot(kind, id)
@@ -212,10 +212,10 @@ class Browser:
             raise Refused(problem("not_found", "There is no such page."))
         try:
             snapshot = await self._snapshot(kind, id)
-            report = await report_of_run(self._services, id) if kind == "run" else None
+            report = await report_of_run(self._gateway, id) if kind == "run" else None
         except KeyError:
             raise Refused(problem("not_found", "There is no such run.")) from None
-        found = await self._services.decisions.latest(Wanted(_DECISIONS, kind=kind, id=id))
+        found = await self._gateway.decisions.latest(Wanted(_DECISIONS, kind=kind, id=id))
         by: list[tuple[str, list[tuple[str, Decimal, int]]]] = []
         if report is None:
             for title, name in _PANELS:

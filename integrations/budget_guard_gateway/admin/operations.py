@@ -28,7 +28,7 @@ from budget_guard_gateway.decisions import Wanted, is_decision_id
 from budget_guard_gateway.keys import Principal, add_key, read_keys, revoke_key
 from budget_guard_gateway.messages import Refused
 from budget_guard_gateway.runs import check_principals
-from budget_guard_gateway.services import Services
+from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
@@ -85,13 +85,13 @@ class Operations:
     """Does what operators ask for, by the ledger and the records of decisions.
 
     Args:
-        services: What it is done with.
+        gateway: What it is done with.
     """
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._settings = services.settings
-        self._authority = services.authority
+    def __init__(self, gateway: GatewayState) -> None:
+        self._gateway = gateway
+        self._settings = gateway.settings
+        self._authority = gateway.authority
         self._keys = asyncio.Lock()  # of the file: it is read, changed and written
 
     @property
@@ -244,7 +244,7 @@ class Operations:
         """The report of one run."""
         id = _name("id", asked.path["id"])
         try:
-            report = await report_of_run(self._services, id)
+            report = await report_of_run(self._gateway, id)
         except KeyError:
             raise Refused(problem("not_found", f"There is no run {_shown(id)}.")) from None
         return 200, json.loads(report.model_dump_json())
@@ -264,13 +264,13 @@ class Operations:
         if before is not None and not is_decision_id(before):
             raise _refused(f"before={_shown(before)} is no decision's id: give the `next` of an answer")
         wanted = Wanted(_number(query, "n", 100, 1, _MOST), before, action, kind, id)
-        found = await self._services.decisions.latest(wanted)
+        found = await self._gateway.decisions.latest(wanted)
         return 200, {"decisions": found.records, "next": found.next}
 
     async def decision(self, asked: Asked) -> Answer:
         """The record of one decision."""
         id = asked.path["id"]
-        record = await self._services.decisions.record(id) if is_decision_id(id) else None
+        record = await self._gateway.decisions.record(id) if is_decision_id(id) else None
         if record is None:
             raise Refused(problem("not_found", "There is no decision of that id, or it is no longer kept."))
         return 200, json.loads(record)

@@ -11,26 +11,26 @@ from budget_guard import BudgetReport
 from budget_guard.reporting.course import SpentAt, thinned
 from budget_guard.units.money import cost_nano
 from budget_guard_gateway.decisions import Wanted
-from budget_guard_gateway.services import Services
+from budget_guard_gateway.state import GatewayState
 
 _MOST_CALLS = 1_000
 """The latest decisions of a run that are looked at."""
 _MOST_POINTS = 256
 
 
-async def report_of_run(services: Services, run_id: str) -> BudgetReport:
+async def report_of_run(gateway: GatewayState, run_id: str) -> BudgetReport:
     """The report of a run, whichever processes have spent from it.
 
     Raises:
         KeyError: If there is no such run.
     """
-    for run in services.runs.all():
+    for run in gateway.runs.all():
         if run.session.id == run_id:
             own = await run.session.areport()
             if not own.spent_elsewhere:  # so it knows of every call, and more of each than its record says
                 return own
-    told = await services.authority.areport(run_id)
-    listed = await services.decisions.latest(Wanted(_MOST_CALLS, kind="run", id=run_id))
+    told = await gateway.authority.areport(run_id)
+    listed = await gateway.decisions.latest(Wanted(_MOST_CALLS, kind="run", id=run_id))
     if not listed.records:
         return told
     return told.model_copy(update=_course_of(listed.records[::-1]))

@@ -14,7 +14,7 @@ from budget_guard import Budget, UnknownPriceError
 from budget_guard.integrations.gateway import GatewaySettings, Upstream, add_key
 from budget_guard.protocol import problem_schema
 from budget_guard.testing import LocalProvider, Reply
-from budget_guard_gateway.services import prices_of
+from budget_guard_gateway.state import prices_of
 from tests.integrations.gateway.support import MESSAGES, PRICES, RATES, WIRES, Asking, asked, gateway
 
 # dollars a million tokens of output: what is asked for costs 6,250

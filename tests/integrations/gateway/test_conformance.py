@@ -27,10 +27,10 @@ from budget_guard.testing.protocol import Target, checks_for, new_provider, perf
 from budget_guard.testing.protocol.__main__ import main
 from budget_guard.testing.protocol.schema import wrong_with
 from budget_guard_gateway import exchange, runs
+from budget_guard_gateway.decision_service import operations
+from budget_guard_gateway.decision_service.operations import DecisionService
 from budget_guard_gateway.keys import Keys, add_key
 from budget_guard_gateway.messages import to_send, token_of
-from budget_guard_gateway.service import operations
-from budget_guard_gateway.service.operations import DecisionService
 from tests.integrations.gateway.support import PRICES, serving
 from tests.integrations.gateway.test_processes import served
 

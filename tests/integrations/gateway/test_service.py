@@ -20,9 +20,9 @@ import jsonschema
 
 from budget_guard import Budget, LedgerUnavailable
 from budget_guard.testing import LocalProvider
-from budget_guard_gateway.service import operations
-from budget_guard_gateway.service.openapi import openapi
-from budget_guard_gateway.service.operations import OPERATIONS
+from budget_guard_gateway.decision_service import operations
+from budget_guard_gateway.decision_service.openapi import openapi
+from budget_guard_gateway.decision_service.operations import OPERATIONS
 from budget_guard_gateway.settings import Upstream
 from tests.integrations.gateway.support import MESSAGES, Asking, gateway
 from tests.ledger.redis_server import BINARY, RedisServer

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from budget_guard.protocol import PROBLEM_JSON, PROTOCOL_HEADERS, decision_schema, problem_schema
-from budget_guard_gateway.service.bodies import DecisionRequest, DryRun, NoBody
-from budget_guard_gateway.service.operations import OPERATIONS, Operation
+from budget_guard_gateway.decision_service.bodies import DecisionRequest, DryRun, NoBody
+from budget_guard_gateway.decision_service.operations import OPERATIONS, Operation
 
 _REF = "#/components/schemas/{model}"
 _Side = Literal["validation", "serialization"]

@@ -11,12 +11,12 @@ from urllib.parse import unquote
 from budget_guard import BudgetError, LedgerUnavailable, Session
 from budget_guard.protocol import budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
+from budget_guard_gateway.decision_service.bodies import body_of
+from budget_guard_gateway.decision_service.openapi import openapi
+from budget_guard_gateway.decision_service.operations import OPERATIONS, Answer, Asked, DecisionService, Operation
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Client, Refused, Scope, encoded
-from budget_guard_gateway.service.bodies import body_of
-from budget_guard_gateway.service.openapi import openapi
-from budget_guard_gateway.service.operations import OPERATIONS, Answer, Asked, DecisionService, Operation
-from budget_guard_gateway.services import Services
+from budget_guard_gateway.state import GatewayState
 
 PREFIX = "/budget/"
 """What its addresses begin with."""
@@ -24,7 +24,7 @@ _DESCRIPTION = "/budget/openapi.json"
 
 
 async def serve_decision(
-    gateway: Services, scope: Scope, headers: Mapping[bytes, bytes], who: Principal, client: Client
+    gateway: GatewayState, scope: Scope, headers: Mapping[bytes, bytes], who: Principal, client: Client
 ) -> None:
     """Answer a request to an address that begins with `PREFIX`.
 
@@ -47,7 +47,7 @@ async def serve_decision(
     await _answer(gateway, client, answer)
 
 
-async def _answer(gateway: Services, client: Client, answer: Answer) -> None:
+async def _answer(gateway: GatewayState, client: Client, answer: Answer) -> None:
     names = await _headers(gateway, answer)
     if answer.refusal is not None:
         await client.refuse(answer.refusal, names)
@@ -56,7 +56,7 @@ async def _answer(gateway: Services, client: Client, answer: Answer) -> None:
     await client.answer(answer.status, encoded([("Content-Type", "application/json"), *names]), data)
 
 
-async def _headers(gateway: Services, answer: Answer) -> list[tuple[str, str]]:
+async def _headers(gateway: GatewayState, answer: Answer) -> list[tuple[str, str]]:
     run = answer.run
     record = answer.record
     names = budget_headers(

@@ -33,11 +33,7 @@ from budget_guard.units.amounts import DIMENSIONS
 from budget_guard.units.money import nano_of, to_usd
 from budget_guard.units.printable import printable
 from budget_guard_gateway.alternatives import alternatives_to
-from budget_guard_gateway.decisions import is_decision_id, owner_of
-from budget_guard_gateway.keys import Principal
-from budget_guard_gateway.messages import Refused
-from budget_guard_gateway.runs import OpenRun, is_run_id
-from budget_guard_gateway.service.bodies import (
+from budget_guard_gateway.decision_service.bodies import (
     CommitRequest,
     DecisionRequest,
     DryRun,
@@ -47,7 +43,11 @@ from budget_guard_gateway.service.bodies import (
     RunRequest,
     Settlement,
 )
-from budget_guard_gateway.services import Services
+from budget_guard_gateway.decisions import is_decision_id, owner_of
+from budget_guard_gateway.keys import Principal
+from budget_guard_gateway.messages import Refused
+from budget_guard_gateway.runs import OpenRun, is_run_id
+from budget_guard_gateway.state import GatewayState
 
 _DAY_S = 86_400
 _HOLD_TTL_S = 900.0
@@ -109,7 +109,7 @@ class DecisionService:
         gateway: What it goes by.
     """
 
-    def __init__(self, gateway: Services) -> None:
+    def __init__(self, gateway: GatewayState) -> None:
         self._gateway = gateway
         self._ledger = gateway.authority.ledger.aio
         self._kept_s = gateway.settings.decisions_kept_days * _DAY_S

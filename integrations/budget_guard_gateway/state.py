@@ -53,7 +53,7 @@ def prices_of(settings: GatewaySettings) -> PriceTable:
     return prices
 
 
-class Services:
+class GatewayState:
     """What all requests of one gateway share.
 
     Args:
