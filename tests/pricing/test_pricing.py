@@ -526,6 +526,11 @@ def test_the_basis_names_the_version_and_the_content() -> None:
     assert PriceTable.bundled() is TABLE
 
 
+def test_the_version_of_an_overlay_is_the_same_in_whichever_order_it_was_written() -> None:
+    one, other = {"m": (1e-6, 1e-6), "n": (2e-6, 1e-6)}, {"n": (2e-6, 1e-6), "m": (1e-6, 1e-6)}
+    assert TABLE.overlaid(one).basis == TABLE.overlaid(other).basis != TABLE.overlaid({"m": (1e-6, 1e-6)}).basis
+
+
 def test_found_prices_are_kept_and_bounded() -> None:
     table = PriceTable.bundled().overlaid({"m": (1e-6, 1e-6)})
     assert table.find("gpt-4o", at=NOW) is table.find("gpt-4o", at=NOW)
