@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget_guard.wire.values import read_json
+from budget_guard.wire.values import read_json, whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
@@ -58,3 +58,36 @@ def test_what_one_parser_alone_reads_is_read(data: bytes, value: Any) -> None:
 )
 def test_what_no_parser_reads_is_nothing(data: bytes) -> None:
     assert read_json(data) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (8, 8),
+        (8.0, 8),
+        (7.2, 8),
+        ("8", 8),
+        (2.0**53 - 1, 2**53 - 1),
+        ("9" * 19, int("9" * 19)),
+        (10**30, 10**30),
+        (0, None),
+        (-1, None),
+        (0.0, None),
+        (-0.5, None),
+        (2.0**53, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("0", None),
+        ("-8", None),
+        ("8.0", None),
+        ("٨", None),
+        ("", None),
+        ("9" * 20, None),
+        (True, None),
+        (None, None),
+        ([8], None),
+        ({}, None),
+    ],
+)
+def test_a_whole_number_is_read_as_a_lenient_server_would(value: object, number: int | None) -> None:
+    assert whole(value) == number
