@@ -421,7 +421,7 @@ class Coverage:
 def _distance(mutant: Mutant, test: str) -> int:
     """How far away from the mutant a test is: in the test file of its module, in that of its room, or elsewhere."""
     path = Path(mutant.path).with_suffix("")
-    room = "/".join(path.parts[1:-1])
+    room = path.parts[1] if len(path.parts) > 2 else ""
     if mutant.path.startswith("integrations/"):
         room = "integrations/" + path.parts[1].removeprefix("budget_guard_")
     file = test.partition("::")[0]
