@@ -213,3 +213,16 @@ def test_of_many_at_once_the_hard_ones_hold_and_none_over_the_advisory_one_is_un
     for kind, name in (("user", "u1"), ("team", "t1")):
         found = authority(ledger, **ceilings).snapshot(kind, name)
         assert (found.spent_usd, found.reserved_usd) == (Decimal("1.00"), ZERO)
+
+
+def test_a_limit_that_others_let_pass_is_not_marked_by_it(way: Way) -> None:
+    run = authority(user=Budget("$5", **WATCHED)).session(Budget("$0.05", mode="soft_gate"), user="u1")
+    assert way.authorize(run, call()).action == "allow"
+
+
+def test_a_change_of_its_limits_counts_too(way: Way) -> None:
+    of = authority(user=Budget("$0.05", **WATCHED))
+    run = of.session(Budget("$5"), user="u1")
+    assert way.authorize(run, call()).action == "advisory_warn"
+    of.set_ceiling("user", "u1", Budget("$1", **WATCHED))
+    assert way.authorize(run, call()).action == "allow"
