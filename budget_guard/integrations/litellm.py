@@ -21,7 +21,6 @@ from budget_guard_litellm.errors import (
     UnknownPriceError,
 )
 from budget_guard_litellm.guard import BudgetGuard, acompletion, completion
-from budget_guard_litellm.router import BudgetRouter
 
 if TYPE_CHECKING:
     from budget_guard_litellm.proxy import ProxyGuard
@@ -33,7 +32,6 @@ __all__ = [
     "BudgetExceeded",
     "BudgetGuard",
     "BudgetRevoked",
-    "BudgetRouter",
     "BudgetStop",
     "ForeignRun",
     "InvalidDowngradeError",

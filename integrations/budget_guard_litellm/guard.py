@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import litellm
 import openai
 from litellm.exceptions import ContextWindowExceededError
+from litellm.router import Router  # pyright: ignore[reportMissingTypeStubs]  # it has few types
 from litellm.types.utils import TextCompletionResponse  # pyright: ignore[reportMissingTypeStubs]  # it has few types
 
 from budget_guard import Budget, BudgetError, Session, current_session
@@ -24,7 +25,7 @@ from budget_guard.adapter.attempts import ADD_FIELDS
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.wire.values import fields
 from budget_guard_litellm.making import Making
-from budget_guard_litellm.router import BudgetRouter
+from budget_guard_litellm.router import guarded_router
 
 _OWNER = 'BudgetGuard(Budget("$5.00"))'
 _LONGEST_WAIT_S = 10.0
@@ -108,9 +109,9 @@ class BudgetGuard(SessionHandle):
             """As `litellm.atext_completion`, but for streams."""
             return await self._acall("atext_completion", args, kwargs)
 
-    def router(self, *args: Any, **kwargs: Any) -> BudgetRouter:
+    def router(self, *args: Any, **kwargs: Any) -> Router:
         """A router that spends from this budget: as `litellm.Router`, with each attempt held by itself."""
-        return BudgetRouter(self._attempts, *args, **kwargs)
+        return guarded_router(self._attempts, *args, **kwargs)
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         turn = Turn(name, args, kwargs)

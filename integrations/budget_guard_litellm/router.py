@@ -1,9 +1,9 @@
-"""`BudgetRouter`: LiteLLM's router, each attempt of which is held before it is sent."""
+"""LiteLLM's router, each attempt of which is held before it is sent."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litellm.router import Router  # pyright: ignore[reportMissingTypeStubs]  # it has few types
 
@@ -31,7 +31,93 @@ _turn: ContextVar[_Turn | None] = ContextVar("budget_guard_litellm_turn", defaul
 """The attempt that is being made."""
 
 
-class BudgetRouter(Router):
+class _Methods:
+    """The methods of one router that hold its attempts, around its own.
+
+    They are set on the router itself, which stays LiteLLM's own.
+    """
+
+    def __init__(self, router: Any, attempts: Attempts) -> None:
+        self._attempts = attempts
+        self._own: dict[str, Any] = {name: getattr(router, name) for name in _HELD_IN}
+        for name in _HELD_IN:
+            setattr(router, name, getattr(self, name.lstrip("_")))
+
+    def completion(self, model: str, messages: Any, **kwargs: Any) -> Any:
+        broken = kwargs.pop(_BROKEN, None)
+        if broken is not None:
+            broken.making.attempt.give_up()
+        turn = _Turn("completion", messages)
+        token = _turn.set(turn)
+        try:
+            answer = self._own["_completion"](model=model, messages=messages, **kwargs)
+        except BaseException as error:
+            if turn.making is not None:
+                turn.making.fail(error)
+            raise
+        finally:
+            _end(turn)
+            _turn.reset(token)
+        return answer if turn.making is None else turn.making.answered(answer)
+
+    async def acompletion(self, model: str, messages: Any, **kwargs: Any) -> Any:
+        broken = kwargs.pop(_BROKEN, None)
+        if broken is not None:
+            await broken.making.attempt.agive_up()
+        turn = _Turn("acompletion", messages)
+        token = _turn.set(turn)
+        try:
+            answer = await self._own["_acompletion"](model=model, messages=messages, **kwargs)
+        except BaseException as error:
+            if turn.making is not None:
+                await turn.making.afail(error)
+            raise
+        finally:
+            _end(turn)
+            _turn.reset(token)
+        return answer if turn.making is None else await turn.making.aanswered(answer)
+
+    def get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
+        turn = _begun(args, kwargs)
+        deployment = self._own["get_available_deployment"](*args, **kwargs)
+        if turn.making is not None:
+            return deployment
+        making, chosen = self._chosen(turn, deployment, kwargs)
+        making.hold()
+        return _decided(turn, making, chosen, deployment, kwargs)
+
+    async def async_get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
+        turn = _begun(args, kwargs)
+        deployment = await self._own["async_get_available_deployment"](*args, **kwargs)
+        if turn.making is not None:  # it was chosen by the method that blocks, as for some strategies
+            return deployment
+        making, chosen = self._chosen(turn, deployment, kwargs)
+        await making.ahold()
+        return _decided(turn, making, chosen, deployment, kwargs)
+
+    def completion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        return self._own["_completion_streaming_iterator"](*args, **_marked(kwargs))
+
+    async def acompletion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._own["_acompletion_streaming_iterator"](*args, **_marked(kwargs))
+
+    def _chosen(self, turn: _Turn, deployment: Any, kwargs: dict[str, Any]) -> tuple[Making, dict[str, Any]]:
+        """The attempt on a *deployment*, and what LiteLLM would be called with."""
+        asked: dict[str, Any] = kwargs.get("request_kwargs") or {}
+        arguments: dict[str, Any] = {**deployment["litellm_params"], **asked, "messages": turn.messages}
+        arguments["model"] = deployment["litellm_params"]["model"]
+        arguments.setdefault("model_info", deployment.get("model_info"))
+        return Making(self._attempts, turn.call_type, arguments), arguments
+
+
+_HELD_IN = (
+    *("_completion", "_acompletion", "get_available_deployment", "async_get_available_deployment"),
+    *("_completion_streaming_iterator", "_acompletion_streaming_iterator"),
+)
+"""The methods of LiteLLM's router that every attempt passes through."""
+
+
+def guarded_router(attempts: Attempts, *args: Any, **kwargs: Any) -> Router:
     """LiteLLM's router, whose chat completions spend from one budget, sync and async, streamed or not.
 
     Each retry, and each deployment that is fallen back on, is held by itself. A call that is not held, such as one for
@@ -41,79 +127,18 @@ class BudgetRouter(Router):
         attempts: The budgets that it spends from.
         *args: As of `litellm.Router`.
         **kwargs: As of `litellm.Router`.
+
+    Raises:
+        NotImplementedError: If this version's router cannot be held: from 1.110 on its inside is out of reach.
     """
-
-    def __init__(self, attempts: Attempts, *args: Any, **kwargs: Any) -> None:
-        self._budget_attempts = attempts
-        super().__init__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
-
-    if not TYPE_CHECKING:  # LiteLLM's own are not typed, and change
-
-        def _completion(self, model: str, messages: Any, **kwargs: Any) -> Any:
-            broken = kwargs.pop(_BROKEN, None)
-            if broken is not None:
-                broken.making.attempt.give_up()
-            turn = _Turn("completion", messages)
-            token = _turn.set(turn)
-            try:
-                answer = super()._completion(model=model, messages=messages, **kwargs)
-            except BaseException as error:
-                if turn.making is not None:
-                    turn.making.fail(error)
-                raise
-            finally:
-                _end(turn)
-                _turn.reset(token)
-            return answer if turn.making is None else turn.making.answered(answer)
-
-        async def _acompletion(self, model: str, messages: Any, **kwargs: Any) -> Any:
-            broken = kwargs.pop(_BROKEN, None)
-            if broken is not None:
-                await broken.making.attempt.agive_up()
-            turn = _Turn("acompletion", messages)
-            token = _turn.set(turn)
-            try:
-                answer = await super()._acompletion(model=model, messages=messages, **kwargs)
-            except BaseException as error:
-                if turn.making is not None:
-                    await turn.making.afail(error)
-                raise
-            finally:
-                _end(turn)
-                _turn.reset(token)
-            return answer if turn.making is None else await turn.making.aanswered(answer)
-
-        def get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
-            turn = _begun(args, kwargs)
-            deployment = super().get_available_deployment(*args, **kwargs)
-            if turn.making is not None:
-                return deployment
-            making, chosen = self._chosen(turn, deployment, kwargs)
-            making.hold()
-            return _decided(turn, making, chosen, deployment, kwargs)
-
-        async def async_get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
-            turn = _begun(args, kwargs)
-            deployment = await super().async_get_available_deployment(*args, **kwargs)
-            if turn.making is not None:  # it was chosen by the method that blocks, as for some strategies
-                return deployment
-            making, chosen = self._chosen(turn, deployment, kwargs)
-            await making.ahold()
-            return _decided(turn, making, chosen, deployment, kwargs)
-
-        def _completion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
-            return super()._completion_streaming_iterator(*args, **_marked(kwargs))
-
-        async def _acompletion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
-            return await super()._acompletion_streaming_iterator(*args, **_marked(kwargs))
-
-        def _chosen(self, turn: _Turn, deployment: Any, kwargs: dict[str, Any]) -> tuple[Making, dict[str, Any]]:
-            """The attempt on a *deployment*, and what LiteLLM would be called with."""
-            asked = kwargs.get("request_kwargs") or {}
-            arguments = {**deployment["litellm_params"], **asked, "messages": turn.messages}
-            arguments["model"] = deployment["litellm_params"]["model"]
-            arguments.setdefault("model_info", deployment.get("model_info"))
-            return Making(self._budget_attempts, turn.call_type, arguments), arguments
+    if not all(hasattr(Router, name) for name in _HELD_IN):
+        raise NotImplementedError(
+            "the router of this version of LiteLLM cannot be held: each of its attempts is out of reach. Use "
+            "BudgetGuard.completion with num_retries= and fallbacks=, or litellm below 1.110"
+        )
+    router = Router(*args, **kwargs)
+    _Methods(router, attempts)
+    return router
 
 
 class _Broken:

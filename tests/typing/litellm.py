@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from litellm.router import Router  # pyright: ignore[reportMissingTypeStubs]
 from openai import OpenAIError
 from typing_extensions import assert_type
 
 from budget_guard import Budget, BudgetReport, Session
 from budget_guard import BudgetExceeded as CoreBudgetExceeded
-from budget_guard.integrations.litellm import BudgetExceeded, BudgetGuard, BudgetRouter, proxy_guard
+from budget_guard.integrations.litellm import BudgetExceeded, BudgetGuard, proxy_guard
 
 
 def calls(session: Session) -> None:
@@ -21,7 +22,7 @@ def calls(session: Session) -> None:
         core: CoreBudgetExceeded = stop
         own: OpenAIError = stop
         del core, own
-    assert_type(guard.router(model_list=[]), BudgetRouter)
+    assert_type(guard.router(model_list=[]), Router)
     assert_type(guard.session, Session)
     assert_type(guard.spent_usd, Decimal)
     assert_type(guard.report(), BudgetReport)

