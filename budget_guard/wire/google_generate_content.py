@@ -56,11 +56,21 @@ def _camel(name: str) -> str:
     return head + "".join(map(str.title, rest))
 
 
+def _unclear(value: Json) -> list[str]:
+    """The fields that are there in both ways of writing them, or in none: nobody knows which the server takes."""
+    return [
+        name for name in value if "_" in name and (value.get(_camel(name)) is not None or _snake(_camel(name)) != name)
+    ]
+
+
 def _kind(part: Json) -> object:
     if "parts" in part or "role" in part:
         return "content"
     for kind in ("inlineData", "fileData", "functionResponse"):
-        if kind in part or _snake(kind) in part:
+        snake = _snake(kind)
+        if kind in part:
+            return kind if snake not in part else snake  # both: which one is taken is not known
+        if snake in part:
             return kind
     if _TEXT_FIELDS.issuperset(part):
         return "text"
@@ -121,6 +131,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         opaque.append(KEPT_CONTENT)
     if _get(body, "modelArmorConfig"):
         opaque.append("what Model Armor costs")
+    opaque += [f"{name} in two spellings" for name in (*_unclear(body), *_unclear(config))]
     system: str | None = None
     if instruction := _get(body, "systemInstruction"):
         texts: list[str] = []

@@ -71,6 +71,29 @@ def test_settings_are_read_in_either_way_of_writing_them() -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "generationConfig": {"maxOutputTokens": 1},
+            "generation_config": {"max_output_tokens": 9, "candidate_count": 8},
+        },
+        {"generationConfig": {"maxOutputTokens": 1, "max_output_tokens": 9}},
+        {"generationConfig": {"candidateCount": 1, "candidate_count": 8}},
+        {"generationConfig": {"candidate_Count": 8}},
+        {"serviceTier": "standard", "service_tier": "priority"},
+        {"cachedContent": "", "cached_content": "cachedContents/long"},
+    ],
+)
+def test_a_setting_that_is_there_in_both_spellings_has_no_bound(settings: dict[str, Any]) -> None:
+    assert "two spellings" in str(request(**settings).prompt.opaque)
+
+
+def test_content_that_is_there_in_both_spellings_has_no_bound() -> None:
+    small, large = ({"mimeType": "image/png", "data": data} for data in ("", "AAAA"))
+    assert "inline_data" in str(request({"inlineData": small, "inline_data": large}).prompt)
+
+
+@pytest.mark.parametrize(
     ("part", "words"),
     [
         ({"fileData": {"fileUri": "gs://x"}}, "a file"),
