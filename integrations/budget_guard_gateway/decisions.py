@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from budget_guard import Decision
 from budget_guard.clock import Clock
@@ -176,7 +176,11 @@ class Decisions:
 
     def _row(self, decision: Decision, who: Principal) -> Row:
         record = decision_record(decision, mode=self._mode, feature=who.feature)
-        return Row(decision.id, owner_of(who), to_json(record).decode())
+        try:
+            text = to_json(record).decode()
+        except PydanticSerializationError:  # half a surrogate pair in a name, say: the others must not wait for it
+            text = json.dumps(record)
+        return Row(decision.id, owner_of(who), text)
 
 
 def _is_over(decision: Decision) -> bool:

@@ -26,6 +26,7 @@ from budget_guard_gateway.decision_service.endpoint import PREFIX, serve_decisio
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import (
     Client,
+    ClientGone,
     Headers,
     Refused,
     Scope,
@@ -75,6 +76,15 @@ class Exchange:
         except asyncio.CancelledError:
             if not client.gone and not client.started:  # the gateway is stopped, and this call was settled
                 await client.refuse(problem("busy", "The gateway is stopping."), self._decided(refused=True))
+        except ClientGone:
+            raise
+        except Exception as error:
+            _log.error("budget_guard: a request failed: %s", type(error).__name__, exc_info=error)
+            if client.started:  # the server cuts a connection whose answer has no end
+                raise
+            await client.refuse(
+                problem("internal", "The gateway failed. Its log says why."), self._decided(refused=True)
+            )
         finally:
             client.unwatch()
             metrics = self._gateway.metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -123,10 +123,11 @@ class DecisionService:
         key, run_id = self._key(asked, body), self._run_id(asked, body)
         if key is not None and run_id is None:  # the second time it must be the same run
             run_id = f"run-{_digest([owner_of(who), key.key])[:32]}"
-        if body.model is not None and not who.may_use(body.model):
-            words = f"model={printable(body.model)!r:.100} may not be used with this key. Ask for one that it may use."
-            raise Refused(problem("model_not_allowed", words))
         call = body.call(gateway.settings.models)
+        if isinstance(call, ModelCall) and not who.may_use(call.model):  # what is behind a name, as of calls passed on
+            asked_for = printable(body.model or "")
+            words = f"model={asked_for!r:.100} may not be used with this key. Ask for one that it may use."
+            raise Refused(problem("model_not_allowed", words))
         try:
             run = await gateway.runs.enter(who, run_id)
         except BudgetError as error:
@@ -238,6 +239,9 @@ class DecisionService:
                 cost = await _committed(held.decision, body)
             except ReservationConflict:
                 raise Refused(_other_amounts(held.id)) from None
+            except ValueError:  # of parts that are within bounds each, and together are not
+                words = "usage is more than a ledger can hold for one call: say what the provider billed."
+                raise Refused(problem("invalid_request", words)) from None
             posting = held.decision.require().posting
             uncertain = posting is not None and posting.uncertain
             settled = _settlement(held.id, "committed", usd(to_usd(cost)), uncertain)
@@ -289,7 +293,10 @@ class DecisionService:
         limits = {name: value for name, value in body.budget.model_dump().items() if value is not None}
         for name, value in limits.items():
             most = getattr(allowed, name)
-            wanted = getattr(Budget(**{name: value}), name)
+            try:
+                wanted = getattr(Budget(**{name: value}), name)
+            except ValueError as error:
+                raise Refused(problem("invalid_request", f"budget.{error}.")) from None
             if most is not None and wanted > most:
                 words = f"budget.{name}={value} is more than a run may have here: ask for {most} at most."
                 raise Refused(problem("invalid_request", words))
@@ -331,7 +338,7 @@ class DecisionService:
 
     async def _reported(self, run: OpenRun) -> Answer:
         report = await run.session.areport()
-        return Answer(200, json.loads(report.model_dump_json()), None, None, run.session)
+        return Answer(200, _own_part(report, self._gateway.authority.kinds), None, None, run.session)
 
     async def _own_run(self, asked: Asked) -> OpenRun:
         """The run that is meant, which is there and the caller's own, until it is left."""
@@ -416,6 +423,24 @@ def _refused(refusal: Problem, decision: Decision, run: OpenRun) -> Answer:
 
 def _other_amounts(id: str) -> Problem:
     return problem("conflict", f"The reservation {id} was committed with other amounts. Those are booked.")
+
+
+def _own_part(report: BudgetReport, shared_kinds: Collection[str]) -> dict[str, Any]:
+    """A report without the names and amounts of scopes that others share, as in problems."""
+    document: dict[str, Any] = json.loads(report.model_dump_json())
+    shared = [each.scope for each in report.limits if each.scope.partition(":")[0] in shared_kinds]
+    document["limits"] = [each for each in document["limits"] if each["scope"] not in shared]
+    for name in ("events", "marks"):
+        document[name] = [
+            {field: _own_words(value, shared) for field, value in each.items()} for each in document[name]
+        ]
+    return document
+
+
+def _own_words(value: object, shared: Sequence[str]) -> object:
+    """*value*, or, where it is a text about one of the *shared* scopes, what a caller may know of it."""
+    told = next((scope for scope in shared if isinstance(value, str) and scope in value), None)
+    return value if told is None else f"It is about the limit of the {told.partition(':')[0]}."
 
 
 def _held_text(who: Principal, run_id: str, decision: Decision) -> str:

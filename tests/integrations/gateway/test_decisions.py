@@ -119,3 +119,13 @@ def test_a_store_that_cannot_be_reached_holds_up_no_call(
             asyncio.run_coroutine_threadsafe(asking.gateway.decisions.flush(), asking.loop).result(5)
         assert answer.status_code == 200
         assert look_up(asking, answer.headers["x-budget-decision-id"]).status_code == 200
+
+
+def test_a_record_that_is_no_unicode_is_kept_and_keeps_no_other_waiting(provider: LocalProvider) -> None:
+    with gateway(provider) as asking:
+        asking.gateway.authority.revoke("run", "r1", reason="half a pair: \ud800")
+        ids = [asking.ask(run=run).headers["x-budget-decision-id"] for run in ("r1", "r2")]
+        asyncio.run_coroutine_threadsafe(asking.gateway.decisions.flush(), asking.loop).result(10)
+        kept = asyncio.run_coroutine_threadsafe(asking.gateway.decisions.record(ids[1]), asking.loop).result(10)
+        assert kept is not None
+        assert [look_up(asking, each).json()["decision"] for each in ids] == ["block", "allow"]

@@ -23,6 +23,7 @@ from budget_guard.testing import LocalProvider
 from budget_guard_gateway.decision_service import operations
 from budget_guard_gateway.decision_service.openapi import openapi
 from budget_guard_gateway.decision_service.operations import OPERATIONS
+from budget_guard_gateway.keys import add_key
 from budget_guard_gateway.settings import Upstream
 from tests.integrations.gateway.support import MESSAGES, Asking, gateway
 from tests.ledger.redis_server import BINARY, RedisServer
@@ -407,3 +408,51 @@ def test_the_description_is_one_and_every_route_in_it_is_called(service: Service
 def test_the_description_is_valid_openapi() -> None:
     validator = pytest.importorskip("openapi_spec_validator")
     validator.OpenAPIV31SpecValidator(json.loads(json.dumps(openapi()))).validate()
+
+
+@pytest.mark.parametrize("limits", [{"max_cost_usd": "0"}, {"max_cost_usd": "0.0000000000001"}, {"max_requests": 0}])
+def test_a_limit_of_nothing_is_told_and_opens_no_run(service: Service, limits: dict[str, Any]) -> None:
+    refused = service("POST", "/budget/runs", {"run_id": "r1", "budget": limits})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert f"budget.{next(iter(limits))}=" in refused.json()["detail"]
+    assert service("GET", "/budget/runs/r1").status_code == 404
+
+
+def test_a_usage_that_no_ledger_can_hold_is_told_and_the_call_stays_held(service: Service) -> None:
+    id = service.decide().json()["decision_id"]
+    refused = service.settle(id, "commit", {"usage": {"output": 2**40, "reasoning": 2**40}})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert service.asking.booked() == ("0", "0.1")
+    assert service.settle(id, "commit", USED).json()["cost_usd"] == "0.1"
+
+
+def test_a_report_tells_nothing_of_what_others_spend(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    alice, bob = (add_key(keys, name, user=f"u-{name}", team="crew") for name in ("alice", "bob"))
+    ceilings = {"team": Budget("$0.35"), "user": Budget("$7.77")}
+    with serving(keys=str(keys), ceilings=ceilings, host="127.0.0.1") as service:
+        for run in ("a1", "a2"):
+            id = service.decide({**DIME, "run_id": run}, token=alice).json()["decision_id"]
+            service.settle(id, "commit", USED, token=alice)
+        answers = [service.decide({**DIME, "run_id": "b1"}, token=bob).status_code for _ in range(2)]
+        assert answers == [200, 402]
+        for method in ("GET", "DELETE"):
+            report = service(method, "/budget/runs/b1", token=bob).json()
+            assert [each["scope"] for each in report["limits"]] == ["run:b1"]
+            assert {"held": "0.1", "limit": "1"}.items() <= report["limits"][0].items()
+            assert "the team" in str(report["events"])
+            told = json.dumps({**report, "tags": {}})
+            assert not [word for word in ("crew", "0.35", "0.20", "0.30", "7.77", "alice") if word in told]
+
+
+def test_a_key_may_use_what_is_behind_a_name_as_on_calls_that_are_passed_on(
+    provider: LocalProvider, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    tokens = {name: add_key(keys, name, models=[name]) for name in ("dime", "prod")}
+    with gateway(provider, keys=str(keys), models={"prod": "dime"}) as asking:
+        service = Service(asking)
+        for name, status in (("dime", 200), ("prod", 403)):
+            decided = service.decide({**DIME, "run_id": name, "model": "prod"}, token=tokens[name])
+            passed = asking.ask(run=name, token=tokens[name], model="prod")
+            assert (decided.status_code, passed.status_code) == (status, status)
