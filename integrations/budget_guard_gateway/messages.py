@@ -34,6 +34,8 @@ _ONCE = (b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key",
 
 DIRECT_ANSWER = "budget_guard.direct_answer"
 """What a `DirectAnswer` is called among the extensions of a request's scope, where the server has them."""
+_BODY_WITHIN_S = 120.0
+"""Seconds within which a body must be there: a client that is cut off in it would else keep its place for ever."""
 _WATCHED_AFTER_S = 0.05
 """Seconds after which it is watched whether the client goes."""
 
@@ -65,6 +67,7 @@ class Client:
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._is_late = False
         self.gone = False
         """Whether it has gone."""
         self.may_stop = False
@@ -76,9 +79,26 @@ class Client:
         """The body of the request.
 
         Raises:
-            Refused: If it has more than *most* bytes.
+            Refused: If it has more than *most* bytes, or is not there in time.
             ClientGone: If the client is gone before its end.
         """
+        task: Any = asyncio.current_task()
+        late = asyncio.get_running_loop().call_later(_BODY_WITHIN_S, self._give_up, task)
+        try:
+            return await self._whole_body(most)
+        except asyncio.CancelledError:
+            if not self._is_late:
+                raise
+            words = f"The body was not there within {_BODY_WITHIN_S:g} seconds."
+            raise Refused(problem("invalid_request", words), [("Connection", "close")]) from None
+        finally:
+            late.cancel()
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self._is_late = True
+        task.cancel()
+
+    async def _whole_body(self, most: int) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.gone = True

@@ -25,6 +25,7 @@ from budget_guard.integrations.gateway import (
     upstream_of,
 )
 from budget_guard.testing import FakeClock, LocalProvider
+from budget_guard_gateway import messages
 from budget_guard_gateway.command import main, settings_of
 from budget_guard_gateway.routes import Router
 from tests.integrations.gateway.support import TOKEN, Asking, asked, gateway
@@ -314,6 +315,19 @@ def raw(asking: Asking, data: bytes) -> bytes:
         except (ConnectionResetError, BrokenPipeError, TimeoutError):
             pass
         return found
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/budget/decisions"])
+@pytest.mark.parametrize("begun", [b"", b"{"])
+def test_a_body_that_never_comes_to_its_end_keeps_no_place(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, path: str, begun: bytes
+) -> None:
+    monkeypatch.setattr(messages, "_BODY_WITHIN_S", 0.1)
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer k\r\ncontent-length: 50\r\n\r\n"
+    with gateway(provider, max_concurrency=1) as asking:
+        answer = raw(asking, head.encode() + begun)  # to the end: the connection is closed
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"within 0.1 seconds" in answer
+        assert asking.ask().status_code == 200
 
 
 def test_two_lengths_are_two_requests_and_none_is_served(asking: Asking, provider: LocalProvider) -> None:
