@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from budget_guard.errors import InvalidDowngradeError
@@ -52,6 +52,14 @@ class DowngradePolicy:
             rungs.append(rung)
             rung = self.to.get(rung)
         return tuple(rungs)
+
+    def only(self, allowed: Callable[[str], bool]) -> DowngradePolicy | None:
+        """The same without the models that are not *allowed*; None where none is left."""
+        if isinstance(self.to, str):
+            return self if allowed(self.to) else None
+        nearest = {model: next(filter(allowed, self.ladder(model)), None) for model in self.to}
+        kept = {model: rung for model, rung in nearest.items() if rung is not None}
+        return replace(self, to=kept) if kept else None
 
     def threshold(self, limit: int) -> int:
         """The least that must be spent of *limit* for the switch, in the limit's unit.

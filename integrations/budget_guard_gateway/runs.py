@@ -98,7 +98,11 @@ class Runs:
     def budget_of(self, who: Principal) -> Budget:
         """What a run of *who* may spend, if it asks for no less."""
         budget = self._settings.run_budget
-        return budget if who.run_budget is None else budget.replace(max_cost_usd=who.run_budget)
+        if who.run_budget is not None:
+            budget = budget.replace(max_cost_usd=who.run_budget)
+        if who.models and budget.downgrade is not None:
+            budget = budget.replace(downgrade=budget.downgrade.only(who.may_use))
+        return budget
 
     async def enter(self, who: Principal, run_id: str | None, limits: Mapping[str, str] | None = None) -> OpenRun:
         """The run that a request of *who* belongs to, until `leave`.

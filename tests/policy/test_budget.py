@@ -203,6 +203,15 @@ def test_a_ladder_is_followed_from_each_of_its_rungs() -> None:
     policy = DowngradePolicy(to={"a": "b", "b": "c"})
     assert [policy.ladder(model) for model in "abcd"] == [("b", "c"), ("c",), (), ()]
     assert DowngradePolicy(to="c").ladder("a") == ("c",)
+
+
+def test_a_policy_without_some_models_goes_to_the_next_of_the_others() -> None:
+    policy = DowngradePolicy(to={"a": "b", "b": "c", "d": "b"}, at=0.5)
+    assert policy.only(lambda model: model != "b") == DowngradePolicy(to={"a": "c", "b": "c", "d": "c"}, at=0.5)
+    assert policy.only(lambda model: model == "b") == DowngradePolicy(to={"a": "b", "d": "b"}, at=0.5)
+    assert policy.only(lambda model: model == "a") is None
+    assert DowngradePolicy(to="b").only(lambda model: model == "b") == DowngradePolicy(to="b")
+    assert DowngradePolicy(to="b").only(lambda model: model == "a") is None
     assert DowngradePolicy(to="c").ladder("c") == ()
 
 

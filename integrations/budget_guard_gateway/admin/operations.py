@@ -16,7 +16,7 @@ from budget_guard.protocol import problem
 from budget_guard.session.usage import BY, By, When
 from budget_guard.units.amounts import DIMENSIONS
 from budget_guard.units.money import parse_usd
-from budget_guard.units.printable import printable
+from budget_guard.units.printable import escaped, printable
 from budget_guard_gateway.admin.documents import (
     ceiling_document,
     key_document,
@@ -399,7 +399,7 @@ def _reason(body: Mapping[str, Any]) -> str:
     reason = body.get("reason", "")
     if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
         raise _refused(f"reason must be a text of at most {_LONGEST_REASON} characters")
-    return reason.strip()
+    return escaped(reason.strip())
 
 
 def _number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

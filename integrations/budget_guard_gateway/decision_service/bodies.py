@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -24,9 +25,12 @@ B = TypeVar("B", bound=BaseModel)
 _MOST = 2**40
 """Tokens."""
 _SHOWN = 60
+_USD_PATTERN = r"\d+(\.\d{1,9})?"
 
 
 def _usd(value: str | int | Decimal) -> str:
+    if isinstance(value, str) and not re.fullmatch(_USD_PATTERN, value, re.ASCII):
+        raise PydanticCustomError("usd", "should be dollars such as '0.25', with at most nine places")
     parse_usd(str(value), "amount")
     return str(value)
 
@@ -37,7 +41,7 @@ def _run_id(value: str) -> str:
     return value
 
 
-_USD_SCHEMA = {"type": "string", "pattern": r"^\d+(\.\d{1,9})?$", "description": "Dollars."}
+_USD_SCHEMA = {"type": "string", "pattern": f"^{_USD_PATTERN}$", "description": "Dollars."}
 Usd: TypeAlias = Annotated[str | int | Decimal, AfterValidator(_usd), WithJsonSchema(_USD_SCHEMA)]
 """Dollars: a decimal text, or a number."""
 RunId: TypeAlias = Annotated[str, AfterValidator(_run_id)]

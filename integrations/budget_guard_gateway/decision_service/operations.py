@@ -121,8 +121,10 @@ class DecisionService:
         body: DecisionRequest = asked.body
         gateway, who = self._gateway, asked.who
         key, run_id = self._key(asked, body), self._run_id(asked, body)
-        if key is not None and run_id is None:  # the second time it must be the same run
+        if run_id is None and key is not None:  # the second time it must be the same run
             run_id = f"run-{_digest([owner_of(who), key.key])[:32]}"
+        elif run_id is None and body.dry_run:  # one run for all of them: where runs are counted, each would count
+            run_id = f"dry-run-{_digest(owner_of(who))[:32]}"
         call = body.call(gateway.settings.models)
         if isinstance(call, ModelCall) and not who.may_use(call.model):  # what is behind a name, as of calls passed on
             asked_for = printable(body.model or "")

@@ -239,6 +239,15 @@ def test_whoever_is_revoked_calls_no_more_until_restored(
         assert refusal(admin.post(f"/budget/user/{WHO}/revoke", json=body))[1] == "invalid_request"
 
 
+def test_a_reason_that_no_store_can_keep_is_kept_escaped(provider: LocalProvider, tmp_path: Path) -> None:
+    ledger = f"sqlite:///{tmp_path / 'budget.db'}"
+    with gateway(provider, ledger=ledger, ceilings={"user": DAY}, **ADMIN) as asking, administered(asking) as admin:
+        headers = {"authorization": f"Bearer {SECRET}"}
+        body = b'{"reason": "half of \\ud83d"}'
+        found = told(admin.post(f"/budget/user/{WHO}/revoke", content=body, headers=headers))
+    assert found["revoked_reason"] == "half of \\ud83d"
+
+
 def test_usage_is_told_by_what_is_asked_for(asking: Asking, admin: httpx.Client) -> None:
     for run in ("a", "b"):
         asking.ask(run=run)

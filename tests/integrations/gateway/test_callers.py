@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from budget_guard import Budget
+from budget_guard import Budget, DowngradePolicy
 from budget_guard.integrations.gateway import (
     GatewaySettings,
     Keys,
@@ -59,6 +59,18 @@ def test_each_sdks_way_of_sending_a_key_is_taken(asking: Asking) -> None:
     for name, value in (("Authorization", "bearer k"), ("X-Api-Key", "k"), ("x-goog-api-key", "k"), ("api-key", "k")):
         assert asking.http.post(path, json=body, headers={name: value}).status_code == 200
     assert asking.gateway.authority.snapshot("user", asking.gateway.keys.principal("k").name).spent_usd  # type: ignore[union-attr]
+
+
+def test_a_cheaper_model_takes_over_only_where_the_key_may_use_it(provider: LocalProvider, keys: Path) -> None:
+    one, both = (
+        add_key(keys, "one", user="u1", models=["dime"]),
+        add_key(keys, "both", user="u2", models=["dime", "ch*"]),
+    )
+    budget = Budget("$0.25", downgrade=DowngradePolicy(to="cheap", at=0.01))
+    with gateway(provider, budget, keys=str(keys), ceilings={"user": Budget("$5.00")}) as asking:
+        assert [asking.ask(token=one, run="a").status_code for _ in range(3)] == [200, 200, 402]
+        assert {asking.ask(token=both, run="b").status_code for _ in range(3)} == {200}
+    assert [call.model for call in provider.calls] == ["dime", "dime", "dime", "cheap", "cheap"]
 
 
 def test_a_key_is_bound_to_its_principals_models_and_budget(provider: LocalProvider, keys: Path) -> None:

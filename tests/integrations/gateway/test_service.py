@@ -194,6 +194,23 @@ def test_a_dry_run_says_what_would_be_and_holds_nothing(service: Service) -> Non
     assert service.asking.booked() == ("0", "0")
 
 
+def test_dry_runs_do_not_use_up_runs_where_these_are_counted() -> None:
+    body = {name: value for name, value in DIME.items() if name != "run_id"}
+    with serving(ceilings={"user": Budget("$20.00", window="day", max_runs=2)}) as service:
+        for _ in range(5):
+            assert service.decide({**body, "dry_run": True}).json()["decision"] == "allow"
+        assert service.decide(body).status_code == 200
+
+
+@pytest.mark.parametrize("amount", ["1_0", "\N{ARABIC-INDIC DIGIT ONE}", "1e3", "$1", "1.0000000001", "-1", ""])
+def test_an_amount_is_read_as_it_is_published(service: Service, amount: str) -> None:
+    id = service.decide().json()["decision_id"]
+    refused = service.settle(id, "commit", {"cost_usd": amount})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert "cost_usd" in refused.json()["detail"]
+    assert service.settle(id, "commit", {"cost_usd": "0.05"}).json()["cost_usd"] == "0.05"
+
+
 def test_the_same_key_gets_the_same_decision(service: Service) -> None:
     body = {name: value for name, value in DIME.items() if name != "run_id"}
     first, again = (service.decide(body, idempotency_key="k") for _ in range(2))
