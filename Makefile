@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## Watch a runaway agent being stopped, without an API
 
 .PHONY: test
 test: $(VENV)/.installed  ## Run every test
-	$(BIN)/python -m pytest --quiet --numprocesses auto
+	$(BIN)/python -m pytest --quiet --numprocesses auto --maxschedchunk 32
 
 .PHONY: fuzz
 fuzz: $(VENV)/.installed  ## Run the property tests on examples that were never tried

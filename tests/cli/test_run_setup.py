@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -307,7 +308,7 @@ def test_an_interrupt_before_there_is_a_program_ends_it_all_and_none_is_left_for
     before = signal.getsignal(signal.SIGTERM)
     with KeptSignals() as signals:
         signals.check()
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signals.check()
     assert signal.getsignal(signal.SIGTERM) is before
@@ -318,7 +319,7 @@ def test_an_interrupt_before_there_is_a_program_ends_it_all_and_none_is_left_for
 def test_a_signal_that_comes_while_a_program_is_started_is_kept_too() -> None:
     with KeptSignals() as signals:
         with signals.let_through():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         number, from_keyboard = signals.next()
         assert (number, from_keyboard) == (signal.SIGTERM, False)
 

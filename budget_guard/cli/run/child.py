@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -75,7 +76,7 @@ class KeptSignals:
         Raises:
             KeyboardInterrupt: If one came.
         """
-        if _HAS_SIGNALS and signal.sigpending().intersection(_ENDING):
+        if _HAS_SIGNALS and {*signal.sigpending(), *self._came}.intersection(_ENDING):
             raise KeyboardInterrupt
 
     @contextmanager
@@ -111,8 +112,8 @@ class KeptSignals:
 
     def _keep(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
-        while self._came:
-            os.kill(os.getpid(), self._came.pop())
+        while self._came:  # to this thread: another one may not keep it
+            signal.pthread_kill(threading.get_ident(), self._came.pop())
 
 
 class Child:
