@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from budget_guard import Budget
+from budget_guard.ledger.redis import RedisLedger
 from budget_guard.testing import LocalProvider, Reply
 from tests.integrations.gateway import support as gateways
 from tests.integrations.litellm.support import (
@@ -37,13 +38,21 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.kill()
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=needs_redis_server)])
-def two_workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("sqlite", 2), id="sqlite, 2 workers"),
+        pytest.param(("redis", 2), id="redis, 2 workers", marks=needs_redis_server),
+        pytest.param(("redis", 1), id="redis, 1 worker", marks=needs_redis_server),
+    ],
+)
+def workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    ledger, count = request.param
     more: dict[str, Any] = {}
-    if request.param == "redis":
+    if ledger == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        more = {"environment": {"BUDGET_GUARD_LEDGER": server.url}}
-    with guarded(tmp_path_factory.mktemp("workers"), workers=2, **more) as running:
+        more = {"environment": {"BUDGET_GUARD_LEDGER": f"{server.url.removesuffix('/0')}/{count}"}}
+    with guarded(tmp_path_factory.mktemp("workers"), workers=count, **more) as running:
         yield running
 
 
@@ -51,22 +60,24 @@ def two_workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     ("route", "stream"), [("chat", False), ("chat", True), ("messages", False), ("responses", True)]
 )
 def test_of_a_hundred_dimes_at_once_ten_are_spent_whichever_worker_is_asked(
-    two_workers: Guarded, route: str, stream: bool
+    workers: Guarded, route: str, stream: bool
 ) -> None:
-    run = f"two-{route}-{stream}"
-    two_workers.asked_of_provider()
+    run = f"hundred-{route}-{stream}"
+    workers.asked_of_provider()
 
-    statuses = two_workers.proxy.all_at_once(100, route, run, stream=stream)
+    statuses = workers.proxy.all_at_once(100, route, run, stream=stream)
 
     assert statuses == Counter({200: 10, 402: 90})
-    assert two_workers.asked_of_provider() == ["dime"] * 10
-    assert two_workers.booked(run) == ("1", "0")
+    assert workers.asked_of_provider() == ["dime"] * 10
+    assert workers.booked(run) == ("1", "0")
 
 
 @needs_redis_server
-def test_a_ledger_that_is_gone_is_no_reason_to_retry_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_ledger_that_is_gone_is_no_reason_to_retry_nothing_is_sent_and_it_goes_on_when_that_is_back(
+    tmp_path: Path,
+) -> None:
     assert BINARY is not None
-    server = RedisServer(tmp_path / "redis").start()
+    server = RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always").start()
     try:
         with guarded(tmp_path, environment={"BUDGET_GUARD_LEDGER": server.url}) as running:
             assert running.proxy.post("chat", run="r").status_code == 200
@@ -79,6 +90,21 @@ def test_a_ledger_that_is_gone_is_no_reason_to_retry_and_nothing_is_sent(tmp_pat
             assert answer.headers["retry-after"] == "1"
             assert running.asked_of_provider() == []
             assert running.proxy.log.count("the call is not made") <= 2  # said once by each layer that logs it
+
+            server.start()
+            answer = running.proxy.post("chat", run="r")
+
+            assert answer.status_code == 200, answer.text
+            assert running.asked_of_provider() == ["dime"]
+            assert running.booked("r") == ("0.2", "0")
+
+            server.client().flushall()  # as a failover to an empty store: what was spent is not known any more
+
+            assert running.proxy.post("chat", run="other", num_retries=3).status_code == 503
+            assert running.asked_of_provider() == []
+            RedisLedger(server.url).reopen()  # its operator has looked
+            assert running.proxy.post("chat", run="other").status_code == 200
+            assert running.asked_of_provider() == ["dime"]
     finally:
         server.kill()
 
