@@ -136,7 +136,7 @@ def guarded_router(attempts: Attempts, *args: Any, **kwargs: Any) -> Router:
             "the router of this version of LiteLLM cannot be held: each of its attempts is out of reach. Use "
             "BudgetGuard.completion with num_retries= and fallbacks=, or litellm below 1.110"
         )
-    router = Router(*args, **kwargs)
+    router: Router = Router(*args, **kwargs)
     _Methods(router, attempts)
     return router
 
