@@ -7,15 +7,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, cast
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from budget_guard import BudgetError
 from budget_guard.protocol import problem, problem_of
 from budget_guard.units.printable import printable
+from budget_guard_gateway.addresses import DESCRIPTION, operation_at
 from budget_guard_gateway.admin.access import Access
 from budget_guard_gateway.admin.browser import PATHS, Browser
 from budget_guard_gateway.admin.openapi import openapi
-from budget_guard_gateway.admin.operations import OPERATIONS, Asked, Field, Operation, Operations, unknown
+from budget_guard_gateway.admin.operations import OPERATIONS, Asked, Field, Operations, unknown
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.messages import Client, ClientGone, Headers, Receive, Refused, Scope, Send, headers_of, shown
 from budget_guard_gateway.metrics import CONTENT_TYPE, SharedNumbers, Snapshot, exposition
@@ -96,7 +97,7 @@ class Admin:
                 [("WWW-Authenticate", "Bearer")],
             )
         path: str = scope["raw_path"].decode("latin-1")
-        if path == "/budget/openapi.json" and scope["method"] == "GET":
+        if path == DESCRIPTION and scope["method"] == "GET":
             await _answer(client, 200, openapi())
             return
         if path == "/metrics" and scope["method"] == "GET":
@@ -104,7 +105,7 @@ class Admin:
                 200, [(b"content-type", CONTENT_TYPE.encode()), *_PRIVATE], exposition(self._numbers()).encode()
             )
             return
-        operation, names = _meant(scope["method"], path)
+        operation, names = operation_at(OPERATIONS, scope["method"], path)
         query = _query(operation.query, scope["query_string"].decode("latin-1"))
         body = _body(operation.body, await client.body(_MOST_BODY))
         status, document = await operation.run(self._operations, Asked(names, query, body))
@@ -123,40 +124,6 @@ async def _answer(client: Client, status: int, document: Any) -> None:
 def _bearer(headers: Mapping[bytes, bytes]) -> str | None:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
-
-
-def _meant(method: str, path: str) -> tuple[Operation, dict[str, str]]:
-    """The operation that a request means, and the names in its path.
-
-    Raises:
-        Refused: If there is none.
-    """
-    segments = [unquote(segment) for segment in path.split("/")[1:]]
-    others: list[str] = []
-    for operation in OPERATIONS:
-        names = _named(operation.segments, segments)
-        if names is None:
-            continue
-        if operation.method == method:
-            return operation, names
-        others.append(operation.method)
-    if others:
-        words = f"{printable(method)} is not for this address, but {', '.join(others)}."
-        raise Refused(problem("method_not_allowed", words), [("Allow", ", ".join(others))])
-    raise Refused(problem("not_found", "There is nothing here. /budget/openapi.json describes what there is."))
-
-
-def _named(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
-    """The names that *segments* give to *pattern*; None where they do not fit."""
-    if len(pattern) != len(segments):
-        return None
-    names: dict[str, str] = {}
-    for each, segment in zip(pattern, segments, strict=True):
-        if each.startswith("{"):
-            names[each[1:-1]] = segment
-        elif each != segment:
-            return None
-    return names
 
 
 def _query(fields: Sequence[Field], text: str) -> dict[str, str]:

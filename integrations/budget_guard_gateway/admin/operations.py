@@ -68,17 +68,13 @@ class Operation(NamedTuple):
 
     method: Literal["GET", "PUT", "POST", "DELETE"]
     path: str
+    """A part in braces is a name, and stands for any."""
     run: Callable[[Operations, Asked], Awaitable[Answer]]
     words: str
     query: tuple[Field, ...] = ()
     body: tuple[Field, ...] = ()
     answers: str = ""
     """The schema of its answer, by name; empty for any object."""
-
-    @property
-    def segments(self) -> list[str]:
-        """The parts of its path; a name in braces stands for any."""
-        return self.path.split("/")[1:]
 
 
 class Operations:

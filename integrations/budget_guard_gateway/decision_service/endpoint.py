@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
-from urllib.parse import unquote
 
 from budget_guard import BudgetError, LedgerUnavailable, Session
-from budget_guard.protocol import budget_headers, problem, problem_of
-from budget_guard.units.printable import printable
+from budget_guard.protocol import budget_headers, problem_of
+from budget_guard_gateway.addresses import DESCRIPTION, operation_at
 from budget_guard_gateway.decision_service.bodies import body_of
 from budget_guard_gateway.decision_service.openapi import openapi
-from budget_guard_gateway.decision_service.operations import OPERATIONS, Answer, Asked, DecisionService, Operation
+from budget_guard_gateway.decision_service.operations import OPERATIONS, Answer, Asked, DecisionService
 from budget_guard_gateway.keys import Principal
-from budget_guard_gateway.messages import Client, Refused, Scope, encoded
+from budget_guard_gateway.messages import Client, Scope, encoded
 from budget_guard_gateway.state import GatewayState
 
 PREFIX = "/budget/"
 """What its addresses begin with."""
-_DESCRIPTION = "/budget/openapi.json"
 
 
 async def serve_decision(
@@ -32,10 +29,10 @@ async def serve_decision(
         Refused: If it makes no sense.
     """
     path: str = scope["raw_path"].decode("latin-1")
-    if path == _DESCRIPTION and scope["method"] == "GET":
+    if path == DESCRIPTION and scope["method"] == "GET":
         await _answer(gateway, client, Answer(200, openapi()))
         return
-    operation, names = _meant(scope["method"], path)
+    operation, names = operation_at(OPERATIONS, scope["method"], path)
     body = body_of(operation.body, await client.body(gateway.settings.max_body))
     service = DecisionService(gateway)
     try:
@@ -81,37 +78,3 @@ async def _remaining(run: Session | None) -> Decimal | None:
         return await run.aleast_remaining_usd()
     except (LedgerUnavailable, KeyError):
         return None
-
-
-def _meant(method: str, path: str) -> tuple[Operation, dict[str, str]]:
-    """The operation that a request means, and the names in its path.
-
-    Raises:
-        Refused: If there is none.
-    """
-    segments = [unquote(segment) for segment in path.split("/")[1:]]
-    others: list[str] = []
-    for operation in OPERATIONS:
-        names = _named(operation.segments, segments)
-        if names is None:
-            continue
-        if operation.method == method:
-            return operation, names
-        others.append(operation.method)
-    if others:
-        words = f"{printable(method)} is not for this address, but {', '.join(others)}."
-        raise Refused(problem("method_not_allowed", words), [("Allow", ", ".join(others))])
-    raise Refused(problem("not_found", f"There is nothing here. {_DESCRIPTION} describes what there is."))
-
-
-def _named(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, Any] | None:
-    """The names that *segments* give to *pattern*; None where they do not fit."""
-    if len(pattern) != len(segments):
-        return None
-    names: dict[str, str] = {}
-    for each, segment in zip(pattern, segments, strict=True):
-        if each.startswith("{"):
-            names[each[1:-1]] = segment
-        elif each != segment:
-            return None
-    return names

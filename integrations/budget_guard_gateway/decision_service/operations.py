@@ -88,6 +88,7 @@ class Operation(NamedTuple):
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
+    """A part in braces is a name, and stands for any."""
     perform: Perform
     words: str
     body: type[BaseModel] = NoBody
@@ -95,11 +96,6 @@ class Operation(NamedTuple):
     status: int = 200
     is_keyed: bool = False
     """Whether it takes an Idempotency-Key."""
-
-    @property
-    def segments(self) -> list[str]:
-        """The parts of its path; a name in braces stands for any."""
-        return self.path.split("/")[1:]
 
 
 class DecisionService:
