@@ -1,12 +1,15 @@
-"""Any value as one line of plain text, for references that are compared with what was looked at last."""
+"""References, which are compared with what was looked at last: their files, and any value as one line of plain text."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import gzip
 import re
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,6 +22,18 @@ _LEFT_OUT = frozenset(
     {"report", "id", "hold_id", "decision_id", "child_id", "events", "budget", "price_version", "prices"}
 )
 """Ids are made up anew each time, the report of an error is a long one, and budgets and prices are what was given."""
+
+
+def kept(file: Path) -> list[str]:
+    """The lines of a reference as they were made last."""
+    return gzip.decompress(file.read_bytes()).decode().split("\n") if file.exists() else []
+
+
+def keep(lines: list[str], file: Path) -> None:
+    """Write the *lines* of a reference, and print those that differ."""
+    for line in difflib.unified_diff(kept(file), lines, lineterm="", n=0):
+        print(line[:300])
+    file.write_bytes(gzip.compress("\n".join(lines).encode(), 9, mtime=0))
 
 
 def without_ids(line: str) -> str:

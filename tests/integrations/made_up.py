@@ -22,8 +22,7 @@ from budget_guard import Budget, DowngradePolicy, LoopPolicy
 from budget_guard.adapter import attempts
 from budget_guard.estimate import tokens
 from budget_guard.testing import HostedCall, LocalProvider, ProviderRequest, Reply, ToolCall
-from tests.reference_text import plain, without_ids
-from tests.wire.reference.make import kept
+from tests.reference_text import kept, plain, without_ids
 
 BIG, SMALL = "gpt-4o", "gpt-4o-mini"
 GROUPS = 10

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.reference_text import kept
 from tests.reporting.reference.make import FILE
 from tests.reporting.reference.views import NAMES, lines_of
-from tests.wire.reference.make import kept
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ pytest.importorskip("langchain_core")
 
 from tests.integrations.langchain.reference.corpus import NAMES, lines_of
 from tests.integrations.langchain.reference.make import FILE
-from tests.wire.reference.make import kept
+from tests.reference_text import kept
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integrations.openai_agents.reference.corpus import NAMES, lines_of
 from tests.integrations.openai_agents.reference.make import FILE
-from tests.wire.reference.make import kept
+from tests.reference_text import kept
 
 
 @pytest.mark.parametrize("name", NAMES)

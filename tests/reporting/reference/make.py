@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.reference_text import keep
 from tests.reporting.reference.views import NAMES, lines_of
-from tests.wire.reference.make import keep
 
 FILE = Path(__file__).with_name("views.txt.gz")
 

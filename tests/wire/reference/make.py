@@ -6,25 +6,12 @@ before: look at each of them, for each is money.
 
 from __future__ import annotations
 
-import difflib
-import gzip
 from pathlib import Path
 
+from tests.reference_text import keep
 from tests.wire.reference.readings import NAMES, lines_of
 
 FILE = Path(__file__).with_name("readings.txt.gz")
-
-
-def kept(file: Path = FILE) -> list[str]:
-    """The lines as they were made last."""
-    return gzip.decompress(file.read_bytes()).decode().split("\n") if file.exists() else []
-
-
-def keep(lines: list[str], file: Path) -> None:
-    """Write *lines*, and print those that differ."""
-    for line in difflib.unified_diff(kept(file), lines, lineterm="", n=0):
-        print(line[:300])
-    file.write_bytes(gzip.compress("\n".join(lines).encode(), 9, mtime=0))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.integrations.langchain.reference.corpus import NAMES, lines_of
-from tests.wire.reference.make import keep
+from tests.reference_text import keep
 
 FILE = Path(__file__).with_name("readings.txt.gz")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.integrations.openai_agents.reference.corpus import NAMES, lines_of
 from tests.integrations.openai_agents.reference.runs import REFERENCE
-from tests.wire.reference.make import keep
+from tests.reference_text import keep
 
 FILE = Path(__file__).with_name("readings.txt.gz")
 
