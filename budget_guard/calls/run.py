@@ -13,6 +13,7 @@ from budget_guard.calls.call import ToolCall
 from budget_guard.calls.enclosing import OpenHold
 from budget_guard.calls.held import HeldCall
 from budget_guard.calls.ladder import Ladder
+from budget_guard.calls.ledger_spend import limits_used, spent_on, task_spend
 from budget_guard.calls.loops import LoopDetector
 from budget_guard.calls.planner import Planner
 from budget_guard.calls.queue import queue_of
@@ -34,14 +35,12 @@ from budget_guard.reporting.course import thinned
 from budget_guard.reporting.report import BudgetReport
 from budget_guard.reporting.spend import LimitUse, TaskSpend, as_plain
 from budget_guard.reporting.totals import Totals
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums, in_unit
+from budget_guard.units.amounts import NOTHING, Limits, Sums
 from budget_guard.units.money import to_usd
 from budget_guard.units.scope import Scope
 
 _NO_LIMITS = Limits()
 _MOST_LABELS = 1_000
-_UNKNOWN = "(unknown)"
-"""The model or tool of what another process has spent without saying on what."""
 _EVENTS_IN_ERRORS = 20
 """An error carries a report with the last few events alone: an agent may run into its limit a thousand times."""
 
@@ -254,7 +253,7 @@ class Run:
         from it as well, what the ledger's usage history does."""
         task, own, recorder = self.budget.task, self.recorder.totals, self.recorder
         spent = recorder.total()
-        known = {} if task is None else {task: _of_task(spent)}
+        known = {} if task is None else {task: task_spend(spent)}
         now = balance.committed
         if not self.keeps_history or (spent.cost, spent.total_tokens, spent.tool_calls) == (now.cost, *now[3::2]):
             return own, known
@@ -264,33 +263,13 @@ class Run:
             if balance.since.minute:
                 return own, known  # in the middle of an hour, and the history has but hours
         try:
-            query = history.UsageQuery("run", self.scope.id, began, None, ("model", "tool", "agent", "task"))
-            rows: Sequence[history.UsageSum] = yield "usage", (query,)
+            return (yield from spent_on(self.scope.id, began))
         except LedgerUnavailable:
             return own, known
-        totals, by_task = Totals(), dict[str, Amounts]()
-        for (model, tool, agent, its_task), row in rows:
-            line = history.line_of(history.NO_LABELS, row)
-            is_model = bool(model) or line.amounts.requests > 0
-            totals.add_many(str(model or tool or _UNKNOWN), str(agent) or None, is_model, *line[1:])
-            if its_task:
-                by_task[str(its_task)] = by_task.get(str(its_task), NOTHING).plus(line.amounts)
-        return totals, {name: _of_task(amounts) for name, amounts in by_task.items()}
 
     def _limits_used(self, balances: Sequence[Balance]) -> list[LimitUse]:
         """How much of each limit is used, in the scopes of *balances*."""
-        used = [
-            LimitUse(
-                scope=str(balance.scope),
-                name=DIMENSIONS[i],
-                limit=Decimal(in_unit(i, limit)),
-                spent=Decimal(in_unit(i, balance.committed[i])),
-                held=Decimal(in_unit(i, balance.reserved[i])),
-                resets_at=balance.ends,
-            )
-            for balance in balances
-            for i, limit in balance.limited
-        ]
+        used = limits_used(balances)
         most, scope = self.budget.max_duration_s, str(self.scope)
         if most is not None:
             seconds = Decimal(str(round(self.recorder.timeline.duration(), 3)))
@@ -335,10 +314,6 @@ class Run:
                     if limits == _NO_LIMITS:  # from now on it may be one that only watches
                         self.note_advisory()
                     self.recorder.warn(ceiling.scope, limits, spent, at)
-
-
-def _of_task(amounts: Amounts) -> TaskSpend:
-    return TaskSpend(total=to_usd(amounts.cost), calls=amounts.requests, tool_calls=amounts.tool_calls)
 
 
 class _Ceiling:
