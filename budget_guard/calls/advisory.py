@@ -21,7 +21,7 @@ def note_of(limits: Limits) -> str:
 
 
 def is_advisory(balance: Balance) -> bool:
-    """Whether the limits of a scope are advisory."""
+    """True for a scope whose limits are advisory."""
     return balance.note.startswith(f"{_ADVISORY} ")
 
 

@@ -29,7 +29,7 @@ class Alternative:
     estimate: int
     """The most that the call may cost on it, in nano-dollars."""
     fits_budget: bool
-    """Whether the call would be admitted if it were made on it now. What others take meanwhile may change that."""
+    """True if the call would be admitted on it now. What others take meanwhile may change that."""
     supports_tools: bool | None
     """None where it is not known."""
     supports_json_schema: bool | None
@@ -43,7 +43,7 @@ class Alternative:
 
 
 def helps(decision: Decision) -> bool:
-    """Whether a cheaper model could change *decision*: it refuses a model call for what that may cost."""
+    """True for a refusal that a cheaper model could change: of a model call, for what that may cost."""
     return isinstance(decision.call, ModelCall) and _is_for_its_cost(decision.error)
 
 
@@ -96,7 +96,7 @@ def find_alternatives(authorizer: Authorizer, decision: Decision, models: Iterab
 
 
 def _is_too_fast(authorizer: Authorizer, cost: int) -> bool:
-    """Whether a call of *cost* would take more in a minute than the budget allows."""
+    """True if a call of *cost* would take more in a minute than the budget allows."""
     run = authorizer.run
     most = run.budget.max_usd_per_minute
     if most is None or run.budget.mode == "advisory_estimate":

@@ -73,7 +73,7 @@ class _Attempt(NamedTuple):
     changed: bool = False
     """Whether it was refused though it should have fitted: what is left has changed meanwhile."""
     ignored: BudgetError | None = None
-    """What would refuse it, had the budget another mode."""
+    """The error that would refuse it, had the budget another mode."""
 
 
 Offer: TypeAlias = tuple[str, float, Plan, Sums]
@@ -98,7 +98,7 @@ class Authorizer:
         self.basis = Basis(
             tuple(dict.fromkeys(scope.principal for scope in run.scopes)), run.planner.ladder.prices.basis
         )
-        """What all its decisions rest on."""
+        """The scopes and prices that all its decisions rest on."""
         self._warned_unbounded = False
         self._told_unknown_most = False
 

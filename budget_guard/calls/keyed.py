@@ -43,7 +43,7 @@ class IdempotencyKey(NamedTuple):
     key: str
     """The caller's own name for this one call: at most 255 characters."""
     body: str = ""
-    """What tells this call from any other one with the same model, terms and weight, such as a digest of its text."""
+    """A digest of the call's text, or the like: it tells calls apart that have the same model, terms and weight."""
 
 
 def checked_key(key: str | IdempotencyKey) -> IdempotencyKey:
@@ -182,13 +182,13 @@ def with_own_time(deciding: Steps[T], ttl_s: float) -> Steps[T]:
 
 
 def _place(run: Run, key: IdempotencyKey) -> str:
-    """Where the ledger keeps what was decided on it: by the principal and the key."""
+    """The place of its decision in the ledger: one for each principal and key."""
     named = json.dumps([run.owner, key.key]).encode()
     return f"key:{hashlib.blake2b(named, digest_size=20).hexdigest()}"
 
 
 def _fingerprint(run: Run, call: ModelCall | ToolCall, key: IdempotencyKey) -> str:
-    """What is equal for equal calls, in every process."""
+    """A digest that is the same for equal calls, in every process."""
     weights: object = None
     policy = ""
     if isinstance(call, ModelCall):

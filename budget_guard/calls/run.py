@@ -101,7 +101,7 @@ class Run:
         self.rate = SpendRate()
         """What it has taken in the last minute; kept only where the budget limits that."""
         self.advises = False
-        """Whether a ceiling above it is advisory, so that calls are looked at which pass it."""
+        """True if a ceiling above it is advisory, so that calls which pass it are looked for."""
         self.is_watched = False
         """Whether more is to be asked about a call than whether the ledger holds it: for loops, for the rate of spend,
         and for ceilings that refuse nothing."""

@@ -11,20 +11,18 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetError
 from budget_guard.ledger.outbox.ledger import areplay
 from budget_guard.protocol import problem
+from budget_guard_gateway.decisions import WRITTEN_AFTER_S
 from budget_guard_gateway.exchange import Exchange
 from budget_guard_gateway.keys import OneKey
 from budget_guard_gateway.messages import DIRECT_ANSWER, Client, ClientGone, Receive, Scope, Send
 from budget_guard_gateway.metrics import SharedNumbers
+from budget_guard_gateway.runs import LOOKED_AFTER_S
 from budget_guard_gateway.settings import GatewaySettings
 from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
 _NO_EXTENSIONS: dict[str, Any] = {}
-_EVERY_S = 30.0
-"""Seconds between two looks at what was left behind: holds whose time is up, runs that nobody calls."""
-_WRITTEN_AFTER_S = 0.5
-"""Seconds between two writings of records and numbers."""
 _MOST_LEFT_S = 10.0
 """Seconds that calls have to settle in once they are cancelled."""
 
@@ -131,7 +129,7 @@ class Gateway(GatewayState):
         """Write the records of what was decided, and the numbers, again and again."""
         loop = asyncio.get_running_loop()
         while True:
-            await self.clock.wait_async(loop.create_future(), _WRITTEN_AFTER_S)
+            await self.clock.wait_async(loop.create_future(), WRITTEN_AFTER_S)
             await self.decisions.flush()
             self._count()
 
@@ -145,13 +143,8 @@ class Gateway(GatewayState):
                 _log.error("budget_guard: the numbers for Prometheus cannot be written: %s", error)
 
     async def _look_after(self) -> None:
-        """Put away what is over, book what could not be booked, and expire what was left behind, again and again."""
+        """Look after what was left behind, again and again."""
         loop = asyncio.get_running_loop()
         while True:
-            await self.clock.wait_async(loop.create_future(), _EVERY_S)
-            try:
-                await self.runs.sweep()
-                await areplay(self.authority.outbox, self.authority.ledger)
-                await self.authority.ledger.aio.sweep()
-            except BudgetError as error:
-                _log.info("budget_guard: what was left behind waits: %s", error)
+            await self.clock.wait_async(loop.create_future(), LOOKED_AFTER_S)
+            await self.runs.look_after()

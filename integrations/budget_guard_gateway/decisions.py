@@ -30,6 +30,8 @@ _log = logging.getLogger("budget_guard")
 _MOST_IN_MEMORY = 10_000
 """Records that are kept where the ledger is in memory, and that wait where theirs cannot be reached."""
 _DAY_S = 86_400
+WRITTEN_AFTER_S = 0.5
+"""Seconds between two writings of what was noted."""
 _LAST = "~"
 """What sorts after every id."""
 _MOST_LOOKED_AT = 20_000

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from budget_guard import Alternative, BudgetError, Decision, LedgerUnavailable, UnboundedCallError
+from budget_guard import Alternative, BudgetError, Decision, UnboundedCallError
 from budget_guard.adapter import Attempt
 from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
@@ -38,7 +38,7 @@ from budget_guard_gateway.messages import (
     token_of,
 )
 from budget_guard_gateway.routes import Route
-from budget_guard_gateway.runs import OpenRun, is_run_id
+from budget_guard_gateway.runs import OpenRun, checked_run_id, least_remaining_usd
 from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
@@ -144,9 +144,7 @@ class Exchange:
         """The request, held; None where it was refused, and answered."""
         gateway, client = self._gateway, self._client
         run_id = headers.get(b"x-run-id")
-        named = None if run_id is None else run_id.decode("latin-1")
-        if named is not None and not is_run_id(named):
-            raise Refused(problem("invalid_run_id", "X-Run-Id must be letters, digits and ._:-, at most 128 of them."))
+        named = checked_run_id(None if run_id is None else run_id.decode("latin-1"))
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(problem("unsupported_encoding", "Send the body without a Content-Encoding."))
         assert route.dialect is not None  # `serve` passes on everything else
@@ -191,12 +189,7 @@ class Exchange:
 
     async def _remaining(self) -> Decimal | None:
         """Dollars left in the tightest scope; None where that cannot be known."""
-        if self._run is None:
-            return None
-        try:
-            return await self._run.session.aleast_remaining_usd()
-        except (LedgerUnavailable, KeyError):  # or it was never to be reached, so that no scope was opened
-            return None
+        return None if self._run is None else await least_remaining_usd(self._run.session)
 
     def _decided(
         self,

@@ -139,10 +139,6 @@ class Metrics:
         """Count a decision on a call that its caller settles by itself, in whatever process."""
         self._decided(decision.action, decision.error)
 
-    def settled(self, decision: Decision) -> None:
-        """Count what was booked for such a call."""
-        self._is_booked(decision)
-
     def client_gone(self) -> None:
         """Count a request whose client went before the end."""
         self._add("budget_guard_client_gone_total")
@@ -160,7 +156,7 @@ class Metrics:
                 self._add("budget_guard_ledger_errors_total")
             if decision.reservation is not None:
                 self._open.append(decision)
-        self._open = deque((each for each in self._open if not self._is_booked(each)), maxlen=_MOST_NOTED)
+        self._open = deque((each for each in self._open if not self.settled(each)), maxlen=_MOST_NOTED)
         gauges = {
             "budget_guard_reserved_usd": sum(each.held.cost for each in self._open),
             "budget_guard_open_calls": len(self._under_way),
@@ -173,8 +169,8 @@ class Metrics:
     def _times(self) -> Iterable[tuple[str, Times]]:
         return (("upstream", self.upstream), ("guard", self.guard))
 
-    def _is_booked(self, decision: Decision) -> bool:
-        """Whether the call is settled, and counted by that."""
+    def settled(self, decision: Decision) -> bool:
+        """Count what was booked for a call; return whether it is settled."""
         held = decision.reservation
         if held is None or not held.settled:
             return False

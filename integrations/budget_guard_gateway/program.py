@@ -27,7 +27,7 @@ from budget_guard.units.printable import printable
 from budget_guard_gateway.app import Gateway
 from budget_guard_gateway.keys import OneKey, Principal
 from budget_guard_gateway.messages import Client, Message, Receive, Scope, Send
-from budget_guard_gateway.serving import http_protocol, listener_at
+from budget_guard_gateway.serving import listener_at, server_config
 from budget_guard_gateway.settings import GatewaySettings
 
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"))
@@ -293,21 +293,7 @@ class ProgramProxy:
         self._gateway = gateway
         settings = gateway.settings
         self._listener = listener_at(settings.host, settings.port)
-        self._server = _Server(
-            uvicorn.Config(
-                gateway,
-                http=http_protocol(),
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(settings.grace_s)),
-            )
-        )
+        self._server = _Server(server_config(settings, gateway, log_config=None, log_level="critical"))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="budget-guard", daemon=True)
 

@@ -16,10 +16,15 @@ from budget_guard import Budget, BudgetAuthority, BudgetError, LedgerUnavailable
 from budget_guard.adapter import Attempts
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import Clock
+from budget_guard.ledger.outbox.ledger import areplay
+from budget_guard.protocol import problem
 from budget_guard_gateway.keys import Principal
+from budget_guard_gateway.messages import Refused
 
 _log = logging.getLogger("budget_guard")
 
+LOOKED_AFTER_S = 30.0
+"""Seconds between two looks at what was left behind: holds whose time is up, runs that nobody calls."""
 _LIMITS_KEPT_S = 30 * 86_400.0
 """Seconds for which the limits that a run was opened with are kept, since it was opened last."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -43,6 +48,25 @@ class RunSettings(Protocol):
 def is_run_id(text: str) -> bool:
     """Whether *text* can name a run."""
     return _RUN_ID.fullmatch(text) is not None and ".." not in text
+
+
+def checked_run_id(text: str | None) -> str | None:
+    """*text*, which names a run; None where a request names none.
+
+    Raises:
+        Refused: If it is no name.
+    """
+    if text is not None and not is_run_id(text):
+        raise Refused(problem("invalid_run_id", "X-Run-Id must be letters, digits and ._:-, at most 128 of them."))
+    return text
+
+
+async def least_remaining_usd(session: Session) -> Decimal | None:
+    """Dollars left in the tightest scope of a run; None where nothing limits them, or they cannot be looked at."""
+    try:
+        return await session.aleast_remaining_usd()
+    except (LedgerUnavailable, KeyError):  # or it was never to be reached, so that no scope was opened
+        return None
 
 
 class OpenRun:
@@ -202,6 +226,15 @@ class Runs:
         for run in list(self._open.values()):
             if not run.calls and run.used <= since and self._open.pop(run.key, None) is not None:
                 await self._close(run)
+
+    async def look_after(self) -> None:
+        """Put away what is over, book what could not be booked, and expire what was left behind."""
+        try:
+            await self.sweep()
+            await areplay(self._authority.outbox, self._authority.ledger)
+            await self._authority.ledger.aio.sweep()
+        except BudgetError as error:
+            _log.info("budget_guard: what was left behind waits: %s", error)
 
     async def close(self) -> None:
         """Close them all."""

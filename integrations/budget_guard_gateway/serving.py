@@ -45,27 +45,34 @@ def serve(settings: GatewaySettings) -> None:
     prices_of(settings)
     listener = listener_at(settings.host, settings.port)
     print(f"budget_guard's gateway listens on {_url(listener)}", flush=True)
-    office = listener_at(*address_of(settings.admin)) if settings.admin is not None else None
-    if office is not None:
+    admin_listener = listener_at(*address_of(settings.admin)) if settings.admin is not None else None
+    if admin_listener is not None:
         needed = "" if settings.admin_token else ", and asks for no token: whoever is on this machine may look and act"
-        print(f"budget_guard's admin port listens on {_url(office)}/budget/{needed}", flush=True)
+        print(f"budget_guard's admin port listens on {_url(admin_listener)}/budget/{needed}", flush=True)
     asked = _Asked()
     for stopped_by in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(stopped_by, asked)
     if settings.workers == 1:
         gateway = _made(settings, None)
-        admin = None if office is None else _admin(gateway)
-        server = _Beside(_config(settings, gateway), asked, admin, office)
+        admin = None if admin_listener is None else _admin(gateway)
+        server = _Beside(server_config(settings, gateway), asked, admin, admin_listener)
         server.run(sockets=[listener])
         return
-    with _admin_in_a_thread(settings, office) as shared:
-        config = _config(settings, functools.partial(_made, settings, shared))
+    with _admin_in_a_thread(settings, admin_listener) as shared:
+        config = server_config(settings, functools.partial(_made, settings, shared))
         processes = Multiprocess(config, **_target(config), sockets=[listener])
         if not asked.to_stop:
             processes.run()
 
 
-def _config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Config:
+def server_config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves an application of the gateway's.
+
+    Args:
+        settings: What the gateway is started with.
+        app: The application, or what makes it.
+        **options: Options of uvicorn's, in place of the usual ones.
+    """
     given: dict[str, Any] = {
         "factory": not isinstance(app, (Gateway, Admin)),
         "http": http_protocol(),
@@ -85,7 +92,7 @@ def _config(settings: GatewaySettings, app: Any, **options: Any) -> uvicorn.Conf
 
 def _admin(gateway: GatewayState, shared: SharedNumbers | None = None) -> _Quiet:
     """The server of the admin port."""
-    return _Quiet(_config(gateway.settings, Admin(gateway, shared), workers=1, timeout_graceful_shutdown=1))
+    return _Quiet(server_config(gateway.settings, Admin(gateway, shared), workers=1, timeout_graceful_shutdown=1))
 
 
 class _Quiet(uvicorn.Server):
@@ -101,12 +108,12 @@ class _Beside(uvicorn.Server):
     """A server with the admin port beside it, on the same event loop: they share a ledger that may be in memory."""
 
     def __init__(
-        self, config: uvicorn.Config, asked: _Asked, admin: _Quiet | None, office: socket.socket | None
+        self, config: uvicorn.Config, asked: _Asked, admin: _Quiet | None, admin_listener: socket.socket | None
     ) -> None:
         super().__init__(config)
         self._asked = asked
         self._admin = admin
-        self._office = office
+        self._admin_listener = admin_listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and end at once where that was asked for meanwhile."""
@@ -115,10 +122,10 @@ class _Beside(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve both."""
-        if self._admin is None or self._office is None:
+        if self._admin is None or self._admin_listener is None:
             await super().serve(sockets)
             return
-        beside = asyncio.ensure_future(self._admin.serve([self._office]))
+        beside = asyncio.ensure_future(self._admin.serve([self._admin_listener]))
         try:
             await super().serve(sockets)
         finally:
@@ -127,23 +134,25 @@ class _Beside(uvicorn.Server):
 
 
 @contextmanager
-def _admin_in_a_thread(settings: GatewaySettings, office: socket.socket | None) -> Generator[SharedNumbers | None]:
+def _admin_in_a_thread(
+    settings: GatewaySettings, admin_listener: socket.socket | None
+) -> Generator[SharedNumbers | None]:
     """Serve the admin port in the process that starts the others: it is there whichever of them ends.
 
     It goes by the ledger that they share, by the records beside it, and by the numbers that they write down.
     """
-    if office is None:
+    if admin_listener is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="budget_guard-", ignore_cleanup_errors=True) as folder:
         shared = SharedNumbers(Path(folder))
-        with _served_in_a_thread(_admin(GatewayState(settings), shared), office):
+        with _served_in_a_thread(_admin(GatewayState(settings), shared), admin_listener):
             yield shared
 
 
 @contextmanager
-def _served_in_a_thread(admin: _Quiet, office: socket.socket) -> Generator[None]:
-    thread = threading.Thread(target=admin.run, args=([office],), name="budget_guard-admin", daemon=True)
+def _served_in_a_thread(admin: _Quiet, admin_listener: socket.socket) -> Generator[None]:
+    thread = threading.Thread(target=admin.run, args=([admin_listener],), name="budget_guard-admin", daemon=True)
     thread.start()
     try:
         yield

@@ -15,6 +15,8 @@ import litellm
 
 from budget_guard.wire.values import fields, items
 
+CACHED = "LiteLLM answered out of its cache"
+"""Why nothing is booked then."""
 _INNER = ("completion_stream", "litellm_custom_stream_wrapper", "stream", "response")
 """Attributes in which one stream of LiteLLM holds the stream that it is made of."""
 _DEEPEST = 6

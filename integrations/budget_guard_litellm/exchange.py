@@ -10,15 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from litellm.exceptions import ContentPolicyViolationError
-
 from budget_guard import BudgetError, Decision
 from budget_guard.adapter import Attempt
 from budget_guard.protocol import Problem
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.runs import OpenRun
 from budget_guard_litellm.answer import answer_bytes
-from budget_guard_litellm.provider_error import of_provider
+from budget_guard_litellm.provider_error import asettle_failed
 from budget_guard_litellm.request import AskedCall, asked_call, family_of
 
 _TRANSLATED = frozenset({"completion", "responses", "anthropic_messages", "text_completion"})
@@ -179,10 +177,7 @@ class Exchange:
 
     async def failed(self, call: HeldCall, error: BaseException) -> None:
         """Settle an attempt that ended in *error*."""
-        if isinstance(error, ContentPolicyViolationError):
-            await call.attempt.agive_up()  # a filter looks at what was made, and that is billed
-        else:
-            await call.attempt.afail(of_provider(error))
+        await asettle_failed(call.attempt, error)
 
     async def release(self, reason: str) -> None:
         """Give back what is held: nothing was sent."""

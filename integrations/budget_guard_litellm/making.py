@@ -6,19 +6,16 @@ from collections.abc import AsyncGenerator, Generator, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from litellm.exceptions import ContentPolicyViolationError
 from litellm.litellm_core_utils.streaming_handler import (  # pyright: ignore[reportMissingTypeStubs]  # it has few types
     CustomStreamWrapper,
 )
 
 from budget_guard import BudgetError
 from budget_guard.adapter import Attempts, Stop, latch_of
-from budget_guard_litellm.answer import StreamedPieces, answer_bytes, from_cache, is_usage_alone
+from budget_guard_litellm.answer import CACHED, StreamedPieces, answer_bytes, from_cache, is_usage_alone
 from budget_guard_litellm.errors import stops
-from budget_guard_litellm.provider_error import of_provider
+from budget_guard_litellm.provider_error import asettle_failed, settle_failed
 from budget_guard_litellm.request import AskedCall, asked_call
-
-_CACHED = "LiteLLM answered out of its cache"
 
 
 class Making:
@@ -61,24 +58,18 @@ class Making:
 
     def fail(self, error: BaseException) -> None:
         """Settle it where it ended in *error*."""
-        if isinstance(error, ContentPolicyViolationError):
-            self.attempt.give_up()  # a filter looks at what was made, and that is billed
-        else:
-            self.attempt.fail(of_provider(error))
+        settle_failed(self.attempt, error)
 
     async def afail(self, error: BaseException) -> None:
         """As `fail`."""
-        if isinstance(error, ContentPolicyViolationError):
-            await self.attempt.agive_up()
-        else:
-            await self.attempt.afail(of_provider(error))
+        await asettle_failed(self.attempt, error)
 
     def answered(self, answer: Any) -> Any:
         """Settle it by its *answer*, or, of a stream, give the one in its place that is settled as it is read."""
         if isinstance(answer, CustomStreamWrapper):
             return GuardedStream(self, answer)
         if from_cache(answer):
-            self.attempt.release(_CACHED)
+            self.attempt.release(CACHED)
         else:
             self._read(answer)
             self.attempt.end()
@@ -89,7 +80,7 @@ class Making:
         if isinstance(answer, CustomStreamWrapper):
             return GuardedStream(self, answer)
         if from_cache(answer):
-            await self.attempt.arelease(_CACHED)
+            await self.attempt.arelease(CACHED)
         else:
             self._read(answer)
             await self.attempt.aend()
@@ -180,7 +171,7 @@ class GuardedStream(CustomStreamWrapper):
         iterator = iter(own["_stream"])
         try:
             if from_cache(own["_stream"]):
-                attempt.release(_CACHED)
+                attempt.release(CACHED)
             attempt.answered(200, "text/event-stream")
             while True:
                 with attempt.counting():  # one step: whoever reads runs between the steps
@@ -202,7 +193,7 @@ class GuardedStream(CustomStreamWrapper):
         iterator = aiter(own["_stream"])
         try:
             if from_cache(own["_stream"]):
-                await attempt.arelease(_CACHED)
+                await attempt.arelease(CACHED)
             attempt.answered(200, "text/event-stream")
             while True:
                 with attempt.counting():

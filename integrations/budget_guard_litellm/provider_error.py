@@ -1,8 +1,10 @@
-"""The error of the client below one of LiteLLM's."""
+"""What an error of LiteLLM's says of the attempt that ended in it."""
 
 from __future__ import annotations
 
-from litellm.exceptions import APIConnectionError, InternalServerError
+from litellm.exceptions import APIConnectionError, ContentPolicyViolationError, InternalServerError
+
+from budget_guard.adapter import Attempt
 
 _DEEPEST = 8
 
@@ -17,3 +19,19 @@ def of_provider(error: BaseException) -> BaseException:
             break
         cause = cause.__cause__ or cause.__context__
     return error if cause is None or getattr(cause, "status_code", None) is not None else cause
+
+
+def settle_failed(attempt: Attempt, error: BaseException) -> None:
+    """Settle an attempt that ended in *error*."""
+    if isinstance(error, ContentPolicyViolationError):
+        attempt.give_up()  # a filter looks at what was made, and that is billed
+    else:
+        attempt.fail(of_provider(error))
+
+
+async def asettle_failed(attempt: Attempt, error: BaseException) -> None:
+    """As `settle_failed`."""
+    if isinstance(error, ContentPolicyViolationError):
+        await attempt.agive_up()
+    else:
+        await attempt.afail(of_provider(error))

@@ -31,11 +31,11 @@ from budget_guard.ledger.outbox.ledger import areplay
 from budget_guard.pricing import PriceTable
 from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.wire.values import fields
-from budget_guard_gateway.decisions import Decisions, is_decision_id, open_store
+from budget_guard_gateway.decisions import WRITTEN_AFTER_S, Decisions, is_decision_id, open_store
 from budget_guard_gateway.keys import Principal
-from budget_guard_gateway.messages import Client, Message, Scope
-from budget_guard_gateway.runs import OpenRun, Runs, is_run_id
-from budget_guard_litellm.answer import StreamedPieces, from_cache, is_made_up, is_usage_alone, whole_answer
+from budget_guard_gateway.messages import Client, Message, Refused, Scope
+from budget_guard_gateway.runs import LOOKED_AFTER_S, OpenRun, Runs, checked_run_id, least_remaining_usd
+from budget_guard_litellm.answer import CACHED, StreamedPieces, from_cache, is_made_up, is_usage_alone, whole_answer
 from budget_guard_litellm.edge import NO_KEY, Carried, carried, put_around
 from budget_guard_litellm.exchange import Exchange, HeldCall, shielded
 from budget_guard_litellm.refusing import BudgetRefusal, PlainRefusal, Refusal, Routes, not_metered
@@ -44,13 +44,8 @@ from budget_guard_litellm.settings import ProxySettings, read_settings
 
 _log = logging.getLogger("budget_guard")
 
-_EVERY_S = 30.0
-"""Seconds between two looks at what was left behind."""
-_WRITTEN_AFTER_S = 0.5
-"""Seconds between two writings of records."""
 _MOST_REMEMBERED = 10_000
 """Requests that are remembered by LiteLLM's id of them."""
-_CACHED = "LiteLLM answered out of its cache"
 _FREE_PATH = "/v1/models"
 """A path that every key may ask for."""
 _HEADERS_OF_KEYS = (
@@ -64,6 +59,8 @@ _HEADERS_OF_KEYS = (
 """The arguments of LiteLLM's authentication, each the value of a header."""
 _NOBODY = Principal("litellm")
 """Who asks where LiteLLM asks by itself, for its health checks say."""
+_NOT_READ = problem("not_metered", "A stream that LiteLLM makes for itself is not held to a budget, so it is not made.")
+"""The problem of such a stream: nothing would tell what it used."""
 _making: ContextVar[HeldCall | None] = ContextVar("budget_guard_litellm_making", default=None)
 """The attempt that this task is making."""
 
@@ -138,11 +135,12 @@ class ProxyGuard(CustomLogger):
             raise self._refuse(request, not_metered(method, path))
         who = principal_of(user_api_key_dict)
         named = _run_id_of(data) if request is None else request.run_id
-        if named is not None and not is_run_id(named):
-            words = "X-Run-Id must be letters, digits and ._:-, at most 128 of them."
+        try:
+            checked_run_id(named)
+        except Refused as refused:
             if request is not None:
                 request.run_id = None  # what is no name is not said again
-            raise self._refuse(request, problem("invalid_run_id", words))
+            raise self._refuse(request, refused.problem) from None
         exchange = await self._enter(request, who, named)
         self._remember(data, exchange)
 
@@ -158,7 +156,7 @@ class ProxyGuard(CustomLogger):
             exchange.by_itself = True
             self._remember(kwargs, exchange)
         if kwargs.get("stream") is True and (exchange.by_itself or _is_experiment(kwargs)):
-            raise self._raised(not_read(exchange))
+            raise self._raised(_NOT_READ)
         error = await exchange.hold(call_type, kwargs)
         if error is not None:
             refusal = exchange.refusal
@@ -177,7 +175,7 @@ class ProxyGuard(CustomLogger):
         if exchange is None or call is None or call.began or isinstance(response, AsyncIterable):
             return
         if from_cache(response):
-            await shielded(call.attempt.arelease(_CACHED))
+            await shielded(call.attempt.arelease(CACHED))
         else:
             answer = whole_answer(response)
             told = self._tells(call) and not (call.streams and answer is not response and is_made_up(answer))
@@ -203,7 +201,7 @@ class ProxyGuard(CustomLogger):
         if exchange is None:
             return
         if from_cache(response):
-            await shielded(exchange.release(_CACHED))
+            await shielded(exchange.release(CACHED))
         if carried.get() is None:
             await shielded(self.leave(exchange))
 
@@ -230,7 +228,7 @@ class ProxyGuard(CustomLogger):
                 yield piece
             return
         if from_cache(response):
-            await shielded(exchange.release(_CACHED))
+            await shielded(exchange.release(CACHED))
         pieces = StreamedPieces(response, told=self._tells(call))
         try:
             async for piece in response:
@@ -370,10 +368,7 @@ class ProxyGuard(CustomLogger):
 
     async def aheaders_of(self, exchange: Exchange, *, refused: bool = False) -> list[tuple[str, str]]:
         """As `headers_of`, with what is left."""
-        try:
-            remaining = await exchange.run.session.aleast_remaining_usd()
-        except (LedgerUnavailable, KeyError):  # or it was never to be reached, so that no scope was opened
-            remaining = None
+        remaining = await least_remaining_usd(exchange.run.session)
         return self.headers_of(exchange, remaining=remaining, refused=refused)
 
     async def look_up(self, scope: Scope, client: Client, decision_id: str) -> None:
@@ -399,7 +394,7 @@ class ProxyGuard(CustomLogger):
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await self.clock.wait_async(loop.create_future(), _WRITTEN_AFTER_S)
+                await self.clock.wait_async(loop.create_future(), WRITTEN_AFTER_S)
                 await self.decisions.flush()
         finally:  # the proxy is stopped
             await self.decisions.close()
@@ -408,13 +403,8 @@ class ProxyGuard(CustomLogger):
         loop = asyncio.get_running_loop()
         try:
             while True:
-                await self.clock.wait_async(loop.create_future(), _EVERY_S)
-                try:
-                    await self.runs.sweep()
-                    await areplay(self.authority.outbox, self.authority.ledger)
-                    await self.authority.ledger.aio.sweep()
-                except BudgetError as error:
-                    _log.info("budget_guard: what was left behind waits: %s", error)
+                await self.clock.wait_async(loop.create_future(), LOOKED_AFTER_S)
+                await self.runs.look_after()
         finally:
             await self.runs.close()
             with suppress(BudgetError):
@@ -498,11 +488,6 @@ def _made(exchange: Exchange, call_type: object) -> HeldCall | None:
 def _is_experiment(arguments: Mapping[str, Any]) -> bool:
     """Whether LiteLLM makes it beside the caller's, to try another model: nobody reads its stream."""
     return fields(arguments.get("metadata")).get("is_silent_experiment") is True
-
-
-def not_read(exchange: Exchange) -> Problem:
-    """The problem of a stream that LiteLLM makes for itself: nothing would tell what it used."""
-    return problem("not_metered", "A stream that LiteLLM makes for itself is not held to a budget, so it is not made.")
 
 
 def made_guard() -> ProxyGuard:

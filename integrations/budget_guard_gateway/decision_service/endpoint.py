@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from decimal import Decimal
 
-from budget_guard import BudgetError, LedgerUnavailable, Session
+from budget_guard import BudgetError
 from budget_guard.protocol import budget_headers, problem_of
 from budget_guard_gateway.addresses import DESCRIPTION, operation_at
 from budget_guard_gateway.decision_service.bodies import body_of
@@ -14,6 +13,7 @@ from budget_guard_gateway.decision_service.openapi import openapi
 from budget_guard_gateway.decision_service.operations import OPERATIONS, Answer, Asked, DecisionService
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Client, Scope, encoded
+from budget_guard_gateway.runs import least_remaining_usd
 from budget_guard_gateway.state import GatewayState
 
 PREFIX = "/budget/"
@@ -61,7 +61,7 @@ async def _headers(gateway: GatewayState, answer: Answer) -> list[tuple[str, str
         run_id=run.id if run is not None else None if record is None else record["run_id"],
         decision=answer.decision,
         error=answer.error,
-        remaining_usd=await _remaining(run),
+        remaining_usd=None if run is None else await least_remaining_usd(run),
         prices=gateway.prices if record is None else record["price"]["table"],
         refused=answer.status >= 400,
     )
@@ -69,12 +69,3 @@ async def _headers(gateway: GatewayState, answer: Answer) -> list[tuple[str, str
     if record is not None:
         told["X-Budget-Decision-Id"] = record["decision_id"]
     return [*told.items(), *((name, value) for name, value in names if name not in told)] if told else names
-
-
-async def _remaining(run: Session | None) -> Decimal | None:
-    if run is None:
-        return None
-    try:
-        return await run.aleast_remaining_usd()
-    except (LedgerUnavailable, KeyError):
-        return None

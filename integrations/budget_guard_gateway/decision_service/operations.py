@@ -46,7 +46,7 @@ from budget_guard_gateway.decision_service.bodies import (
 from budget_guard_gateway.decisions import is_decision_id, owner_of
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Refused
-from budget_guard_gateway.runs import OpenRun, is_run_id
+from budget_guard_gateway.runs import OpenRun, checked_run_id, is_run_id
 from budget_guard_gateway.state import GatewayState
 
 _DAY_S = 86_400
@@ -353,9 +353,7 @@ class DecisionService:
 
     def _run_id(self, asked: Asked, body: DecisionRequest) -> str | None:
         header = asked.headers.get(b"x-run-id")
-        named = None if header is None else header.decode("latin-1")
-        if named is not None and not is_run_id(named):
-            raise Refused(problem("invalid_run_id", "X-Run-Id must be letters, digits and ._:-, at most 128 of them."))
+        named = checked_run_id(None if header is None else header.decode("latin-1"))
         if named is not None and body.run_id is not None and named != body.run_id:
             words = f"run_id={body.run_id!r} and X-Run-Id name two runs: send one of them."
             raise Refused(problem("invalid_request", words))
