@@ -6,7 +6,7 @@ from budget_guard.calls.alternatives import Alternative
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate
 from budget_guard.calls.decision import Decision, Estimate
-from budget_guard.calls.keyed import IdempotencyKey
+from budget_guard.calls.idempotency import IdempotencyKey
 from budget_guard.calls.reservation import Reservation
 from budget_guard.errors import (
     BudgetError,

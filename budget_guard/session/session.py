@@ -18,14 +18,14 @@ from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate, PastRuns
 from budget_guard.calls.decision import Action, Decision, DecisionLog
-from budget_guard.calls.keyed import IdempotencyKey, KeyedDecisions, checked_key, with_own_time
+from budget_guard.calls.decision_json import taken_up
+from budget_guard.calls.idempotency import IdempotencyKey, KeyedDecisions, checked_key, with_own_time
 from budget_guard.calls.ladder import check_policy, spent_fraction
 from budget_guard.calls.loops import FinishedCall, digest
 from budget_guard.calls.queue import Steps
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.calls.seen import OnCancel
-from budget_guard.calls.written_decision import taken_up
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable
 from budget_guard.estimate.prompt import Prompt
@@ -540,7 +540,7 @@ class Session:
         """The decision in *text*, with a hold that can be settled here: for who goes on with a call of another process.
 
         Args:
-            text: What `budget_guard.calls.written_decision.decision_text` wrote of a decision in this run.
+            text: What `budget_guard.calls.decision_json.decision_text` wrote of a decision in this run.
         """
         return taken_up(text, lambda agent: self._authorizer_of(agent) if self._has_parts else self._authorizer)
 

@@ -24,8 +24,8 @@ from budget_guard.adapter import AddField, Attempts, SessionHandle, ToolCost, se
 from budget_guard.adapter.attempts import ADD_FIELDS
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.wire.values import fields
-from budget_guard_litellm.making import Making
 from budget_guard_litellm.router import guarded_router
+from budget_guard_litellm.sdk_attempt import SdkAttempt
 
 _OWNER = 'BudgetGuard(Budget("$5.00"))'
 _LONGEST_WAIT_S = 10.0
@@ -114,49 +114,49 @@ class BudgetGuard(SessionHandle):
         return guarded_router(self._attempts, *args, **kwargs)
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        turn = Turn(name, args, kwargs)
-        for arguments in turn:
+        plan = AttemptPlan(name, args, kwargs)
+        for arguments in plan:
             try:
-                making = Making(self._attempts, name, arguments)
-                making.hold()
+                held = SdkAttempt(self._attempts, name, arguments)
+                held.hold()
                 try:
-                    with making.attempt.counting():
-                        answer: Any = turn.function(**arguments)
+                    with held.attempt.counting():
+                        answer: Any = plan.function(**arguments)
                 except BaseException as error:
-                    making.fail(error)
+                    held.fail(error)
                     raise
             except Exception as error:
-                wait_s = turn.failed(error)
+                wait_s = plan.failed(error)
             else:
-                return making.answered(answer)
+                return held.answered(answer)
             if wait_s:
                 waiting = threading.Condition()
                 with waiting:
                     self._clock.wait(waiting, _never, wait_s)
-        raise turn.error
+        raise plan.error
 
     async def _acall(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        turn = Turn(name, args, kwargs)
-        for arguments in turn:
+        plan = AttemptPlan(name, args, kwargs)
+        for arguments in plan:
             try:
-                making = Making(self._attempts, name, arguments)
-                await making.ahold()
+                held = SdkAttempt(self._attempts, name, arguments)
+                await held.ahold()
                 try:
-                    with making.attempt.counting():
-                        answer: Any = await turn.function(**arguments)
+                    with held.attempt.counting():
+                        answer: Any = await plan.function(**arguments)
                 except BaseException as error:
-                    await making.afail(error)
+                    await held.afail(error)
                     raise
             except Exception as error:
-                wait_s = turn.failed(error)
+                wait_s = plan.failed(error)
             else:
-                return await making.aanswered(answer)
+                return await held.aanswered(answer)
             if wait_s:
                 await self._clock.wait_async(asyncio.get_running_loop().create_future(), wait_s)
-        raise turn.error
+        raise plan.error
 
 
-class Turn:
+class AttemptPlan:
     """The attempts of one call: what to call LiteLLM with next, as long as there is something to try.
 
     Args:

@@ -36,9 +36,9 @@ from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Client, Message, Refused, Scope
 from budget_guard_gateway.runs import LOOKED_AFTER_S, OpenRun, Runs, checked_run_id, least_remaining_usd
 from budget_guard_litellm.answer import CACHED, StreamedPieces, from_cache, is_made_up, is_usage_alone, whole_answer
-from budget_guard_litellm.edge import NO_KEY, Carried, carried, put_around
 from budget_guard_litellm.exchange import Exchange, HeldCall, shielded
-from budget_guard_litellm.refusing import BudgetRefusal, PlainRefusal, Refusal, Routes, not_metered
+from budget_guard_litellm.middleware import NO_KEY, Carried, carried, put_around
+from budget_guard_litellm.refusals import BudgetRefusal, PlainRefusal, Refusal, Routes, not_metered
 from budget_guard_litellm.request import HELD, family_of
 from budget_guard_litellm.settings import ProxySettings, read_settings
 

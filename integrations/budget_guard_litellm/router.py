@@ -10,24 +10,24 @@ from litellm.router import Router  # pyright: ignore[reportMissingTypeStubs]  # 
 from budget_guard import UnboundedCallError
 from budget_guard.adapter import Attempts
 from budget_guard_litellm.errors import stops
-from budget_guard_litellm.making import Making
+from budget_guard_litellm.sdk_attempt import SdkAttempt
 
 _BROKEN = "_budget_guard_stream"
 
 
-class _Turn:
+class _RouterAttempt:
     """One attempt of a router: the model that it is sent to is chosen in the middle of it."""
 
-    __slots__ = ("call_type", "counting", "making", "messages")
+    __slots__ = ("call_type", "counting", "held", "messages")
 
     def __init__(self, call_type: str, messages: Any) -> None:
         self.call_type = call_type
         self.messages = messages
-        self.making: Making | None = None
+        self.held: SdkAttempt | None = None
         self.counting: Any = None
 
 
-_turn: ContextVar[_Turn | None] = ContextVar("budget_guard_litellm_turn", default=None)
+_routed: ContextVar[_RouterAttempt | None] = ContextVar("budget_guard_litellm_routed", default=None)
 """The attempt that is being made."""
 
 
@@ -46,54 +46,54 @@ class _Methods:
     def completion(self, model: str, messages: Any, **kwargs: Any) -> Any:
         broken = kwargs.pop(_BROKEN, None)
         if broken is not None:
-            broken.making.attempt.give_up()
-        turn = _Turn("completion", messages)
-        token = _turn.set(turn)
+            broken.held.attempt.give_up()
+        routed = _RouterAttempt("completion", messages)
+        token = _routed.set(routed)
         try:
             answer = self._own["_completion"](model=model, messages=messages, **kwargs)
         except BaseException as error:
-            if turn.making is not None:
-                turn.making.fail(error)
+            if routed.held is not None:
+                routed.held.fail(error)
             raise
         finally:
-            _end(turn)
-            _turn.reset(token)
-        return answer if turn.making is None else turn.making.answered(answer)
+            _end(routed)
+            _routed.reset(token)
+        return answer if routed.held is None else routed.held.answered(answer)
 
     async def acompletion(self, model: str, messages: Any, **kwargs: Any) -> Any:
         broken = kwargs.pop(_BROKEN, None)
         if broken is not None:
-            await broken.making.attempt.agive_up()
-        turn = _Turn("acompletion", messages)
-        token = _turn.set(turn)
+            await broken.held.attempt.agive_up()
+        routed = _RouterAttempt("acompletion", messages)
+        token = _routed.set(routed)
         try:
             answer = await self._own["_acompletion"](model=model, messages=messages, **kwargs)
         except BaseException as error:
-            if turn.making is not None:
-                await turn.making.afail(error)
+            if routed.held is not None:
+                await routed.held.afail(error)
             raise
         finally:
-            _end(turn)
-            _turn.reset(token)
-        return answer if turn.making is None else await turn.making.aanswered(answer)
+            _end(routed)
+            _routed.reset(token)
+        return answer if routed.held is None else await routed.held.aanswered(answer)
 
     def get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
-        turn = _begun(args, kwargs)
+        routed = _begun(args, kwargs)
         deployment = self._own["get_available_deployment"](*args, **kwargs)
-        if turn.making is not None:
+        if routed.held is not None:
             return deployment
-        making, chosen = self._chosen(turn, deployment, kwargs)
-        making.hold()
-        return _decided(turn, making, chosen, deployment, kwargs)
+        held, chosen = self._chosen(routed, deployment, kwargs)
+        held.hold()
+        return _decided(routed, held, chosen, deployment, kwargs)
 
     async def async_get_available_deployment(self, *args: Any, **kwargs: Any) -> Any:
-        turn = _begun(args, kwargs)
+        routed = _begun(args, kwargs)
         deployment = await self._own["async_get_available_deployment"](*args, **kwargs)
-        if turn.making is not None:  # it was chosen by the method that blocks, as for some strategies
+        if routed.held is not None:  # it was chosen by the method that blocks, as for some strategies
             return deployment
-        making, chosen = self._chosen(turn, deployment, kwargs)
-        await making.ahold()
-        return _decided(turn, making, chosen, deployment, kwargs)
+        held, chosen = self._chosen(routed, deployment, kwargs)
+        await held.ahold()
+        return _decided(routed, held, chosen, deployment, kwargs)
 
     def completion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
         return self._own["_completion_streaming_iterator"](*args, **_marked(kwargs))
@@ -101,13 +101,15 @@ class _Methods:
     async def acompletion_streaming_iterator(self, *args: Any, **kwargs: Any) -> Any:
         return await self._own["_acompletion_streaming_iterator"](*args, **_marked(kwargs))
 
-    def _chosen(self, turn: _Turn, deployment: Any, kwargs: dict[str, Any]) -> tuple[Making, dict[str, Any]]:
+    def _chosen(
+        self, routed: _RouterAttempt, deployment: Any, kwargs: dict[str, Any]
+    ) -> tuple[SdkAttempt, dict[str, Any]]:
         """The attempt on a *deployment*, and what LiteLLM would be called with."""
         asked: dict[str, Any] = kwargs.get("request_kwargs") or {}
-        arguments: dict[str, Any] = {**deployment["litellm_params"], **asked, "messages": turn.messages}
+        arguments: dict[str, Any] = {**deployment["litellm_params"], **asked, "messages": routed.messages}
         arguments["model"] = deployment["litellm_params"]["model"]
         arguments.setdefault("model_info", deployment.get("model_info"))
-        return Making(self._attempts, turn.call_type, arguments), arguments
+        return SdkAttempt(self._attempts, routed.call_type, arguments), arguments
 
 
 _HELD_IN = (
@@ -144,8 +146,8 @@ def guarded_router(attempts: Attempts, *args: Any, **kwargs: Any) -> Router:
 class _Broken:
     """Goes with the arguments of a stream to what goes on with it, if it breaks."""
 
-    def __init__(self, making: Making) -> None:
-        self.making = making
+    def __init__(self, held: SdkAttempt) -> None:
+        self.held = held
 
     def __copy__(self) -> _Broken:
         return self
@@ -154,14 +156,14 @@ class _Broken:
         return self
 
 
-def _begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Turn:
+def _begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _RouterAttempt:
     """The attempt that a deployment is chosen for.
 
     Raises:
         UnboundedCallError: If it is for a call that is not held.
     """
-    turn = _turn.get()
-    if turn is None or turn.making is not None:
+    routed = _routed.get()
+    if routed is None or routed.held is not None:
         model = kwargs.get("model") or (args[0] if args else "")
         raise stops.recast(
             UnboundedCallError(
@@ -170,14 +172,14 @@ def _begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Turn:
                 remedy="Use completion or acompletion, or a router of LiteLLM's own for the rest.",
             )
         )
-    return turn
+    return routed
 
 
 def _decided(
-    turn: _Turn, making: Making, chosen: dict[str, Any], deployment: Any, kwargs: dict[str, Any]
+    routed: _RouterAttempt, held: SdkAttempt, chosen: dict[str, Any], deployment: Any, kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """The *deployment* with what was decided, some of which goes into the arguments of the request."""
-    turn.making = making
+    routed.held = held
     asked = kwargs.get("request_kwargs")
     params = {**deployment["litellm_params"], "model": chosen["model"]}
     for name, value in chosen.items():
@@ -187,19 +189,19 @@ def _decided(
             asked[name] = value
         else:
             params[name] = value
-    turn.counting = making.attempt.counting()
-    turn.counting.__enter__()
+    routed.counting = held.attempt.counting()
+    routed.counting.__enter__()
     return {**deployment, "litellm_params": params}
 
 
-def _end(turn: _Turn) -> None:
-    if turn.counting is not None:
-        turn.counting.__exit__(None, None, None)
+def _end(routed: _RouterAttempt) -> None:
+    if routed.counting is not None:
+        routed.counting.__exit__(None, None, None)
 
 
 def _marked(kwargs: dict[str, Any]) -> dict[str, Any]:
     """*kwargs* of a stream's iterator, with the attempt that it is, for another one that goes on where it breaks."""
-    turn = _turn.get()
-    if turn is None or turn.making is None:
+    routed = _routed.get()
+    if routed is None or routed.held is None:
         return kwargs
-    return {**kwargs, "initial_kwargs": {**kwargs["initial_kwargs"], _BROKEN: _Broken(turn.making)}}
+    return {**kwargs, "initial_kwargs": {**kwargs["initial_kwargs"], _BROKEN: _Broken(routed.held)}}

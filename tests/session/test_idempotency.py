@@ -38,8 +38,8 @@ from budget_guard import (
     Usage,
     open_ledger,
 )
-from budget_guard.calls import keyed
-from budget_guard.calls.written_decision import read, written
+from budget_guard.calls import idempotency
+from budget_guard.calls.decision_json import read, written
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, ZERO, apart, call, session
@@ -361,12 +361,12 @@ def test_a_hold_that_was_read_books_what_the_first_one_would() -> None:
 
 
 def test_what_other_processes_decide_on_takes_no_more_memory_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyed, "_MOST_AT_HAND", 3)
+    monkeypatch.setattr(idempotency, "_MOST_AT_HAND", 3)
     ledger = MemoryLedger()
     options: dict[str, Any] = {"ledger": ledger, "run_id": "r1"}
     elsewhere, ours = session("$9", **options), session("$9", **options)
     authorizer = ours._authorizer  # pyright: ignore[reportPrivateUsage]
-    decisions = keyed.KeyedDecisions()
+    decisions = idempotency.KeyedDecisions()
     for number in range(9):
         key = IdempotencyKey(f"k{number}")
         made = decide(elsewhere, call("penny"), key)

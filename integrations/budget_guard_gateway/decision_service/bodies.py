@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from budget_guard import ModelCall, ToolCall, weigh
 from budget_guard import Usage as CoreUsage
-from budget_guard.calls.written_decision import prompt_of_tokens
+from budget_guard.calls.decision_json import prompt_of_tokens
 from budget_guard.protocol import problem
 from budget_guard.units.money import nano_of, parse_usd
 from budget_guard.units.printable import printable

@@ -26,7 +26,7 @@ from budget_guard import (
     Session,
     ToolCall,
 )
-from budget_guard.calls.written_decision import decision_text
+from budget_guard.calls.decision_json import decision_text
 from budget_guard.protocol import Problem, decision_record, problem, problem_of
 from budget_guard.protocol.words import usd
 from budget_guard.units.amounts import DIMENSIONS

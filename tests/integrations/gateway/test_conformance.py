@@ -18,7 +18,7 @@ pytest.importorskip("jsonschema")
 import jsonschema
 
 from budget_guard import Budget, MemoryLedger, Session
-from budget_guard.calls import keyed
+from budget_guard.calls import idempotency
 from budget_guard.calls.reservation import Reservation
 from budget_guard.integrations.gateway import Gateway, GatewaySettings, Upstream
 from budget_guard.protocol import decision_schema, problem_schema
@@ -446,7 +446,7 @@ FAULTS = [
     Fault(
         "takes another body for the same",
         KEYED,
-        patch=lambda patch: patch.setattr(keyed, "_fingerprint", lambda *_: "same"),
+        patch=lambda patch: patch.setattr(idempotency, "_fingerprint", lambda *_: "same"),
     ),
     Fault(
         "takes other amounts for the same",

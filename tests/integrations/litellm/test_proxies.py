@@ -27,7 +27,7 @@ from tests.integrations.litellm.support import (
 )
 from tests.ledger.redis_server import BINARY, RedisServer, needs_redis_server
 
-OTHERWISE = "import budget_guard_litellm.edge as edge; edge.put_around = lambda application, guard: False"
+OTHERWISE = "import budget_guard_litellm.middleware as edge; edge.put_around = lambda application, guard: False"
 """What makes of the proxy's application one that cannot be stood around."""
 
 

@@ -14,7 +14,7 @@ from budget_guard import BudgetError
 from budget_guard.protocol import Problem, problem
 from budget_guard_gateway.messages import Client, Headers, Message, Receive, Refused, Scope, Send, encoded, headers_of
 from budget_guard_litellm.exchange import Exchange, shielded
-from budget_guard_litellm.refusing import Routes, not_metered
+from budget_guard_litellm.refusals import Routes, not_metered
 
 _OURS = (b"x-budget-", b"x-run-id")
 _OF_PAGES = b"access-control-"
@@ -45,8 +45,8 @@ carried: ContextVar[Carried | None] = ContextVar("budget_guard_litellm_carried",
 """The request that is being served."""
 
 
-class Desk(Protocol):
-    """What the edge asks of the guard."""
+class Guard(Protocol):
+    """The guard, as far as the middleware asks it."""
 
     routes: Routes
 
@@ -64,7 +64,7 @@ class Desk(Protocol):
     ) -> list[tuple[str, str]]: ...
 
 
-class Edge:
+class ProblemMiddleware:
     """The application around the proxy's.
 
     Args:
@@ -72,7 +72,7 @@ class Edge:
         guard: The guard of its calls.
     """
 
-    def __init__(self, application: Callable[[Scope, Receive, Send], Awaitable[None]], guard: Desk) -> None:
+    def __init__(self, application: Callable[[Scope, Receive, Send], Awaitable[None]], guard: Guard) -> None:
         self.application = application
         self._guard = guard
 
@@ -120,7 +120,7 @@ class Edge:
 class _Answer:
     """The way out of one request."""
 
-    def __init__(self, request: Carried, guard: Desk, receive: Receive, send: Send) -> None:
+    def __init__(self, request: Carried, guard: Guard, receive: Receive, send: Send) -> None:
         self._request = request
         self._guard = guard
         self._receive = receive
@@ -165,8 +165,8 @@ def _path_of(scope: Scope) -> str:
     return path.removeprefix(root) or "/" if root and path.startswith(root) else path
 
 
-def put_around(application: Any, guard: Desk) -> bool:
-    """Put an `Edge` around the proxy's *application*, which may be serving already. Returns whether that was possible.
+def put_around(application: Any, guard: Guard) -> bool:
+    """Put a `ProblemMiddleware` around the proxy's *application*, also while it serves; return whether it could be.
 
     It leans on how Starlette keeps the stack of an application's middlewares.
     """
@@ -177,12 +177,12 @@ def put_around(application: Any, guard: Desk) -> bool:
         add = getattr(application, "add_middleware", None)
         if not callable(add):
             return False
-        add(Edge, guard=guard)
+        add(ProblemMiddleware, guard=guard)
         return True
-    if isinstance(stack, Edge):  # the configuration was read once more
+    if isinstance(stack, ProblemMiddleware):  # the configuration was read once more
         stack = stack.application
     if not callable(stack):
         return False
     inner: Any = stack
-    application.middleware_stack = Edge(inner, guard)
+    application.middleware_stack = ProblemMiddleware(inner, guard)
     return True

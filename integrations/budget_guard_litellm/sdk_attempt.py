@@ -18,7 +18,7 @@ from budget_guard_litellm.provider_error import asettle_failed, settle_failed
 from budget_guard_litellm.request import AskedCall, asked_call
 
 
-class Making:
+class SdkAttempt:
     """One attempt, which is held, made, and settled by what comes of it.
 
     Args:
@@ -103,9 +103,9 @@ class GuardedStream(CustomStreamWrapper):
     Everything else of it is that of the stream that it stands for.
     """
 
-    def __init__(self, making: Making, stream: CustomStreamWrapper) -> None:
+    def __init__(self, held: SdkAttempt, stream: CustomStreamWrapper) -> None:
         own: dict[str, Any] = self.__dict__
-        own["_making"] = making
+        own["_sdk_attempt"] = held
         own["_stream"] = stream
         own["_read"] = StreamedPieces(stream)
         own["_blocking"] = None
@@ -122,9 +122,9 @@ class GuardedStream(CustomStreamWrapper):
         def __del__(self) -> None:
             """Settle it where nobody has read it. One that was begun to be read is settled by its generator."""
             own = self.__dict__
-            if own.get("_making") is not None and own["_blocking"] is None and own["_awaited"] is None:
+            if own.get("_sdk_attempt") is not None and own["_blocking"] is None and own["_awaited"] is None:
                 with suppress(Exception):  # nobody would hear of it
-                    own["_making"].attempt.give_up()
+                    own["_sdk_attempt"].attempt.give_up()
 
     def __iter__(self) -> Any:
         return self
@@ -152,7 +152,7 @@ class GuardedStream(CustomStreamWrapper):
         close: Any = getattr(own["_stream"], "close", None)
         if callable(close):
             close()
-        own["_making"].attempt.give_up()
+        own["_sdk_attempt"].attempt.give_up()
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -162,12 +162,12 @@ class GuardedStream(CustomStreamWrapper):
                 await own["_awaited"].aclose()
             await own["_stream"].aclose()
         finally:
-            await own["_making"].attempt.agive_up()
+            await own["_sdk_attempt"].attempt.agive_up()
 
     def _pieces(self) -> Generator[Any]:
         own: dict[str, Any] = self.__dict__
-        making: Making = own["_making"]
-        attempt, pieces = making.attempt, own["_read"]
+        held: SdkAttempt = own["_sdk_attempt"]
+        attempt, pieces = held.attempt, own["_read"]
         iterator = iter(own["_stream"])
         try:
             if from_cache(own["_stream"]):
@@ -183,13 +183,13 @@ class GuardedStream(CustomStreamWrapper):
             attempt.feed(pieces.end())
             attempt.end()
         except BaseException as error:
-            making.fail(error)
+            held.fail(error)
             raise
 
     async def _apieces(self) -> AsyncGenerator[Any]:
         own: dict[str, Any] = self.__dict__
-        making: Making = own["_making"]
-        attempt, pieces = making.attempt, own["_read"]
+        held: SdkAttempt = own["_sdk_attempt"]
+        attempt, pieces = held.attempt, own["_read"]
         iterator = aiter(own["_stream"])
         try:
             if from_cache(own["_stream"]):
@@ -205,7 +205,7 @@ class GuardedStream(CustomStreamWrapper):
             attempt.feed(pieces.end())
             await attempt.aend()
         except BaseException as error:
-            await making.afail(error)
+            await held.afail(error)
             raise
 
     def _passes(self, attempt: Any, pieces: StreamedPieces, piece: Any) -> bool:

@@ -17,9 +17,9 @@ from budget_guard.calls import settlement
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.decision import Decision
+from budget_guard.calls.decision_json import read, written, written_call
 from budget_guard.calls.queue import Steps, Ticket
 from budget_guard.calls.run import Run
-from budget_guard.calls.written_decision import read, written, written_call
 from budget_guard.errors import BudgetError, BudgetExceeded, LedgerUnavailable, ReservationConflict
 
 T = TypeVar("T")
