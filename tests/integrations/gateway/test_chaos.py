@@ -45,6 +45,8 @@ class Wild:
     def __init__(self) -> None:
         self.answer: Answer = lambda connection, _: connection.sendall(JSON)
         self.url = ""
+        self.hung_up = threading.Semaphore(0)
+        """Released each time it has closed a connection."""
 
     def says(self, data: bytes) -> None:
         """Answer with *data* from now on, and hang up."""
@@ -67,6 +69,10 @@ def wild_provider(budget: Any = "$1000", **settings: Any) -> Iterator[tuple[Wild
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = daemon_threads = True
         request_queue_size = 200
+
+        def shutdown_request(self, request: Any) -> None:
+            super().shutdown_request(request)
+            wild.hung_up.release()
 
     with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -136,6 +142,7 @@ def test_whatever_a_provider_answers_is_settled(answer: bytes, status: int, book
         wild.says(answer)
         assert got(asking)[0] == status
         assert asking.booked() == (booked, "0")
+        assert wild.hung_up.acquire(timeout=10)  # else the next request may meet a connection that is being closed
         wild.says(JSON)
         assert got(asking) == (200, WHOLE, True)  # and nothing of it is taken for the next answer
 
