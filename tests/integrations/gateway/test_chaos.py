@@ -154,7 +154,7 @@ def test_a_stream_that_falls_silent_is_cut_and_its_bound_is_booked() -> None:
         connection.sendall(SSE[: SSE.index(b"finish_reason")])
         gone.wait(10)
 
-    with wild_provider(read_timeout_s=0.2) as (wild, asking):
+    with wild_provider(read_timeout_s=0.5) as (wild, asking):
         wild.answer = begins
         status, seen, complete = got(asking, stream=True)
         gone.set()
