@@ -17,7 +17,7 @@ from tests.integrations.shared_ledgers import worker
 
 _ROOT = Path(__file__).parents[3]
 _PATIENCE_S = 120
-PROCESSES, RUNS = 4, 25
+PROCESSES, RUNS = 2, 50
 
 
 @pytest.fixture(params=["sqlite", "redis"])
