@@ -70,7 +70,8 @@ async def provider(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Bare:
-    """Passes bytes through, by the same means as the gateway: no budget, no key, nothing is read."""
+    """Passes bytes through, over the same libraries as the gateway and as these have it: no budget, no key, nothing is
+    read."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from yarl import URL
@@ -23,6 +23,7 @@ from budget_guard.units.printable import printable
 from budget_guard.wire.values import read_json
 from budget_guard_gateway.alternatives import alternatives_to
 from budget_guard_gateway.decision_service.endpoint import PREFIX, serve_decision
+from budget_guard_gateway.direct_request import DirectResponse
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import (
     Client,
@@ -46,6 +47,7 @@ _log = logging.getLogger("budget_guard")
 _NOT_ADDED = ("user-agent", "accept", "content-type")
 """Headers that the HTTP client would add where a caller has left them out."""
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
+_Answer: TypeAlias = aiohttp.ClientResponse | DirectResponse
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
@@ -214,11 +216,11 @@ class Exchange:
 
     # While it is sent
 
-    async def _exchange(self, attempt: Attempt, origin: str, sent: list[tuple[str, str]]) -> None:
+    async def _exchange(self, attempt: Attempt, origin: str, sent: Headers) -> None:
         """Send it, and settle it by what comes back."""
         gateway, client = self._gateway, self._client
         client.may_stop = gateway.settings.on_disconnect == "abort"
-        answer: aiohttp.ClientResponse | None = None
+        answer: _Answer | None = None
         try:
             if client.gone:
                 raise asyncio.CancelledError
@@ -243,24 +245,28 @@ class Exchange:
             await self._settled(lambda: attempt.arefuse(answer.status, answer.headers, body))
         await client.answer(answer.status, await self._head(answer, attempt), body)
 
-    async def _send(self, method: str, url: URL, sent: list[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
-        named = {name for name, _ in sent}
-        return await self._gateway.http.request(
+    async def _send(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
+        http, direct = self._gateway.http, self._gateway.direct
+        if direct is not None and (answer := await direct.send(method, url, sent, body)) is not None:
+            return answer
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in sent]
+        named = {name for name, _ in headers}
+        return await http.request(
             method,
             url,
-            headers=sent,
+            headers=headers,
             data=body or None,
             allow_redirects=False,
             # to keep them out takes longer than all the rest of a request's headers, and most callers send them
             skip_auto_headers=None if named.issuperset(_NOT_ADDED) else _NOT_ADDED,
         )
 
-    async def _head(self, answer: aiohttp.ClientResponse, attempt: Attempt) -> Headers:
+    async def _head(self, answer: _Answer, attempt: Attempt) -> Headers:
         """The head of an answer: the provider's, and what was decided."""
         names = self._decided(attempt.decision, remaining=await self._remaining())
         return to_pass_on(answer.raw_headers) + encoded(names)
 
-    async def _stream(self, attempt: Attempt, answer: aiohttp.ClientResponse) -> None:
+    async def _stream(self, attempt: Attempt, answer: _Answer) -> None:
         """Pass a stream on at the pace of who reads it."""
         client = self._client
         feed, interruption, send, content = attempt.feed, attempt.interruption, client.send, answer.content
@@ -319,7 +325,7 @@ class Exchange:
         finally:
             self._guarded_s += gateway.clock.monotonic() - began
 
-    async def _pass_through(self, origin: str, path: str, sent: list[tuple[str, str]], body: bytes) -> None:
+    async def _pass_through(self, origin: str, path: str, sent: Headers, body: bytes) -> None:
         """Pass on a request that costs nothing."""
         client = self._client
         self._gateway.metrics.unmetered()

@@ -212,7 +212,7 @@ def token_of(headers: dict[bytes, bytes]) -> str | None:
     return None
 
 
-def to_send(raw: Headers, credential: tuple[str, str] | None, keeps_credentials: bool) -> list[tuple[str, str]]:
+def to_send(raw: Headers, credential: tuple[str, str] | None, keeps_credentials: bool) -> Headers:
     """The headers of a request as they are passed on to a provider.
 
     Args:
@@ -221,14 +221,11 @@ def to_send(raw: Headers, credential: tuple[str, str] | None, keeps_credentials:
         keeps_credentials: Whether the caller's own key is passed on then.
     """
     dropped = _NOT_SENT if credential is None and keeps_credentials else _NOT_SENT_WITH_A_KEY
-    sent = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in raw
-        if name not in dropped and not name.startswith(_OURS)
-    ]
-    sent.append(("accept-encoding", "identity"))  # what is compressed cannot be read
+    sent = [header for header in raw if header[0] not in dropped and not header[0].startswith(_OURS)]
+    sent.append((b"accept-encoding", b"identity"))  # what is compressed cannot be read
     if credential is not None:
-        sent.append(credential)
+        name, value = credential
+        sent.append((name.encode(), value.encode()))
     return sent
 
 

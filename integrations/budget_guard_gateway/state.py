@@ -14,6 +14,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.leased import LeasedLedger
 from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
+from budget_guard_gateway.direct_request import DirectRequests, direct_requests
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.keys import AnyToken, Keys, OneKey
 from budget_guard_gateway.metrics import Metrics
@@ -102,6 +103,8 @@ class GatewayState:
         self.clock = clock
         self.connections: aiohttp.ClientSession | None = None
         """Those to the providers, once there are some."""
+        self.direct: DirectRequests | None = None
+        """The fast way to send requests over them, where there is one."""
         self._names = OwnNames(settings.host, settings.allowed_hosts)
         if not settings.ceiled_kinds and keys is None:
             _log.warning(
@@ -122,6 +125,7 @@ class GatewayState:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
             )
+            self.direct = direct_requests(self.connections)
         return self.connections
 
     def serves_host(self, host: bytes) -> bool:

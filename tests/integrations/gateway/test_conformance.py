@@ -314,7 +314,7 @@ def books_refusals(patch: pytest.MonkeyPatch) -> None:
 
 
 def sends_runs_on(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(exchange, "to_send", lambda *given: [*to_send(*given), ("x-run-id", "r1")])
+    patch.setattr(exchange, "to_send", lambda *given: [*to_send(*given), (b"x-run-id", b"r1")])
 
 
 def knows_everybody(patch: pytest.MonkeyPatch) -> None:
