@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,7 +11,7 @@ from budget_guard.ledger.counters import least_left
 from budget_guard.ledger.history import LABELS, Labels, UsageLine, UsageQuery, line_of
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits
-from budget_guard.units.scope import Scope, window_end
+from budget_guard.units.scope import Scope
 
 LEASED = Scope("lease", "")
 """The scope in which a lease counts what is spent from it."""
@@ -83,7 +82,7 @@ class RunLeases:
         """The dimensions that have a limit."""
         self.left = Limits()
         """What was left then."""
-        self.holders = 1
+        self.holders: int
         """How many lease from the scope that has least left."""
         self.ends: datetime | None = None
         """When the first of the scopes begins a new window."""
@@ -91,7 +90,7 @@ class RunLeases:
         """What was spent from leases that are done with."""
         self.at_last_beat = NOTHING
         """What was committed at the last heartbeat: a lease that is not used in between is given back."""
-        self.seen = -math.inf
+        self.seen: float
         """When the shared ledger said last whether a scope is revoked."""
 
     @property
@@ -108,8 +107,7 @@ class RunLeases:
 
     def committed_in_first_scope(self) -> Amounts:
         """All that is committed in the first of the scopes: as last seen there, with what was spent since."""
-        before = self.view[0].committed if self.view else NOTHING
-        return before.plus(self.committed())
+        return self.view[0].committed.plus(self.committed())
 
     def spent_above(self) -> tuple[ScopeSpend, ...]:
         """What is committed in the other scopes: as last seen there, with what was spent since."""
@@ -128,8 +126,10 @@ class RunLeases:
         spent = self.committed()
         calls = spent.requests + spent.tool_calls
         share = list(amounts)
-        for i in self.limited:
-            left = max(0, self.left[i] or 0)
+        for i, limited in enumerate(self.left):
+            if limited is None:
+                continue
+            left = max(0, limited)
             usual = spent[i] // calls if calls else amounts[i] // 4 if i < 4 else amounts[i]
             fair = max(left // self.holders, min(amounts[i] + _FEW_CALLS * usual, left // 2))
             enough = amounts[i] + _CALLS * usual or fair // 4  # how much of it will be asked for is not known yet
@@ -155,7 +155,7 @@ class RunLeases:
         self.limited = tuple(i for i in range(len(DIMENSIONS)) if self.left[i] is not None)
         most_held = max(balance.open_holds for balance in balances)
         self.holders = max(1, most_held + (self.current is None))
-        ends = [window_end(b.window, b.since) for b in balances if b.since is not None and b.window != "none"]
+        ends = [each.ends for each in balances if each.ends is not None]
         if self.current is None:  # a lease ends with the window that it was taken in
             self.ends = min(ends, default=None)
         ours = self.current is not None

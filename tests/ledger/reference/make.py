@@ -1,0 +1,13 @@
+"""Make ``traces.txt.gz`` anew, and print the lines that differ. Run it as a module, from the root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.ledger.reference.traces import FRONTS, lines_of
+from tests.reference_text import keep
+
+FILE = Path(__file__).with_name("traces.txt.gz")
+
+if __name__ == "__main__":
+    keep([line for name in FRONTS for line in lines_of(name)], FILE)
