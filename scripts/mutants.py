@@ -59,6 +59,8 @@ COPIED = (
     "Makefile",
 )
 LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
+OF_ALL = ("tests/test_architecture.py", "tests/test_public_api.py")
+"""Their tests read every file, or look at every public name: they belong to whatever is run while it is imported."""
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
 """Their programs run in processes of their own, where nothing sees which lines they run."""
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider")
@@ -397,7 +399,7 @@ class Coverage:
             found = set(lines.get(were.get(mutant.line, 0), ())) or set().union(*here)
             if not known or "" in found:  # it is new, or run while no test was
                 found = set().union(*lines.values())
-                found |= {test for test in self.seconds if _distance(mutant, test) < 2}
+                found |= {test for test in self.seconds if _distance(mutant, test) < 2 or test.startswith(OF_ALL)}
         near: list[str] = []
         far: list[str] = []
         for test in sorted(found & self.seconds.keys(), key=order):
@@ -425,7 +427,7 @@ def _distance(mutant: Mutant, test: str) -> int:
     if mutant.path.startswith("integrations/"):
         room = "integrations/" + path.parts[1].removeprefix("budget_guard_")
     file = test.partition("::")[0]
-    return 0 if Path(file).stem == f"test_{path.name}" else 1 if file.startswith(f"tests/{room}/") else 2
+    return 0 if Path(file).stem == f"test_{path.name}" else 1 if file.startswith((f"tests/{room}/", *OF_ALL)) else 2
 
 
 def _by_turns(tests: Iterable[str]) -> list[str]:

@@ -266,7 +266,36 @@ def crowd(sources: Sources) -> list[str]:
     return [f"{len(top)} files at the top: {', '.join(sorted(top))}"] if len(top) > MOST_FILES_AT_THE_TOP else []
 
 
-RULES = [circles, wrong_ways, foreigners, crowd]
+BY_PLACE = {
+    *("DowngradePolicy", "LoopPolicy", "Alias"),  # as users write them
+    *("AmplePlan", "Rung", "Terms", "_Prepared", "Course", "ToolCall", "HostedCall"),
+}
+"""Data classes whose fields may be given by their place alone. All others are told their names."""
+CHANGE = {"OpenCall"}
+"""Data classes that are no values: they change."""
+
+
+def loose(sources: Sources) -> list[str]:
+    """The data classes that are not frozen, or take their fields by place, without a reason."""
+    wrong: list[str] = []
+    for path, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for made in node.decorator_list:
+                name = ast.unparse(made).partition("(")[0].rpartition(".")[2]
+                if name != "dataclass":
+                    continue
+                said = {each.arg: ast.unparse(each.value) for each in getattr(made, "keywords", ())}
+                if said.get("frozen") != "True" and node.name not in CHANGE:
+                    wrong.append(f"{path}: {node.name} is not frozen")
+                named = said.get("kw_only") == "True" or said.get("init") == "False"
+                if not named and node.name not in BY_PLACE | CHANGE:
+                    wrong.append(f"{path}: {node.name} takes its fields by their place")
+    return wrong
+
+
+RULES = [circles, wrong_ways, foreigners, crowd, loose]
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +316,10 @@ def test_every_room_imports_from_rooms_below_it_alone(house: dict[str, str]) -> 
 
 def test_the_core_imports_no_framework_no_database_and_no_http_client(house: dict[str, str]) -> None:
     assert not foreigners(house), "\n".join(foreigners(house))
+
+
+def test_values_are_frozen_and_their_fields_are_named(house: dict[str, str]) -> None:
+    assert not loose(house), "\n".join(loose(house))
 
 
 def test_few_files_are_at_the_top(house: dict[str, str]) -> None:
@@ -398,6 +431,19 @@ def test_what_is_permitted_is_left_alone(house: dict[str, str], path: str, line:
     planted = house | {path: house[path] + f"\n{line}\n"}
 
     assert [set(rule(planted)) - set(rule(house)) for rule in RULES] == [set()] * len(RULES)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("@dataclass\nclass Bill:\n    usd: int", "not frozen"),
+        ("@dataclass(kw_only=True)\nclass Bill:\n    usd: int", "not frozen"),
+        ("@dataclasses.dataclass(frozen=False, kw_only=True)\nclass Bill:\n    usd: int", "not frozen"),
+        ("@dataclass(frozen=True, slots=True)\nclass Bill:\n    usd: int", "by their place"),
+    ],
+)
+def test_a_planted_value_that_is_loose_is_found(line: str, what: str) -> None:
+    assert what in loose({"budget_guard/units/bill.py": line})[0]
 
 
 def test_too_many_files_at_the_top_are_found() -> None:

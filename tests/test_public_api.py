@@ -1,4 +1,8 @@
-"""What `import budget_guard` gives, and what it leaves alone."""
+"""What `import budget_guard` gives, and what it leaves alone.
+
+Where a name, an argument or a default is meant to be another one now, write `public_names.txt` anew:
+``python -m tests.public_names``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import budget_guard
+from tests.public_names import FILE, lines
 
 FOREIGN = [
     *["agents", "anthropic", "google.genai", "langchain", "langchain_core", "langgraph", "litellm", "openai"],
@@ -26,6 +31,10 @@ def test_all_is_every_public_name(name: str) -> None:
         if not key.startswith("_") and not (isinstance(getattr(module, key), ModuleType)) and key != "annotations"
     }
     assert sorted(module.__all__) == sorted(public)  # ruff keeps it in order
+
+
+def test_names_arguments_and_defaults_are_those_that_users_rely_on() -> None:
+    assert lines() == FILE.read_text("utf-8").splitlines()
 
 
 def test_every_public_name_is_documented() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import multiprocessing
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from budget_guard import (
     Budget,
@@ -29,6 +31,7 @@ from budget_guard import (
     Usage,
 )
 from budget_guard.ledger.flow import Flow, Verb
+from budget_guard.ledger.history import Labels, UsageLine
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.outbox.ledger import areplay, replay
 from budget_guard.ledger.outbox.store import Entry, Outbox, new_entry
@@ -36,7 +39,7 @@ from budget_guard.ledger.reconcile import areconcile, reconcile
 from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.policy.budget import Mode
 from budget_guard.testing import FakeClock
-from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.amounts import MOST, Amounts, Limits
 from tests.builders import PRICES, Way, call
 
 DIME = 100_000_000
@@ -766,6 +769,75 @@ def test_spend_of_an_outage_longer_than_ids_live_is_booked_once_or_put_aside(
     assert Outbox(path).entries() == [] and path.stat().st_size == 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no permissions here")
+def test_its_files_are_its_owners_alone_and_none_of_them_stays_open(path: Path, network: Network) -> None:
+    network.set_limits(USER, Limits())
+    files = {path, *(path.with_name(f"outbox.jsonl.{each}") for each in ("lock", "rejected", "unread"))}
+
+    def one_of_everything(number: int) -> None:
+        outbox = Outbox(path)
+        outbox.add(new_entry("charge", hold_id(number, "good"), (USER,), Amounts(cost=DIME)))
+        outbox.add(new_entry("charge", hold_id(number, "good"), (USER,), Amounts(cost=1)))  # which contradicts it
+        with path.open("ab") as file:
+            file.write(b"torn")
+        outbox.add(new_entry("charge", hold_id(number, "late"), (USER,), Amounts(cost=DIME)))
+        replay(Outbox(path), network)
+
+    before = os.umask(0)
+    try:
+        one_of_everything(1)
+        assert {file: oct(file.stat().st_mode & 0o777) for file in files} == dict.fromkeys(files, "0o600")
+        one_of_everything(2)
+    finally:
+        os.umask(before)
+    assert network.committed() == 4 * DIME
+    open_files = Path("/proc/self/fd")
+    if open_files.exists():
+        pointed_to = [os.path.realpath(each) for each in open_files.iterdir()]
+        assert [each for each in pointed_to if each.startswith(str(path.parent))] == []
+
+
+def test_a_machine_without_locks_of_files_and_folders_to_sync_has_one_all_the_same(
+    path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.set_limits(USER, Limits())
+    monkeypatch.setattr("budget_guard.ledger.outbox.store.fcntl", None)
+    monkeypatch.setattr("budget_guard.ledger.outbox.store._fsync_folder", lambda path: pytest.fail(f"opened {path}"))
+    outbox = Outbox(path)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("os.name", "nt")
+        outbox.add(new_entry("charge", hold_id(1, "c"), (USER,), Amounts(cost=DIME)))
+        with outbox.claim() as first, Outbox(path).claim() as second:
+            assert first is not None and second is not None  # a file is for one process alone there
+    assert replay(outbox, network) == 1
+    assert network.committed() == DIME
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no flock here")
+def test_who_reads_shares_the_file_and_who_writes_has_it_alone(
+    path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    network.set_limits(USER, Limits())
+    locks: list[str] = []
+    names = {fcntl.LOCK_SH: "shared", fcntl.LOCK_EX: "alone", fcntl.LOCK_EX | fcntl.LOCK_NB: "claimed"}
+    flock = fcntl.flock
+
+    def noted(file: int, how: int) -> None:
+        locks.append(names[how])
+        flock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", noted)
+    outbox = Outbox(path)
+    outbox.add(new_entry("charge", hold_id(1, "c"), (USER,), Amounts(cost=DIME)))
+    assert locks == ["alone"]
+    outbox.entries()
+    assert locks[1:] == ["shared"]
+    replay(outbox, network)
+    assert locks[2:] == ["claimed", "shared", "alone", "alone", "alone", "shared"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="there is no flock here")
 @pytest.mark.parametrize("verb", ["add", "empty"])
 def test_nobody_writes_to_the_file_while_another_process_does(path: Path, network: Network, verb: str) -> None:
@@ -825,3 +897,72 @@ def test_an_entry_whose_lines_are_none_is_told_of(path: Path, lines: Any) -> Non
     record["add"]["lines"] = lines
     path.write_text(json.dumps(record) + "\n", "utf-8")
     assert (Outbox(path).unread, Outbox(path).entries()) == (1, [])
+
+
+class _Written(BaseModel):
+    """An entry as the file has it, said in another way than the code that reads it says it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    key: str
+    verb: Literal["commit", "charge"]
+    id: str
+    scopes: Annotated[list[tuple[str, str]], Field(min_length=1)]
+    amounts: Annotated[list[Annotated[int, Field(ge=0, le=MOST)]], Field(min_length=6, max_length=6)]
+    uncertain: bool
+    owner: str
+    fresh: bool
+    ambiguous: bool
+    lines: list[
+        tuple[
+            Annotated[list[str], Field(min_length=5, max_length=5)],
+            Annotated[list[Annotated[int, Field(ge=-MOST, le=MOST)]], Field(min_length=10, max_length=10)],
+        ]
+    ] = []
+
+
+def _changed(value: Any) -> Iterator[Any]:
+    """*value* with any one part of it taken away, doubled, or replaced by anything else."""
+    yield from (None, True, -1, 0, MOST, MOST + 1, -MOST - 1, 1.5, "charge", "", [], ["x", "y"], [[1, 2]], {}, {"x": 1})
+    if isinstance(value, (list, dict)):
+        for key in range(len(value)) if isinstance(value, list) else list(value):
+            less = copy.deepcopy(value)
+            del less[key]
+            yield less
+            for other in _changed(value[key]):
+                changed = copy.deepcopy(value)
+                changed[key] = other
+                yield changed
+    if isinstance(value, list):
+        yield [*value, *value[-1:]]
+    elif isinstance(value, dict):
+        yield {**value, "more": 1}
+
+
+def test_an_entry_is_read_where_every_part_of_it_is_what_is_written_there_and_no_other_is(path: Path) -> None:
+    line = UsageLine(Labels("f", "a", "t", "m", "w"), Amounts(cost=1), 2, 3, 4, 5)
+    Outbox(path).add(new_entry("charge", hold_id(1, "c"), (USER,), Amounts(cost=DIME), lines=(line,)))
+    good = json.loads(path.read_bytes())["add"]
+    seen: dict[bool, int] = {True: 0, False: 0}
+    for changed in _changed(good):
+        text = json.dumps(changed)
+        try:
+            _Written.model_validate_json(text)
+            expected = True
+        except ValidationError:
+            expected = False
+        path.write_text(f'{{"add": {text}}}', "utf-8")
+        outbox = Outbox(path)
+        assert (outbox.unread == 0) is (len(outbox.entries()) == 1) is expected, text
+        seen[expected] += 1
+    assert seen[True] > 60 and seen[False] > 400
+
+
+@pytest.mark.parametrize("mark", [{"instead": "k", "id": "i"}, {"id": "i", "instead": "k"}])
+def test_a_charge_that_is_sent_instead_is_known_however_its_mark_is_written(path: Path, mark: dict[str, str]) -> None:
+    Outbox(path).add(
+        new_entry("commit", hold_id(1, "c"), (USER,), Amounts(cost=DIME), uncertain=True)._replace(key="k")
+    )
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(mark) + "\n" + json.dumps({"done": "unheard of"}) + "\n" + json.dumps({"tried": "k"}))
+    (entry,) = Outbox(path).entries()
+    assert (entry.verb, entry.id, entry.uncertain, entry.ambiguous) == ("charge", "i", False, True)

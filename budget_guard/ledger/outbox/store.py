@@ -284,16 +284,17 @@ def _open_entries(records: Iterable[Record]) -> list[Entry]:
             entry = _entry(record["add"])
             found[entry.key] = entry
             continue
-        for verb, key in record.items():
-            entry_or_none = found.get(key) if isinstance(key, str) else None
-            if entry_or_none is None:
-                continue
-            if verb in ("done", "rejected"):
-                del found[key]
-            elif verb in ("tried", "unsent"):
-                found[key] = entry_or_none._replace(ambiguous=verb == "tried")
-            elif verb == "instead":
-                found[key] = entry_or_none._replace(verb="charge", id=record["id"], uncertain=False)
+        verb = next(name for name in record if name != "id")
+        key: str = record[verb]
+        known = found.get(key)
+        if known is None:
+            continue
+        if verb == "instead":
+            found[key] = known._replace(verb="charge", id=record["id"], uncertain=False)
+        elif verb in ("tried", "unsent"):
+            found[key] = known._replace(ambiguous=verb == "tried")
+        else:
+            del found[key]  # it is done, or rejected
     return list(found.values())
 
 
@@ -365,8 +366,10 @@ class _File:
         lines = b"".join(each)
         with self._opened(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
             size = os.fstat(file).st_size
-            if size and os.lseek(file, -1, os.SEEK_END) >= 0 and os.read(file, 1) != b"\n":
-                lines = b"\n" + lines  # closes a line that a crash has torn
+            if size:
+                os.lseek(file, size - 1, os.SEEK_SET)
+                if os.read(file, 1) != b"\n":
+                    lines = b"\n" + lines  # closes a line that a crash has torn
             written = 0
             while written < len(lines):
                 written += os.write(file, lines[written:])
@@ -414,10 +417,10 @@ class _File:
         return True
 
     def claim(self) -> Generator[bool, None, None]:
-        mine, file = self._claim.acquire(blocking=False), -1
+        mine, file = self._claim.acquire(blocking=False), None
         try:
             if mine and fcntl is not None:
-                file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
@@ -425,14 +428,14 @@ class _File:
                     return
             yield mine
         finally:
-            if file >= 0:
+            if file is not None:
                 os.close(file)
             if mine:
                 self._claim.release()
 
     @contextmanager
     def _opened(self, flags: int, *, shared: bool = False) -> Generator[int, None, None]:
-        file = os.open(self.path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+        file = os.open(self.path, flags, 0o600)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -444,7 +447,6 @@ class _File:
     def _parsed(self, file: int) -> _Lines:
         found = _Lines([], [])
         with os.fdopen(os.dup(file), "rb") as lines:
-            lines.seek(0)
             for line in lines:
                 try:
                     record: Any = json.loads(line)
