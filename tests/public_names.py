@@ -15,7 +15,8 @@ from typing import Any
 
 FILE = Path(__file__).with_name("public_names.txt")
 MODULES = (
-    *("budget_guard", "budget_guard.clock", "budget_guard.errors", "budget_guard.events", "budget_guard.events.sinks"),
+    *("budget_guard", "budget_guard.clock", "budget_guard.errors", "budget_guard.events"),
+    *("budget_guard.events.sinks.files", "budget_guard.events.sinks.webhook"),
     *("budget_guard.ledger", "budget_guard.ledger.base", "budget_guard.ledger.history", "budget_guard.ledger.hold_id"),
     *("budget_guard.ledger.leased", "budget_guard.ledger.outbox", "budget_guard.ledger.redis"),
     *("budget_guard.ledger.reconcile", "budget_guard.ledger.sqlite", "budget_guard.live", "budget_guard.pricing"),
