@@ -33,6 +33,8 @@ class ToolCosts:
         """The tools with a cost that no call has offered or run yet."""
         self.seen_any = False
         """Whether any tool was seen, while one with a cost was not."""
+        self.looked = False
+        """Whether any call was looked at for its tools."""
 
     def call(self, tool: str, agent: str | None) -> ToolCall:
         """The call of *tool*, with what of its cost is known beforehand."""
@@ -50,6 +52,7 @@ class ToolCosts:
     def saw(self, tools: Iterable[str]) -> None:
         """Note which of the tools with a cost there really are. Needed only while some are `unseen`."""
         tools = tuple(tools)
+        self.looked = True
         self.seen_any = self.seen_any or bool(tools)
         self.unseen.difference_update(tools)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import os
 import threading
+import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
@@ -11,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import ReservationConflict
@@ -107,6 +109,13 @@ class MemoryLedger(LedgerRules[Hold]):
         self._texts: OrderedDict[str, tuple[str, float]] = OrderedDict()
         """What is kept with `swap`, and until when, the latest at the end."""
         self.aio: AsyncLedger = InlineVerbs(self, self._waiters.wait_async)
+        _all_ledgers.add(self)
+
+    def forked(self) -> None:
+        """Go on in a child process, in which no other thread is left to give the lock back."""
+        self._lock = threading.Lock()
+        if type(self) is MemoryLedger:
+            self.__class__ = _Copied
 
     def reserve(
         self,
@@ -473,3 +482,30 @@ class _Forgetting(NamedTuple):
             for counters in found:
                 archived[counters] = spent.plus(archived.get(counters, counters.archived))
         return cls(frozenset([hold.id for hold in holds]), list(archived.items()), runs)
+
+
+class _Copied(MemoryLedger):
+    """A ledger that a fork has copied, until it is asked for room: both processes give out what was left of it."""
+
+    def reserve(self, *args: Any, **kwargs: Any) -> ReserveOutcome:
+        object.__setattr__(self, "__class__", MemoryLedger)
+        warnings.warn(
+            "a budget in memory was copied by a fork, and what this process spends counts in this process alone: each "
+            'copy may spend all that was left. To share the counters, use ledger="sqlite:///budget.db" with a run_id, '
+            'or BudgetAuthority(ledger=open_ledger("sqlite:///budget.db"))',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return self.reserve(*args, **kwargs)
+
+
+_all_ledgers: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for ledger in list(_all_ledgers):
+        ledger.forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)

@@ -591,11 +591,15 @@ class BudgetAuthority:
             return
         ceiled = list(dict.fromkeys((*self._ceilings.kinds, *self._live)))
         if ceiled and named.keys().isdisjoint(ceiled):
-            given = ", ".join(f"{kind}={id!r}" for kind, id in named.items()) or "no principal"
+            given = ", ".join(f"{kind}={id!r}" for kind, id in named.items())
+            only = (
+                f"{given} is under none of the ceilings of this authority, so only the session's own budget would hold"
+                if given
+                else "no principal is named, so none of the ceilings would hold, only the session's own budget"
+            )
             raise ValueError(
-                f"{given} is under none of the ceilings of this authority, so only the session's own budget would "
-                f"hold: name one with {' or '.join(f'{kind}=...' for kind in ceiled)}, or say that none is needed with "
-                "BudgetAuthority(..., require=())"
+                f"{only}: name one with {' or '.join(f'{kind}=...' for kind in ceiled)}, or say that "
+                "none is needed with BudgetAuthority(..., require=())"
             )
 
     def _kind(self, kind: str, field: str) -> str:

@@ -30,6 +30,8 @@ _ANTHROPIC = re.compile(r"(?:.*/v1)?/(?:messages/count_tokens|messages/batches/[
 _VERTEX = re.compile(
     r".*/publishers/anthropic/models/count-tokens:rawPredict|.*/(?:models|endpoints)/[^/:]+:countTokens"
 )
+_GEMINI_FILES = re.compile(r"(?:/upload)?/v\d\w*/files")
+"""https://ai.google.dev/gemini-api/docs/files: free storage. What is in a file is billed where it is read."""
 _COHERE = re.compile(r"(?:.*/v[12])?/(?:tokenize|detokenize|check-api-key)")
 _ANYWHERE = re.compile(
     r"(?:.*/v\d)?/(?:moderations|responses/input_tokens|messages/count_tokens)|.*/models/[^/:]+:countTokens"
@@ -39,7 +41,7 @@ _FREE = {
     "openai": (_OPENAI,),
     "azure": (_OPENAI,),
     "anthropic": (_ANTHROPIC,),
-    "google": (_VERTEX,),
+    "google": (_VERTEX, _GEMINI_FILES),
     "aws": (),
     "cohere": (_COHERE,),
 }

@@ -14,10 +14,12 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextvars import Token
 from typing import Any, cast
 from uuid import UUID
 
 from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall
+from budget_guard.adapter.attempts import Counted, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall
 from budget_guard.calls.seen import Seen
 from budget_guard.wire import Answer, Request, outcome_of_error
@@ -42,7 +44,7 @@ class Call(GuardedCall):
     __slots__ = (
         *("_bytes", "_called", "_writes_more", "_chunk", "_human", "_requests", "_text", "_usage_told"),
         *("adds_up", "batch", "has_streamed", "older", "parent_run_id", "request", "run_id", "steering", "told"),
-        *("started_by", "unwatch"),
+        *("counted", "started_by", "unwatch"),
     )
 
     def __init__(
@@ -93,6 +95,8 @@ class Call(GuardedCall):
         self._chunk: object = None
         self._usage_told = 0
         self.unwatch: Callable[[], object] | None = None
+        self.counted: Token[Counted] | None = None
+        """Says to a guarded client below that the call is held, while it is made."""
         self.started_by: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         """Of a tool of an agent: who starts what is started in it, and who started the tool."""
 
@@ -229,6 +233,8 @@ class Calls:
         """
         if task is not None:
             self._watch_task(call, task)
+        if call.request is not None and call.batch is None:
+            call.counted = begin_counting(call)
         loop = _running_loop()
         with self._lock:
             if loop is not None:
@@ -345,6 +351,9 @@ class Calls:
         call.older = None
         if call.unwatch is not None:
             call.unwatch()
+        if call.counted is not None:
+            end_counting(call.counted)
+            call.counted = None
         return call
 
     def _remember(self, run_id: UUID, call: Call | None) -> None:

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
 from typing_extensions import Self
 
 from budget_guard import Budget, BudgetAuthority, BudgetError, BudgetExceeded, ModelCall, Prompt, Session, ToolCall
@@ -41,7 +40,7 @@ from budget_guard_langchain.quiet import quieten
 from budget_guard_langchain.request import call_to_be_made, read_call, requests_of_texts, tool_names
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.runs import RunsByTree
-from budget_guard_langchain.scope import extra_sessions, installed
+from budget_guard_langchain.scope import StaysInForce, extra_sessions, installed, register
 from budget_guard_langchain.steering import LaterHold, steering_of
 from budget_guard_langchain.trails import Trails, started_by
 
@@ -78,7 +77,7 @@ class _OfHandler:
         return False
 
 
-class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
+class BudgetCallbackHandler(SessionHandle, StaysInForce):
     """Holds a budget for every run that it is given to.
 
     ::
@@ -602,6 +601,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
+        register()  # what is started inside may be given callbacks of its own
         if self._session.looks_for_loops:
             self._trails.begin(run_id, parent_run_id)
         if self.runs is not None:
@@ -635,6 +635,7 @@ class BudgetCallbackHandler(SessionHandle, BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        register()
         told = (metadata, inputs, input_str)
         if self._calls.find(run_id, told) is not None or self._is_left_to_a_child(run_id):
             return

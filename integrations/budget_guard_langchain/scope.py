@@ -1,14 +1,16 @@
-"""A handler for code that passes no config.
+"""A handler for code that passes no config, or one that leaves the handler out.
 
-LangChain asks registered context variables for a handler whenever it configures a run. One variable is registered
+LangChain asks registered context variables for a handler whenever it configures a run. One is registered
 for the whole process: each registration costs every call of every run a look. It also reaches async code on Python
-3.10, where callbacks of a config get lost between a run and what it awaits.
+3.10, where callbacks of a config get lost between a run and what it awaits. What is registered finds the handlers of
+the run around as well: a config with callbacks of its own, inside of that run, replaces its callbacks and would take
+its budget away.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
@@ -32,14 +34,45 @@ _registering = threading.Lock()
 _registered = False
 
 
-def _register() -> None:
-    """Have LangChain ask `installed`, from the first scope on: its tracers take long to import."""
+class StaysInForce(BaseCallbackHandler):
+    """The base of handlers that see all that is started inside of their runs, whatever callbacks are given there."""
+
+
+class _InForce:
+    """Stands in for a context variable: the handlers in force, by a scope or by the run around.
+
+    Args:
+        config: The variable in which LangChain keeps the config of the run around.
+    """
+
+    def __init__(self, config: ContextVar[Any]) -> None:
+        self._config = config
+
+    def get(self) -> BaseCallbackHandler | None:
+        scoped, around = installed.get(), self._config.get()
+        given: Any = None if around is None else around.get("callbacks")
+        if given is None:
+            return scoped
+        told: Sequence[Any] = getattr(given, "inheritable_handlers", given)
+        handlers = _handlers_of(scoped)
+        for handler in told:
+            if isinstance(handler, StaysInForce) and handler not in handlers:
+                handlers = (*handlers, handler)
+        return _as_one(handlers)
+
+
+def register() -> None:
+    """Have LangChain ask which handlers are in force. Runs and scopes call it: it imports tracers, which take long."""
     global _registered
+    if _registered:
+        return
     with _registering:
         if not _registered:
+            from langchain_core.runnables.config import var_child_runnable_config
             from langchain_core.tracers.context import register_configure_hook
 
-            register_configure_hook(installed, inheritable=True)
+            in_force: Any = _InForce(var_child_runnable_config)
+            register_configure_hook(in_force, inheritable=True)
             _registered = True
 
 
@@ -68,16 +101,24 @@ for _event in (
     setattr(_Chain, _event, _in_each(_event))
 
 
+def _handlers_of(scoped: BaseCallbackHandler | None) -> tuple[BaseCallbackHandler, ...]:
+    return scoped.handlers if isinstance(scoped, _Chain) else () if scoped is None else (scoped,)
+
+
+def _as_one(handlers: tuple[BaseCallbackHandler, ...]) -> BaseCallbackHandler | None:
+    if len(handlers) > 1:
+        return _Chain(handlers)
+    return handlers[0] if handlers else None
+
+
 @contextmanager
 def installing(handler: BaseCallbackHandler) -> Generator[None]:
     """Install *handler* for every run that is started in this context, beside those that are installed."""
-    if not _registered:
-        _register()
-    outer = installed.get()
-    handlers = outer.handlers if isinstance(outer, _Chain) else () if outer is None else (outer,)
+    register()
+    handlers = _handlers_of(installed.get())
     if handler not in handlers:
         handlers = (*handlers, handler)
-    token = installed.set(handlers[0] if len(handlers) == 1 else _Chain(handlers))
+    token = installed.set(_as_one(handlers))
     try:
         yield
     finally:

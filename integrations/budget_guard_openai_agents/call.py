@@ -146,10 +146,9 @@ class Attempt(GuardedCall):
         await self.afail(error)
         if self.added:
             explain(error, self.added)
-        cut_off = self.answer is not None and self.answer.cut_off
-        if cut_off or isinstance(error, ModelBehaviorError):
-            return self.cut_short(known=True)
-        return None
+        answer = self.answer
+        cut_off = isinstance(error, ModelBehaviorError) if answer is None else answer.cut_off
+        return self.cut_short(known=True) if cut_off else None
 
     def cut_short_by(self, answer: Answer) -> Stop | None:
         """The stop that *answer* is, if a guard's own output cap has cut it off.

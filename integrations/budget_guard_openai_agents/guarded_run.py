@@ -303,7 +303,7 @@ class GuardedRun:
             tools.settle()
         if self.parent is None or self.parent.ambient:
             for guard in self.guards:
-                if guard.tool_costs.unseen:
+                if guard.tool_costs.unseen and guard.tool_costs.looked:
                     guard.tool_costs.warn_of_unseen()
 
     def tools_of(self, guard: RunGuard) -> ToolHolds:

@@ -66,6 +66,20 @@ def look_of(model: object) -> LookingTransport | None:
     return transport if type(transport) is LookingTransport else None
 
 
+def sees_all_of(model: Any) -> bool:
+    """Whether all that *model* sends is seen. Models that open WebSockets, say, fetch their answers another way."""
+    return look_of(model) is not None and _fetches_as_the_sdk(model.__class__)
+
+
+@cache
+def _fetches_as_the_sdk(cls: type[Any]) -> bool:
+    return all(
+        getattr(cls, "_fetch_response", None) is getattr(known, "_fetch_response", None)
+        for known in (OpenAIResponsesModel, OpenAIChatCompletionsModel)
+        if issubclass(cls, known)
+    )
+
+
 class LookingTransport:
     """An HTTP transport, of httpx or httpx2, through which guarded models send.
 

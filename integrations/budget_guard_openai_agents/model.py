@@ -33,7 +33,7 @@ from budget_guard_openai_agents.guarded_run import (
     open_calls,
     outer_call,
 )
-from budget_guard_openai_agents.look import look_at, look_of
+from budget_guard_openai_agents.look import look_at, look_of, sees_all_of
 from budget_guard_openai_agents.stream import guarded_stream
 
 
@@ -95,12 +95,12 @@ def _run_to_charge(model: Model) -> GuardedRun | None:
     """The run whose guards a call of *model* spends from; None where it is accounted for already.
 
     A model of one's own may hand its call over to another guarded model, or call several: the first one inside is the
-    call itself, and each further one is a call of its own. What is looked at is told apart below, by what is sent.
+    call itself, and each further one is a call of its own. What is all looked at is told apart below, by what is sent.
     """
     outer = outer_call()
     if outer is not None:
         outer.inner += 1
-        if outer.inner == 1 or look_of(model) is not None:
+        if outer.inner == 1 or sees_all_of(model):
             return None
     run = current_run()
     if run is None:
@@ -146,17 +146,31 @@ def discover_models() -> None:
 
     The runner hands over the models of agents and providers. Those that are called by hand, in a ``with guard:`` block
     or by another model, are found when they are called: the methods of the model classes that there are look for a
-    run. Where there is none, they do what they did.
+    run. So do those of classes that are made later. Where there is no run, they do what they did.
     """
+    if "__init_subclass__" not in Model.__dict__:
+        Model.__init_subclass__ = classmethod(_discover_later)  # type: ignore[assignment]
     classes: list[type[Any]] = Model.__subclasses__()
     for cls in classes:
         classes += cls.__subclasses__()
-        if not issubclass(cls, _Guarded):
-            for name, finding in (("get_response", _finding), ("stream_response", _finding_stream)):
-                method: Any = cls.__dict__.get(name)
-                if inspect.isfunction(method) and not hasattr(method, _FINDS):
-                    with suppress(AttributeError, TypeError):  # a class that does not let itself be changed
-                        setattr(cls, name, finding(method))
+        _discover(cls)
+
+
+def _discover_later(cls: type[Model], /, **kwargs: Any) -> None:
+    next_in_line: Any = super(Model, cls)
+    next_in_line.__init_subclass__(**kwargs)
+    _discover(cls)
+
+
+def _discover(cls: type[Any]) -> None:
+    """Have the methods of a model class look for a run."""
+    if issubclass(cls, _Guarded):
+        return
+    for name, finding in (("get_response", _finding), ("stream_response", _finding_stream)):
+        method: Any = cls.__dict__.get(name)
+        if inspect.isfunction(method) and not hasattr(method, _FINDS):
+            with suppress(AttributeError, TypeError):  # a class that does not let itself be changed
+                setattr(cls, name, finding(method))
 
 
 _FINDS = "__budget_guard_finds__"

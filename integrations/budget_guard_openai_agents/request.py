@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from agents import (
     AgentOutputSchemaBase,
@@ -108,7 +108,12 @@ def read_request(
     if speaks_responses:
         _put_settings(body, settings)
         body.update(extra)
-        return Asked(remembered.read_request(RESPONSES, where, body, _NO_ALIASES), where, RESPONSES, kept)
+        request = remembered.read_request(RESPONSES, where, body, _NO_ALIASES)
+        unseen = _added_unseen(type(cast(Model, model)))
+        if unseen is not None:
+            opaque = (*request.prompt.opaque, unseen)
+            request = request._replace(prompt=request.prompt._replace(opaque=opaque, conversation=0))
+        return Asked(request, where, RESPONSES, kept)
     for field in _OF_THE_PROMPT & extra.keys():
         for own in _REPLACED.get(field, ()):
             body.pop(own, None)
@@ -190,6 +195,22 @@ def extra_fields(settings: ModelSettings) -> dict[str, Any]:
         return {}
     given = (*fields(settings.extra_args).items(), *fields(settings.extra_body).items())
     return {name: value for name, value in given if type(value).__name__ not in ("Omit", "NotGiven")}
+
+
+@cache
+def _added_unseen(cls: type) -> str | None:
+    """What models of a class put into requests that is read neither here nor where their client sends.
+
+    The SDK's models that open WebSockets fetch their answers in a method of their own. One of them has a provider run
+    agents of its own, another class may ask for anything.
+    """
+    fetches = next((base for base in cls.__mro__ if "_fetch_response" in base.__dict__), OpenAIResponsesModel)
+    makes = getattr(cls, "_build_response_create_kwargs", None)
+    if fetches is OpenAIResponsesModel or not fetches.__module__.startswith("agents."):
+        return None
+    if makes is getattr(OpenAIResponsesModel, "_build_response_create_kwargs", None):
+        return None
+    return f"what {cls.__name__} adds to it"
 
 
 def model_of_prompt(prompt: object) -> str:

@@ -575,7 +575,7 @@ def test_times_that_make_no_sense_are_refused(times: dict[str, float]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:a budget in memory:RuntimeWarning")
 def test_a_forked_process_takes_leases_of_its_own(shared: Shared, leased: LeasedLedger, clock: FakeClock) -> None:
     run = run_of(leased, clock)
     Way(False).pay(run, call())
@@ -615,7 +615,7 @@ async def test_a_lease_whose_taking_is_cancelled_is_given_back(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:a budget in memory:RuntimeWarning")
 def test_a_forked_process_that_forks_again_takes_leases_of_its_own(
     shared: Shared, leased: LeasedLedger, clock: FakeClock
 ) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -239,3 +242,31 @@ def test_its_awaitable_verbs_and_those_behind_an_outbox_answer_as_the_blocking_o
         )
         other = behind if number % 2 else MemoryLedger(clock=clock)
         assert differences(number, (MemoryLedger(clock=clock), other), clock, awaits=number % 3 > 0) == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_budget_in_memory_that_a_fork_has_copied_says_so_once_and_goes_on() -> None:
+    ledger = opened()
+    ledger.reserve(nth(0), (RUN,), cost(5), cost(5))
+    read, write = os.pipe()
+    with ledger._lock:  # as another thread, which no fork takes along, may hold it
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # what waits for a lock that nobody gives back is ended
+            told: list[str] = []
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    outcomes = [ledger.reserve(nth(number), (RUN,), cost(5), cost(5)) for number in (1, 2)]
+                told = [str(outcomes == [HELD, HELD]), *(str(each.message) for each in caught)]
+            finally:
+                os.write(write, "\n".join(told).encode())
+                os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read) as pipe:
+        went_on, *said = pipe.read().splitlines()
+    assert went_on == "True"
+    assert ["was copied by a fork" in each and "sqlite:///" in each for each in said] == [True]
+    assert ledger.reserve(nth(3), (RUN,), cost(5), cost(5)) == HELD  # and nothing of it where it was copied from

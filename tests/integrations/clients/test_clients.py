@@ -21,6 +21,7 @@ from budget_guard import Allowance, Budget, BudgetExceeded, Session, UnboundedCa
 from budget_guard.adapter import GuardedCall, counting
 from budget_guard.calls.call import ModelCall
 from budget_guard.testing import Attempts, LocalProvider, Reply
+from budget_guard_clients.allow_list import is_free
 from tests.integrations.clients.support import (
     CHEAP,
     CLAUDE,
@@ -231,6 +232,22 @@ def test_an_endpoint_that_an_sdk_adds_is_refused(provider: LocalProvider) -> Non
     client = Budget("$1").session().guard(open_ai(provider))
     with pytest.raises(UnboundedCallError):
         client.post("/chat/completions/of/tomorrow", cast_to=object, body={"model": GPT})
+
+
+@pytest.mark.parametrize(
+    ("path", "free"),
+    [
+        ("/upload/v1beta/files", True),
+        ("/v1beta/files", True),
+        ("/v1beta/models/gemini-2.5-flash:countTokens", True),
+        ("/v1beta/cachedContents", False),  # storage by the hour
+        ("/v1beta/models/gemini-2.5-flash:batchGenerateContent", False),
+        ("/upload/v1beta/files/../models/veo:predict", False),
+    ],
+)
+def test_of_geminis_endpoints_what_is_free_of_charge_passes(path: str, free: bool) -> None:
+    assert is_free("POST", "generativelanguage.googleapis.com", path) is free
+    assert not is_free("POST", "api.anthropic.com", "/upload/v1beta/files")
 
 
 def test_a_field_of_ours_that_is_refused_is_explained() -> None:

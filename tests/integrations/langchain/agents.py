@@ -18,6 +18,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
+from budget_guard import Session
 from budget_guard.integrations.langchain import BudgetCallbackHandler, budget_scope
 from budget_guard.testing import LocalProvider, ProviderRequest, Reply, Script, ServedCall, ToolCall
 from tests.builders import ZERO
@@ -42,6 +43,10 @@ class Lab:
         """Close the clients."""
         self._http.close()
         asyncio.run(self._async_http.aclose())
+
+    def clients_guarded_in(self, session: Session) -> dict[str, Any]:
+        """Options that have an OpenAI model send over HTTP clients that are guarded in *session*."""
+        return {"http_client": session.guard(self._http), "http_async_client": session.guard(self._async_http)}
 
     async def quiet(self) -> None:
         """Let everything that was left to the collector come to its end, here and at the provider."""

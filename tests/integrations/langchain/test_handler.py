@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +17,7 @@ pytest.importorskip("langgraph")
 pytest.importorskip("langchain")
 
 from langchain.agents import create_agent
+from langchain_core.callbacks import StdOutCallbackHandler
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import StructuredTool
 from langchain_core.tracers import context as hooks
@@ -200,6 +203,53 @@ def test_a_scope_inside_a_run_that_has_a_handler_adds_to_it(lab: Lab) -> None:
     RunnableLambda(work).invoke("hi", configured(outer))
     for handler in (outer, inner):
         agree(lab, handler)
+
+
+@pytest.mark.parametrize("given", ["none", "others", "bound", "another"])
+@pytest.mark.parametrize("awaits", [False, True])
+def test_callbacks_that_are_given_inside_of_a_run_do_not_take_its_handlers_away(
+    lab: Lab, given: str, awaits: bool
+) -> None:
+    if awaits and sys.version_info < (3, 11):
+        pytest.skip("LangChain loses configs in async code there")
+    first, second, another = (BudgetCallbackHandler(Budget("$1.00")) for _ in range(3))
+    others: dict[str, list[Any]] = {"others": [StdOutCallbackHandler()], "another": [another]}
+    inner = others.get(given, [])
+    model: Any = lab.chat().with_config(callbacks=inner) if given == "bound" else lab.chat()
+    config: Any = {} if given == "bound" else {"callbacks": inner}
+
+    async def awork(text: str) -> Any:
+        return await model.ainvoke(text, config)
+
+    def work(text: str) -> Any:
+        return model.invoke(text, config)
+
+    for count, handlers in enumerate(([first], [first, second]), 1):
+        around: Any = {"callbacks": handlers}
+        if awaits:
+            asyncio.run(RunnableLambda(awork).ainvoke("hi", around))
+        else:
+            RunnableLambda(work).invoke("hi", around)
+        assert len(lab.calls) == count
+    agree(lab, first)
+    if given == "another":
+        agree(lab, another)
+    assert second.report().breakdown.llm.calls == 1
+    assert second.reserved_usd == 0
+    model.invoke("hi", config)  # and no further
+    assert first.report().breakdown.llm.calls == 2
+
+
+def test_a_childs_callbacks_inside_of_its_parents_run_are_paid_for_once(lab: Lab) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+
+    def work(text: str) -> Any:
+        return lab.chat().invoke(text, configured(child))
+
+    with closing(handler.child(Budget("$0.50"))) as child:
+        RunnableLambda(work).invoke("hi", configured(handler))
+        agree(lab, child)
+    agree(lab, handler)
 
 
 def test_scopes_in_threads_do_not_mix(lab: Lab) -> None:

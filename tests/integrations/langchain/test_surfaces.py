@@ -10,7 +10,7 @@ pytest.importorskip("langchain_core")
 
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
-from budget_guard.testing import Reply
+from budget_guard.testing import Attempts, Reply
 from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, Lab, agree, configured
 
 models = pytest.mark.parametrize("model_of", MODELS.values(), ids=MODELS)
@@ -47,3 +47,33 @@ def test_a_scope_covers_calls_without_a_config(lab: Lab, call: Any) -> None:
     call(model, "hi", {"callbacks": None})
     assert len(lab.calls) == 2
     assert handler.report().breakdown.llm.calls == 1
+
+
+@surfaces
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+def test_a_model_over_a_client_that_is_guarded_in_the_handlers_session_counts_once(
+    lab: Lab, kind: str, call: Any
+) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    model = getattr(lab, kind)(**lab.clients_guarded_in(handler.session))
+    for _ in range(2):
+        call(model, "hi", configured(handler))
+    call(model, "hi", {"callbacks": None})  # the client is guarded without the handler as well
+    assert len(lab.calls) == 3
+    agree(lab, handler)
+
+
+def test_each_retry_of_a_guarded_client_below_a_model_is_held_and_settled_by_itself(lab: Lab) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    model = lab.chat(max_retries=2, **lab.clients_guarded_in(handler.session))
+    lab.script(Attempts(Reply(status=429, retry_after_s=0), Reply()))
+    model.invoke("hi", configured(handler))
+    assert [call.outcome for call in lab.calls] == ["refused", "completed"]
+    agree(lab, handler)
+    other = Budget("$1.00").session()
+    lab.script(Reply())
+    model = lab.chat(**lab.clients_guarded_in(other))
+    model.invoke("hi", configured(handler))  # two budgets pay for it, each once
+    assert other.spent_usd == lab.provider.bill_usd
+    assert (handler.report().breakdown.llm.calls, other.report().breakdown.llm.calls) == (2, 1)
+    assert handler.reserved_usd == other.reserved_usd == 0

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, ModelSettings, OpenAIProvider, RunConfig, WebSearchTool
+from agents import Agent, ModelBehaviorError, ModelSettings, OpenAIProvider, RunConfig, WebSearchTool
 from pydantic import BaseModel
 
 from budget_guard import Allowance, Budget
@@ -332,3 +332,25 @@ async def test_a_run_config_that_brings_the_provider_and_the_guard_is_enough(lab
     await lab.run("run", agent_named("Worker", BIG), run_config=guard.run_config(base))
     agree(lab.provider, guard)
     assert base.model_provider is not guard.run_config(base).model_provider
+
+
+FILTERED = Reply(text="so far", finish_reason="content_filter", output_tokens=20)
+EMPTY = Reply(body={"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}}, bill=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "mode"),
+    [("responses", FILTERED, "run"), ("responses", FILTERED, "run_streamed"), ("chat", EMPTY, "run")],
+    ids=["filtered", "filtered stream", "no choices"],
+)
+async def test_an_answer_that_ended_for_another_reason_is_no_stop_of_the_guards_cap(
+    lab: Lab, kind: str, reply: Reply, mode: str
+) -> None:
+    lab.script(reply)
+    guard = BudgetGuard(Budget("$0.10"))
+    with pytest.raises(ModelBehaviorError):
+        await lab.run(mode, agent_named("Worker", getattr(lab, kind)()), hooks=guard)
+    assert guard.session.decisions()[0].output_clamped
+    assert guard.report().terminated_by is None
+    assert guard.reserved_usd == 0
+    assert guard.spent_usd >= lab.provider.bill_usd

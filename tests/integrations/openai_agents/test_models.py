@@ -12,9 +12,20 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, Model, ModelSettings, ModelTracing, OpenAIChatCompletionsModel, OpenAIResponsesModel
+import agents
+from agents import (
+    Agent,
+    Model,
+    ModelResponse,
+    ModelSettings,
+    ModelTracing,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    Usage,
+)
+from openai.types.responses import Response, ResponseCompletedEvent
 
-from budget_guard import Budget
+from budget_guard import Budget, UnboundedCallError
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.testing import Reply
 from tests.integrations.openai_agents.support import (
@@ -264,6 +275,83 @@ async def test_models_that_a_model_of_ones_own_calls_are_each_counted_though_no_
     await lab.run(mode, agent_named("Worker", model, model_settings=ModelSettings(max_tokens=100)), hooks=guard)
     assert len(lab.calls) == 2 + depth
     agree(lab.provider, guard)
+
+
+async def test_a_model_whose_class_is_made_after_the_guard_is_guarded_when_it_is_called_by_hand(lab: Lab) -> None:
+    guard = BudgetGuard(Budget(max_requests=1))
+
+    class MadeLater(Model):
+        model = BIG
+
+        async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+            answer = await lab.client.responses.create(model=BIG, input="go", max_output_tokens=100)
+            assert answer.usage is not None
+            taken, written = answer.usage.input_tokens, answer.usage.output_tokens
+            usage = Usage(requests=1, input_tokens=taken, output_tokens=written, total_tokens=taken + written)
+            return ModelResponse(output=[*answer.output], usage=usage, response_id=answer.id)
+
+        def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    with guard:
+        await ask_by_hand(MadeLater(), stream=False)
+        with pytest.raises(BudgetExceeded):
+            await ask_by_hand(MadeLater(), stream=False)
+    agree(lab.provider, guard)
+    assert len(lab.calls) == 1
+
+
+USAGE = {
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens_details": {"reasoning_tokens": 0},
+}
+TEXT = {"type": "output_text", "text": "ok", "annotations": []}
+MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [TEXT]}
+ANSWER = {
+    **{"object": "response", "created_at": 1, "model": BIG, "status": "completed", "output": [MESSAGE]},
+    **{"parallel_tool_calls": False, "tool_choice": "auto", "tools": []},
+}
+
+
+class Socket(agents.OpenAIResponsesWSModel if hasattr(agents, "OpenAIResponsesWSModel") else object):  # type: ignore[misc]
+    """The SDK's model that talks over a WebSocket, answered here."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(BIG, openai_client=lab.client)
+        self.served = 0
+
+    async def _iter_websocket_response_events(self, create_kwargs: Any) -> Any:
+        self.served += 1
+        answer = {**ANSWER, "usage": {**USAGE, "input_tokens": 10, "output_tokens": 100, "total_tokens": 110}}
+        response = Response.model_validate({**answer, "id": f"resp_{self.served}"})
+        yield ResponseCompletedEvent(type="response.completed", response=response, sequence_number=0)
+
+
+@pytest.mark.skipif(Socket.__mro__[1] is object, reason="this SDK has no model that opens WebSockets")
+@modes
+@pytest.mark.parametrize("calls", [1, 2, 3])
+async def test_each_call_that_goes_round_the_clients_transport_is_counted(lab: Lab, mode: str, calls: int) -> None:
+    socket = Socket(lab)
+    model = socket if calls == 1 else Ensemble(*[socket] * calls)
+    guard = BudgetGuard(Budget("$1.00"))
+    await lab.run(mode, agent_named("Worker", model, model_settings=ModelSettings(max_tokens=100)), hooks=guard)
+    assert socket.served == calls
+    assert guard.spent_usd == calls * (10 * Decimal("2.5e-6") + 100 * Decimal("10e-6"))
+    assert guard.reserved_usd == 0
+
+
+@pytest.mark.skipif(Socket.__mro__[1] is object, reason="this SDK has no model that opens WebSockets")
+async def test_what_a_model_adds_to_requests_that_nobody_sees_has_no_bound(lab: Lab) -> None:
+    class Adding(Socket):
+        def _build_response_create_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+            return {**super()._build_response_create_kwargs(*args, **kwargs), "multi_agent": {"enabled": True}}
+
+    guard = BudgetGuard(Budget("$1.00"))
+    model = Adding(lab)
+    with pytest.raises(UnboundedCallError, match="what Adding adds to it"):
+        await lab.run("run", agent_named("Worker", model), hooks=guard)
+    assert model.served == 0
+    assert guard.reserved_usd == 0
 
 
 @pytest.mark.parametrize("option", ["on_cancel", "on_cut_off", "on_exceeded"])
