@@ -156,10 +156,13 @@ class LedgerRules(ABC, Generic[H]):
 
     def revoke(self, scope: Scope, reason: str) -> None:
         with self._lock:
+            self._put_right()
             counters = self._opened(scope)
+            self._torn = True
             if counters.revoked is None:
                 counters.revoked = Revoked(scope, reason, self._now())
             self._give_room()  # who waits shall hear of it
+            self._torn = False
 
     def restore(self, scope: Scope) -> bool:
         with self._lock:

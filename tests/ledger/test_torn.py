@@ -14,6 +14,7 @@ import pytest
 
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger import MemoryLedger, counters, hold, memory, memory_history, rules
+from budget_guard.ledger.base import Refused
 from budget_guard.ledger.history import LABELS, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
@@ -140,22 +141,36 @@ def history(ledger: MemoryLedger) -> object:
     return [sorted(ledger.usage(UsageQuery(scope.kind, scope.id, 0, None, LABELS))) for scope in BOTH]
 
 
+def version(ledger: MemoryLedger) -> int:
+    """What a call that is refused waits for to change; 0 where it waits for nothing."""
+    refused = ledger.reserve(nth(9_999), BOTH, cost(10**9), cost(10**9))
+    return refused.version if isinstance(refused, Refused) else 0
+
+
 def outcomes(prepare: Callable[[], tuple[MemoryLedger, Verb]], *, at_once: bool = True) -> int:
-    """Tear a verb before each step of it, and check what is left then and after it was repeated; how many steps."""
+    """Tear a verb before each step of it, and check what is left then and after it was repeated; how many steps.
+
+    Somebody waits for room meanwhile, and is told of it where the verb has given any.
+    """
     ledger, verb = prepare()
+    waits = version(ledger)
     before = seen(ledger)
     verb()
     after, booked = seen(ledger), history(ledger)
+    gives_room = ledger.await_room(waits, 0)
     step = 0
     while True:
         step += 1
         ledger, verb = prepare()
+        waits = version(ledger)
         torn = Torn(step)
         torn(verb)
         if not torn.torn:
             return step
         unlock(ledger)
-        assert seen(ledger) in (before, after) or not at_once, step
+        left = seen(ledger)
+        assert left in (before, after) or not at_once, step
+        assert left == before or not gives_room or ledger.await_room(waits, 0), step
         assert ledger.audit() == [], step
         verb()
         assert (seen(ledger), history(ledger)) == (after, booked), step
