@@ -42,27 +42,29 @@ class Alternative:
         return to_usd(self.estimate)
 
 
-def helps(decision: Decision) -> bool:
-    """True for a refusal that a cheaper model could change: of a model call, for what that may cost."""
-    return isinstance(decision.call, ModelCall) and _is_for_its_cost(decision.error)
+def refused_for_its_cost(decision: Decision) -> ModelCall | None:
+    """The call of a refusal that a cheaper model could change: of a model call, for what that may cost; else None.
+
+    Where the provider may choose among several models, the others might still answer.
+    """
+    call = decision.call
+    return call if isinstance(call, ModelCall) and _is_for_its_cost(decision.error) and not call.alternatives else None
 
 
 def _is_for_its_cost(error: BudgetError | None) -> bool:
     return isinstance(error, BudgetExceeded) and error.dimension in _SAVED
 
 
-def find_alternatives(authorizer: Authorizer, decision: Decision, models: Iterable[str]) -> Steps[list[Alternative]]:
+def find_alternatives(authorizer: Authorizer, call: ModelCall, models: Iterable[str]) -> Steps[list[Alternative]]:
     """As `Session.alternatives`: each model is judged by the rules by which a call of it is decided on, all of them by
     what is left at one moment.
 
     Args:
         authorizer: Who decided.
-        decision: What it decided.
+        call: The refused call, as `refused_for_its_cost` gives it.
         models: Models to look at beside those of the downgrade policy.
     """
-    run, call = authorizer.run, decision.call
-    if not isinstance(call, ModelCall) or not helps(decision) or call.alternatives:
-        return []  # where the provider may choose among several models, the others might still answer
+    run = authorizer.run
     policy = call.downgrade or run.budget.downgrade
     named = dict.fromkeys([*(() if policy is None else policy.ladder(call.model)), *models])
     ladder, found = run.planner.ladder, list[Alternative]()

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
 from budget_guard.calls import queue, settlement
-from budget_guard.calls.alternatives import Alternative, find_alternatives, helps
+from budget_guard.calls.alternatives import Alternative, find_alternatives, refused_for_its_cost
 from budget_guard.calls.authorizer import Authorizer
 from budget_guard.calls.call import ModelCall, ToolCall
 from budget_guard.calls.call_estimate import CallEstimate, PastRuns
@@ -584,10 +584,11 @@ class Session:
         return await queue.adrive(self._finding_alternatives(decision, models), self._ledger.aio)
 
     def _finding_alternatives(self, decision: Decision, models: Iterable[str]) -> Steps[list[Alternative]]:
-        if not helps(decision):
+        call = refused_for_its_cost(decision)
+        if call is None:
             return []
-        authorizer = yield from self._opened_authorizer(decision.call.agent)
-        return (yield from find_alternatives(authorizer, decision, models))
+        authorizer = yield from self._opened_authorizer(call.agent)
+        return (yield from find_alternatives(authorizer, call, models))
 
     def _foreseeing(self, call: ModelCall | ToolCall) -> Steps[CallEstimate]:
         authorizer = yield from self._opened_authorizer(call.agent)
