@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, ReservationConflict, Session, ToolCall, Usage
+from budget_guard import Budget, BudgetExceeded, ReservationConflict, Scope, Session, ToolCall, Usage
+from budget_guard.calls import settlement
 from budget_guard.events import BoundViolated, CallCommitted, CallReleased, OverrunCharged
-from tests.builders import ZERO, Way, call, session
+from budget_guard.ledger.base import Balance
+from budget_guard.pricing.table import PriceTable
+from budget_guard.units.amounts import Amounts, Limits
+from tests.builders import PRICES, ZERO, Way, call, session
 
 USED = Usage(input=60, cache_read=20, output=8, reasoning=2)
 USED_COST = 80 * 1_000 + 10 * 10_000
@@ -310,3 +315,27 @@ def test_a_call_that_was_made_elsewhere_is_one_request_whatever_it_says(way: Way
     assert run.committed.requests == 1
     way.charge_call(run, call(), Usage(requests=3))
     assert run.committed.requests == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "i", "model", "left"),
+    [
+        (Limits(cost=1_000_000), 0, "large", 70),  # at 10,000 an output token, and nothing for an input that is read
+        (Limits(cost=1_000_000), 0, "dime", -1),  # not even one request
+        (Limits(cost=300_000), 0, "large", 0),
+        (Limits(cost=299_999), 0, "large", -1),
+        (Limits(cost=1_000_000), 0, None, math.inf),  # what has no price costs nothing
+        (Limits(), 0, "large", math.inf),
+        (Limits(output_tokens=90), 2, "large", 60),
+        (Limits(output_tokens=90), 2, None, 60),
+        (Limits(total_tokens=90), 3, "large", 80),
+        (Limits(), 3, None, math.inf),
+    ],
+)
+def test_how_much_more_could_be_written_is_told_to_the_token(
+    limits: Limits, i: int, model: str | None, left: float
+) -> None:
+    spent, held = Amounts(200_000, 1, 20, 5, 1, 0), Amounts(100_000, 1, 10, 5, 1, 0)
+    balance = Balance(Scope("run", "r"), limits, spent, held, 1, None)
+    price = None if model is None else PriceTable.bundled().overlaid(PRICES).find(model)
+    assert settlement._output_left(balance, i, price) == left

@@ -43,7 +43,7 @@ def booking(chance: random.Random, hold: str, before: tuple[int, Tokens] | None)
         asked="large",
         tokens=Tokens(input=chance.randrange(90), output=chance.randrange(90)),
         cost=chance.randrange(1, 900),
-        source="usage",
+        source="price",
         uncertain=chance.random() < 0.4,
         unpriced=False,
         decision_id=hold,
