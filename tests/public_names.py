@@ -1,6 +1,7 @@
-"""Every public name with its arguments and their defaults, one a line: what users rely on.
+"""Every public name and each of its arguments, with its place and its default: what users rely on.
 
-``python -m tests.public_names`` writes them down in `public_names.txt`. What changes there is for the CHANGELOG.
+``python -m tests.public_names`` writes them down in `public_names.txt`. What is gone or changed there is for the
+CHANGELOG; what is new breaks nobody.
 """
 
 from __future__ import annotations
@@ -37,15 +38,17 @@ def _of_module(module: str) -> Iterator[str]:
         if not getattr(value, "__module__", "").startswith("budget_guard"):
             continue
         place = f"{module}.{name}"
+        yield from _arguments(place, value)
         if not inspect.isclass(value):
-            yield f"{place}{_arguments(value)}"
             continue
-        yield f"{place}{_arguments(value)}{_kind(value)}"
-        if module == value.__module__ or value.__module__.startswith(f"{module}."):
+        if dataclasses.is_dataclass(value):
+            frozen: Any = value
+            yield f"{place} {'is frozen' if frozen.__dataclass_params__.frozen else 'may change'}"
+        if value.__module__ == module or value.__module__.startswith(f"{module}."):
             for each in sorted(dir(value)):
                 member = inspect.getattr_static(value, each)
                 if not each.startswith("_") and each not in _ALWAYS_THERE and _is_ours(member):
-                    yield f"  {name}.{each}{_arguments(getattr(value, each))}"
+                    yield from _arguments(f"{place}.{each}", getattr(value, each))
 
 
 def _is_ours(member: Any) -> bool:
@@ -53,23 +56,21 @@ def _is_ours(member: Any) -> bool:
     return inspect.isfunction(function) and function.__module__.startswith("budget_guard")
 
 
-def _kind(cls: type) -> str:
-    if not dataclasses.is_dataclass(cls):
-        return ""
-    return " frozen" if cls.__dataclass_params__.frozen else " may change"  # type: ignore[attr-defined]
-
-
-def _arguments(value: Callable[..., Any]) -> str:
+def _arguments(place: str, value: Callable[..., Any]) -> Iterator[str]:
+    yield place
     try:
-        given = inspect.signature(value)
+        given = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):
-        return ""
-    plain = [each.replace(annotation=each.empty, default=_default(each)) for each in given.parameters.values()]
-    return str(given.replace(parameters=plain, return_annotation=given.empty))
+        return
+    for number, each in enumerate(given):
+        by_name = {each.KEYWORD_ONLY: "by name", each.VAR_POSITIONAL: "any", each.VAR_KEYWORD: "any by name"}
+        default = "" if each.default is each.empty else f"={_default(each.default)}"
+        yield f"{place}: {each.name}{default} {by_name.get(each.kind, number)}"
 
 
-def _default(each: inspect.Parameter) -> Any:
-    return Ellipsis if " at 0x" in repr(each.default) or "<factory>" in repr(each.default) else each.default
+def _default(value: object) -> str:
+    said = repr(value)
+    return "..." if " at 0x" in said or "<factory>" in said else said
 
 
 if __name__ == "__main__":
