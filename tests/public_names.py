@@ -63,7 +63,11 @@ def _arguments(place: str, value: Callable[..., Any]) -> Iterator[str]:
     except (TypeError, ValueError):
         return
     for number, each in enumerate(given):
-        by_name = {each.KEYWORD_ONLY: "by name", each.VAR_POSITIONAL: "any", each.VAR_KEYWORD: "any by name"}
+        by_name: dict[Any, str] = {
+            each.KEYWORD_ONLY: "by name",
+            each.VAR_POSITIONAL: "any",
+            each.VAR_KEYWORD: "any by name",
+        }
         default = "" if each.default is each.empty else f"={_default(each.default)}"
         yield f"{place}: {each.name}{default} {by_name.get(each.kind, number)}"
 
