@@ -348,6 +348,7 @@ class Attempt:
         "_model",
         "_reader",
         "_size",
+        "add_fields",
         "added",
         "answer",
         "body",
@@ -382,6 +383,8 @@ class Attempt:
         """The request that is asked for."""
         self.signed = signed
         """True if a signature covers the body, which cannot be changed then."""
+        self.add_fields = attempts.add_fields
+        """What may be added to it."""
         self.calls: list[GuardedCall] = []
         """What holds it: the calls of layers above that it has adopted, and one of its own for all other sessions."""
         self.decision: Decision | None = None
@@ -477,7 +480,7 @@ class Attempt:
     def _asked(self) -> ModelCall:
         """The call to decide on."""
         attempts, request = self._attempts, self.request
-        can_cap = not self.signed and "output_cap" in attempts.add_fields
+        can_cap = not self.signed and "output_cap" in self.add_fields
         asked = request.call(can_cap=can_cap, agent=attempts.agent, admitted=attempts.admitted(request))
         if self.signed and request.max_output_tokens is None:
             for session in attempts.sessions:
@@ -578,12 +581,12 @@ class Attempt:
         added: tuple[str, ...] = ()
         if self._model != self.request.model:
             body = self._with_model(body, attempts.names_of.get(self._model, self._model))
-        if self._cap is not None and "output_cap" in attempts.add_fields:
+        if self._cap is not None and "output_cap" in self.add_fields:
             own = self.request.max_output_tokens
             if own is None or self._cap < own:
                 body, more = dialect.put_cap(where, body, self._cap)
                 added += more
-        if "usage" in attempts.add_fields and not self.request.asks_for_usage:
+        if "usage" in self.add_fields and not self.request.asks_for_usage:
             body, more = dialect.ask_for_usage(where, body)
             self.hides_usage = bool(more)
             added += more

@@ -180,8 +180,10 @@ class Ladder:
 
     def price_served(
         self, call: ModelCall, rung: Rung, model: str | None, tier: str | None, region: str | None
-    ) -> ModelPrice | None:
+    ) -> tuple[ModelPrice | None, str | None]:
         """The price of a call as an answer says that it was served. What it does not say is as it was before.
+
+        Where the model has a price, but not as it was served, that is the planned one's, with a note that says so.
 
         Args:
             call: The call.
@@ -192,10 +194,16 @@ class Ladder:
         """
         before = self._served.get(rung.model, _NOT_ELSE)
         if model is None and (call.alternatives or before.models):
-            return rung.price  # any of them may have answered
+            return rung.price, None  # any of them may have answered
         served = _as_served(call, before)
         served = served._replace(service_tier=tier or served.service_tier, region=region or served.region)
-        return self.price_called(served, model or rung.model, rung.price)
+        name = model or rung.model
+        try:
+            return self._find(name, served), None
+        except UnknownPriceError as error:
+            if error.missing == "model" or self.prices.is_own(name):  # which is for however it is served
+                return rung.price, None
+            return rung.price, str(error)
 
     def price_called(self, call: ModelCall, model: str, planned: ModelPrice | None) -> ModelPrice | None:
         """The price of the model that was called in the end; the planned one's where that is not known."""
@@ -232,8 +240,8 @@ class Ladder:
                 search_context=call.search_context,
                 at=at,
             )
-        except UnknownPriceError:
-            if model == call.model or call.provider is None:
+        except UnknownPriceError as error:
+            if model == call.model or call.provider is None or error.missing != "model":
                 raise
             return self.prices.find(model, at=at)  # a target may be another provider's
 

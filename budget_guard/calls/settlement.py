@@ -93,34 +93,41 @@ def bill(
     if usage is None:
         unknown = estimate(held, _NO_USAGE)
         return unknown if not cost else unknown._replace(amounts=held.amounts._replace(cost=cost))
-    name, price = model or rung.model, rung.price
+    name, price, unpriced = model or rung.model, rung.price, None
     tier_differs = service_tier is not None and not same_tier(service_tier, run.planner.ladder.tier_of(call))
     if name != rung.model or tier_differs or not (region is None or region == call.region) or not rung.exact:
-        price = run.planner.ladder.price_served(call, rung, model, service_tier, region)
+        price, unpriced = run.planner.ladder.price_served(call, rung, model, service_tier, region)
         run.planner.note_served(call, rung, name, service_tier, region)
-    if price is not None and cost is None and not others:
+    if price is not None and cost is None and not others and unpriced is None:
         amounts = price.bill_text(usage)
         # one between nothing and all that is held makes sense: not both of its totals are above twice what is held
         if amounts is not None and (
             0 < amounts.total_tokens <= held.amounts.total_tokens or _makes_sense(held, amounts)
         ):
             return unchecked(Bill, (amounts, name, False, None, "price", usage))
-    return _look_closer(run, held, price, usage, name, cost, others)
+    return _look_closer(run, held, price, unpriced, usage, name, cost, others)
 
 
 def _look_closer(
     run: Run,
     held: HeldCall,
     price: ModelPrice | None,
+    unpriced: str | None,
     usage: Usage,
     name: str,
     provider_cost: int | None,
     others: Sequence[tuple[str, Usage]],
 ) -> Bill:
-    """The bill of a call that is more than text at a known price, or whose report makes no sense."""
+    """The bill of a call that is more than text at a known price, or whose report makes no sense.
+
+    Where it has no price as it was served, which *unpriced* says, it is booked at what was held, or at the planned
+    price if that is more.
+    """
     call = held.call
     fees, rest = _named_fees(call, usage)
     cost, note = _cost(run, price, rest, name, held.amounts.cost)
+    if unpriced is not None:
+        cost, note = max(cost, held.amounts.cost), unpriced
     cost += fees
     read, written = usage.input_tokens, usage.output_tokens
     source: Source = "price"

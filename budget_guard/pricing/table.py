@@ -220,6 +220,13 @@ class PriceTable:
             self._found[key] = price
         return price
 
+    def is_own(self, model: str) -> bool:
+        """Whether the price of *model* is one that the user gave."""
+        overlay = self._overlays.get(model)
+        if isinstance(overlay, Alias):
+            overlay = self._overlays.get(overlay.target)
+        return isinstance(overlay, Overlay) and overlay.card is not None
+
     def find_dearest(
         self,
         models: tuple[str, ...],

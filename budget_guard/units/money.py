@@ -19,6 +19,9 @@ _EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999,
 _READING = Context(prec=40, traps=[InvalidOperation])
 """For texts: what is none of a number raises, also where the caller's context makes it NaN."""
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
+_MOST_PLACES = 1_100
+"""More than any float has."""
+_LONGEST_SHOWN = 80
 MAX_NANO = 2**62
 """The largest limit a ledger accepts, in nano-dollars: about $4.6 billion."""
 
@@ -39,7 +42,8 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
         field: The name that an error message should give.
 
     Raises:
-        ValueError: If *value* is a bool, not a number, NaN, infinite, negative, or beyond `MAX_NANO`.
+        ValueError: If *value* is a bool, not a number, NaN, infinite, negative, beyond `MAX_NANO`, or of more places
+            than a float can have.
     """
     # Callers without a type checker pass anything; a bool is an int to Python and never a price.
     raw: object = value
@@ -54,6 +58,9 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
         raise ValueError(f"{field}={raw!r} is not a finite amount: {_REMEDY}")
     if amount.is_signed() and amount:
         raise ValueError(f"{field}={raw!r} is negative: {_REMEDY}")
+    if amount.adjusted() < -_MOST_PLACES or (isinstance(raw, (str, Decimal)) and len(str(raw)) > _MOST_PLACES):
+        # as a fraction it would take for ever
+        raise ValueError(f"{field}={_short(raw)} has more places than an amount of money can have: {_REMEDY}")
     if amount.adjusted() > 10 or Fraction(amount) * NANO_PER_USD > MAX_NANO:
         raise ValueError(f"{field}={_short(raw)} is more than a ledger can hold (${MAX_NANO / NANO_PER_USD:,.0f})")
     return amount
@@ -66,7 +73,10 @@ def _text(value: str) -> str:
 
 
 def _short(value: object) -> str:
-    return "a number of thousands of digits" if isinstance(value, int) and abs(value) > 10**1000 else repr(value)
+    if isinstance(value, int) and abs(value) > 10**1000:
+        return "a number of thousands of digits"
+    written = repr(value)
+    return written if len(written) <= _LONGEST_SHOWN else f"{written[:_LONGEST_SHOWN]}..."
 
 
 def limit_nano(amount: Decimal) -> int:

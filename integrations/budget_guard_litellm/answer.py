@@ -59,6 +59,11 @@ def from_cache(answer: object) -> bool:
     return found is True or getattr(given, "custom_llm_provider", None) == "cached_response"
 
 
+def is_cache_hit(data: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM notes in the *data* of a request that its cache has answered it: not all answers tell."""
+    return fields(getattr(data.get("litellm_logging_obj"), "caching_details", None)).get("cache_hit") is True
+
+
 def is_made_up(answer: object) -> bool:
     """Whether the usage of an answer of Responses that was streamed is LiteLLM's own count.
 

@@ -180,9 +180,14 @@ class Exchange:
         await asettle_failed(call.attempt, error)
 
     async def release(self, reason: str) -> None:
-        """Give back what is held: nothing was sent."""
-        for call in self._open_ones():
-            await call.attempt.arelease(reason)
+        """Give back what is held for the attempt that is open, with its translations: nothing was sent.
+
+        Of several at once it is not known which one was not sent: they stay, until they are given up.
+        """
+        open_ones = self._open_ones()
+        if sum(call.around is None or not call.around.open for call in open_ones) == 1:
+            for call in open_ones:
+                await call.attempt.arelease(reason)
 
     async def give_up(self) -> None:
         """Settle whatever is open at what was held: nobody told what came of it."""

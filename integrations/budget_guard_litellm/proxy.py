@@ -35,7 +35,15 @@ from budget_guard_gateway.decisions import WRITTEN_AFTER_S, Decisions, is_decisi
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Client, Message, Refused, Scope
 from budget_guard_gateway.runs import LOOKED_AFTER_S, OpenRun, Runs, checked_run_id, least_remaining_usd
-from budget_guard_litellm.answer import CACHED, StreamedPieces, from_cache, is_made_up, is_usage_alone, whole_answer
+from budget_guard_litellm.answer import (
+    CACHED,
+    StreamedPieces,
+    from_cache,
+    is_cache_hit,
+    is_made_up,
+    is_usage_alone,
+    whole_answer,
+)
 from budget_guard_litellm.exchange import Exchange, HeldCall, shielded
 from budget_guard_litellm.middleware import NO_KEY, Carried, carried, put_around
 from budget_guard_litellm.refusals import BudgetRefusal, PlainRefusal, Refusal, Routes, not_metered
@@ -147,7 +155,7 @@ class ProxyGuard(CustomLogger):
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any] | None:
         """Hold an attempt before it is sent; of a retry and of a fallback as well."""
         request = carried.get()
-        if request is not None and request.is_free:
+        if request is not None and request.is_free and not self._costs(request, call_type):
             return None
         exchange = self._exchange_of(kwargs)
         if exchange is None or exchange.left:
@@ -200,7 +208,7 @@ class ProxyGuard(CustomLogger):
         exchange = self._exchange_of(data)
         if exchange is None:
             return
-        if from_cache(response):
+        if from_cache(response) or is_cache_hit(data):
             await shielded(exchange.release(CACHED))
         if carried.get() is None:
             await shielded(self.leave(exchange))
@@ -303,11 +311,15 @@ class ProxyGuard(CustomLogger):
             self._settling = asyncio.ensure_future(self.leave(oldest))
 
     def _exchange_of(self, data: Mapping[str, Any]) -> Exchange | None:
+        request = carried.get()
+        if request is not None and request.exchange is not None:
+            return request.exchange  # whatever it is called: a caller may choose the id of its call, also another's
         call_id = data.get("litellm_call_id")
-        found = self._requests.get(call_id) if isinstance(call_id, str) else None
-        if found is None and (request := carried.get()) is not None:
-            found = request.exchange
-        return found
+        return self._requests.get(call_id) if isinstance(call_id, str) else None
+
+    def _costs(self, request: Carried, call_type: object) -> bool:
+        """Whether a model is asked on the way of a *request* that is free by itself: by a guardrail, or over MCP."""
+        return family_of(call_type) in HELD and not self.routes.is_named(request.method, request.path)
 
     def _tells(self, call: HeldCall) -> bool:
         """Whether who answers it tells what was used."""

@@ -111,10 +111,13 @@ class Routes:
         """Whether it is a call that is held."""
         return method == "POST" and _COVERED.fullmatch(path.rstrip("/")) is not None
 
+    def is_named(self, method: str, path: str) -> bool:
+        """Whether it is named as one that passes."""
+        return f"{method} {path}" in self._passthrough
+
     def is_free(self, method: str, path: str) -> bool:
         """Whether it costs nothing, or is named as one that passes."""
-        asked = f"{method} {path}"
-        return asked in self._passthrough or _FREE.fullmatch(asked) is not None
+        return self.is_named(method, path) or _FREE.fullmatch(f"{method} {path}") is not None
 
     def _refused(self, method: str, path: str) -> bool:
         plain = path.rstrip("/") or "/"

@@ -174,9 +174,11 @@ def _settings_of(told: Mapping[str, tuple[str, list[str]]]) -> ProxySettings:
     ):
         if (chosen := text(name)) is not None and chosen not in choices:
             raise ValueError(f"{told[name][0]}={chosen!r} is not known: use one of {', '.join(choices)}")
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {
+        "unbounded": "deny"
+    }  # where LiteLLM sends no output cap, its callers would have a say in it
     if (cap := count("max_output_tokens")) is not None:
-        more = {"call_max_output_tokens": cap, "clamp_output": "never"}
+        more |= {"call_max_output_tokens": cap, "clamp_output": "never"}
     if (wait := number("max_wait")) is not None:
         more["max_wait_s"] = wait
     if (mode := text("mode")) is not None:

@@ -344,6 +344,26 @@ def test_a_key_of_the_terminal_and_a_signal_each_reach_the_program_once(tmp_path
 
 
 @needs_curl
+def test_a_second_interrupt_kills_what_the_program_has_started_too(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import signal, subprocess, sys\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('got it', flush=True))\n"
+        "ends = 'import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.alarm(60);'\n"
+        "ends += 'print(\"ready\", flush=True); signal.pause()'\n"
+        "subprocess.run(['sh', '-c', '\"$@\"; true', 'sh', sys.executable, '-c', ends])\n"
+    )
+    words = ["--budget", "$1", "--", sys.executable, str(script)]
+    with started(*words, cwd=tmp_path, environ=environment("http://127.0.0.1:9")) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "got it\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)  # which ends when nobody has its output open any more
+        assert process.returncode == 137
+
+
 def test_a_program_that_goes_on_asking_is_ended_where_that_is_wanted(tmp_path: Path) -> None:
     call = f'{POST} -H "authorization: Bearer $OPENAI_API_KEY" $OPENAI_BASE_URL/chat/completions'
     command = f"trap 'echo ended; exit 7' TERM; while true; do {call} >/dev/null; done"

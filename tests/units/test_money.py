@@ -51,6 +51,12 @@ def test_dollars_are_read_as_people_write_them(written: Any, nano: int) -> None:
         *["NaN", "sNaN", float("nan"), Decimal("sNaN"), "inf", "-Infinity", float("inf"), Decimal("-Infinity")],
         *[True, False, None, b"5", [5], {"usd": 5}, 1j, ...],
         *["1e999999", Decimal("1e99999"), 1e300, MAX_NANO, "4611686018.427387905"],
+        *[
+            "1e-999999999",
+            Decimal("1e-999999999"),
+            Decimal("0e-999999999"),
+            "0." + "1" * 2_000,
+        ],  # endless
     ],
     ids=lambda value: repr(value)[:24],
 )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from budget_guard.cli.run.descendants import kill_all
+
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
@@ -120,7 +122,8 @@ class Child:
     """A program that runs.
 
     It has the terminal, or whatever standard input and output are, to itself. What is sent to this process is passed
-    on to it once; what a key of the terminal sends, it has got by itself. A second SIGINT kills it.
+    on to it once; what a key of the terminal sends, it has got by itself. A second SIGINT kills it, with all that it
+    has started.
 
     Args:
         command: What is started.
@@ -176,7 +179,8 @@ class Child:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
-                self._process.kill()
+                if self._process.poll() is None:  # else its number may be another one's by now
+                    kill_all(self._process.pid)
                 return
         self._pass_on(number, from_keyboard)
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,17 +20,23 @@ from budget_guard.units.printable import printable
 from budget_guard_gateway.messages import Refused
 from budget_guard_gateway.runs import is_run_id
 
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
 B = TypeVar("B", bound=BaseModel)
 
 _MOST = 2**40
 """Tokens."""
 _SHOWN = 60
+_KINDS_OF_USD = (".str", ".int", ".decimal")
+"""How Pydantic names the three kinds of `Usd` where a value is of none."""
+_NO_USD: LiteralString = "should be dollars such as '0.25', with at most nine places"
 _USD_PATTERN = r"\d+(\.\d{1,9})?"
 
 
 def _usd(value: str | int | Decimal) -> str:
     if isinstance(value, str) and not re.fullmatch(_USD_PATTERN, value, re.ASCII):
-        raise PydanticCustomError("usd", "should be dollars such as '0.25', with at most nine places")
+        raise PydanticCustomError("usd", _NO_USD)
     parse_usd(str(value), "amount")
     return str(value)
 
@@ -231,7 +237,10 @@ def _words(kind: type[BaseModel], error: ValidationError) -> str:
     field = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part[:1].islower())
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] == "extra_forbidden":
-        return f"{_shown(field)} is not known here: use some of {', '.join(kind.model_fields)}."
+        unknown = ".".join(map(str, first["loc"]))
+        return f"{_shown(unknown)} is not known here: use some of {', '.join(kind.model_fields)}."
+    if field.endswith(_KINDS_OF_USD):
+        field, message = field.rpartition(".")[0], _NO_USD
     if first["type"] == "call":
         return f"{message}."
     return f"{_shown(field)}={_value(first['input'])} {message[:1].lower()}{message[1:]}."

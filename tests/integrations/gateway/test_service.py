@@ -299,6 +299,8 @@ def test_what_is_anothers_is_not_there(service: Service) -> None:
         ({**DIME, "cost_usd": "1"}, "cost_usd is of a tool's call"),
         ({"tool": "x", "needs": ["tools"]}, "needs is of a model's call"),
         ({"tool": "x", "cost_usd": "-1"}, "cost_usd="),
+        ({"tool": "x", "cost_usd": True}, "cost_usd=true should be dollars such as '0.25'"),
+        ({**DIME, "__proto__": 1}, "__proto__ is not known here: use some of run_id, model"),
         ({**DIME, "needs": ["magic"]}, "needs"),
         ({**DIME, "messages": "hi"}, 'messages="hi" should be a valid list'),
         ([1], "no JSON object"),
@@ -309,6 +311,26 @@ def test_a_body_that_makes_no_sense_is_told_what_would(service: Service, body: A
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
     assert words in refused.json()["detail"]
     assert service.asking.gateway.authority.list("run") == []
+
+
+@pytest.mark.parametrize("number", ["1e-999999999", "NaN", "0." + "1" * 2_000])
+def test_a_number_that_is_no_amount_of_money_is_told_at_once(service: Service, number: str) -> None:
+    sent = {"authorization": "Bearer anybody", "content-type": "application/json"}
+    body = f'{{"tool": "x", "cost_usd": {number}}}'
+    refused = service.asking.http.post("/budget/decisions", content=body, headers=sent)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert refused.json()["detail"].startswith("cost_usd=")
+
+
+def test_a_commit_by_a_tier_without_a_price_books_no_less_than_was_held(service: Service) -> None:
+    id = service.decide().json()["decision_id"]
+    settled = service.settle(id, "commit", {"usage": {"output": 8}, "service_tier": "no-such-tier"}).json()
+    assert settled["cost_usd"] == "0.05"  # a price of one's own is for all tiers
+    held = service.decide({**DIME, "model": "gpt-5", "max_output_tokens": 100}).json()
+    told = {"usage": {"output": 1}, "service_tier": "no-such-tier"}
+    settled = service.settle(held["decision_id"], "commit", told).json()
+    assert settled["cost_usd"] == held["estimate"]["cost_usd"]
+    assert service("GET", "/budget/runs/r1").json()["unpriced_calls"] == 1
 
 
 def test_a_model_that_is_unknown_or_not_allowed_is_refused(service: Service) -> None:

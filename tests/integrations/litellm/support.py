@@ -25,13 +25,14 @@ from budget_guard.testing import LocalProvider, ProviderRequest, Rates, Reply
 ROOT = Path(__file__).parents[3]
 DIME = Rates(input="0", output="6250")
 """16 tokens of output cost $0.10: no request of Responses may be capped below 16."""
-_DIMES = ("dime", "claude-dime", "flaky", "limited", "drops", "silent", "gated")
-PRICES = {**dict.fromkeys(_DIMES, "0,6250"), "cheap": "0,625", "embed": "1000,0"}
+_DIMES = ("dime", "claude-dime", "gemini-dime", "flaky", "limited", "drops", "silent", "gated")
+_READERS = ("embed", "gemini-reads", "claude-reads")
+PRICES = {**dict.fromkeys(_DIMES, "0,6250"), "cheap": "0,625", **dict.fromkeys(_READERS, "1000,0")}
 """The same in dollars per million tokens."""
 RATES = {
     **dict.fromkeys(_DIMES, DIME),
     "cheap": Rates(input="0", output="625"),
-    "embed": Rates(input="1000", output="0"),
+    **dict.fromkeys(_READERS, Rates(input="1000", output="0")),
 }
 KEY = "sk-master"
 TOKEN = {"authorization": f"Bearer {KEY}"}
@@ -284,7 +285,11 @@ def guarded(folder: Path, **options: Any) -> Iterator[Guarded]:
     """A guarded proxy in front of a provider that does what the names of its models say."""
     ledger = f"sqlite:///{folder}/budget.db"
     (folder / "who.py").write_text(AUTHENTICATION, "utf-8")
-    environment = {"BUDGET_GUARD_LEDGER": ledger, **options.pop("environment", {})}
+    environment = {
+        "BUDGET_GUARD_LEDGER": ledger,
+        "BUDGET_GUARD_MODEL": "prod-cheap=cheap",
+        **options.pop("environment", {}),
+    }
     general = {"custom_auth": "who.known", **options.pop("general", {})}
     with LocalProvider(replies, prices=RATES) as provider:
         models = [deployment(name, provider) for name in MODELS]
@@ -295,6 +300,16 @@ def guarded(folder: Path, **options: Any) -> Iterator[Guarded]:
             deployment("retrying", provider, "openai/flaky", max_retries=2),
             deployment("ladder", provider, "openai/dime"),
             deployment("shaky", provider, "openai/flaky"),
+            deployment("prod-cheap", provider, "openai/cheap"),
+            deployment("reads", provider, "openai/embed"),
+            deployment("claude-reads", provider, "anthropic/claude-reads"),
+            deployment("alternates", provider, "openai/dime", ensure_alternating_roles=True),
+            deployment("capless", provider, "morph/dime", drop_params=True),
+            deployment("one-cap", provider, "hyperbolic/dime", drop_params=True),
+            *(
+                deployment(name, provider, f"gemini/{name}", api_base=f"{provider.root_url}/v1beta/models/{name}")
+                for name in ("gemini-dime", "gemini-reads")
+            ),
         ]
         router = {"fallbacks": [{"ladder": ["cheap"]}, {"shaky": ["cheap"]}], **options.pop("router", {})}
         with proxy(folder, models, environment=environment, general=general, router=router, **options) as running:

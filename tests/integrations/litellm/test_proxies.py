@@ -119,7 +119,11 @@ def ceiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     }
     settings = {
         "cache": True,
-        "cache_params": {"type": "local", "mode": "default_off", "supported_call_types": ["acompletion"]},
+        "cache_params": {
+            "type": "local",
+            "mode": "default_off",
+            "supported_call_types": ["acompletion", "anthropic_messages"],
+        },
     }
     with guarded(tmp_path_factory.mktemp("ceiled"), environment=environment, settings=settings) as running:
         yield running
@@ -162,6 +166,20 @@ def test_what_comes_out_of_litellms_cache_costs_nothing(ceiled: Guarded) -> None
     assert [answer.status_code for answer in (*answers, *streams)] == [200] * 5
     assert ceiled.asked_of_provider() == ["cheap", "cheap"]  # a stream is another entry of the cache
     assert ceiled.booked("cached") == ("0.02", "0")
+
+
+@pytest.mark.parametrize("model", ["claude", "cheap"])
+def test_what_comes_out_of_the_cache_on_messages_costs_nothing_though_it_does_not_say_so(
+    ceiled: Guarded, model: str
+) -> None:
+    asking: dict[str, Any] = {"run": f"told-{model}", "model": model, "headers": TOKEN, "system": "s"}
+    ceiled.asked_of_provider()
+
+    answers = [ceiled.proxy.post("messages", cache={"use-cache": True}, **asking) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len(ceiled.asked_of_provider()) == 1
+    assert ceiled.booked(f"told-{model}") == ("0.1" if model == "claude" else "0.01", "0")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -254,6 +255,93 @@ def test_an_output_cap_goes_out_where_nobody_set_one(guarded: Guarded) -> None:
     assert guarded.provider.calls[-1].max_output_tokens == guarded.record(answer)["effective_max_output_tokens"]
 
 
+LONG = "word " * 400
+"""A text that costs more than a dollar where input costs something."""
+ROLE = {"role": "user", "content": LONG}
+AFTER_IT_IS_HELD: dict[str, tuple[str, dict[str, Any]]] = {
+    "a cap that is left out": ("chat", {"additional_drop_params": ["max_tokens"]}),
+    "a cap of Responses that is left out": ("responses", {"additional_drop_params": ["max_output_tokens"]}),
+    "a cap of Messages that is left out": ("messages", {"model": "claude", "additional_drop_params": ["max_tokens"]}),
+    "a cap in an extra body that may be left out": (
+        "chat",
+        {"max_tokens": None, "extra_body": {"max_tokens": 16}, "additional_drop_params": ["extra_body"]},
+    ),
+    "a provider that takes no cap": ("chat", {"model": "capless"}),
+    "a provider that does not know this cap": (
+        "chat",
+        {"model": "one-cap", "max_tokens": None, "max_completion_tokens": 16},
+    ),
+    "a provider's own name of the cap": ("chat", {"model": "gemini-dime", "max_output_tokens": 3_000}),
+    "the same where it is translated": ("messages", {"model": "gemini-dime", "max_output_tokens": 3_000}),
+    "a provider's own count of answers": ("chat", {"model": "gemini-dime", "candidate_count": 11}),
+    "another deployment": ("chat", {"model": "cheap", "deployment_id": "dime", "max_tokens": 200}),
+    "another deployment on a route that may not mind it": (
+        "messages",
+        {"model": "cheap", "deployment_id": "dime", "max_tokens": 200},
+    ),
+    "a base model of the caller's": ("chat", {"base_model": "cheap", "max_tokens": 200}),
+    "a public name of the caller's on Messages": (
+        "messages",
+        {"model": "claude", "metadata": {"model_group": "prod-cheap"}, "max_tokens": 200},
+    ),
+    "a public name of the caller's on Responses": (
+        "responses",
+        {"metadata": {"model_group": "prod-cheap"}, "max_output_tokens": 200},
+    ),
+    "a system prompt": ("chat", {"model": "reads", "litellm_system_prompt": LONG}),
+    "messages between those of one role": (
+        "chat",
+        {
+            "model": "reads",
+            "ensure_alternating_roles": True,
+            "user_continue_message": ROLE,
+            "messages": [{"role": "assistant", "content": "a"}] * 2,
+        },
+    ),
+    "Claude's own system prompt": ("chat", {"model": "claude-reads", "system": LONG}),
+    "what Gemini keeps": ("chat", {"model": "gemini-reads", "cached_content": "cachedContents/1"}),
+}
+"""What LiteLLM makes of a call once it is held: each would cost more than a dollar."""
+
+
+@pytest.mark.parametrize("what", AFTER_IT_IS_HELD)
+def test_what_litellm_makes_of_a_call_after_it_is_held_is_held_before(guarded: Guarded, what: str) -> None:
+    route, fields = AFTER_IT_IS_HELD[what]
+    guarded.asked_of_provider()
+
+    answer = guarded.proxy.post(route, **fields)
+
+    assert answer.status_code in (402, 422), answer.text
+    assert guarded.asked_of_provider() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "called"),
+    [
+        ({"temperature": 0.5, "additional_drop_params": ["temperature"]}, "dime"),
+        ({"max_output_tokens": 8}, "dime"),
+        ({"model": "gemini-dime", "max_tokens": None, "max_output_tokens": 16}, "gemini-dime"),
+        ({"model": "alternates", "messages": MESSAGES * 2}, "dime"),
+        ({"litellm_system_prompt": "Be nice."}, "dime"),
+        ({"model": "one-cap"}, "dime"),
+    ],
+)
+def test_what_costs_no_more_by_it_is_asked_as_it_was(guarded: Guarded, fields: dict[str, Any], called: str) -> None:
+    guarded.asked_of_provider()
+
+    answer = guarded.proxy.post("chat", **fields)
+
+    assert answer.status_code == 200, answer.text
+    assert guarded.asked_of_provider() == [called]
+    assert guarded.record(answer)["cost_usd"] == "0.1"
+
+
+def test_a_cap_by_a_providers_own_name_is_sent_by_litellms_as_well(guarded: Guarded) -> None:
+    guarded.proxy.post("chat", max_tokens=None, max_output_tokens=5)
+
+    assert guarded.provider.calls[-1].usage.output == 5
+
+
 def test_embeddings_are_held_by_their_input(guarded: Guarded) -> None:
     asking: dict[str, Any] = {"url": f"{guarded.proxy.url}/v1/embeddings", "headers": {**TOKEN, "x-run-id": "embeds"}}
 
@@ -285,6 +373,22 @@ def test_a_run_belongs_to_who_began_it(guarded: Guarded) -> None:
     assert mine.status_code == 200
     assert (foreign.status_code, foreign.json()["code"]) == (403, "foreign_run")
     assert foreign.headers["x-budget-decision"] == "block"
+
+
+def test_a_call_belongs_to_who_asks_whatever_it_is_called(guarded: Guarded) -> None:
+    """LiteLLM takes the id of a call from its caller."""
+    named = {"x-litellm-call-id": "one-for-all"}
+    with guarded.provider.paused(), ThreadPoolExecutor(3) as asking:
+        answers = [
+            asking.submit(guarded.proxy.post, "chat", run=run, headers={**who, **named})
+            for run, who in (("a-one", ALICE), ("b-one", BOB), ("b-one", BOB))
+        ]
+        guarded.provider.wait_for_calls(len(guarded.provider.calls) + 3)
+        guarded.provider.resume()
+
+        assert [answer.result().status_code for answer in answers] == [200] * 3
+    assert all("x-budget-decision-id" in answer.result().headers for answer in answers)
+    assert (guarded.settled("a-one"), guarded.settled("b-one")) == (("0.1", "0"), ("0.2", "0"))
 
 
 def test_a_record_is_shown_to_whose_it_is(guarded: Guarded) -> None:
