@@ -223,11 +223,18 @@ class Calls:
         """The call of that run, while it is under way."""
         return self._open.get(run_id)
 
-    def begin(self, call: Call, task: asyncio.Task[Any] | None, options: object = None) -> None:
+    def begin(
+        self,
+        call: Call,
+        loop: asyncio.AbstractEventLoop | None,
+        task: asyncio.Task[Any] | None = None,
+        options: object = None,
+    ) -> None:
         """Note that *call* is being made.
 
         Args:
             call: The call.
+            loop: The event loop that makes it, if one does.
             task: The task that makes it, if one does.
             options: What LangChain keeps while it makes the call.
         """
@@ -235,7 +242,6 @@ class Calls:
             self._watch_task(call, task)
         if call.request is not None and call.batch is None:
             call.counted = begin_counting(call)
-        loop = _running_loop()
         with self._lock:
             if loop is not None:
                 self._of_loop.setdefault(weakref.ref(loop), set()).add(call)
@@ -312,7 +318,7 @@ class Calls:
 
     def gone(self, call: Call) -> None:
         """Note that a call is not being made any more. Takes no lock: it is called while garbage is collected."""
-        if call.run_id in self._open:
+        if not call.over:
             self._gone.append(call)
 
     def _abandon(self, call: Call, reason: str) -> None:
@@ -368,13 +374,6 @@ class Calls:
 
     def _end_of_task(self, call: Call, _: object) -> None:
         self._abandon(call, "its task ended, and nobody said how the call did")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class _Watched(str):

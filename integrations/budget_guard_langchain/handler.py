@@ -6,8 +6,8 @@ import asyncio
 import copy
 import functools
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from uuid import UUID
 
@@ -428,7 +428,8 @@ class BudgetCallbackHandler(SessionHandle, StaysInForce):
     ) -> None:
         if self._calls.find(run_id, told) is not None or self._is_left_to_a_child(run_id):
             return
-        self._take_from_ancestors(run_id, told)
+        if self._parent is not None:
+            self._take_from_ancestors(run_id, told)
         self._calls.sweep()
         if self.runs is not None:
             self.runs.begin(run_id, parent_run_id)
@@ -475,36 +476,51 @@ class BudgetCallbackHandler(SessionHandle, StaysInForce):
         task = asyncio.current_task(loop) if loop is not None and in_its_task else None
         steering = call.steering
         if steering is None or not steering.awaits or call.batch is not None:
-            self._hold(call, asked, task, options)
+            self._hold(call, asked, loop, task, options)
             return
-        of_call = (call, asked, task, options)
         steering.hold_later(
-            LaterHold(self, functools.partial(self._hold, *of_call), functools.partial(self._ahold, *of_call))
+            LaterHold(
+                self,
+                lambda: self._hold(call, asked, _running_loop(), task, options),
+                lambda: self._ahold(call, asked, loop, task, options),
+            )
         )
 
-    def _hold(self, call: Call, asked: ModelCall | ToolCall, task: asyncio.Task[Any] | None, options: object) -> None:
-        with self._refusing(call, asked), self._of_run(call.run_id):
-            _raise(call.hold(asked, may_wait=_running_loop() is None))  # a loop must not be blocked
-        self._calls.begin(call, task, options)
+    def _hold(
+        self,
+        call: Call,
+        asked: ModelCall | ToolCall,
+        loop: asyncio.AbstractEventLoop | None,
+        task: asyncio.Task[Any] | None,
+        options: object,
+    ) -> None:
+        try:
+            with self._of_run(call.run_id):
+                _raise(call.hold(asked, may_wait=loop is None))  # a loop must not be blocked
+        except BaseException as error:
+            self._withdraw(call, asked, error)
+            raise
+        self._calls.begin(call, loop, task, options)
 
     async def _ahold(
-        self, call: Call, asked: ModelCall | ToolCall, task: asyncio.Task[Any] | None, options: object
+        self,
+        call: Call,
+        asked: ModelCall | ToolCall,
+        loop: asyncio.AbstractEventLoop | None,
+        task: asyncio.Task[Any] | None,
+        options: object,
     ) -> None:
-        with self._refusing(call, asked), self._of_run(call.run_id):
-            _raise(await call.ahold(asked))
-        self._calls.begin(call, task, options)
+        try:
+            with self._of_run(call.run_id):
+                _raise(await call.ahold(asked))
+        except BaseException as error:
+            self._withdraw(call, asked, error)
+            raise
+        self._calls.begin(call, loop, task, options)
 
     def _of_run(self, run_id: UUID) -> AbstractContextManager[None]:
         """A block in which what is held belongs to that run, for its record."""
         return _NO_RUN if self.runs is None else self.runs.within(run_id)
-
-    @contextmanager
-    def _refusing(self, call: Call, asked: ModelCall | ToolCall) -> Generator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._withdraw(call, asked, error)
-            raise
 
     def _withdraw(self, call: Call, asked: ModelCall | ToolCall, error: BaseException) -> None:
         """Give back what else is held for a call that is refused with *error*."""
@@ -639,7 +655,8 @@ class BudgetCallbackHandler(SessionHandle, StaysInForce):
         told = (metadata, inputs, input_str)
         if self._calls.find(run_id, told) is not None or self._is_left_to_a_child(run_id):
             return
-        self._take_from_ancestors(run_id, told)
+        if self._parent is not None:
+            self._take_from_ancestors(run_id, told)
         self._calls.sweep()
         if self.runs is not None:
             self.runs.begin(run_id, parent_run_id)
