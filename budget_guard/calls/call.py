@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.policy.downgrade import DowngradePolicy
+from budget_guard.units.amounts import unchecked
 
 
 class ModelCall(NamedTuple):
@@ -59,6 +60,10 @@ class ModelCall(NamedTuple):
     def kind(self) -> tuple[object, ...]:
         """All but the prompt: calls of one kind are planned alike."""
         return self[0], self[2:]
+
+    def with_prompt(self, prompt: Prompt, agent: str | None) -> ModelCall:
+        """The same call with another *prompt*, by *agent*. As `_replace`, in a third of the time."""
+        return unchecked(ModelCall, (self.model, prompt, *self[2:9], agent, *self[10:]))
 
 
 class ToolCall(NamedTuple):

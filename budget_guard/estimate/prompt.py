@@ -154,7 +154,7 @@ def weigh(
 
 
 def with_messages(
-    prompt: Prompt, messages: Sequence[Any], look: Look, flat_kinds: Collection[str] = ()
+    prompt: Prompt, messages: Sequence[Any], look: Look | None = None, flat_kinds: Collection[str] = ()
 ) -> tuple[Prompt, Sequence[Any]]:
     """*prompt*, which was weighed without messages, with *messages*: as `weigh` makes it of both together.
 
@@ -240,7 +240,11 @@ class Texts:
         self._counted: dict[str, tuple[int, Mapping[int, int]] | None] = {}
 
     def with_messages(
-        self, messages: Sequence[Any], parts: tuple[tuple[int, int], ...], look: Look, flat_kinds: Collection[str]
+        self,
+        messages: Sequence[Any],
+        parts: tuple[tuple[int, int], ...],
+        look: Look | None,
+        flat_kinds: Collection[str],
     ) -> Texts:
         """The same, which was not counted yet, with other messages."""
         return Texts(self._fixed, self._system, tuple(messages), parts, look, flat_kinds)

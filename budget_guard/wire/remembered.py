@@ -11,7 +11,6 @@ import marshal
 from typing import Any
 
 from budget_guard.estimate.prompt import Look, with_messages
-from budget_guard.units.amounts import unchecked
 from budget_guard.wire.dialect import Aliases, Dialect
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.request import Request
@@ -52,4 +51,4 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     prompt, looked_into = with_messages(request.prompt, messages, look, plain.flat_kinds)
     if looked_into and not all(map(plain.holds, looked_into)):
         return dialect.read_request(where, body, aliases)
-    return unchecked(Request, (*request[:2], prompt, *request[3:]))
+    return request.with_prompt(prompt)

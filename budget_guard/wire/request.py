@@ -8,6 +8,7 @@ from typing import NamedTuple
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.worst_case import A_PARAMETER
 from budget_guard.estimate.prompt import Prompt
+from budget_guard.units.amounts import unchecked
 
 _STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "on_demand", "performance"})
 """The names of a provider's standard tier."""
@@ -70,6 +71,10 @@ class Request(NamedTuple):
         """Whether there is an input at all."""
         prompt = self.prompt
         return bool(prompt.text or prompt.unweighed or prompt.opaque)
+
+    def with_prompt(self, prompt: Prompt) -> Request:
+        """The same request with another *prompt*. As `_replace`, in a third of the time."""
+        return unchecked(Request, (*self[:2], prompt, *self[3:]))
 
     def call(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from budget_guard import ModelCall, weigh
 from budget_guard.adapter.provider_words import KEPT_BY_PROVIDER, OUTPUT_CAPS
+from budget_guard.estimate.prompt import with_messages
 from budget_guard.wire import (
     CHAT_COMPLETIONS,
     COMPLETIONS,
@@ -109,8 +110,8 @@ def read_call(
         call, request = known
         if request.prompt.base_key != _NO_TOOLS:  # tools or a schema, which a plain value can name
             return _read(constructor, prompt, metadata, params, where, name)
-        weighed = weigh(messages=texts, opaque=request.prompt.opaque)
-        return Asked(call._replace(prompt=weighed, agent=_agent(metadata)), request._replace(prompt=weighed))
+        weighed, _ = with_messages(request.prompt, texts)
+        return Asked(call.with_prompt(weighed, _agent(metadata)), request.with_prompt(weighed))
     return _read(constructor, prompt, metadata, params, where, name)
 
 

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from budget_guard.wire import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Dialect, Endpoint, endpoint, remembered
+from budget_guard import ModelCall, weigh
+from budget_guard.wire import (
+    CHAT_COMPLETIONS,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    Dialect,
+    Endpoint,
+    Request,
+    endpoint,
+    remembered,
+)
 
 OPENAI = endpoint("POST", "api.openai.com", "/v1/chat/completions")
 OTHER = endpoint("POST", "example.com", "/v1/chat/completions")
@@ -122,3 +133,11 @@ def test_a_conversation_and_its_weight_are_those_of_its_own_messages() -> None:
         for said in ("Hi", "Hello there, how are you?")
     )
     assert one.prompt.text < other.prompt.text and one.prompt.conversation != other.prompt.conversation
+
+
+def test_a_request_and_its_call_with_another_prompt_differ_in_nothing_else() -> None:
+    kinds: tuple[Any, Any] = (Request, ModelCall)
+    request, call = (kind(*[f"its {name}" for name in kind._fields]) for kind in kinds)
+    prompt = weigh(messages=["Hi"])
+    assert request.with_prompt(prompt) == request._replace(prompt=prompt)
+    assert call.with_prompt(prompt, "somebody") == call._replace(prompt=prompt, agent="somebody")
