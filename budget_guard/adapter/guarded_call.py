@@ -232,24 +232,24 @@ class GuardedCall:
         Raises:
             Exception: As `commit`.
         """
-        perform(self._once(self._answering_above(answer)))
+        perform(self._once(self.answering(answer)))
 
     async def acommit_answer(self, answer: Answer) -> None:
         """As `commit_answer`."""
-        await aperform(self._once(self._answering_above(answer)))
-
-    def _answering_above(self, answer: Answer) -> Steps[None]:
-        """As `answering`, which notes nothing until it is performed: an attempt below has the better answer."""
-        yield from self.answering(answer)
+        await aperform(self._once(self.answering(answer)))
 
     def answering(self, answer: Answer) -> Steps[None]:
-        """As `commit_answer`, as steps, whatever settles the call from below."""
+        """As `commit_answer`, as steps, whatever settles the call from below.
+
+        Nothing is noted until they are performed: an attempt below has the better answer.
+        """
         self.answer = answer
         if answer.id is not None:
             for session in self.sessions:
                 session.note_answer(answer.id)
         if answer.usage is None and answer.cost is None:
-            return self.estimating(answer.problem or "the provider sent no usage", answer.seen)
+            yield from self.estimating(answer.problem or "the provider sent no usage", answer.seen)
+            return
         name = self.name
         untold = answer.model is None and bool(self.holds) and name == name_of(self.holds[0].call)
         options = {
@@ -259,7 +259,7 @@ class GuardedCall:
             "cost": answer.cost,
             "others": answer.others,
         }
-        return self._settle("commit", (answer.usage,), options, otherwise=_SENSELESS)
+        yield from self._settle("commit", (answer.usage,), options, otherwise=_SENSELESS)
 
     def commit_cost(self, cost: UsdLike | None = None) -> None:
         """Book what a tool call cost.
