@@ -118,6 +118,13 @@ class Attempt(GuardedCall):
         """Remember why a request was not sent."""
         self.refusal = self.refusal or stop
 
+    @property
+    def raw_answer(self) -> Answer | None:
+        """What the raw answer said, where the look at the transport has read and booked it already."""
+        if self.below is None or not self.below.settled or self.answer is None or self.answer.usage is None:
+            return None
+        return self.answer
+
     async def aanswered(self, answer: Answer) -> Answer:
         """Book what the answer says, or what the raw answer said.
 
@@ -129,9 +136,9 @@ class Attempt(GuardedCall):
         """
         await self.acommit_answer(answer)
         booked = self.answer or answer
-        look, tier = look_of(self.model), booked.tier
-        if look is not None and tier in _DEARER_TIERS and not self.asked.request.tier:
-            look.served_tiers[self.asked.request.model] = tier
+        tier, request = booked.tier, self.asked.request
+        if tier in _DEARER_TIERS and not request.tier and (look := look_of(self.model)) is not None:
+            look.served_tiers[request.model] = tier
         self.run.note_reasoning((*booked.reasoning_ids, *answer.reasoning_ids))
         return booked
 

@@ -114,12 +114,15 @@ class RunGuard(SessionHandle, RunHooks[Any]):
     async def hand_over(self, items: object) -> None:
         """Leave the call of these input *items* to its model, where hooks hold it already."""
 
-    def is_part_of(self, other: RunGuard) -> bool:
-        """Whether this guard's money is a part of *other*'s, which holds it already."""
-        above = self.parent
-        while above is not None and above is not other:
-            above = above.parent
-        return above is not None
+    @property
+    def above(self) -> list[RunGuard]:
+        """The guards that this one's money is a part of, and that hold it already, the nearest first."""
+        above: list[RunGuard] = []
+        guard = self.parent
+        while guard is not None:
+            above.append(guard)
+            guard = guard.parent
+        return above
 
 
 class ToolHolds:
@@ -139,12 +142,14 @@ class ToolHolds:
 
     def end(self, context: Any, tool: str) -> GuardedCall | None:
         """The tool call that ended; None if it is not held."""
-        calls = self._open.get(_key(context, tool), [])
-        call = calls.pop() if calls else None
+        key = _key(context, tool)
+        calls = self._open.get(key)
         if not calls:
-            self._open.pop(_key(context, tool), None)
-        if call is not None:
-            open_calls.end(call)
+            return None
+        call = calls.pop()
+        if not calls:
+            del self._open[key]
+        open_calls.end(call)
         return call
 
     def settle(self) -> None:
@@ -161,6 +166,9 @@ def _key(context: Any, tool: str) -> tuple[int, str]:
     return hash(getattr(context, "tool_call_id", None) or id(context)), tool
 
 
+_ANY_FIELD = frozenset(ADD_FIELDS)
+
+
 class GuardedRun:
     """One guarded run: its guards, and what was found out on the way.
 
@@ -172,15 +180,12 @@ class GuardedRun:
         inherited: tuple[RunGuard, ...] = parent.guards if parent is not None else ()
         self.parent = parent
         every = tuple(dict.fromkeys((*inherited, *guards)))
-        self.guards: tuple[RunGuard, ...] = tuple(
-            guard for guard in every if not any(other.is_part_of(guard) for other in every)
-        )
+        stood_for = {above for guard in every for above in guard.above}
+        self.guards: tuple[RunGuard, ...] = tuple([guard for guard in every if guard not in stood_for])
         """Outermost first. A call is made only if all of them allow it. A child stands for the guard that it is of."""
         self.sessions = tuple([guard.session for guard in self.guards])
         """The guards' sessions, in the same order."""
-        self.add_fields: frozenset[AddField] = frozenset(
-            field for field in ADD_FIELDS if all(field in guard.add_fields for guard in self.guards)
-        )
+        self.add_fields = _ANY_FIELD.intersection(*[guard.add_fields for guard in self.guards])
         """What every guard lets be added to requests."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
@@ -203,7 +208,7 @@ class GuardedRun:
 
     def covers(self, guard: RunGuard) -> bool:
         """Whether what the run spends is spent from *guard*."""
-        return guard in self.guards or any(each.is_part_of(guard) for each in self.guards)
+        return guard in self.guards or any(guard in each.above for each in self.guards)
 
     def guard_of(self, session: Session) -> RunGuard:
         """The guard whose session it is."""

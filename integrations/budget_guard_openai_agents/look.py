@@ -20,7 +20,8 @@ from budget_guard.adapter.attempts import ADD_FIELDS, AddField, Attempts, Counte
 from budget_guard.adapter.attempts import Attempt as WireAttempt
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
-from budget_guard.wire import RESPONSES, dialect_for
+from budget_guard.wire import RESPONSES, dialect_at
+from budget_guard.wire.hosts import endpoint
 from budget_guard_openai_agents.guarded_run import Compaction, compaction
 
 
@@ -100,7 +101,8 @@ class LookingTransport:
             return await self._inner.handle_async_request(request)
         url = request.url
         path = url.raw_path.decode("ascii")
-        dialect = dialect_for(request.method, url.host, path)
+        where = endpoint(request.method, url.host, path)
+        dialect = dialect_at(where)
         if compacting is not None:
             dialect = RESPONSES if request.method == "POST" and url.path.endswith("/responses/compact") else None
         if dialect is None:
@@ -110,7 +112,8 @@ class LookingTransport:
         try:
             # a compaction takes no output cap
             attempts = _attempts(_may_add(counted)) if compacting is None else Attempts(sessions, add_fields=())
-            attempt = attempts.begin(dialect, request.method, url.host, path, request.headers, body)
+            signed = request.headers.get("authorization", "").lstrip().startswith("AWS4-")
+            attempt = attempts.begin_at(where, dialect, path, signed, body)
             stop = await attempt.ahold()
         except BudgetError as error:
             _refuse(counted, compacting, Stop(sessions[0], error))
@@ -163,12 +166,15 @@ def _changed(request: Any, attempt: WireAttempt, path: str) -> Any:
     return type(request)(request.method, url, headers=headers, content=attempt.body, extensions=request.extensions)
 
 
+_ANY_FIELD = frozenset(ADD_FIELDS)
+
+
 def _may_add(counted: Counted) -> frozenset[AddField]:
     """What every guard above lets be added to a request."""
     given: list[frozenset[AddField]] = [
         fields for call in counted.calls if (fields := getattr(call, "add_fields", None)) is not None
     ]
-    return frozenset(field for field in ADD_FIELDS if all(field in fields for fields in given))
+    return _ANY_FIELD.intersection(*given)
 
 
 def _refuse(counted: Counted, compacting: Compaction | None, stop: Stop) -> None:

@@ -54,7 +54,7 @@ class _Guarded(Model):
         try:
             with accounting(attempt):
                 response = await _below(attempt.model).get_response(**attempt.arguments._asdict())
-            answer = await attempt.aanswered(answer_of(response, attempt.asked.request))
+            answer = await attempt.aanswered(attempt.raw_answer or answer_of(response, attempt.asked.request))
         except BaseException as error:
             stop = await attempt.afailed(error)
             if stop is None:

@@ -185,8 +185,7 @@ def _put_settings(body: dict[str, Any], settings: ModelSettings) -> None:
 
 def _newer_settings(settings: ModelSettings, names: Sequence[str]) -> dict[str, Any]:
     """Those of *names* that are set. The oldest SDK that is supported has none of them."""
-    given = {name: getattr(settings, name, None) for name in names}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name in names if (value := getattr(settings, name, None)) is not None}
 
 
 def extra_fields(settings: ModelSettings) -> dict[str, Any]:

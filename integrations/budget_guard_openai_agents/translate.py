@@ -36,9 +36,11 @@ def settings_for(
         ask_for_usage: Whether to ask a stream for its usage.
         final: Whether it is the final answer, which calls no tools.
     """
+    request = asked.request
+    if called == request.model and cap in (None, request.max_output_tokens) and not (ask_for_usage or final):
+        return settings, ()
     changes: dict[str, Any] = {}
     added: list[str] = []
-    request = asked.request
     extra_args, given_body = dict(fields(settings.extra_args)), fields(settings.extra_body)
     extra_body = dict(given_body)
     replaced: tuple[str, ...] = ()
