@@ -279,6 +279,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     Raises:
         ValueError: If it is none of them.
     """
-    *most, last = map(repr, get_args(choices))
-    if value not in get_args(choices):
+    known = get_args(choices)
+    if value not in known:
+        *most, last = map(repr, known)
         raise ValueError(f"{name}={value!r} is not known: use {', '.join(most)} or {last}")

@@ -145,21 +145,21 @@ class BudgetPolicy:
             "max_requests": _count("max_requests", max_requests),
             "max_tool_calls": _count("max_tool_calls", max_tool_calls, least=0),
             "max_duration_s": None if max_duration_s is None else _seconds("max_duration_s", max_duration_s),
-            "window": _one_of("window", window, get_args(Window)),
+            "window": _one_of("window", window),
             "soft_limit": None if soft_limit is None else _fraction("soft_limit", soft_limit),
             "downgrade": _policy(downgrade),
-            "mode": _one_of("mode", mode, get_args(Mode)),
+            "mode": _one_of("mode", mode),
             "soft_margin_usd": None if soft_margin_usd is None else parse_usd(soft_margin_usd, "soft_margin_usd"),
-            "unpriced": _one_of("unpriced", unpriced, get_args(Unpriced)),
-            "unbounded": _one_of("unbounded", unbounded, get_args(Unbounded)),
+            "unpriced": _one_of("unpriced", unpriced),
+            "unbounded": _one_of("unbounded", unbounded),
             "call_max_output_tokens": _count("call_max_output_tokens", call_max_output_tokens),
-            "clamp_output": _one_of("clamp_output", clamp_output, get_args(ClampOutput)),
+            "clamp_output": _one_of("clamp_output", clamp_output),
             "hold_share": _fraction("hold_share", hold_share),
             "max_wait_s": _seconds("max_wait_s", max_wait_s, zero=True),
             "finalization_reserve": None
             if finalization_reserve is None
             else _dollars("finalization_reserve", finalization_reserve),
-            "server_errors": _one_of("server_errors", server_errors, get_args(ServerErrors)),
+            "server_errors": _one_of("server_errors", server_errors),
             "service_tier": _tier(service_tier),
             "task": _task(task),
             "allowance": _allowance(allowance),
@@ -419,7 +419,18 @@ def _fraction(field: str, value: float) -> float:
     return fraction
 
 
-def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> str:
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "window": get_args(Window),
+    "mode": get_args(Mode),
+    "unpriced": get_args(Unpriced),
+    "unbounded": get_args(Unbounded),
+    "clamp_output": get_args(ClampOutput),
+    "server_errors": get_args(ServerErrors),
+}
+
+
+def _one_of(field: str, value: str) -> str:
+    allowed = _CHOICES[field]
     if value not in allowed:
         raise ValueError(f"{field}={value!r} is not known: use one of {', '.join(map(repr, allowed))}")
     return value

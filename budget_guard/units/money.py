@@ -6,10 +6,8 @@ micro-dollar, and rounding each call up to micro-dollars overstates such a bill 
 
 from __future__ import annotations
 
-import math
 import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
-from fractions import Fraction
 from typing import TypeAlias
 
 NANO_PER_USD = 1_000_000_000
@@ -61,7 +59,7 @@ def parse_usd(value: UsdLike, field: str) -> Decimal:
     if amount.adjusted() < -_MOST_PLACES or (isinstance(raw, (str, Decimal)) and len(str(raw)) > _MOST_PLACES):
         # as a fraction it would take for ever
         raise ValueError(f"{field}={_short(raw)} has more places than an amount of money can have: {_REMEDY}")
-    if amount.adjusted() > 10 or Fraction(amount) * NANO_PER_USD > MAX_NANO:
+    if amount.adjusted() > 10 or cost_nano(amount) > MAX_NANO:
         raise ValueError(f"{field}={_short(raw)} is more than a ledger can hold (${MAX_NANO / NANO_PER_USD:,.0f})")
     return amount
 
@@ -81,12 +79,14 @@ def _short(value: object) -> str:
 
 def limit_nano(amount: Decimal) -> int:
     """A ceiling in nano-dollars, rounded down: a ceiling never grows by conversion."""
-    return math.floor(Fraction(amount) * NANO_PER_USD)
+    part, whole = amount.as_integer_ratio()
+    return part * NANO_PER_USD // whole
 
 
 def cost_nano(amount: Decimal) -> int:
     """A cost in nano-dollars, rounded up: a cost never shrinks by conversion."""
-    return math.ceil(Fraction(amount) * NANO_PER_USD)
+    part, whole = amount.as_integer_ratio()
+    return -(-part * NANO_PER_USD // whole)
 
 
 def nano_of(value: UsdLike, field: str) -> int:

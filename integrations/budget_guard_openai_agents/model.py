@@ -164,7 +164,7 @@ def _discover_later(cls: type[Model], /, **kwargs: Any) -> None:
 
 def _discover(cls: type[Any]) -> None:
     """Have the methods of a model class look for a run."""
-    if issubclass(cls, _Guarded):
+    if _Guarded in cls.__mro__:
         return
     for name, finding in (("get_response", _finding), ("stream_response", _finding_stream)):
         method: Any = cls.__dict__.get(name)
