@@ -547,7 +547,7 @@ def test_calls_of_langchain(guard: Guard) -> None:
 
         def __init__(self, run_id: uuid.UUID, parent_run_id: uuid.UUID | None) -> None:
             self.id, self.run_id, self.parent_run_id = "h", run_id, parent_run_id
-            self.older = self.batch = self.unwatch = None
+            self.older = self.batch = self.unwatch = self.request = self.counted = None
             self.ended: list[str] = []
 
         def release(self, reason: str) -> None:
