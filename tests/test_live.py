@@ -434,3 +434,38 @@ def test_a_notebook_that_fails_does_not_disturb_the_run(monkeypatch: pytest.Monk
         clock.advance(1)
         call(session)
     assert session.spent_usd
+
+
+def test_a_thread_that_finds_another_one_drawing_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Taken:
+        def acquire(self, blocking: bool = True) -> bool:
+            asked.append(blocking)
+            return False
+
+    class Screen(live._Redrawn):
+        drawn = 0
+        breaks = False
+
+        def draw(self) -> None:
+            self.drawn += 1
+            if self.breaks:
+                raise OSError("the terminal is gone")
+
+    clock = FakeClock()
+    monkeypatch.setattr(live, "SYSTEM_CLOCK", clock)
+    session = Budget("$0.10").session()
+    screen: Any = Screen(live.SpendLine(session))
+    call(session)
+    assert screen.drawn == 0  # it was drawn just now
+    clock.advance(1)
+    lock, screen._lock = screen._lock, Taken()
+    call(session)
+    assert screen.drawn == 0 and asked and not any(asked)
+    screen._lock = lock
+    for breaks in (False, True):
+        screen.breaks, before = breaks, screen.drawn
+        clock.advance(1)
+        call(session)
+        assert screen.drawn == before + 1 and not lock.locked()

@@ -191,12 +191,13 @@ class Hold:
         return charged is None or (noted is not None and noted[:2] == (charged, self.uncertain))
 
     def to_note(self) -> tuple[Noted, list[tuple[Counters, int, UsageLine, int]]]:
-        """What the history is to have for it, and how it gets there.
+        """What the history is to have for it, and how it gets there, once something is booked.
 
         Returns:
             That, and for each scope and line: the counters, the hour to book in, the line, and 1, or -1 to take it out.
         """
-        charged = self.charged or NOTHING
+        charged = self.charged
+        assert charged is not None
         lines = completed(charged, self.uncertain, self.lines)
         before = () if self.noted is None else self.noted[2]
         hour, steps = self.hour, list[tuple[Counters, int, UsageLine, int]]()

@@ -288,13 +288,10 @@ def _anew(error: BudgetExceeded) -> str:
 
 def _left(error: BudgetExceeded) -> Decimal | float:
     """What is left of the limit, never less than nothing."""
-    if isinstance(error.limit, Decimal) and isinstance(error.actual, Decimal):
-        return max(Decimal(0), error.limit - error.actual)
-    return (
-        max(0, float(error.limit) - float(error.actual))
-        if isinstance(error.limit, float)
-        else max(0, int(error.limit) - int(error.actual))
-    )
+    limit, actual = error.limit, error.actual
+    if isinstance(limit, Decimal):
+        return max(Decimal(0), limit - Decimal(actual))
+    return max(0, limit - (float(actual) if isinstance(limit, float) else int(actual)))
 
 
 def _words(amount: Decimal | float) -> str:

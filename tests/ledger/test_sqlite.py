@@ -1022,6 +1022,23 @@ def test_sums_never_become_inexact(ledger: SqliteLedger, other_process: sqlite3.
     assert set(types) == {("integer",) * 4}
 
 
+def test_what_is_held_counts_in_a_sum_that_must_stay_exact(ledger: SqliteLedger) -> None:
+    wide, most = Scope("team", "wide"), Amounts(cost=MOST)
+    ledger.set_limits(wide, Limits())
+
+    async def hold_all() -> list[Any]:
+        holds = (ledger.aio.reserve(new_id(), (wide,), most, None) for _ in range(1_030))
+        return await asyncio.gather(*holds, return_exceptions=True)
+
+    answers = asyncio.run(hold_all())
+    assert [type(answer) for answer in answers[1_024:]] == [OverflowError] * 6
+    assert not any(isinstance(answer, Exception) for answer in answers[:1_024])
+    with pytest.raises(OverflowError):
+        ledger.charge(new_id(), (wide,), most)
+    (balance,) = ledger.balances((wide,))
+    assert (balance.reserved.cost, balance.committed.cost, balance.open_holds) == (1_024 * MOST, 0, 1_024)
+
+
 def test_the_file_itself_refuses_what_is_no_whole_number(
     ledger: SqliteLedger, other_process: sqlite3.Connection
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,20 @@ def test_what_is_true_or_false_may_be_said_in_three_ways(text: str, monkeypatch:
     monkeypatch.setattr("budget_guard.ledger.sqlite.ledger.SqliteLedger", lambda path, durable: given.append(durable))
     open_ledger(f"sqlite:///x.db?durable={text}")
     assert given == [text in ("1", "true", "YES")]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///b.db?durable=nah", "url='sqlite:///b.db?durable=nah': durable='nah' must be true or false"),
+        ("sqlite:///b.db?durable=perhaps", "url='sqlite:///b.db?durable=***': durable=*** must be true or false"),
+        ("sqlite:///b.db?mode=888", "url='sqlite:///b.db?mode=888': mode='888' must be permissions in octal"),
+        ("sqlite:///b.db?mode=400", "mode='400' must be permissions in octal that let the owner read and write"),
+        ("redis://h?wait_replicas=-1", "url='redis://h?wait_replicas=-1': wait_replicas='-1' must be a whole number"),
+        ("redis://h?wait_replicas=x", "wait_replicas='x' must be a whole number from 0 on"),
+        ("redis://h?wait_replicas=12345", "wait_replicas='12345' must be a whole number from 0 on"),
+    ],
+)
+def test_a_value_that_is_no_secret_is_told_with_what_is_wrong_with_it(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        open_ledger(url)
