@@ -59,6 +59,9 @@ COPIED = (
     "Makefile",
 )
 LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
+_ARGUMENT = re.compile(r"argument (\w+) left out")
+_FEW = 50
+"""So many tests that name an argument come before those that do not."""
 OF_ALL = ("tests/test_architecture.py", "tests/test_public_api.py")
 """Their tests read every file, or look at every public name: they belong to whatever is run while it is imported."""
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
@@ -359,7 +362,20 @@ class Coverage:
         self._data: Any = import_module("coverage").CoverageData(str(folder / "lines"))
         self._data.read()
         self._files: dict[str, dict[int, list[str]]] = {}
+        self._words: dict[str, dict[str, set[str]]] = {}
         self.stale: set[str] = set()
+
+    def _words_of(self, test: str) -> set[str]:
+        """The words in the function that a test is."""
+        path, _, name = test.partition("::")
+        if path not in self._words:
+            functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+            text = (ROOT / path).read_text("utf-8") if (ROOT / path).exists() else ""
+            found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, functions)]
+            self._words[path] = {
+                node.name: set(re.findall(r"\w+", ast.get_source_segment(text, node) or "")) for node in found
+            }
+        return self._words[path].get(name.partition("[")[0].rpartition("::")[2], set())
 
     def _lines(self, path: str) -> dict[int, list[str]]:
         if path not in self._files:
@@ -377,17 +393,23 @@ class Coverage:
 
     def of(self, mutant: Mutant, seconds: float, noticed: Mapping[tuple[str, str], int] | None = None) -> list[str]:
         """The tests that run the line of *mutant*, in about so many *seconds* of CPU: those of its own file first, then
-        of its room, and at least half of the time for all others. Of each file those first that have *noticed* other
-        mutants of the module, then the fastest, and of these the ones that run little else.
+        of its room, and at least half of the time for all others. Those that name an argument which is left out are
+        among them before all others; then, of each file, those that have *noticed* other mutants of the module, then
+        the fastest, and of these the ones that run little else.
 
         What is run while a module is imported belongs to every test that runs anything of the module, and to every test
         of its room; so does what was written since the map was made.
         """
         noticed = noticed or {}
+        argument = _ARGUMENT.fullmatch(mutant.what)
+
+        def names_it(test: str) -> bool:
+            return argument is not None and argument[1] in self._words_of(test)
 
         def order(test: str) -> tuple[object, ...]:
             took = round(self.seconds[test] + 0.05, 1)
-            return _distance(mutant, test), -noticed.get((mutant.path, test), 0), took, self.reach.get(test, 0)
+            known = -noticed.get((mutant.path, test), 0)
+            return not names_it(test), _distance(mutant, test), known, took, self.reach.get(test, 0)
 
         if mutant.path.endswith(".lua"):
             found = {test for test in self.seconds if test.startswith(LUA_TESTS)}
@@ -404,8 +426,10 @@ class Coverage:
         far: list[str] = []
         for test in sorted(found & self.seconds.keys(), key=order):
             (near if _distance(mutant, test) < 2 else far).append(test)
+        named = list(filter(names_it, far))
         chosen = self._few(near, seconds / 2 if far else seconds)
-        chosen += self._few(_by_turns(far), seconds - sum(self.seconds[test] for test in chosen))
+        by_turns = dict.fromkeys([*named[:_FEW], *_by_turns(far)])
+        chosen += self._few(list(by_turns), seconds - sum(self.seconds[test] for test in chosen))
         place = {test: at for at, test in enumerate(chosen)}
         return sorted(chosen, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
 

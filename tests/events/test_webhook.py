@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -22,7 +23,9 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from budget_guard import Budget, BudgetAuthority, Session, Usage
+from budget_guard.events import Event
 from budget_guard.events.sinks import WebhookSink
+from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.testing import FakeClock
 from tests.builders import call, session
 
@@ -224,7 +227,9 @@ def _wait_until(condition: Any) -> None:
 _KILLED = """
 import os, signal, sys
 from tests.events.test_webhook import SECRET, stopped
+from budget_guard.events import Event
 from budget_guard.events.sinks import WebhookSink
+from budget_guard.ledger.sqlite import SqliteLedger
 hook = WebhookSink(sys.argv[1], secret=SECRET, path=sys.argv[2], allow_private=True)
 hook._closed = True
 stopped(hook)
@@ -258,7 +263,9 @@ _DOWN_AND_KILLED = """
 import os, signal, sys
 from datetime import datetime
 from tests.builders import session
+from budget_guard.events import Event
 from budget_guard.events.sinks import WebhookSink
+from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.testing import FakeClock
 from tests.events.test_webhook import SECRET
 
@@ -426,3 +433,22 @@ def test_an_authority_tells_of_every_user(receiver: Receiver, tmp_path: Path) ->
             authority.session(Budget("$1"), user=user).revoke("leaked")
         hook.deliver()
     assert [json.loads(body)["data"]["user"] for _, body in receiver.taken] == ["u1", "u2"]
+
+
+def test_no_thread_of_ours_keeps_a_program_from_ending(receiver: Receiver, tmp_path: Path) -> None:
+    async def hear(event: Event) -> None:
+        pass
+
+    async def look(ledger: SqliteLedger) -> None:
+        await ledger.aio.balances(())
+
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    with sink(receiver, tmp_path, works=True) as hook:
+        run = stopped(hook)
+        run.subscribe(hear)
+        run.charge("search", "0")
+        asyncio.run(look(ledger))
+        ours = [each for each in threading.enumerate() if each.name.startswith(("budget_guard", "ledger"))]
+        assert {"budget_guard webhooks", "budget_guard subscribers", "ledger"} <= {each.name for each in ours}
+        assert [each.name for each in ours if not each.daemon] == []
+    ledger.close()

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.errors import LedgerUnavailable, StaleReservation
 from budget_guard.ledger import HELD, Ledger, MemoryLedger
+from budget_guard.ledger.flow import run
 from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
@@ -193,6 +194,42 @@ def test_a_store_that_had_no_history_yet_gains_one(server: RedisServer) -> None:
     found = ledger.usage(UsageQuery("run", "r1", 0, None, ("model",)))
     assert {each.names[0]: each.quantities[0] for each in found} == {"": 7 + 12, "gpt": 11 + 5}
     client.close()
+
+
+def test_an_audit_looks_at_the_history_of_every_scope_a_few_at_once(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    users = [Scope("user", f"m{number:02}") for number in range(45)]
+    for user in users:
+        ledger.set_limits(user, Limits())
+        ledger.charge(_id(ledger, user.id), (user,), cost(7), (UsageLine(Labels(model="gpt"), cost(7)),))
+    assert ledger.audit() == []
+    client, keys = server.client(), Keys(ledger.tenant)
+    damaged = (users[0], users[20], users[44])
+    for user in damaged:
+        field = next(each for each in client.hkeys(keys.scope(user)) if re.match(rb"h\d", each))
+        client.hdel(keys.scope(user), field)
+    wrong = ledger.audit()
+    assert len(wrong) == 3 and all(any(str(user) in said for said in wrong) for user in damaged)
+    assert len({each.names[0] for each in ledger.usage(UsageQuery("user", None, 0, None, ("id",)))}) == 42
+    client.close()
+
+
+def test_a_hold_that_was_prolonged_since_somebody_saw_it_due_is_not_expired(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    due, prolonged, sent = (_id(ledger, name) for name in ("due", "prolonged", "sent"))
+    for each in (due, prolonged, sent):
+        assert ledger.reserve(each, BOTH, cost(5), cost(5), 60, True, each == sent) == HELD
+    clock.advance(60)
+    ledger.extend(prolonged, 60)
+    seen_due = [each.encode() for each in (due, prolonged, sent, _id(ledger, "unheard of"))]
+    verbs: Any = ledger._verbs
+    assert run(verbs._expire(seen_due), ledger._connections) == 2
+    assert [each.hold_id for each in ledger.suspended()] == [sent]
+    assert [(each.reserved.cost, each.open_holds) for each in ledger.balances(BOTH)] == [(10, 2)] * 2
+    assert run(verbs._expire(seen_due), ledger._connections) == 0
+    assert ledger.audit() == []
 
 
 # --- ids and keys

@@ -60,12 +60,14 @@ class Torn:
 
 
 def ready(clock: FakeClock, **options: Any) -> MemoryLedger:
-    """A ledger with a hold of each kind: 1 is open, 2 was sent, 3 is booked, 4 is booked as an estimate."""
+    """A ledger with a hold of each kind: 1 is open, 2 was sent, 3 is booked, 4 is booked as an estimate, 90 is open and
+    never expires."""
     ledger = MemoryLedger(clock=clock, **options)
     ledger.set_limits(RUN, Limits(cost=100))
     ledger.set_limits(USER, Limits(cost=200))
     for number in (1, 2, 3, 4):
         ledger.reserve(nth(number), BOTH, cost(10), cost(10), 60, True, number == 2)
+    ledger.reserve(nth(90), BOTH, cost(1), cost(1))
     ledger.commit(nth(3), BOTH, cost(7))
     ledger.commit(nth(4), BOTH, cost(9), True, line("guessed", 9))
     return ledger
