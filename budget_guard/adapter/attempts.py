@@ -88,10 +88,10 @@ _counted: ContextVar[Counted] = ContextVar("budget_guard_counted", default=_NOTH
 
 
 def counted_by() -> Counted:
-    """The calls that are held already by layers above, and not settled there."""
+    """The calls that are held already by layers above, not settled there, and made here."""
     counted = _counted.get()
-    if counted is not _NOTHING and any(call.over for call in counted.calls):
-        return counted._replace(calls=tuple(call for call in counted.calls if not call.over))
+    if counted is not _NOTHING and not all(call.is_made_here() for call in counted.calls):
+        return counted._replace(calls=tuple(call for call in counted.calls if call.is_made_here()))
     return counted
 
 

@@ -185,6 +185,10 @@ class GuardedCall:
                 return Stop(session, error)
         return None
 
+    def is_made_here(self) -> bool:
+        """Whether a request that is sent here and now may be one of this call. To override where that is not sure."""
+        return not self.over
+
     def cut_short(self, usage: Usage | None = None, *, known: bool = False) -> Stop | None:
         """The stop that an answer is when a budget's own output cap cut it off; None if none did.
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
+from types import FrameType
 from typing import Any, cast
 from uuid import UUID
 
@@ -44,7 +46,7 @@ class Call(GuardedCall):
     __slots__ = (
         *("_bytes", "_called", "_writes_more", "_chunk", "_human", "_requests", "_text", "_usage_told"),
         *("adds_up", "batch", "has_streamed", "older", "parent_run_id", "request", "run_id", "steering", "told"),
-        *("counted", "started_by", "unwatch"),
+        *("counted", "made_in", "started_by", "unwatch"),
     )
 
     def __init__(
@@ -96,7 +98,9 @@ class Call(GuardedCall):
         self._usage_told = 0
         self.unwatch: Callable[[], object] | None = None
         self.counted: Token[Counted] | None = None
-        """Says to a guarded client below that the call is held, while it is made."""
+        """Says to a guarded client below that the call is held, until it is over or its answer begins."""
+        self.made_in: object = None
+        """The task that makes it, where that is the one that starts it; None where there is no event loop."""
         self.started_by: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         """Of a tool of an agent: who starts what is started in it, and who started the tool."""
 
@@ -126,6 +130,25 @@ class Call(GuardedCall):
             )
         if steering is not None:
             steering.answer(decision)
+
+    def is_made_here(self) -> bool:
+        """As of every call. A task of LangChain's own may be cancelled without a word: what is sent outside of it, in
+        the context in which the call was started, is another call."""
+        made_in = self.made_in
+        if self.over or made_in is None:
+            return not self.over
+        task = _current_task()
+        if task is None or made_in is not _A_TASK_OF_ITS_OWN:
+            return task is not None and task is made_in
+        frame: FrameType | None = getattr(task.get_coro(), "cr_frame", None)
+        manager = None if frame is None else frame.f_locals.get("run_manager")  # as LangChain's methods call it
+        return getattr(manager, "run_id", None) == self.run_id
+
+    def stop_counting(self) -> None:
+        """Say no more to a guarded client below that the call is held: it was sent, or is over."""
+        if self.counted is not None:
+            end_counting(self.counted)
+            self.counted = None
 
     def fail(self, error: BaseException) -> None:
         outcome = outcome_of_error(error, requests=self._requests)
@@ -240,7 +263,9 @@ class Calls:
         """
         if task is not None:
             self._watch_task(call, task)
-        if call.request is not None and call.batch is None:
+        if call.request is not None and call.batch is None and (task is not None or loop is None):
+            if task is not None:
+                call.made_in = task if _is_made_where_it_is_started() else _A_TASK_OF_ITS_OWN
             call.counted = begin_counting(call)
         with self._lock:
             if loop is not None:
@@ -358,8 +383,7 @@ class Calls:
         if call.unwatch is not None:
             call.unwatch()
         if call.counted is not None:
-            end_counting(call.counted)
-            call.counted = None
+            call.stop_counting()
         return call
 
     def _remember(self, run_id: UUID, call: Call | None) -> None:
@@ -374,6 +398,33 @@ class Calls:
 
     def _end_of_task(self, call: Call, _: object) -> None:
         self._abandon(call, "its task ended, and nobody said how the call did")
+
+
+_A_TASK_OF_ITS_OWN = object()
+"""Stands for the task that LangChain starts to make a call, by ``ainvoke`` and by ``astream_events`` version 3."""
+_STARTS: Mapping[str, bool] = {"generate": True, "stream": True, "astream": True, "agenerate": False}
+"""Whether the methods of LangChain that start a call make it in the same task, and tell of every end of it."""
+_FRAMES = 16
+"""Frames between such a method and here, at most."""
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        return None
+
+
+def _is_made_where_it_is_started() -> bool:
+    frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  # no other way to ask
+    for _ in range(_FRAMES):
+        if frame is None:
+            break
+        found = _STARTS.get(frame.f_code.co_name)
+        if found is not None:
+            return found
+        frame = frame.f_back
+    return False
 
 
 class _Watched(str):

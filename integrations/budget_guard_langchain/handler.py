@@ -599,7 +599,8 @@ class BudgetCallbackHandler(SessionHandle, StaysInForce):
                 self._go_on(call)
 
     def _go_on(self, call: Call) -> None:
-        """Stop a stream that must not go on."""
+        """Stop a stream that must not go on. Whoever reads it may make other calls between its pieces."""
+        call.stop_counting()
         stop = call.interruption(call.output_floor)
         if stop is not None:
             error = _recast(stop.error)

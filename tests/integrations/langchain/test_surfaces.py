@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("langchain_core")
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Attempts, Reply
-from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, Lab, agree, configured
+from tests.integrations.langchain.agents import MODEL_SURFACES, MODELS, Lab, agree, configured, never_below
 
 models = pytest.mark.parametrize("model_of", MODELS.values(), ids=MODELS)
 surfaces = pytest.mark.parametrize("call", MODEL_SURFACES.values(), ids=MODEL_SURFACES)
@@ -77,3 +78,61 @@ def test_each_retry_of_a_guarded_client_below_a_model_is_held_and_settled_by_its
     assert other.spent_usd == lab.provider.bill_usd
     assert (handler.report().breakdown.llm.calls, other.report().breakdown.llm.calls) == (2, 1)
     assert handler.reserved_usd == other.reserved_usd == 0
+
+
+@pytest.mark.parametrize("where", ["inside", "a task", "a thread", "afterwards"])
+async def test_a_call_that_is_made_after_a_cancelled_one_is_a_call_of_its_own(lab: Lab, where: str) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    clients = lab.clients_guarded_in(handler.session)
+    other = lab.chat(**clients)
+    asking = asyncio.current_task()
+    assert asking is not None
+
+    async def ask_again() -> None:
+        lab.provider.resume()
+        if where == "a thread":
+            await asyncio.to_thread(other.invoke, "hi")
+        elif where == "a task":
+            await asyncio.create_task(other.ainvoke("hi"))
+        else:
+            await other.ainvoke("hi")
+
+    async def cancel() -> None:
+        await lab.provider.await_calls(1)
+        asking.cancel()
+
+    lab.provider.pause()
+    cancelling = asyncio.create_task(cancel())
+    try:
+        await lab.chat().ainvoke("hi", configured(handler))  # below it nothing is guarded
+    except asyncio.CancelledError:
+        if where != "afterwards":
+            await ask_again()
+    await cancelling
+    if where == "afterwards":
+        await ask_again()
+    assert handler.report().breakdown.llm.calls == 2
+    never_below(lab, handler)
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+def test_a_call_that_is_made_between_the_pieces_of_a_stream_is_a_call_of_its_own(lab: Lab, awaits: bool) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    other = lab.chat(**lab.clients_guarded_in(handler.session))
+    lab.script(Reply(text="so many words that there are some pieces", chunks=4))
+
+    async def read() -> None:
+        pieces = 0
+        async for _ in lab.chat().astream("hi", configured(handler)):
+            pieces += 1
+            if pieces == 2:
+                await other.ainvoke("hi")
+
+    if awaits:
+        asyncio.run(read())
+    else:
+        for number, _ in enumerate(lab.chat().stream("hi", configured(handler))):
+            if number == 1:
+                other.invoke("hi")
+    assert len(lab.calls) == 2
+    agree(lab, handler)
