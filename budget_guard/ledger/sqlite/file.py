@@ -106,7 +106,7 @@ class LedgerFile:
             LedgerUnavailable: If what is left says that something is missing.
             sqlite3.OperationalError: If somebody has the file open, and they are not there: for a moment that may be.
         """
-        if not _size(self.path):
+        if not self._status().st_size:
             return
         wal, shm = _identity(self._wal), _identity(self._shm)
         if wal is not None and shm is not None:
@@ -188,11 +188,14 @@ class LedgerFile:
         how = "was there and is gone" if _identity(path) is None else "was replaced by another file while it was in use"
         return f"{path} {how}, with the last of what was counted in it: stop all who use the ledger, and start anew"
 
-    def _must_be_the_same(self) -> Identity:
+    def _status(self) -> os.stat_result:
         try:
-            status = os.stat(self.path)
+            return os.stat(self.path)
         except OSError as error:
             raise LedgerUnavailable(detail=f"{self.path} was there and is gone: {error.strerror}") from error
+
+    def _must_be_the_same(self) -> Identity:
+        status = self._status()
         identity = (status.st_dev, status.st_ino)
         if self._identity is None:
             self._identity = identity
@@ -217,13 +220,6 @@ def _identity(path: Path) -> Identity | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino)
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def is_locked(error: BaseException) -> bool:
