@@ -44,7 +44,5 @@ def covers(run: Run, held: HeldCall, call: ModelCall) -> bool:
 def _served_otherwise(call: ModelCall, planned: ModelCall) -> bool:
     """Whether *call* names something that sets the price beside the model, and that was not planned for."""
     return any(
-        now is not None and now != before
-        for name in _SETS_THE_PRICE
-        if (now := getattr(call, name)) is not (before := getattr(planned, name))
+        (now := getattr(call, name)) is not None and now != getattr(planned, name) for name in _SETS_THE_PRICE
     )

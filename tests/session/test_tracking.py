@@ -600,3 +600,25 @@ def test_a_revoked_user_runs_no_tool() -> None:
     with pytest.raises(BudgetRevoked, match="compromised"):
         search()
     assert ran == [1]
+
+
+def test_an_answer_that_has_to_be_awaited_is_refused_and_leaves_no_warning() -> None:
+    async def answered_later() -> dict[str, Any]:
+        return {}
+
+    class Raw:
+        http_response = None
+
+        def parse(self) -> Any:
+            return answered_later()
+
+    run = session()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(TypeError, match="given a coroutine"):
+            run.wrap(answered_later())
+        with pytest.raises(TypeError, match="given a raw response that has to be awaited"):
+            run.wrap(Raw())
+        gc.collect()
+    assert [each for each in warned if "answered_later" in str(each.message)] == []
+    assert run.spent_usd == 0
