@@ -717,3 +717,28 @@ def test_it_answers_every_verb_as_the_ledger_in_memory_does(server: RedisServer,
         clock = FakeClock()
         ledgers = MemoryLedger(clock=clock), TimedRedisLedger(server.url, clock)
         assert differences(number, ledgers, clock, awaits=number % 2 == 1, late=False) == []
+
+
+def test_who_waits_in_this_process_is_woken_by_every_verb_that_may_give_room(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    waiters = ledger._verbs._waiters
+    holds = [_id(ledger, f"h{number}") for number in range(5)]
+    for each in holds:
+        assert ledger.reserve(each, BOTH, cost(9), cost(9), 60) == HELD
+    for verb in (
+        lambda: ledger.commit(holds[0], BOTH, cost(4)),
+        lambda: ledger.release(holds[1], BOTH),
+        lambda: ledger.set_limits(USER, Limits(cost=2_000)),
+        lambda: ledger.adjust(_id(ledger, "credit"), USER, cost(-1), "credit note"),
+        lambda: ledger.revoke(OTHER, "stop"),
+        ledger.sweep,
+    ):
+        before = waiters.times
+        if verb == ledger.sweep:
+            clock.advance(61)
+        verb()
+        assert waiters.times > before
+    before = waiters.times
+    ledger.balances(BOTH)
+    assert waiters.times == before

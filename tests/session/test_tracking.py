@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -616,7 +616,7 @@ def test_an_answer_that_has_to_be_awaited_is_refused_and_leaves_no_warning() -> 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         with pytest.raises(TypeError, match="given a coroutine"):
-            run.wrap(answered_later())
+            run.wrap(cast("object", answered_later()))
         with pytest.raises(TypeError, match="given a raw response that has to be awaited"):
             run.wrap(Raw())
         gc.collect()
