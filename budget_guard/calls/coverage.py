@@ -43,6 +43,4 @@ def covers(run: Run, held: HeldCall, call: ModelCall) -> bool:
 
 def _served_otherwise(call: ModelCall, planned: ModelCall) -> bool:
     """Whether *call* names something that sets the price beside the model, and that was not planned for."""
-    return any(
-        (now := getattr(call, name)) is not None and now != getattr(planned, name) for name in _SETS_THE_PRICE
-    )
+    return any((now := getattr(call, name)) is not None and now != getattr(planned, name) for name in _SETS_THE_PRICE)

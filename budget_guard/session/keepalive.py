@@ -31,7 +31,7 @@ class RenewedHold:
     def __init__(self, clock: Clock, ttl_s: float) -> None:
         self._clock = clock
         self._ttl_s = ttl_s
-        self._due = 0.0
+        self._due: float
         self.id = ""
         """The hold's id."""
         self.held = False
