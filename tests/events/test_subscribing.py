@@ -168,7 +168,8 @@ def test_an_async_subscriber_hears_events_of_a_forked_process() -> None:
     pay(run)  # the loop has its thread here
 
     def in_child() -> None:
-        pay(other)
+        with pytest.warns(RuntimeWarning, match="a budget in memory was copied by a fork"):
+            pay(other)
         done.wait(10)
 
     child = multiprocessing.get_context("fork").Process(target=in_child)
