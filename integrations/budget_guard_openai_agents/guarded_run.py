@@ -54,7 +54,16 @@ class OpenCalls:
     def tools(self) -> list[GuardedCall]:
         """The tool calls that are held now."""
         every = [call for calls in list(self._of_loop.values()) for call in list(calls)]
-        return [call for call in every if call.holds and isinstance(call.holds[0].call, ToolCall)]
+        return [call for call in every if _is_tool(call)]
+
+    def are_of_other_loops(self) -> bool:
+        """Whether tools are held now, and the running event loop calls none of them: a thread of theirs may run it."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        own = self._of_loop.get(weakref.ref(running), {})
+        return bool(self.tools()) and not any(_is_tool(call) for call in list(own))
 
     def settle_lost(self) -> None:
         """Book the calls whose loop was closed over them."""
@@ -65,6 +74,10 @@ class OpenCalls:
             while calls and loop is not None and loop.is_closed():
                 call, _ = calls.popitem()
                 call.estimate("its event loop was closed")
+
+
+def _is_tool(call: GuardedCall) -> bool:
+    return bool(call.holds) and isinstance(call.holds[0].call, ToolCall)
 
 
 open_calls = OpenCalls()

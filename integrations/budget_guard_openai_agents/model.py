@@ -203,7 +203,7 @@ def _is_found(model: Any) -> bool:
     if isinstance(model, _Guarded):
         return False
     if current_run() is None:
-        if look_of(model) is not None:
+        if look_of(model) is not None or open_calls.are_of_other_loops():
             _warn_if_lost()
         return False
     try:

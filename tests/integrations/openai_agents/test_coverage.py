@@ -280,6 +280,50 @@ async def test_a_tool_whose_thread_or_worker_loses_the_run_is_told_of_once(lab: 
     assert "copy_context" in told[0]
 
 
+async def test_a_thread_of_a_tool_that_runs_an_agent_with_a_client_of_its_own_is_told_of(lab: Lab) -> None:
+    def in_a_thread() -> None:
+        async def one() -> None:
+            async with client_of(lab.provider) as client:
+                model = OpenAIResponsesModel(BIG, openai_client=client)
+                await lab.run("run", agent_named("Inner", model, model_settings=capped(100)))
+
+        asyncio.run(one())
+
+    @function_tool
+    async def work() -> str:
+        await asyncio.get_running_loop().run_in_executor(None, in_a_thread)
+        return "worked"
+
+    lab.script(by_role({"Outer": [caller_of("work"), Reply(text="all")], "Inner": Reply(text="x")}))
+    guard = BudgetGuard(Budget("$1.00"))
+    with pytest.warns(RuntimeWarning, match="outside of every guarded run while the tool 'work'"):
+        await lab.run("run", agent_named("Outer", lab.chat(), tools=[work]), hooks=guard)
+
+
+async def test_a_run_without_a_guard_and_with_a_client_of_its_own_is_not_told_of_while_a_tool_runs(lab: Lab) -> None:
+    client = client_of(lab.provider)
+    model = OpenAIResponsesModel(BIG, openai_client=client)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def work() -> str:
+        begun.set()
+        await go_on.wait()
+        return "worked"
+
+    async def beside() -> None:
+        await begun.wait()
+        await lab.run("run", agent_named("Inner", model, model_settings=capped(100)))
+        go_on.set()
+
+    lab.script(by_role({"Outer": [caller_of("work"), Reply(text="all")], "Inner": Reply(text="x")}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        outer = agent_named("Outer", lab.chat(), tools=[work])
+        await asyncio.gather(lab.run("run", outer, hooks=BudgetGuard(Budget("$1.00"))), beside())
+    await client.close()
+
+
 async def test_a_run_without_a_guard_beside_a_guarded_one_is_not_told_of(lab: Lab) -> None:
     agent = agent_named("Worker", lab.chat())
     with warnings.catch_warnings():
