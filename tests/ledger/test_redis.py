@@ -22,12 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
-from budget_guard.errors import LedgerUnavailable, StaleReservation
+from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable, StaleReservation
 from budget_guard.ledger import HELD, Ledger, MemoryLedger
 from budget_guard.ledger.flow import run
 from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
+from budget_guard.ledger.redis.connection import NoResponse, NotConnected
 from budget_guard.ledger.redis.keys import Keys
 from budget_guard.ledger.redis.script_runner import Script, script
 from budget_guard.testing import FakeClock
@@ -742,3 +743,45 @@ def test_who_waits_in_this_process_is_woken_by_every_verb_that_may_give_room(ser
     before = waiters.times
     ledger.balances(BOTH)
     assert waiters.times == before
+
+
+@pytest.mark.parametrize(
+    ("fails", "changes", "raised"),
+    [
+        ([NotConnected("refused")] * 3, True, LedgerUnavailable),
+        ([NoResponse("timed out")] * 3, True, LedgerAmbiguous),
+        ([NoResponse("timed out"), NotConnected("refused"), NotConnected("refused")], True, LedgerAmbiguous),
+        ([NoResponse("timed out")] * 3, False, LedgerUnavailable),
+        ([NotConnected("refused")] * 2, True, None),
+        ([NoResponse("timed out")], True, None),
+        ([], True, None),
+    ],
+)
+def test_a_script_is_sent_three_times_with_a_pause_before_the_last_one(
+    server: RedisServer, fails: list[Exception], changes: bool, raised: type[Exception] | None
+) -> None:
+    ledger = opened(server.url)
+    left, asked = list(fails), list[str]()
+
+    class Failing:
+        def pause(self, times: int, seconds: float) -> None:
+            asked.append(f"pause {seconds}")
+
+        def send(self, *arguments: Any) -> Any:
+            asked.append("send")
+            if left:
+                raise left.pop(0)
+            return ledger._connections.send(*arguments)
+
+    runner, keys = ledger._runner, Keys(ledger.tenant)
+    places = (keys.scopes, keys.open, keys.suspended, keys.settled)
+    run(runner.call("names", places), ledger._connections)  # the server knows the script from now on
+    steps = runner.call("names", places, changes=changes)
+    if raised is None:
+        assert run(steps, Failing())[0] == b"names"
+    else:
+        with pytest.raises(LedgerUnavailable, match="Redis was asked 3 times") as caught:
+            run(steps, Failing())
+        assert type(caught.value) is raised
+    sends = min(3, len(fails) + 1)
+    assert asked == ["send", "send", "pause 0.05", "send"][: sends + (sends == 3)]

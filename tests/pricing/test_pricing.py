@@ -844,3 +844,23 @@ def test_a_call_that_may_end_after_a_price_rise_is_bounded_by_the_new_price() ->
     before = TABLE.find("mistral-large-latest", at=eve)
     assert before.cost(Usage(M)) == Decimal("0.68") * NANO
     assert before.worst(M, 0) >= TABLE.find("mistral-large-latest", at=after).cost(Usage(M))
+
+
+def test_a_price_is_listed_by_the_million_tokens_and_by_the_piece_in_each_of_its_tiers() -> None:
+    table = PriceTable.bundled().overlaid(
+        {
+            "m": {
+                "input": "2.5e-6",
+                "cache_read": "3e-7",
+                "output": 1e-05,
+                "requests": "0.01",
+                "web_search": "0.0000000015",
+            }
+        }
+    )
+    (tier,) = table.find("m").listed()
+    assert tier == (
+        0,
+        {"input": 2_500_000_000, "cache_read": 300_000_000, "output": 10**10, "requests": 10**7, "web_search": 2},
+    )
+    assert table.find("m").text_price() == ("2.5e-6", "1e-5")
