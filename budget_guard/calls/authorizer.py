@@ -624,12 +624,10 @@ class _Place:
 
     def is_behind(self) -> bool:
         """Whether somebody waits already for a scope of this call: then it stands behind him."""
-        run = self._run
-        if self._is_inside or not run.queue.tickets:
-            return False
-        awaited = run.queue.awaited(run.scopes)
+        queue = self._run.queue
+        awaited = () if self._is_inside or not queue.tickets else tuple(queue.awaited(self._run.scopes))
         if awaited:
-            self.take(tuple(awaited))
+            self.take(awaited)
         return bool(awaited)
 
     def take(self, scopes: Sequence[Scope]) -> None:

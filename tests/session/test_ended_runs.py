@@ -9,11 +9,13 @@ from decimal import Decimal
 
 import pytest
 
-from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger
+from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, Usage
 from budget_guard.calls.call import ToolCall
 from budget_guard.errors import BudgetRevoked, ForeignRun
 from budget_guard.ledger.memory import RETAINED_RUNS
+from budget_guard.testing import FakeClock
 from budget_guard.units.scope import Scope
+from tests.builders import call, session
 
 CENT = 10_000_000
 ONE = Budget("$1.00")
@@ -136,3 +138,19 @@ def test_a_run_of_several_sessions_is_forgotten_once_all_of_them_have_ended() ->
             assert authority.snapshot("run", "shared").spent_usd == Decimal("0.60")
     with pytest.raises(KeyError, match="no run"):
         authority.snapshot("run", "shared")
+
+
+def test_the_cap_of_an_agent_is_kept_as_long_as_its_session_is() -> None:
+    clock = FakeClock()
+    ledger = MemoryLedger(clock=clock, retain_runs=2)
+    budget = Budget("$1", agents={"Writer": Budget("$0.15")})
+    run = session(budget, ledger=ledger, clock=clock, run_id="kept")
+    run.authorize(call(agent="Writer")).require().commit(Usage())
+    for number in range(20):
+        other = session(budget, ledger=ledger, clock=clock, run_id=f"r{number}")
+        other.authorize(call(agent="Writer")).require().commit(Usage())
+        other.close()
+    refused = run.authorize(call(agent="Writer")).error
+    assert (
+        isinstance(refused, BudgetExceeded) and refused.limit == Decimal("0.15") and refused.actual == Decimal("0.10")
+    )
