@@ -14,7 +14,7 @@ from budget_guard.calls.call import ToolCall
 from budget_guard.errors import BudgetRevoked, ForeignRun
 from budget_guard.ledger.memory import RETAINED_RUNS
 from budget_guard.testing import FakeClock
-from budget_guard.units.scope import Scope
+from budget_guard.units.scope import AGENT_IN_RUN, Scope
 from tests.builders import call, session
 
 CENT = 10_000_000
@@ -150,6 +150,9 @@ def test_the_cap_of_an_agent_is_kept_as_long_as_its_session_is() -> None:
         other = session(budget, ledger=ledger, clock=clock, run_id=f"r{number}")
         other.authorize(call(agent="Writer")).require().commit(Usage())
         other.close()
+        del other
+        gc.collect()
+        assert len(ledger.names(AGENT_IN_RUN)) <= 1 + 2 + 1  # and of those that have ended, no more than of runs
     refused = run.authorize(call(agent="Writer")).error
     assert (
         isinstance(refused, BudgetExceeded) and refused.limit == Decimal("0.15") and refused.actual == Decimal("0.10")
