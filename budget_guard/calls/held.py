@@ -11,7 +11,7 @@ from budget_guard.reporting.posting import Posting
 class HeldCall(OpenHold):
     """A call with a hold in the ledger, or with a charge."""
 
-    __slots__ = ("call", "id", "posting", "terms")
+    __slots__ = ("call", "cost_left", "id", "posting", "terms")
 
     def __init__(self, hold_id: str, call: ModelCall | ToolCall, plan: Plan) -> None:
         self.id = hold_id
@@ -23,3 +23,5 @@ class HeldCall(OpenHold):
         """Whether it was committed or released."""
         self.posting: Posting | None = None
         """What is recorded for it."""
+        self.cost_left: int | None = None
+        """Nano-dollars that were left when it was booked, as of `Settled.cost_left`."""

@@ -44,7 +44,7 @@ class Reservation(HeldCall):
         self.call = call
         self.terms, self.amounts = plan
         self.settled = False
-        self.posting = None
+        self.posting = self.cost_left = None
         self._run = run
 
     @property

@@ -236,7 +236,7 @@ def settled(run: Run, held: HeldCall, bill: Bill, settled: Settled) -> int:
         run.open_tools.pop(held.id, None)
     if run.is_watched:
         run.rate.settle(held.id, settled.charged.cost, run.recorder.timeline.at())
-    committed, charged, uncertain, above = settled
+    committed, charged, uncertain, above, held.cost_left = settled
     cost, read, written, total, _, _ = charged
     _, name, _, note, source, usage = bill
     terms = held.terms

@@ -106,6 +106,9 @@ class Settled(NamedTuple):
     """Whether that is an estimate."""
     above: tuple[ScopeSpend, ...] = ()
     """The scopes after the first, as they are now, in their order; empty where that is not known."""
+    cost_left: int | None = None
+    """Nano-dollars that are left now in the scope that has least of them; None where nothing limits them, or the ledger
+    does not say. One that has to be asked over a network or a file says it, so that nobody has to ask again."""
 
 
 class Balance(NamedTuple):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.history import ScopeHistory
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums, unchecked
 from budget_guard.units.scope import Scope, Window, window_end, window_start
 
 
@@ -95,16 +95,10 @@ class Counters:
 
     def balance(self) -> Balance:
         """The counters as they are."""
-        return Balance(
-            self.scope,
-            self.limits,
-            Amounts._make(self.committed),
-            Amounts._make(self.reserved),
-            self.open_holds,
-            self.revoked,
-            self.window,
-            self.start,
-            self.note,
+        committed, reserved = unchecked(Amounts, self.committed), unchecked(Amounts, self.reserved)
+        window, start, note = self.window, self.start, self.note
+        return unchecked(
+            Balance, (self.scope, self.limits, committed, reserved, self.open_holds, self.revoked, window, start, note)
         )
 
     def hold(self, amounts: Amounts) -> None:
@@ -175,6 +169,17 @@ def first_refusal(found: Sequence[Counted], room: Sums, version: int) -> Refused
                 was, held = committed[i], reserved[i]
                 return Refused(counters.scope, i, limit, was, held, waiting_helps, version, left, counters.ends)
     return None
+
+
+def least_cost_left(counters: Iterable[Counted]) -> int | None:
+    """Nano-dollars left in the scope that has least of them; None where nothing limits them."""
+    least: int | None = None
+    for scope in counters:
+        limit = scope.limits.cost
+        if limit is not None:
+            left = limit - scope.committed[0] - scope.reserved[0]
+            least = left if least is None or left < least else least
+    return least
 
 
 def least_left(counters: Sequence[Counted]) -> Limits:

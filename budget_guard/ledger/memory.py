@@ -217,7 +217,7 @@ class MemoryLedger(LedgerRules[Hold]):
             above: tuple[ScopeSpend, ...] = ()
             if len(found) > 1:
                 above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in found[1:]])
-            return unchecked(Settled, (found[0].committed, hold.charged or NOTHING, hold.uncertain, above))
+            return unchecked(Settled, (found[0].committed, hold.charged or NOTHING, hold.uncertain, above, None))
 
     def keep_while(self, scope: Scope, user: object, single_use: bool = False) -> None:
         """Remember *scope* for as long as *user* lives, and then until `retain_runs` others have ended since.

@@ -33,6 +33,7 @@ from budget_guard.events.model import Event, LimitsRaised, SessionRevoked
 from budget_guard.events.origin import Origin, Sink
 from budget_guard.events.subscribing import AnySubscriber, as_subscriber
 from budget_guard.ledger.base import HELD, Balance, Ledger
+from budget_guard.ledger.counters import least_cost_left
 from budget_guard.ledger.flow import Flow, adrive, drive
 from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.ledger.outbox.ledger import OutboxLedger
@@ -250,11 +251,11 @@ class Session:
 
     def least_remaining_usd(self) -> Decimal | None:
         """Dollars left in the tightest of its scopes, the ceilings above it among them; None without a dollar limit."""
-        return _least_usd(self._ledger.balances(self._run.scopes))
+        return _maybe_usd(least_cost_left(self._ledger.balances(self._run.scopes)))
 
     async def aleast_remaining_usd(self) -> Decimal | None:
         """As `least_remaining_usd`."""
-        return _least_usd(await self._ledger.aio.balances(self._run.scopes))
+        return _maybe_usd(least_cost_left(await self._ledger.aio.balances(self._run.scopes)))
 
     @property
     def terminated_by(self) -> str | None:
@@ -1108,14 +1109,8 @@ def _read_message(message: object) -> Answer:
     return read_message(message)
 
 
-def _least_usd(balances: Sequence[Balance]) -> Decimal | None:
-    left: int | None = None
-    for balance in balances:
-        most = balance.limits.cost
-        if most is not None:
-            rest = most - balance.committed.cost - balance.reserved.cost
-            left = rest if left is None or rest < left else left
-    return None if left is None else to_usd(left)
+def _maybe_usd(nano: int | None) -> Decimal | None:
+    return None if nano is None else to_usd(nano)
 
 
 def _on_a_loop() -> bool:

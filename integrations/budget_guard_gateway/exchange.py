@@ -189,9 +189,9 @@ class Exchange:
         names = self._decided(decision, error, run_id=run_id, remaining=await self._remaining())
         await self._client.refuse(refusal, names)
 
-    async def _remaining(self) -> Decimal | None:
+    async def _remaining(self, decision: Decision | None = None) -> Decimal | None:
         """Dollars left in the tightest scope; None where that cannot be known."""
-        return None if self._run is None else await least_remaining_usd(self._run.session)
+        return None if self._run is None else await least_remaining_usd(self._run.session, decision)
 
     def _decided(
         self,
@@ -263,7 +263,7 @@ class Exchange:
 
     async def _head(self, answer: _Answer, attempt: Attempt) -> Headers:
         """The head of an answer: the provider's, and what was decided."""
-        names = self._decided(attempt.decision, remaining=await self._remaining())
+        names = self._decided(attempt.decision, remaining=await self._remaining(attempt.decision))
         return to_pass_on(answer.raw_headers) + encoded(names)
 
     async def _stream(self, attempt: Attempt, answer: _Answer) -> None:
@@ -305,7 +305,8 @@ class Exchange:
         if client.started:  # the server cuts a connection whose answer has no end
             return
         await client.refuse(
-            _problem_of_upstream(error), self._decided(attempt.decision, remaining=await self._remaining())
+            _problem_of_upstream(error),
+            self._decided(attempt.decision, remaining=await self._remaining(attempt.decision)),
         )
 
     async def _settled(self, settle: Callable[[], Any]) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any, Protocol
 
-from budget_guard import Budget, BudgetAuthority, BudgetError, LedgerUnavailable, Session
+from budget_guard import Budget, BudgetAuthority, BudgetError, Decision, LedgerUnavailable, Session
 from budget_guard.adapter import Attempts
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import Clock
 from budget_guard.ledger.outbox.ledger import areplay
 from budget_guard.protocol import problem
+from budget_guard.units.money import to_usd
 from budget_guard_gateway.keys import Principal
 from budget_guard_gateway.messages import Refused
 
@@ -61,8 +62,16 @@ def checked_run_id(text: str | None) -> str | None:
     return text
 
 
-async def least_remaining_usd(session: Session) -> Decimal | None:
-    """Dollars left in the tightest scope of a run; None where nothing limits them, or they cannot be looked at."""
+async def least_remaining_usd(session: Session, decision: Decision | None = None) -> Decimal | None:
+    """Dollars left in the tightest scope of a run; None where nothing limits them, or they cannot be looked at.
+
+    Args:
+        session: The run.
+        decision: That on a call which was settled just now: where its ledger has said what is left, nobody looks again.
+    """
+    held = None if decision is None else decision.reservation
+    if held is not None and held.cost_left is not None:
+        return to_usd(held.cost_left)
     try:
         return await session.aleast_remaining_usd()
     except (LedgerUnavailable, KeyError):  # or it was never to be reached, so that no scope was opened

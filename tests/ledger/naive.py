@@ -101,6 +101,16 @@ class NaiveLedger:
     def open_holds(self, scope: Scope) -> int:
         return sum(record.state in OPEN for record in self.counted(scope))
 
+    def cost_left(self, scopes: Sequence[Scope]) -> int | None:
+        return min(
+            (
+                limit - self.committed(scope).cost - self.reserved(scope).cost
+                for scope in scopes
+                if (limit := self.ceilings[scope].limits.cost) is not None
+            ),
+            default=None,
+        )
+
     def fits(self, scopes: Sequence[Scope], room: Amounts) -> bool:
         return all(
             limit is None or committed + reserved + amount <= limit

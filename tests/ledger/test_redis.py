@@ -170,6 +170,17 @@ def _id(ledger: TimedRedisLedger, name: str = "h", ahead_s: int = 0) -> str:
     return hold_id(ledger.clock.now_ms() + 1_000 * ahead_s, name)
 
 
+def test_a_commit_says_what_is_left_so_that_nobody_has_to_look(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    ledger.set_limits(RUN, Limits(cost=2**62))  # exact, though a script's numbers are not
+    ledger.set_limits(USER, Limits(requests=9))
+    made = _id(ledger)
+    ledger.reserve(made, BOTH, cost(7), cost(7))
+    assert ledger.commit(made, BOTH, cost(5)).cost_left == 2**62 - 5
+    ledger.set_limits(RUN, Limits())
+    assert ledger.commit(made, BOTH, cost(5)).cost_left is None
+
+
 def test_a_store_that_had_no_history_yet_gains_one(server: RedisServer) -> None:
     clock = FakeClock()
     ledger = opened(server.url, clock)

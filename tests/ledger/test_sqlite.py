@@ -157,6 +157,12 @@ def committed(ledger: Ledger) -> list[int]:
     return [balance.committed.cost for balance in ledger.balances(BOTH)]
 
 
+def test_a_commit_says_what_is_left_so_that_nobody_has_to_look(ledger: SqliteLedger) -> None:
+    made = new_id()
+    ledger.reserve(made, BOTH, cost(7), cost(7))
+    assert ledger.commit(made, BOTH, cost(5)).cost_left == 995
+
+
 # what is acknowledged stays
 
 

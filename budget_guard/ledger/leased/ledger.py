@@ -146,7 +146,7 @@ class LeasedLedger(LedgerWrapper):
         lease = self._pool.lease_of(hold_id)
         if lease is None:
             settled: Settled = yield "commit", (hold_id, scopes, amounts, uncertain, lines)
-            return settled
+            return settled._replace(cost_left=None)  # it has our leases in it, and what they have not spent is left too
         _must_be_in(lease, hold_id, scopes)
         settled = lease.local.commit(hold_id, (LEASED,), amounts, uncertain, lines)
         yield from self._pool.settled_in(lease)

@@ -207,11 +207,17 @@ class RedisVerbs:
     ) -> Steps[Settled]:
         amounts = checked_amounts(amounts)
         told = lines_text(completed(amounts, uncertain, checked_lines(lines)))
-        committed, charged, estimate, above, overdue = yield from self._settle(
+        committed, charged, estimate, above, left, overdue = yield from self._settle(
             "commit", b"settled", hold_id, scopes, listed(amounts), told, b"1" if uncertain else b"0"
         )
         yield from self._forget(overdue)
-        return Settled(counted(committed), amounts_of(charged), estimate == b"1", tuple(map(spend_of, above)))
+        return Settled(
+            counted(committed),
+            amounts_of(charged),
+            estimate == b"1",
+            tuple(map(spend_of, above)),
+            min(map(int, left), default=None),
+        )
 
     def release(self, hold_id: str, scopes: Sequence[Scope]) -> Steps[bool]:
         released, overdue = yield from self._settle("release", b"released", hold_id, scopes, b"", b"")

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from budget_guard.ledger.base import HELD, Refused, ReserveOutcome, ScopeSpend, Settled
 from budget_guard.ledger.checks import check_place, check_text, check_ttl, checked_amounts, checked_lines, checked_room
-from budget_guard.ledger.counters import Counters, first_refusal
+from budget_guard.ledger.counters import Counters, first_refusal, least_cost_left
 from budget_guard.ledger.history import UsageLine, UsageQuery, UsageSum, keeps_history
 from budget_guard.ledger.hold import Origin, differences
 from budget_guard.ledger.hold_id import TOLERANCE_MS, made_ms
@@ -139,7 +139,8 @@ class SqliteVerbs(LedgerRules[StoredHold]):
             self._give_room()
         first, *others = hold.counters
         above = tuple(ScopeSpend(each.committed, each.limits) for each in others)
-        return Settled(first.committed, hold.charged or NOTHING, hold.uncertain, above)
+        left = least_cost_left(hold.counters)
+        return Settled(first.committed, hold.charged or NOTHING, hold.uncertain, above, left)
 
     def adjust(self, adjust_id: str, scope: Scope, change: Amounts, reason: str) -> Amounts:
         check_text("reason", reason)

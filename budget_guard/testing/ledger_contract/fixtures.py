@@ -164,5 +164,5 @@ def race(jobs: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def own(settled: Settled) -> Settled:
-    """*settled* without what it tells of the scopes above the first."""
-    return settled._replace(above=())
+    """*settled* without what it tells of the scopes above the first, and of what is left."""
+    return settled._replace(above=(), cost_left=None)

@@ -42,6 +42,16 @@ class SettlingRules(LedgerFixtures):
         assert settled.above == tuple(ScopeSpend(each.committed, each.limits) for each in balances[1:])
         assert [each.committed.cost for each in balances] == [25, 40, 25]
 
+    def test_a_commit_tells_the_dollars_left_in_the_tightest_scope_or_nothing(self, ledger: Ledger, ids: Ids) -> None:
+        ledger.reserve(ids("in flight"), (RUN,), cost(40), None)
+        ledger.reserve(ids("h"), BOTH, cost(30), None)
+        assert ledger.commit(ids("h"), BOTH, cost(25)).cost_left in (None, 100 - 40 - 25)
+        ledger.set_limits(USER, Limits(cost=20))
+        assert ledger.commit(ids("h"), BOTH, cost(25)).cost_left in (None, 20 - 25)
+        ledger.set_limits(USER, Limits(requests=9))
+        ledger.set_limits(RUN, Limits())
+        assert ledger.commit(ids("h"), BOTH, cost(25)).cost_left is None
+
     def test_a_commit_above_the_hold_is_charged_in_full(self, ledger: Ledger, ids: Ids) -> None:
         ledger.reserve(ids("h"), BOTH, cost(60), cost(60))
         assert own(ledger.commit(ids("h"), BOTH, cost(160))) == Settled(cost(160), cost(160), False)

@@ -14,9 +14,12 @@ pytest.importorskip("aiohttp")
 pytest.importorskip("jsonschema")
 
 import jsonschema
+from redis import Redis
 
+from budget_guard import Budget
 from budget_guard.protocol import decision_schema
 from budget_guard.testing import FakeClock, LocalProvider
+from budget_guard_gateway import app
 from budget_guard_gateway.decisions import Row, Store, open_store
 from tests.integrations.gateway.support import Asking, gateway
 from tests.ledger.redis_server import BINARY, RedisServer
@@ -67,6 +70,28 @@ def test_a_decision_is_looked_up_by_its_principal_also_after_a_restart(provider:
         with gateway(provider, ledger=ledger) as again:
             assert [look_up(again, each).json() for each in ids] == [told, why]
             assert look_up(again, ids[0], "somebody else").status_code == 404
+
+
+def test_a_call_asks_redis_twice(
+    provider: LocalProvider, redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To hold it, and to book it: what is left comes with that. What streams is looked at once more as it begins."""
+
+    def scripts() -> int:
+        with Redis.from_url(redis) as client:
+            told: Any = client.info("commandstats")
+        return sum(told[name]["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in told)
+
+    monkeypatch.setattr(app, "LOOKED_AFTER_S", 3_600.0)  # which asks for what was left behind
+    ceilings = {"user": Budget("$20"), "key": Budget("$0.90")}
+    with gateway(provider, "$10", ledger=f"{redis}?tenant={tmp_path.name}", ceilings=ceilings) as asking:
+        for stream in (False, True):  # from then on Redis knows the scripts
+            assert asking.ask(stream=stream).status_code == 200
+        before = scripts()
+        assert [asking.ask().headers["x-budget-remaining-usd"] for _ in range(3)] == ["0.6", "0.5", "0.4"]  # the key's
+        assert scripts() - before == 6
+        assert asking.ask(stream=True).headers["x-budget-remaining-usd"] == "0.3"  # held
+        assert scripts() - before == 9
 
 
 def test_a_call_under_way_is_reserved(provider: LocalProvider) -> None:

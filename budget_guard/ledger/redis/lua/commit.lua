@@ -40,5 +40,6 @@ else
 end
 wrote(changed)
 return answer(
-  'settled', redis.call('HMGET', scopes[1].key, unpack(COMMITTED)), charged, uncertain, spent_above(scopes), overdue()
+  'settled', redis.call('HMGET', scopes[1].key, unpack(COMMITTED)), charged, uncertain, spent_above(scopes),
+  cost_left(scopes), overdue()
 )

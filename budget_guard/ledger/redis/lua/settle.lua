@@ -29,6 +29,17 @@ local function spent_above(scopes)
   return all
 end
 
+-- What is left of the dollars in each of the scopes that limit them.
+local function cost_left(scopes)
+  local all = {}
+  for _, scope in ipairs(scopes) do
+    if string.byte(scope.limited, 1) == 49 then
+      all[#all + 1] = redis.call('HGET', scope.key, AVAILABLE[1])
+    end
+  end
+  return all
+end
+
 -- The ids that the caller shall have forgotten now: one caller of as many as are let gather, not all of them at once.
 -- None that is within the tolerance: forgotten, it would make stale what others have just made.
 local function overdue()
