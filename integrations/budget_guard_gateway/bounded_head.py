@@ -59,7 +59,8 @@ class BoundedHead(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._late = None
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
             self._await_head()  # an earlier request is being answered
         else:
             self.transport.close()
