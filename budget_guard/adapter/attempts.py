@@ -483,18 +483,28 @@ class Attempt:
         can_cap = not self.signed and "output_cap" in self.add_fields
         asked = request.call(can_cap=can_cap, agent=attempts.agent, admitted=attempts.admitted(request))
         if self.signed and request.max_output_tokens is None:
-            for session in attempts.sessions:
-                if session.budget.mode == "hard_gate":
-                    raise UnboundedCallError(
-                        model=request.model,
-                        reason="its body is signed, so that no output cap can be put into it, and it carries none",
-                        remedy="Set the cap yourself, for example max_tokens=1_000.",
-                    )
+            self._refuse_where_gated(
+                "its body is signed, so that no output cap can be put into it, and it carries none",
+                "Set the cap yourself, for example max_tokens=1_000.",
+            )
+        if request.unclear:  # which no allowance bounds: the cap may be among it
+            self._refuse_where_gated(
+                f"it has {request.unclear[0]} in two spellings, and which one counts is not known", "Send one of them."
+            )
         if attempts.tool_fees:
             asked = asked._replace(tool_fees=attempts.tool_fees)
         if self._model_is_fixed:
             asked = asked._replace(downgrade=DowngradePolicy(to=asked.model or "-"))  # which has no cheaper one for it
         return asked
+
+    def _refuse_where_gated(self, reason: str, remedy: str) -> None:
+        """Refuse the call if a budget is held to.
+
+        Raises:
+            UnboundedCallError: If one is.
+        """
+        if any(session.budget.mode == "hard_gate" for session in self._attempts.sessions):
+            raise UnboundedCallError(model=self.request.model, reason=reason, remedy=remedy)
 
     @property
     def _model_is_fixed(self) -> bool:

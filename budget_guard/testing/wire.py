@@ -175,6 +175,18 @@ def optional_int(body: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
+def how_many(body: Mapping[str, Any], name: str) -> int:
+    """The count of the field *name*, one where it is not given.
+
+    Raises:
+        MalformedRequest: If it is not an integer, or below one.
+    """
+    count = optional_int(body, name)
+    if count is not None and count < 1:
+        raise MalformedRequest(f"Invalid value for '{name}': expected an integer of at least 1, got {count}.")
+    return 1 if count is None else count
+
+
 def parsed_arguments(written: str) -> object:
     """A tool's arguments as JSON; as they are written where that is broken on purpose."""
     try:

@@ -18,6 +18,7 @@ from budget_guard.testing.wire import (
     Wire,
     dressed,
     ending_kind,
+    how_many,
     mapping,
     model_of,
     openai_error,
@@ -40,8 +41,8 @@ class OpenAICompletionsWire(Wire):
         body = incoming.body
         prompts = prompts_in(required(body, "prompt", (str, list)))
         stream = bool(body.get("stream"))
-        choices = len(prompts) * (optional_int(body, "n") or 1)
-        best = optional_int(body, "best_of")
+        choices = len(prompts) * how_many(body, "n")
+        best = how_many(body, "best_of")
         return ProviderRequest(
             endpoint="completions",
             model=model_of(incoming),
@@ -51,7 +52,7 @@ class OpenAICompletionsWire(Wire):
             include_usage=not stream or bool(mapping(body.get("stream_options")).get("include_usage")),
             temperature=body.get("temperature"),
             choices=choices,
-            samples=max(choices, len(prompts) * (best or 0)),
+            samples=max(choices, len(prompts) * best),
             input_tokens=weigh_prompts(prompts),
             headers=incoming.headers,
             body=body,

@@ -131,7 +131,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         opaque.append(KEPT_CONTENT)
     if _get(body, "modelArmorConfig"):
         opaque.append("what Model Armor costs")
-    opaque += [f"{name} in two spellings" for name in (*_unclear(body), *_unclear(config))]
+    unclear = (*_unclear(body), *_unclear(config))
+    opaque += [f"{name} in two spellings" for name in unclear]
     system: str | None = None
     if instruction := _get(body, "systemInstruction"):
         texts: list[str] = []
@@ -175,6 +176,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         sound_tokens=media.sound_tokens,
         unknown=tuple(field for field in more if not isinstance(body[field], (dict, list))),
         unknown_structures=tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),
+        unclear=unclear,
     )
 
 

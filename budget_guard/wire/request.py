@@ -65,6 +65,8 @@ class Request(NamedTuple):
     """How many prompts it carries."""
     search_context: str | None = None
     """How much is searched, as `ModelCall.search_context`."""
+    unclear: tuple[str, ...] = ()
+    """Fields that are there in two spellings, so that nobody knows which value counts: also not that of a cap."""
 
     @property
     def prompted(self) -> bool:

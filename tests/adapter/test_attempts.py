@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, DowngradePolicy, Prompt, Session, ToolCall, UnboundedCallError, Usage
+from budget_guard import (
+    Allowance,
+    Budget,
+    BudgetExceeded,
+    DowngradePolicy,
+    Prompt,
+    Session,
+    ToolCall,
+    UnboundedCallError,
+    Usage,
+)
 from budget_guard.adapter import Attempt, Attempts, GuardedCall, begin_counting, counted_by, counting, end_counting
 from tests.builders import ZERO, call, session
 
@@ -99,6 +109,30 @@ def test_what_is_not_to_be_added_is_not() -> None:
 def test_a_senseless_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="'tools' is not known"):
         Attempts(add_fields=("tools",))  # type: ignore[arg-type]  # a wrong name on purpose
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"generationConfig": {"maxOutputTokens": 1}, "generation_config": {"max_output_tokens": 90_000}},
+        {"generationConfig": {"maxOutputTokens": 1, "max_output_tokens": 90_000}},
+        {"generationConfig": {"maxOutputTokens": 1, "candidateCount": 1, "candidate_count": 8}},
+    ],
+)
+def test_an_output_cap_in_two_spellings_is_bounded_by_no_allowance_for_the_input(config: dict[str, Any]) -> None:
+    def asked(run: Session) -> Attempt:
+        attempts = Attempts([run])
+        path = "/v1beta/models/dime:generateContent"
+        dialect = attempts.dialect_of("POST", HOST, path)
+        assert dialect is not None
+        body = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}], **config}
+        return attempts.begin(dialect, "POST", HOST, path, {}, json.dumps(body).encode())
+
+    run = session(Budget("$1.00", allowance=Allowance(input_tokens=1_000)))
+    with pytest.raises(UnboundedCallError, match="in two spellings"):
+        asked(run).hold()
+    assert figures(run) == [(ZERO, ZERO)]
+    assert asked(session(Budget("$1.00", mode="advisory_estimate"))).hold() is None
 
 
 def test_a_signed_body_is_never_changed() -> None:

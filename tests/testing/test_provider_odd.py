@@ -50,6 +50,23 @@ def post(serve: Serve) -> Iterator[Post]:
         yield send
 
 
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("/v1/chat/completions", {"n": -8}),
+        ("/v1/chat/completions", {"n": 0}),
+        ("/v1/completions", {"n": -8}),
+        ("/v1/completions", {"best_of": -8}),
+        ("/v1beta/models/gpt-4o:generateContent", {"generationConfig": {"candidateCount": -8}}),
+    ],
+)
+def test_fewer_answers_than_one_are_refused_and_billed_nothing(post: Post, path: str, counts: dict[str, Any]) -> None:
+    response = post(USED, path, **counts)
+    assert response.status_code == 400
+    assert "at least 1" in response.text
+    assert bill_of(response) == 0
+
+
 def bill_of(response: httpx.Response) -> Any:
     return response.extensions["provider"].bill_nano
 
