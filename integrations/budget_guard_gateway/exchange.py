@@ -38,6 +38,7 @@ from budget_guard_gateway.messages import (
     to_send,
     token_of,
 )
+from budget_guard_gateway.network_proxy import network_proxy
 from budget_guard_gateway.routes import Route
 from budget_guard_gateway.runs import OpenRun, checked_run_id, least_remaining_usd
 from budget_guard_gateway.state import GatewayState
@@ -247,7 +248,8 @@ class Exchange:
 
     async def _send(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
         http, direct = self._gateway.http, self._gateway.direct
-        if direct is not None and (answer := await direct.send(method, url, sent, body)) is not None:
+        proxy = network_proxy(url.scheme, url.host or "")
+        if proxy is None and direct is not None and (answer := await direct.send(method, url, sent, body)) is not None:
             return answer
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in sent]
         named = {name for name, _ in headers}
@@ -257,6 +259,7 @@ class Exchange:
             headers=headers,
             data=body or None,
             allow_redirects=False,
+            proxy=proxy,
             # to keep them out takes longer than all the rest of a request's headers, and most callers send them
             skip_auto_headers=None if named.issuperset(_NOT_ADDED) else _NOT_ADDED,
         )

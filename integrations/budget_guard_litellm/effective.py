@@ -32,6 +32,15 @@ _CAPS = frozenset(
 """Output caps by their names at other providers, which win over LiteLLM's own."""
 _COUNTS = frozenset("best_of candidateCount candidate_count numResults num_generations num_return_sequences".split())
 """How many answers there are, by its names at other providers."""
+_COSTS = (
+    _CAPS
+    | _COUNTS
+    | frozenset(
+        "functions input instructions max_completion_tokens max_tokens messages model n prompt service_tier speed "
+        "system tools".split()
+    )
+)
+"""Fields that a call is held by."""
 _KEPT_BY_PROVIDER = frozenset("cachedContent cached_content container".split())
 """Plain values that name what a provider keeps: nobody sees how much that is."""
 _WRITTEN_ONCE = ("litellm_system_prompt", "initial_prompt_value", "final_prompt_value")
@@ -54,17 +63,32 @@ def left_out(arguments: Mapping[str, Any], kind: str, name: str, provider: str |
     """
     given = arguments.get("additional_drop_params")
     found = {each for each in items(given) if isinstance(each, str)} - {"model"}
-    if "extra_body" in found and arguments.get("extra_body"):
+    extra = fields(arguments.get("extra_body"))
+    if extra and not found.isdisjoint({"extra_body", *extra}):
         raise UnboundedCallError(
             model=name,
-            reason="whether its extra_body is sent is not known, as additional_drop_params names it",
+            reason="whether its extra_body is sent is not known, as additional_drop_params names it or a part of it",
             remedy="Leave out one of the two.",
+        )
+    unsure = sorted(_COSTS.intersection(extra)) if extra and not _sends_extra_body(kind, provider) else ()
+    if unsure:
+        raise UnboundedCallError(
+            model=name,
+            reason=f"whether {unsure[0]} of its extra_body is sent to {provider or 'its provider'} is not known",
+            remedy=f"Give {unsure[0]} as an argument of its own.",
         )
     if kind in CHAT:
         supported = _supported(name, provider)
         if supported is not None:
             found.update({*_CHAT_CAPS}.difference(supported, items(arguments.get("allowed_openai_params"))))
     return frozenset(found)
+
+
+def _sends_extra_body(kind: str, provider: str | None) -> bool:
+    """Whether LiteLLM puts an extra body into the request itself, over all else, as OpenAI's client does."""
+    if kind in ("anthropic_messages", "aanthropic_messages"):
+        return False
+    return provider in ("openai", "azure", "text-completion-openai") or provider in litellm.openai_compatible_providers
 
 
 def cap_of(kind: str) -> str:

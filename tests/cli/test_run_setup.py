@@ -149,6 +149,24 @@ def test_no_key_of_a_provider_stays_under_whatever_name() -> None:
     assert plan(environ, kept=["HF_TOKEN", "NOT_THERE"]).kept == ["HF_TOKEN"]
 
 
+def test_a_key_within_another_value_is_the_dummy_too() -> None:
+    environ = {
+        "ANTHROPIC_API_KEY": "real-key-1",
+        "OPENAI_API_KEY": "real-key-12",
+        "ANTHROPIC_CUSTOM_HEADERS": "x-api-key: real-key-1\nx-other: real-key-12",
+        "SETTINGS": '{"key": "real-key-1"}',
+        "LEFT": "Bearer real-key-1",
+        "ELSEWHERE": f"Bearer {ADMIN}",
+    }
+    made = given(environ, kept=["LEFT"])
+    assert made["ANTHROPIC_CUSTOM_HEADERS"] == "x-api-key: dummy\nx-other: dummy"
+    assert made["SETTINGS"] == '{"key": "dummy"}'
+    assert made["LEFT"] == "Bearer real-key-1"
+    assert "ELSEWHERE" not in made and plan(environ).taken_out == ["ELSEWHERE"]
+    assert plan(environ).carries_key("--header=x-api-key: real-key-1")
+    assert given({"OPENAI_API_KEY": "x", "PATH": "/x/bin"})["PATH"] == "/x/bin"  # too short to be looked for
+
+
 def test_a_proxy_of_the_network_is_not_asked_for_this_machine() -> None:
     made = given({"OPENAI_API_KEY": "real", "HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "intranet"})
     assert made["NO_PROXY"] == "intranet,127.0.0.1,localhost"

@@ -213,6 +213,8 @@ class _Run:
         if plan.taken_out:
             names = ", ".join(plan.taken_out)
             _say(f"kept from it, as calls with them cannot be held: {names} (--keep NAME leaves it one)")
+        if any(map(plan.carries_key, self._command)):
+            _say("a key is on its command line: what it sends with that to the provider itself is not seen")
         if plan.in_files:
             names = ", ".join(sorted(plan.in_files))
             files = ", ".join(sorted(set(map(str, plan.in_files.values()))))

@@ -17,6 +17,8 @@ _KEY = re.compile(
     r"sk-(?:proj|svcacct|admin|ant|or-v1)-[\w-]{16,}|sk-\w{20}T3BlbkFJ\w{20}|(?:gsk|xai|pplx|csk)[-_]\w{20,}"
 )
 """What can only be a provider's key, whatever the variable is called."""
+_SHORTEST = 8
+"""Characters of a key that is looked for within other values."""
 _NO_PROXY = ("NO_PROXY", "no_proxy")
 
 
@@ -69,13 +71,19 @@ class Plan:
                 WRONG_USE,
             )
         held = {target.key for target in self.targets if target.key}
+        self._long = sorted((key for key in held if len(key) >= _SHORTEST), key=len, reverse=True)
         self._taken_out: set[str] = set()
+        self._carrying: set[str] = set()  # variables that have a key somewhere in them, as a header may
         for name, value in environ.items():
             if name in self._keys or name in self._addresses:
                 continue
             if value.strip() in held:
                 self._keys.add(name)
-            elif value and (name in OTHER_KEYS or _KEY.fullmatch(value.strip())):
+            elif value and name in OTHER_KEYS:
+                self._taken_out.add(name)
+            elif self.carries_key(value):
+                self._carrying.add(name)
+            elif _KEY.search(value):
                 self._taken_out.add(name)
         self.in_files: dict[str, Path] = {
             name: setting.file
@@ -84,8 +92,12 @@ class Plan:
         }
         """The keys that are in a file, which the program may load by itself."""
         self._keys.update(self.in_files)  # who loads the file leaves what is set already
-        for left in (self._keys, self._taken_out):
+        for left in (self._keys, self._taken_out, self._carrying):
             left.difference_update(self.kept)
+
+    def carries_key(self, text: str) -> bool:
+        """Whether the key of a provider is somewhere in *text*."""
+        return any(key in text for key in self._long)
 
     @property
     def taken_out(self) -> list[str]:
@@ -111,6 +123,9 @@ class Plan:
         made = {name: value for name, value in self._environ.items() if name not in self._taken_out}
         made |= {name: f"{proxy}{path}" for name, path in self._addresses.items() if name not in self.kept}
         made |= dict.fromkeys(self._keys, token)
+        for name in self._carrying:
+            for key in self._long:
+                made[name] = made[name].replace(key, token)
         for name in _NO_PROXY:  # else a proxy of the network would be asked for this machine
             made[name] = ",".join([*filter(None, [self._environ.get(name)]), "127.0.0.1", "localhost"])
         return made

@@ -20,6 +20,7 @@ from budget_guard.integrations.gateway import Upstream
 from budget_guard.protocol import problem_schema
 from budget_guard.testing import LocalProvider, Reply
 from budget_guard.testing.request import ProviderRequest
+from budget_guard_gateway.network_proxy import network_proxy
 from tests.integrations.gateway.support import MESSAGES, RATES, TOKEN, WIRES, Asking, asked, gateway, serving
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -403,3 +404,41 @@ def test_a_cap_above_what_the_budget_allows_is_refused_and_named(provider: Local
         assert (document["budget"]["limit"], document["budget"]["client_requested_max_output_tokens"]) == (15, 16)
         assert document["alternatives"] == [] and answer.headers["x-should-retry"] == "false"
         assert provider.calls == [] and asking.booked() == ("0", "0")
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Raw, str]]:
+    """What stands in for the proxy of a network, with its address, which the environment names."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    raw = Raw()
+    with serving(raw, lifespan="off") as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        network_proxy.cache_clear()
+        yield raw, server.url
+        network_proxy.cache_clear()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+def test_a_provider_is_reached_through_the_proxy_of_the_network(
+    proxy: tuple[Raw, str], monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # for the test's own client
+    with gateway(None, upstreams=[Upstream(name="openai", url="http://models.example")]) as asking:
+        answer = asking.ask("chat", stream=stream)
+        assert answer.status_code == 200
+        assert asking.booked() == ("0.1", "0")
+    assert [head["host"] for head in proxy[0].heads] == ["models.example"]
+
+
+def test_no_proxy_is_asked_for_this_machine_nor_for_hosts_that_the_environment_excepts(
+    proxy: tuple[Raw, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "inside.example")
+    assert network_proxy("http", "models.example") == proxy[1]
+    assert network_proxy("https", "models.example") is None
+    assert network_proxy("http", "inside.example") is None
+    assert [network_proxy("http", host) for host in ("localhost", "127.0.0.1", "::1")] == [None] * 3
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    network_proxy.cache_clear()
+    assert network_proxy("https", "models.example") is None  # it speaks no HTTP

@@ -304,7 +304,7 @@ def guarded(folder: Path, **options: Any) -> Iterator[Guarded]:
             deployment("reads", provider, "openai/embed"),
             deployment("claude-reads", provider, "anthropic/claude-reads"),
             deployment("alternates", provider, "openai/dime", ensure_alternating_roles=True),
-            deployment("capless", provider, "morph/dime", drop_params=True),
+            deployment("capless", provider, "v0/dime", drop_params=True),
             deployment("one-cap", provider, "hyperbolic/dime", drop_params=True),
             *(
                 deployment(name, provider, f"gemini/{name}", api_base=f"{provider.root_url}/v1beta/models/{name}")

@@ -266,6 +266,19 @@ AFTER_IT_IS_HELD: dict[str, tuple[str, dict[str, Any]]] = {
         "chat",
         {"max_tokens": None, "extra_body": {"max_tokens": 16}, "additional_drop_params": ["extra_body"]},
     ),
+    "a cap in an extra body that is left out of it": (
+        "chat",
+        {"max_tokens": None, "extra_body": {"max_tokens": 16}, "additional_drop_params": ["max_tokens"]},
+    ),
+    "a cap in an extra body that Claude is not sent": (
+        "chat",
+        {"model": "claude", "max_tokens": 300, "extra_body": {"max_tokens": 16}},
+    ),
+    "the same on Messages": ("messages", {"model": "claude", "max_tokens": 300, "extra_body": {"max_tokens": 16}}),
+    "a count in an extra body that Gemini is not sent": (
+        "chat",
+        {"model": "gemini-dime", "n": 11, "extra_body": {"n": 1}},
+    ),
     "a provider that takes no cap": ("chat", {"model": "capless"}),
     "a provider that does not know this cap": (
         "chat",
@@ -320,6 +333,8 @@ def test_what_litellm_makes_of_a_call_after_it_is_held_is_held_before(guarded: G
     [
         ({"temperature": 0.5, "additional_drop_params": ["temperature"]}, "dime"),
         ({"max_output_tokens": 8}, "dime"),
+        ({"max_tokens": None, "extra_body": {"max_tokens": 16}}, "dime"),
+        ({"model": "claude", "extra_body": {"metadata": {"user_id": "u"}}}, "claude-dime"),
         ({"model": "gemini-dime", "max_tokens": None, "max_output_tokens": 16}, "gemini-dime"),
         ({"model": "alternates", "messages": MESSAGES * 2}, "dime"),
         ({"litellm_system_prompt": "Be nice."}, "dime"),
