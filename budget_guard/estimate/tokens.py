@@ -88,7 +88,7 @@ def count(encoding: str, text: str, key: int | None) -> int | None:
     try:
         tokens = counter(text)
     except Exception as error:
-        _log.info("budget_guard: a text was not counted, so its bytes bound it: %r", error)
+        _log.info("budget_guard: a text was not counted, so its bytes bound it: %s", repr(error))
         return None
     if key is None:
         return tokens
@@ -107,7 +107,9 @@ def _counter(encoding: str) -> Counter | None:
             if counter is not None and counter("one two three") == 3:
                 return counter
         except Exception as error:
-            _log.warning("budget_guard: a tokenizer is of no use, so prompts are bounded by their bytes: %r", error)
+            _log.warning(
+                "budget_guard: a tokenizer is of no use, so prompts are bounded by their bytes: %s", repr(error)
+            )
     return None
 
 

@@ -240,3 +240,5 @@ def test_a_tokenizer_that_counts_nonsense_is_not_used(
     tokens._counter.cache_clear()
     assert tokens._counter("o200k_base") is None
     assert "bounded by their bytes" in caplog.text
+    kept = [given for record in caplog.records for given in record.args or ()]
+    assert not [given for given in kept if isinstance(given, BaseException)], "with all frames that it has passed"
