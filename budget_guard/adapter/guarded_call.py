@@ -419,12 +419,8 @@ def served_name(served: str | None, called: str | None) -> str | None:
 def perform(steps: Steps[T]) -> T:
     """Perform *steps* of a guarded call where that blocks."""
     if is_collecting():  # nobody waits for what comes of it
-        settle_elsewhere(lambda: _perform(steps))
+        settle_elsewhere(lambda: perform(steps))
         return cast("T", None)
-    return _perform(steps)
-
-
-def _perform(steps: Steps[T]) -> T:
     try:  # as `run` does, without a call in between
         _, (of, verb, arguments, options) = steps.send(None)
         while True:

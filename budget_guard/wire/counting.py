@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from budget_guard.units.amounts import MOST, unchecked
 from budget_guard.units.usage import UNEXPLAINED, Usage
+from budget_guard.wire.request import Request
 from budget_guard.wire.values import Json
 
 Convention: TypeAlias = Literal["inside", "beside", "unsure"]
@@ -204,14 +205,26 @@ def with_long_writes(usage: Usage, details: Json) -> Usage:
     )
 
 
-def convention_of(provider: str | None) -> Convention:
-    """Where the parts of a total stand in OpenAI's shapes, by who answers: OpenAI itself says so, others vary."""
-    return "inside" if provider in ("openai", "azure") else "unsure"
+def read_openai_counts(counts: Counts, request: Request | None, *, answered: bool) -> Reading:
+    """As `read_counts`, of counts in OpenAI's shapes. Where the parts of a total stand goes by who answers.
 
+    OpenAI itself says so, others vary. xAI's input holds what was cached, and its output holds no reasoning.
 
-def convention_of_input(provider: str | None) -> Convention:
-    """As `convention_of`, of the input alone: xAI's holds what was cached, and its output holds no reasoning."""
-    return "inside" if provider == "x-ai" else convention_of(provider)
+    Args:
+        counts: What the provider reports.
+        request: What was asked for, where that is known.
+        answered: Whether there is an output.
+    """
+    provider = None if request is None else request.provider
+    is_openai = provider in ("openai", "azure")
+    return read_counts(
+        counts,
+        input_parts="inside" if is_openai or provider == "x-ai" else "unsure",
+        output_parts="inside" if is_openai else "unsure",
+        prompted=request is None or request.prompted,
+        answered=answered,
+        hour_cache=request is not None and request.hour_cache,
+    )
 
 
 def with_events(usage: Usage, events: dict[str, int]) -> Usage:

@@ -11,7 +11,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, convention_of, convention_of_input, read_counts, with_events
+from budget_guard.wire.counting import Counts, read_openai_counts, with_events
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Plain, Rewritten, put_field, put_model_field
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
@@ -277,14 +277,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
             answered = True
         if given.get("finish_reason") in _CUT_OFF:
             cut_off = True
-    reading = read_counts(
-        read_usage(usage),
-        input_parts=convention_of_input(provider),
-        output_parts=convention_of(provider),
-        prompted=request is None or request.prompted,
-        answered=answered,
-        hour_cache=request is not None and request.hour_cache,
-    )
+    reading = read_openai_counts(read_usage(usage), request, answered=answered)
     found = reading.usage
     if found is not None:
         events = _events(body, usage, said, request, provider)

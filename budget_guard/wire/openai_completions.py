@@ -6,7 +6,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import convention_of, convention_of_input, read_counts
+from budget_guard.wire.counting import read_openai_counts
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, put_model_field
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import media_rules
@@ -75,13 +75,8 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
         return unreadable(NAME, "the answer is an error")._replace(failed=True)
     usage = fields(body.get("usage"))
     provider = None if request is None else request.provider
-    reading = read_counts(
-        read_usage(usage),
-        input_parts=convention_of_input(provider),
-        output_parts=convention_of(provider),
-        prompted=request is None or request.prompted,
-        answered=any(fields(choice).get("text") for choice in choices),
-    )
+    answered = any(fields(choice).get("text") for choice in choices)
+    reading = read_openai_counts(read_usage(usage), request, answered=answered)
     model, ident = text(body.get("model")), text(body.get("id"))
     return Answer(
         NAME,

@@ -10,9 +10,7 @@ from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
 from budget_guard.wire.counting import (
     Counts,
-    convention_of,
-    convention_of_input,
-    read_counts,
+    read_openai_counts,
     with_events,
     with_long_writes,
 )
@@ -274,14 +272,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
     if not usage and not output and (body.get("error") is not None or status == "failed"):
         return unreadable(NAME, "the answer is an error")._replace(failed=True, id=text(body.get("id")))
     provider = None if request is None else request.provider
-    reading = read_counts(
-        read_usage(usage),
-        input_parts=convention_of_input(provider),
-        output_parts=convention_of(provider),
-        prompted=request is None or request.prompted,
-        answered=bool(output),
-        hour_cache=request is not None and request.hour_cache,
-    )
+    reading = read_openai_counts(read_usage(usage), request, answered=bool(output))
     found = reading.usage
     if found is not None:
         details = fields(usage.get("input_tokens_details"))

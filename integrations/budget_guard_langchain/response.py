@@ -18,10 +18,9 @@ from budget_guard.wire import (
     Answer,
     Counts,
     Request,
-    read_counts,
 )
 from budget_guard.wire.answer import served_tier
-from budget_guard.wire.counting import convention_of, convention_of_input
+from budget_guard.wire.counting import read_openai_counts
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.values import Json, fields, items, text
 
@@ -251,15 +250,9 @@ class Reply:
             counts = Counts(usage.get("input_tokens"), usage.get("output_tokens"), usage.get("total_tokens"))
         provider = None if request is None else request.provider
         message = self._message
-        reading = read_counts(
-            counts,
-            input_parts=convention_of_input(provider),
-            output_parts=convention_of(provider),
-            prompted=request is None or request.prompted,
-            answered=bool(message is not None and (message.content or message.tool_calls)),
-            hour_cache=request is not None and request.hour_cache,
-        )
-        model = self.model
+        answered = bool(message is not None and (message.content or message.tool_calls))
+        reading = read_openai_counts(counts, request, answered=answered)
+        model, ident = self.model, text(self._find("id"))
         searches = {} if message is None or isinstance(message.content, str) else _events(message.content)
         found = reading.usage
         if found is not None and searches:
@@ -270,8 +263,8 @@ class Reply:
             None if reading.problem is None else f"{dialect}: {reading.problem}",
             model,
             served_tier(self._find("service_tier")),
-            id=text(self._find("id")) or text(getattr(message, "id", None)),
-            cost=provider_cost(raw, provider=provider, model=model, answer_id=text(self._find("id"))) if raw else None,
+            id=ident or text(getattr(message, "id", None)),
+            cost=provider_cost(raw, provider=provider, model=model, answer_id=ident) if raw else None,
         )
 
 

@@ -10,8 +10,8 @@ from agents import Usage as AgentsUsage
 from agents.models.interface import Model
 from openai.types.responses import ResponseUsage
 
-from budget_guard.wire import CHAT_COMPLETIONS, RESPONSES, Answer, Counts, Request, read_counts
-from budget_guard.wire.counting import convention_of, convention_of_input, with_events
+from budget_guard.wire import CHAT_COMPLETIONS, RESPONSES, Answer, Counts, Request
+from budget_guard.wire.counting import read_openai_counts, with_events
 from budget_guard.wire.openai_responses import billed_events
 from budget_guard.wire.values import Json, fields
 
@@ -69,13 +69,7 @@ def _read(usage: AgentsUsage | ResponseUsage | None, raw: object, output: Iterab
         cache_write=getattr(usage_in, "cache_write_tokens", None) or None,
         reasoning=getattr(usage_out, "reasoning_tokens", None) or None,
     )
-    reading = read_counts(
-        counts,
-        input_parts=convention_of_input(request.provider),
-        output_parts=convention_of(request.provider),
-        prompted=request.prompted,
-        answered=bool(items),
-    )
+    reading = read_openai_counts(counts, request, answered=bool(items))
     found = reading.usage
     if found is not None and items and (events := billed_events(items)):
         found = with_events(found, events)
