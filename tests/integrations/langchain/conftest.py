@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from budget_guard.adapter.attempts import counting_nothing
 from budget_guard.testing import LocalProvider
 
 if TYPE_CHECKING:
@@ -66,3 +67,10 @@ def lab(_loaded: None) -> Iterator[Lab]:
         yield lab
         lab.close()
     gc.collect()  # what a test leaves behind is found here, and not in another test
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_counted_afterwards() -> Iterator[None]:
+    """A call that a test starts by hand and never ends is under way for none of the tests that follow."""
+    with counting_nothing():
+        yield
