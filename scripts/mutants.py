@@ -397,8 +397,9 @@ class Coverage:
         among them before all others; then, of each file, those that have *noticed* other mutants of the module, then
         the fastest, and of these the ones that run little else.
 
-        What is run while a module is imported belongs to every test that runs anything of the module, and to every test
-        of its room; so does what was written since the map was made.
+        What is run while a module is imported, or while tests are collected, belongs to every test that runs anything
+        of the module, and to every test of its room; so does what was written since the map was made. Those that run
+        the line by themselves come first.
         """
         noticed = noticed or {}
         argument = _ARGUMENT.fullmatch(mutant.what)
@@ -411,6 +412,7 @@ class Coverage:
             known = -noticed.get((mutant.path, test), 0)
             return not names_it(test), _distance(mutant, test), known, took, self.reach.get(test, 0)
 
+        more: set[str] = set()
         if mutant.path.endswith(".lua"):
             found = {test for test in self.seconds if test.startswith(LUA_TESTS)}
         else:
@@ -420,25 +422,29 @@ class Coverage:
             here = [lines[each] for each in known if each in lines]
             found = set(lines.get(were.get(mutant.line, 0), ())) or set().union(*here)
             if not known or "" in found:  # it is new, or run while no test was
-                found = set().union(*lines.values())
-                found |= {test for test in self.seconds if _distance(mutant, test) < 2 or test.startswith(OF_ALL)}
-        near: list[str] = []
-        far: list[str] = []
-        for test in sorted(found & self.seconds.keys(), key=order):
-            (near if _distance(mutant, test) < 2 else far).append(test)
-        named = list(filter(names_it, far))
-        chosen = self._few(near, seconds / 2 if far else seconds)
-        by_turns = dict.fromkeys([*named[:_FEW], *_by_turns(far)])
-        chosen += self._few(list(by_turns), seconds - sum(self.seconds[test] for test in chosen))
-        place = {test: at for at, test in enumerate(chosen)}
-        return sorted(chosen, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
+                more = set().union(*lines.values())
+                more |= {test for test in self.seconds if _distance(mutant, test) < 2 or test.startswith(OF_ALL)}
+        chosen: list[str] = []
+        for tests in (found, more - found):
+            near: list[str] = []
+            far: list[str] = []
+            for test in sorted(tests & self.seconds.keys(), key=order):
+                (near if _distance(mutant, test) < 2 else far).append(test)
+            left = seconds - sum(self.seconds[test] for test in chosen)
+            of_near = self._few(near, left / 2 if far else left, chosen)
+            left -= sum(self.seconds[test] for test in of_near)
+            named = list(filter(names_it, far))
+            of_far = self._few(list(dict.fromkeys([*named[:_FEW], *_by_turns(far)])), left, chosen)
+            place = {test: at for at, test in enumerate((*of_near, *of_far))}
+            chosen += sorted(place, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
+        return chosen
 
-    def _few(self, tests: Sequence[str], seconds: float) -> list[str]:
-        """The first of *tests*, as many as take *seconds*."""
+    def _few(self, tests: Sequence[str], seconds: float, others: Sequence[str]) -> list[str]:
+        """The first of *tests*, as many as take *seconds*; where there are no *others*, one at least."""
         chosen: list[str] = []
         for test in tests:
             seconds -= self.seconds[test]
-            if seconds < 0 and chosen:
+            if seconds < 0 and (chosen or others):
                 break
             chosen.append(test)
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -85,6 +86,13 @@ def test_the_extras_that_take_in_others_find_them_under_the_name_of_the_distribu
     assert [line for line in needed if line.startswith("budget")] == []  # hatchling has put in what they stand for
     for framework in ("langchain-core", "openai-agents", "redis", "rich", "starlette"):
         assert [line for line in needed if line.startswith(framework) and "extra == 'all'" in line]
+
+
+def test_the_extra_dev_has_the_sources_that_the_price_table_is_made_of(metadata: Message) -> None:
+    sources = json.loads((ROOT / "budget_guard" / "pricing" / "prices.json").read_text("utf-8"))["sources"]
+    wanted = {line.partition(";")[0].strip() for line in metadata.get_all("Requires-Dist", ()) if "'dev'" in line}
+
+    assert sources and {f"{name}=={version}" for name, version in sources.items()} <= wanted
 
 
 @pytest.mark.parametrize(

@@ -470,7 +470,7 @@ def compile_to(output: Path, as_of: str | None = None) -> str:
         "units": sorted({u for u in units_in(table) if u not in USAGE}),
         "providers": table,
     }
-    text = json.dumps(out, separators=(",", ":"), ensure_ascii=True) + "\n"
+    text = json.dumps(out, separators=(",", ":")) + "\n"
     if len(text) > MAX_BYTES:
         raise SystemExit(f"{output.name} would be {len(text):,} bytes, more than {MAX_BYTES:,}")
     output.write_text(text)

@@ -221,7 +221,8 @@ class Calls:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[UUID, Call] = {}
-        self._parts: dict[UUID, set[UUID]] = {}
+        self._parts: dict[UUID, dict[Call, None]] = {}
+        """By the run that they are a part of."""
         self._over = OrderedDict[UUID, Call | None]()
         """The latest that are over; with the call itself where only an estimate is booked for it."""
         self._gone: deque[Call] = deque()
@@ -273,7 +274,7 @@ class Calls:
             call.older = self._open.get(call.run_id)
             self._open[call.run_id] = call
             if call.parent_run_id is not None:
-                self._parts.setdefault(call.parent_run_id, set()).add(call.run_id)
+                self._parts.setdefault(call.parent_run_id, {})[call] = None
         if isinstance(options, dict):
             watched = cast("dict[str, Any]", options).setdefault(_WATCHED, _Watched(call.id))
             if isinstance(watched, _Watched):
@@ -301,9 +302,8 @@ class Calls:
         """Settle what was a part of a run that is over."""
         with self._lock:
             parts = self._parts.pop(run_id, ())
-        for part in parts:
-            while (call := self._open.get(part)) is not None:
-                self._abandon(call, "its run ended, and nobody said how the call did")
+        for call in parts:
+            self._abandon(call, "its run ended, and nobody said how the call did")
         self.sweep()
 
     def sweep(self) -> None:
@@ -370,9 +370,8 @@ class Calls:
                     return None
                 call.older = wanted.older
                 call = wanted
-            parts = self._parts.get(call.parent_run_id) if call.parent_run_id is not None else None
-            if parts is not None and call.parent_run_id is not None and run_id not in self._open:
-                parts.discard(run_id)
+            if call.parent_run_id is not None and (parts := self._parts.get(call.parent_run_id)) is not None:
+                parts.pop(call, None)
                 if not parts:
                     del self._parts[call.parent_run_id]
             for reference, calls in list(self._of_loop.items()):

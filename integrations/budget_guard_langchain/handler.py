@@ -442,7 +442,7 @@ class BudgetCallbackHandler(SessionHandle, StaysInForce):
             called = called._replace(started_by=above)
         requests = 1 if in_its_task else requests_of_texts(serialized, params, kwargs.get("batch_size"))
         asked = called
-        steering = None if type(params) is dict else steering_of(params)
+        steering = steering_of(params)
         if steering is None and self._fallbacks.expected:
             asked = self._fallbacks.asked_for(parent_run_id, called)
         call = Call(

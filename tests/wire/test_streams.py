@@ -116,11 +116,36 @@ def test_other_kinds_of_headers_are_skipped() -> None:
             (b"j", b"\x07\x00\x01z"),
         )
     )
-    lengths = (16 + len(packed)).to_bytes(4, "big") + len(packed).to_bytes(4, "big")
-    frame = lengths + zlib.crc32(lengths).to_bytes(4, "big") + packed
-    (found,) = FrameDecoder().feed(frame + zlib.crc32(frame).to_bytes(4, "big"))
+    (found,) = FrameDecoder().feed(frame_of(packed))
 
     assert found.headers == {"j": "z"}
+
+
+def frame_of(headers: bytes) -> bytes:
+    """A frame without a payload whose checksums are right, whatever its headers are."""
+    lengths = (16 + len(headers)).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+    frame = lengths + zlib.crc32(lengths).to_bytes(4, "big") + headers
+    return frame + zlib.crc32(frame).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"\x01",  # no name
+        b"\x01a",  # no kind
+        b"\x05a\x00",
+        b"\x01a\x0a",  # a kind that there is not
+        b"\x01\xff\x00",  # no text
+        b"\x01a\x07\x00\x01\xff",
+        b"\x01a\x07\x00\x05xy",  # shorter than it says
+        b"\x01a\x04\x00",
+        b"\x01a\x02",
+        b"\x01a\x00\x00",  # an end of the name that is none
+    ],
+)
+def test_headers_that_are_none_are_refused(headers: bytes) -> None:
+    with pytest.raises(BrokenFrame, match="the headers of a frame are wrong"):
+        FrameDecoder().feed(frame_of(headers))
 
 
 def test_a_length_that_no_frame_has_is_refused_at_once() -> None:

@@ -338,6 +338,22 @@ def test_the_finish_reason_tells_a_cut_off(said: dict[str, Any], cut: bool) -> N
     assert Reply(result).finish is not None
 
 
+@pytest.mark.parametrize("dialect", ["chat completions", "own"])
+def test_what_an_answer_is_known_by_may_be_told_beside_it_or_in_it(dialect: str) -> None:
+    def read_of(said: dict[str, Any], output: dict[str, Any]) -> tuple[str | None, str | None]:
+        message = of(usage=told(), response_metadata={"model_name": "gpt-4o", **said})
+        if dialect == "own":
+            answer = Reply(LLMResult(generations=[[ChatGeneration(message=message)]], llm_output=output)).read()
+        else:
+            answer = read(dialect, message, output)
+        return answer.id, answer.tier
+
+    inside, beside = {"id": "in", "service_tier": "flex"}, {"id": "by", "service_tier": "priority"}
+    assert read_of(inside, {}) == ("in", "flex")
+    assert read_of({}, beside) == read_of(inside, beside) == ("by", "priority")
+    assert read_of({"id": "in"}, {"service_tier": "priority"}) == ("in", "priority")
+
+
 # One run id for many calls
 
 

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -27,6 +27,7 @@ from budget_guard import Budget, DowngradePolicy, InvalidDowngradeError, ModelCa
 from budget_guard.estimate.prompt import weigh
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
 from budget_guard.testing import Reply
+from budget_guard_langchain.scope import installed
 from tests.builders import ZERO, note_holds
 from tests.integrations.langchain.agents import BIG, DIME, SMALL, SURFACES, Lab, agree, caller_of, configured, lookup
 
@@ -174,6 +175,16 @@ async def test_a_scope_is_entered_in_async_code_too(lab: Lab) -> None:
     agree(lab, handler)
     assert len(lab.calls) == 3
     await lab.quiet()
+
+
+def test_scopes_in_scopes_are_one_list_of_handlers_each_of_them_once() -> None:
+    a, b, c = (BudgetCallbackHandler(Budget("$1.00")) for _ in range(3))
+    with budget_scope(a), budget_scope(b), budget_scope(c):
+        for again in (a, b, c):
+            with budget_scope(again):
+                assert cast("Any", installed.get()).handlers == (a, b, c)
+    with budget_scope(a), budget_scope(a):
+        assert installed.get() is a
 
 
 def test_every_scope_around_a_call_counts_it(lab: Lab) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -23,7 +24,10 @@ from openai import APIConnectionError, APITimeoutError
 
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
+from budget_guard.reporting import RunRecord
 from budget_guard.testing import Reply
+from budget_guard_langchain import response
+from budget_guard_langchain.calls import Call, Calls
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import (
     DIME,
@@ -374,6 +378,37 @@ def test_an_answer_is_never_lost_to_the_books(caplog: pytest.LogCaptureFixture) 
     assert (handler.spent_usd, handler.reserved_usd) == (held, ZERO)
 
 
+def test_an_answer_that_cannot_be_read_is_booked_as_held_and_reaches_the_caller(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    log = Log()
+    handler = BudgetCallbackHandler(Budget("$1.00"), run_log=log)
+    run_id = uuid4()
+    start(handler, run_id=run_id)
+    held = handler.reserved_usd
+    monkeypatch.setattr(response.Reply, "read", fails)
+    handler.on_llm_end(PAID, run_id=run_id)
+    assert f"could not book the call of run {run_id}" in caplog.text and "ZeroDivisionError" in caplog.text
+    assert (handler.spent_usd, handler.reserved_usd, handler.report().uncertain) == (held, ZERO, held)
+    handler.on_llm_end(PAID, run_id=uuid4())  # of a call whose start nobody told of
+    assert handler.spent_usd == held
+    assert [record.cost for record in log.records] == [int(held * 10**9)]
+
+
+class Log:
+    """Keeps the records of runs."""
+
+    def __init__(self) -> None:
+        self.records: list[RunRecord] = []
+
+    def add(self, record: RunRecord) -> None:
+        """Take a record."""
+        self.records.append(record)
+
+
 def test_an_error_after_the_answer_changes_nothing() -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"))
     run_id = uuid4()
@@ -428,8 +463,68 @@ def test_a_handler_keeps_nothing_of_calls_that_are_over(lab: Lab) -> None:
         surface(lab.chat(), "hi", configured(handler))
     SURFACES["ainvoke"](create_agent(lab.chat(), [lookup]), ASK, configured(handler))
     calls = handler._calls
-    assert not calls._open and not calls._parts
+    assert not calls._open and not calls._parts and not calls._gone
     assert not any(calls._over.values())
+
+
+class Task:
+    """A task, as far as calls look at one."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Any] = []
+        self.add_done_callback = self.callbacks.append
+        self.remove_done_callback = self.callbacks.remove
+
+
+def test_neither_a_task_nor_a_run_that_goes_on_keeps_calls_that_are_over() -> None:
+    calls, parent, task = Calls(), uuid4(), Task()
+    first, second = (Call((), uuid4(), parent, called="gpt-4o") for _ in range(2))
+    for call in (first, second):
+        calls.begin(call, None, cast("Any", task))
+    assert len(task.callbacks) == 2 and calls._parts == {parent: {first: None, second: None}}
+    assert calls.end(first.run_id) is first
+    assert len(task.callbacks) == 1 and calls._parts == {parent: {second: None}}
+    assert calls.end(second.run_id) is second
+    assert not task.callbacks and not calls._parts and not calls._open
+
+
+def test_the_end_of_a_run_leaves_a_call_of_another_run_alone_that_has_the_id_of_one_of_its_calls() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    run_id, one, other = uuid4(), uuid4(), uuid4()
+    for parent in (one, other):
+        start(handler, run_id=run_id, parent_run_id=parent)
+    held = handler.reserved_usd / 2
+    handler.on_chain_end({}, run_id=one)
+    assert (handler.spent_usd, handler.reserved_usd) == (held, held)
+    handler.on_llm_end(PAID, run_id=run_id)
+    assert (nano(handler), handler.reserved_usd) == (int(held * 10**9) + COST, ZERO)
+    assert not handler._calls._parts
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_whatever_is_told_of_calls_in_whatever_order_each_is_settled_once_and_none_is_kept(number: int) -> None:
+    chance = random.Random(number)
+    handler = BudgetCallbackHandler(Budget("$9.00", max_requests=10_000))
+    parents, ids = [uuid4() for _ in range(3)], [uuid4() for _ in range(4)]
+    started = 0
+    for _ in range(60):
+        run_id, told = chance.choice(ids), chance.random()
+        if told < 0.5:  # also of one that is under way: a config gives the same id to each of its calls
+            start(handler, run_id=run_id, parent_run_id=chance.choice([None, *parents]))
+            started += 1
+        elif told < 0.75 and handler._calls.get(run_id) is not None:
+            handler.on_llm_end(PAID, run_id=run_id)
+        elif told < 0.85 and handler._calls.get(run_id) is not None:
+            handler.on_llm_error(TimeoutError("late"), run_id=run_id)
+        else:
+            handler.on_chain_end({}, run_id=chance.choice(parents), parent_run_id=chance.choice([None, uuid4()]))
+        assert (handler.reserved_usd == 0) == (not handler._calls._open)
+    for run_id in ids:
+        while handler._calls.get(run_id) is not None:
+            handler.on_llm_end(PAID, run_id=run_id)
+    calls = handler._calls
+    assert not calls._open and not calls._parts and handler.reserved_usd == 0
+    assert handler.report().breakdown.llm.calls == started
 
 
 @pytest.mark.parametrize("on_cancel", ["bound", "seen"])

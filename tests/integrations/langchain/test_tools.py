@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import warnings
 from decimal import Decimal
 from typing import Any
@@ -17,7 +18,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 
 from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budget_scope
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware, budget_scope
 from budget_guard.testing import Reply
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import SURFACES, Lab, caller_of, configured, lookup, outputs_in
@@ -116,6 +117,32 @@ def test_no_more_tools_run_in_parallel_than_are_allowed(lab: Lab, surface: str) 
     with pytest.raises(BudgetExceeded):
         SURFACES[surface](create_agent(lab.chat(), [count]), ASK, configured(handler))
     assert len(ran) == tools_cost(handler)[0] == 4
+    settled(lab, handler)
+
+
+@surfaces
+@pytest.mark.parametrize("guarded", ["handler", "middleware", "both"])
+def test_of_tools_at_once_those_that_fit_run_and_the_rest_stop_the_run_or_answer(
+    lab: Lab, surface: str, guarded: str
+) -> None:
+    lab.script(calling(3))
+    handler = BudgetCallbackHandler(Budget("$1.00", max_tool_calls=1))
+    middleware = [] if guarded == "handler" else [BudgetMiddleware(handler)]
+    config = {} if guarded == "middleware" else configured(handler)
+    agent = create_agent(lab.chat(), [lookup], middleware=middleware)
+    state: Any = {}
+    if guarded == "handler":
+        with pytest.raises(BudgetExceeded) as stop:
+            SURFACES[surface](agent, ASK, config)
+        assert stop.value.dimension == "max_tool_calls"
+    else:
+        state = SURFACES[surface](agent, ASK, config)
+        answers = re.findall(
+            r"Budget exceeded: max_tool_calls=1, and 1 is spent[^.]*\. Call no more tools\.", str(state)
+        )
+        assert len(answers) == 2 and "value of a" in str(state) and "done" in str(state)
+    assert len(lab.calls) == (1 if guarded == "handler" else 2)
+    assert tools_cost(handler)[0] == 1
     settled(lab, handler)
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from budget_guard import Budget, BudgetAuthority, BudgetReport, Usage
+from budget_guard import Budget, BudgetAuthority, BudgetReport, MemoryLedger, Usage
 from budget_guard.cli.main import main
 from budget_guard.ledger.sqlite import SqliteLedger
-from budget_guard.reporting import RunLog, RunRecord, advise, forecast
+from budget_guard.reporting import RunLog, RunRecord, advise, forecast, text
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, call, session
 from tests.reference_text import without_ids
@@ -57,6 +57,62 @@ def _overrun() -> BudgetReport:
     return opened.report()
 
 
+def _over(seconds: float) -> BudgetReport:
+    """A run that takes so long."""
+    clock = FakeClock()
+    opened = session(Budget("$1", task="write"), run_id="long", clock=clock)
+    for number in range(6):
+        opened.authorize(call("large", cap=90)).require().commit(Usage(input=900, output=80 * number))
+        clock.advance(seconds / 6)
+    return opened.report()
+
+
+def _of_little() -> BudgetReport:
+    """A report whose events tell no more than they must, as those of an older version may."""
+    report = run(5, run_id="r1").report()
+    kept = ("event", "at_s", "decision_id", "name", "cost_usd")
+    events = [{name: event[name] for name in kept if name in event} for event in report.events]
+    return report.model_copy(update={"events": tuple(events)})
+
+
+def _family(*, closed: bool = True) -> BudgetReport:
+    """A run with two child sessions, whose agents start others, and whose calls end in many ways."""
+    clock = FakeClock()
+    opened = session(Budget("$5", unpriced="allow"), run_id="family", clock=clock, tags={"user": "`u1`"})
+    for number in range(3):
+        child = opened.child(Budget("$1", unpriced="allow"), f"child {number % 2} of {number}")
+        for agent, started_by in (("`inner`", ("outer",)), ("outer", ()), (None, ())):
+            asked = call("large", cap=90, agent=agent, started_by=started_by)
+            usage = Usage(input=500, cache_read=200, cache_write_5m=70, output=80, reasoning=number)
+            child.authorize(asked).require().commit(usage if agent else None)
+            clock.advance(1)
+        child.authorize(call("large", cap=9, agent="outer")).require().commit(Usage(input=9_000, output=900))
+        child.authorize(call("unheard-of", cap=9)).require().commit(Usage(input=9, output=9))
+        child.charge("search", "0.01", agent="outer")
+        if closed or number < 2:
+            child.close()
+    opened.authorize(call("small", cap=90)).require()
+    opened.charge("search", "0.02")
+    return opened.report()
+
+
+def _gone_on_with(which: int = 1) -> BudgetReport:
+    """A run that is gone on with, as the process tells of it that has begun it, or the other one."""
+    clock = FakeClock()
+    authority = BudgetAuthority(MemoryLedger(clock=clock), {"user": Budget("$5")}, pricing=PRICES, clock=clock)
+    reports: list[BudgetReport] = []
+    for number in range(2):
+        opened = authority.session(Budget("$1"), user="u1", run_id="r1")
+        asked = call("large", cap=90, agent="writer")
+        opened.authorize(asked).require().commit(Usage(input=500, cache_read=70, output=40 + number, reasoning=9))
+        opened.authorize(asked).require().commit(None)
+        opened.charge("search", "0.01", agent="writer")
+        reports.append(opened.report())
+        clock.advance(60)
+    return reports[which]
+
+
+DURATIONS = (0.4, 3, 45, 70, 600, 3_500, 3_700, 20_000, 80_000, 170_000, 400_000, 4_000_000)
 REPORTS: Mapping[str, Callable[[], BudgetReport]] = {
     "no call": lambda: run(0, run_id="r1").report(),
     "one call": lambda: run(1, run_id="r1").report(),
@@ -68,6 +124,13 @@ REPORTS: Mapping[str, Callable[[], BudgetReport]] = {
     "a sum": lambda: run(8, run_id="a").report() + run(40, run_id="b").report(),
     "many limits": _many_limits,
     "an overrun": _overrun,
+    "of little": _of_little,
+    "a family": _family,
+    "a family that is open": partial(_family, closed=False),
+    "gone on with": _gone_on_with,
+    "a sum of one run": lambda: _gone_on_with(0) + _gone_on_with(1),
+    "a sum of others": lambda: _family() + _overrun() + run(5, agent="writer", run_id="b").report(),
+    **{f"over {seconds} s": partial(_over, seconds) for seconds in DURATIONS},
     **{f"account {number}": partial(_of_account, number) for number in range(4_000, 4_012)},
 }
 COMMANDS = "commands"
@@ -87,6 +150,8 @@ def _of_report(report: BudgetReport) -> Iterator[str]:
     for columns in ("40", "80", "140"):
         with mock.patch.dict(os.environ, {"COLUMNS": columns}):
             yield from str(report.table()).split("\n")
+    for line in text.lines(report, 80):
+        yield " ".join(f"{part.style}:{part.text.strip()}" for part in line)
     yield from report.to_markdown().split("\n")
     yield report.model_dump_json(exclude={"budget", "events"})
     with tempfile.TemporaryDirectory() as folder:

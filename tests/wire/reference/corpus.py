@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from budget_guard.wire import (
@@ -27,6 +28,8 @@ from budget_guard.wire import (
     Request,
     endpoint,
 )
+from budget_guard.wire.event_stream import encode_frame
+from budget_guard.wire.reader import EventReader
 
 OPENAI, ANTHROPIC = "api.openai.com", "api.anthropic.com"
 GOOGLE, AWS = "generativelanguage.googleapis.com", "bedrock-runtime.us-east-1.amazonaws.com"
@@ -81,18 +84,47 @@ class Streamed(NamedTuple):
     name: str
     to: Asked
     body: list[Any]
+    framing: str = "events"
+    """How it is sent: server-sent ``events``, ``frames`` of AWS, ``lines``, or one ``array``."""
 
     def read(self, body: Any) -> Answer:
         """What *body* in its place says."""
-        import json
-
-        reader = self.to.dialect.stream(self.to.read(self.to.body))
-        reader.keeps_text = True
-        for event in body if isinstance(body, list) else [body]:
-            kind = event.get("type") if isinstance(event, dict) else None
-            head = f"event: {kind}\n" if isinstance(kind, str) else ""
-            reader.feed(f"{head}data: {json.dumps(event)}\n\n".encode())
+        reader = self.reader()
+        for raw in self.sent(body):
+            reader.feed(raw)
         return reader.close()
+
+    def reader(self) -> EventReader:
+        """What reads it."""
+        reader = self.to.dialect.stream(self.to.read(self.to.body))
+        assert isinstance(reader, EventReader)
+        reader.keeps_text = True
+        return reader
+
+    def sent(self, body: Any) -> list[bytes]:
+        """The bytes of each event of *body*."""
+        events = body if isinstance(body, list) else [body]
+        if self.framing == "array":
+            return [json.dumps(body).encode()]
+        return [_FRAMINGS[self.framing](event) for event in events]
+
+
+def _server_event(event: Any) -> bytes:
+    kind = event.get("type") if isinstance(event, dict) else None
+    head = f"event: {kind}\n" if isinstance(kind, str) else ""
+    return f"{head}data: {json.dumps(event)}\n\n".encode()
+
+
+def _frame(event: Any) -> bytes:
+    ((name, inner),) = event.items() if isinstance(event, dict) and len(event) == 1 else (("odd", event),)
+    return encode_frame({":message-type": "event", ":event-type": str(name)}, json.dumps(inner).encode())
+
+
+_FRAMINGS: Mapping[str, Callable[[Any], bytes]] = {
+    "events": _server_event,
+    "frames": _frame,
+    "lines": lambda event: json.dumps(event).encode() + b"\n",
+}
 
 
 def _asked(name: str, dialect: Dialect, host: str, path: str, **body: Any) -> Asked:
@@ -448,6 +480,11 @@ ANSWERS = (
         ),
     ),
     Answered(
+        "perplexity through another",
+        CHAT,
+        _chat_answer({"prompt_tokens": 10, "completion_tokens": 300, "num_search_queries": 4, "citation_tokens": 50}),
+    ),
+    Answered(
         "responses",
         RESPONSE,
         {
@@ -718,6 +755,81 @@ STREAMS = (
             {"id": "cmpl-1", "choices": [{"text": "", "finish_reason": "length"}]},
             {"id": "cmpl-1", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 30}},
         ],
+    ),
+    Streamed(
+        "chat of nothing",
+        CHAT,
+        [
+            _chat_event({"role": "assistant", "content": ""}),
+            {"error": None, **_chat_event({}, "stop")},
+            {"choices": [], "x_groq": {"usage": {"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10}}},
+        ],
+    ),
+    Streamed("chat that fails", CHAT, [_chat_event({"content": "Do"}), {"error": {"message": "overloaded"}}]),
+    Streamed(
+        "responses that fail",
+        RESPONSE,
+        [
+            {"type": "response.output_text.delta", "delta": "Do"},
+            {"type": "response.failed", "response": {"status": "failed", "error": {"code": "server_error"}}},
+            {"type": "error", "message": "no"},
+        ],
+    ),
+    Streamed(
+        "messages with thoughts",
+        CLAUDE,
+        [
+            {"type": "message_start", "message": {"usage": {"input_tokens": 50, "output_tokens": 1}}},
+            {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}},
+            {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hm"}},
+            {"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "s"}},
+            {"type": "content_block_start", "content_block": {"type": "redacted_thinking", "data": "x"}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+            {"type": "error", "error": {"type": "overloaded_error"}},
+        ],
+    ),
+    Streamed(
+        "generateContent in an array",
+        GEMINI,
+        [
+            {
+                "candidates": [
+                    {"content": {"parts": [{"text": "Do", "thought": True}, {"functionCall": {"name": "f"}}]}}
+                ]
+            },
+            {
+                "candidates": [{"content": {"parts": [{"text": "ne"}]}, "finishReason": "MAX_TOKENS"}],
+                "usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 30, "totalTokenCount": 130},
+            },
+        ],
+        "array",
+    ),
+    Streamed(
+        "converse",
+        BEDROCK,
+        [
+            {"messageStart": {"role": "assistant"}},
+            {"contentBlockDelta": {"delta": {"text": "Do"}}},
+            {"contentBlockDelta": {"delta": {"toolUse": {"input": "{}"}}}},
+            {"contentBlockDelta": {"delta": {"reasoningContent": {"text": "hm"}}}},
+            {"messageStop": {"stopReason": "max_tokens"}},
+            {"metadata": {"usage": {"inputTokens": 500, "outputTokens": 300, "totalTokens": 800}, "trace": {}}},
+        ],
+        "frames",
+    ),
+    Streamed(
+        "cohere in lines",
+        COHERE,
+        [
+            {"event_type": "stream-start", "generation_id": "g1"},
+            {"event_type": "text-generation", "text": "Done."},
+            {
+                "event_type": "stream-end",
+                "finish_reason": "COMPLETE",
+                "response": {"meta": {"billed_units": {"input_tokens": 100, "output_tokens": 30}}},
+            },
+        ],
+        "lines",
     ),
 )
 

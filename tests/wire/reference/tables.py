@@ -6,12 +6,20 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from budget_guard.wire import Counts, dialect_at, endpoint, explain_refusal, outcome_of_status, read_counts
+from budget_guard.wire import (
+    Counts,
+    dialect_at,
+    endpoint,
+    explain_refusal,
+    outcome_of_error,
+    outcome_of_status,
+    read_counts,
+)
 from budget_guard.wire.answer import served_tier
 from budget_guard.wire.media import media_rules
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
-from tests.wire.reference.corpus import REQUESTS, variants
+from tests.wire.reference.corpus import REQUESTS, STREAMS, variants
 
 
 def _counts() -> Iterator[str]:
@@ -263,6 +271,59 @@ def _errors() -> Iterator[str]:
             yield f"{asked.name} {body}: {[(each.usage, each.problem, each.failed, each.cut_off) for each in found]}"
 
 
+def _given_up() -> Iterator[str]:
+    """What each stream comes to where it breaks off after so many events, and what is held back of it."""
+    for streamed in STREAMS:
+        sent = streamed.sent(streamed.body)
+        for number in range(len(sent) + 1):
+            reader = streamed.reader()
+            passed = [len(raw) - len(reader.feed(raw, hide_usage=True)) for raw in sent[:number]]
+            told = [reader.finished, reader.failed, reader.thinks, reader.is_told, reader.output_bytes]
+            answer = reader.close(complete=False)
+            seen = answer.seen
+            yield (
+                f"{streamed.name} {number}: hides {passed} {told} {answer.usage} {answer.problem} {answer.failed} "
+                f"{answer.output_floor} {None if seen is None else tuple(seen)}"
+            )
+
+
+class _Response:
+    """The response that a client's error carries."""
+
+    def __init__(self, status: object = None, headers: object = None, content: object = None) -> None:
+        self.status_code, self.headers, self.content = status, headers, content
+
+    @property
+    def text(self) -> str:
+        raise RuntimeError("it was not read")
+
+
+def _raised() -> Iterator[str]:
+    """What errors of many shapes say about the bill."""
+    own = b'{"error": {"message": "no", "type": "overloaded_error"}}'
+    filtered = {"error": {"code": "content_filter"}}
+    shapes: list[dict[str, Any]] = [{}]
+    for status in (400, 429, 500, 503):
+        for body in (None, own, own.decode(), filtered, "<html>", 7):
+            shapes += [{"status_code": status, "body": body}, {"status": status, "details": body}]
+            shapes += [{"response": _Response(status, headers, body)} for headers in (None, {}, _HTML, _JSON)]
+    shapes += [{name: value} for name in ("code", "http_status") for value in (429, True, "429", 99, 100, 7.0)]
+    shapes.append({"response": {"ResponseMetadata": {"HTTPStatusCode": 503}, "Error": {"Code": "x"}}})
+    shapes.append({"response": {"ResponseMetadata": {"HTTPStatusCode": 503}}})
+    for name in ("OddError", "ConnectError", "ReadTimeout", "HttpProcessingError", "TypeError"):
+        for shape in shapes:
+            error = type(name, (Exception,), {})()
+            vars(error).update(shape)
+            found = [
+                outcome_of_error(error, unknown_before=before, requests=n) for before, n in ((0, 1), (1, 1), (0, 2))
+            ]
+            shown = {key: vars(value) if isinstance(value, _Response) else value for key, value in shape.items()}
+            yield f"{name} {shown}: {[tuple(each) for each in found]}"
+
+
+_HTML, _JSON = {"content-type": "text/html"}, {"Content-Type": "application/json"}
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "counts": _counts,
     "errors": _errors,
@@ -273,4 +334,6 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "costs": _costs,
     "rewritten": _rewritten,
     "refusals": _refusals,
+    "given up": _given_up,
+    "raised": _raised,
 }
