@@ -87,6 +87,17 @@ _NOTHING = Counted()
 _counted: ContextVar[Counted] = ContextVar("budget_guard_counted", default=_NOTHING)
 
 
+class _Below:
+    """Whether anything here holds requests as they are sent: else what is above need not say what it makes."""
+
+    holds = False
+
+
+def is_held_below() -> bool:
+    """Whether budgets of this process hold what is sent, by a guarded client, say, whatever an adapter holds above."""
+    return _Below.holds
+
+
 def counted_by() -> Counted:
     """The calls that are held already by layers above, not settled there, and made here."""
     counted = _counted.get()
@@ -180,6 +191,7 @@ class Attempts:
         tool_costs: Mapping[str, ToolCost] | None = None,
     ) -> None:
         self.sessions = tuple(sessions)
+        _Below.holds = _Below.holds or bool(self.sessions)
         self.tool_fees = _fees_of(tool_costs or {})
         self.models = dict(models or {})
         self.agent = agent

@@ -21,7 +21,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall
-from budget_guard.adapter.attempts import Counted, begin_counting, end_counting
+from budget_guard.adapter.attempts import Counted, begin_counting, end_counting, is_held_below
 from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall
 from budget_guard.calls.seen import Seen
 from budget_guard.wire import Answer, Request, outcome_of_error
@@ -264,7 +264,7 @@ class Calls:
         """
         if task is not None:
             self._watch_task(call, task)
-        if call.request is not None and call.batch is None and (task is not None or loop is None):
+        if is_held_below() and call.request is not None and call.batch is None and (task is not None or loop is None):
             if task is not None:
                 call.made_in = task if _is_made_where_it_is_started() else _A_TASK_OF_ITS_OWN
             call.counted = begin_counting(call)

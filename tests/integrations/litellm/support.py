@@ -27,7 +27,7 @@ DIME = Rates(input="0", output="6250")
 """16 tokens of output cost $0.10: no request of Responses may be capped below 16."""
 _DIMES = ("dime", "claude-dime", "gemini-dime", "flaky", "limited", "drops", "silent", "gated")
 _READERS = ("embed", "gemini-reads", "claude-reads")
-PRICES = {**dict.fromkeys(_DIMES, "0,6250"), "cheap": "0,625", **dict.fromkeys(_READERS, "1000,0")}
+PRICES = {**dict.fromkeys(_DIMES, "0,6250"), "cheap": "0,625", "frugal": "0,625", **dict.fromkeys(_READERS, "1000,0")}
 """The same in dollars per million tokens."""
 RATES = {
     **dict.fromkeys(_DIMES, DIME),
@@ -287,7 +287,7 @@ def guarded(folder: Path, **options: Any) -> Iterator[Guarded]:
     (folder / "who.py").write_text(AUTHENTICATION, "utf-8")
     environment = {
         "BUDGET_GUARD_LEDGER": ledger,
-        "BUDGET_GUARD_MODEL": "prod-cheap=cheap",
+        "BUDGET_GUARD_MODEL": "prod-cheap=frugal",
         **options.pop("environment", {}),
     }
     general = {"custom_auth": "who.known", **options.pop("general", {})}
