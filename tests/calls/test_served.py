@@ -40,6 +40,16 @@ def test_the_dearest_of_all_models_that_may_answer_is_held_and_the_one_that_answ
     assert pay(run, ask("tiny"), model="tiny") == (HELD / 100, HELD / 100), "alone it is as cheap as ever"
 
 
+def test_how_a_call_is_served_makes_each_of_them_dearer() -> None:
+    def held(**options: Any) -> Decimal:
+        run = session("$100.00")
+        run.authorize(ask("claude-opus-4-8", **options)).require()
+        return run.reserved_usd
+
+    for served in ({"service_tier": "fast"}, {"region": "us"}):
+        assert held(alternatives=("claude-opus-4-6",), **served) >= held(**served) > held()
+
+
 def test_where_no_answer_says_which_model_it_is_the_dearest_is_booked() -> None:
     assert pay(session(), ask("tiny", alternatives=("large",))) == (HELD, HELD)
 

@@ -622,6 +622,9 @@ def test_the_basis_tells_overlays_apart_by_what_they_cost() -> None:
     assert TABLE.overlaid({"m": {"output": "0.00001", "input": Decimal("0.0000025")}}).basis == basis
     assert TABLE.overlaid({"m": (2.5e-6, 2e-5)}).basis != basis
     assert TABLE.overlaid({"m": (1e-6, 1e-6)}).overlaid({"m": (2.5e-6, 1e-5)}).basis == basis
+    kept = {"input": "0.0000025", "output": "0.00001"}
+    told = [{}, {"max_output": 5}, {"context_window": 5}, {"capabilities": []}, {"capabilities": ["vision"]}]
+    assert len({TABLE.overlaid({"m": {**kept, **more}}).basis for more in told}) == len(told)
 
 
 amounts = st.integers(0, 10**9).map(lambda n: Decimal(n).scaleb(-12)) | st.floats(0, 0.01, allow_nan=False)

@@ -19,9 +19,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timezone
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -33,7 +34,7 @@ from budget_guard import BudgetAuthority, open_ledger
 from budget_guard.ledger import reconcile
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.testing import FakeClock, LocalProvider, Reply
-from tests.integrations.gateway.support import RATES, TOKEN, asked, serving
+from tests.integrations.gateway.support import RATES, TOKEN, WIRES, asked, serving
 from tests.integrations.gateway.test_processes import served
 
 _REPLY = Reply(text="x " * 16, input_tokens=5, output_tokens=16, chunks=4)
@@ -123,30 +124,32 @@ async def _load(url: str) -> int:
 
 
 def workers() -> None:
-    """100 at once, a dime each, on a dollar."""
+    """100 at once, a dime each, on a dollar: by every dialect, one gateway or two."""
     with tempfile.TemporaryDirectory() as folder, _redis() as redis:
-        for name, ledger in (("SQLite", f"sqlite:///{folder}/budget.db"), ("Redis", redis)):
-            for many in (1, 2, 4):
-                for stream in (False, True):
-                    with LocalProvider(lambda _: _REPLY, prices=RATES) as provider:
-                        with served(provider, ledger, "--workers", str(many)) as (_, url):
-                            run = f"w{many}{stream:d}"
-                            statuses = Counter(asyncio.run(_at_once(url, 100, run, stream)))
-                        spent = BudgetAuthority(ledger).snapshot("run", run).spent_usd
-                        holds = statuses == {200: 10, 402: 90} and provider.bill_usd == spent == 1
-                        what = "SSE" if stream else "JSON"
-                        _say(
-                            f"100 at once, {name}, {many} workers, {what}",
-                            holds,
-                            f"{dict(statuses)}; the bill ${provider.bill_usd}, booked ${spent}",
-                        )
+        ledgers = {"SQLite": f"sqlite:///{folder}/budget.db", "Redis": redis}
+        for (name, ledger), many, wire, stream in product(ledgers.items(), (1, 2, 4), WIRES, (False, True)):
+            for gateways in (1, 2) if many == 1 else (1,):
+                with LocalProvider(lambda _: _REPLY, prices=RATES) as provider, ExitStack() as stack:
+                    options = ["--workers", str(many)]
+                    for other in ("anthropic", "google"):
+                        options += ["--upstream", f"{other}={provider.root_url}"]
+                    urls = [stack.enter_context(served(provider, ledger, *options))[1] for _ in range(gateways)]
+                    run = f"w{many}{gateways}{wire}{stream:d}"
+                    statuses = Counter(asyncio.run(_at_once(urls, 100, run, wire, stream)))
+                spent = BudgetAuthority(ledger).snapshot("run", run).spent_usd
+                what = "SSE" if stream else "JSON"
+                _say(
+                    f"100 at once, {name}, {gateways} x {many} workers, {wire}, {what}",
+                    statuses == {200: 10, 402: 90} and provider.bill_usd == spent == 1,
+                    f"{dict(statuses)}; the bill ${provider.bill_usd}, booked ${spent}",
+                )
 
 
-async def _at_once(url: str, count: int, run: str, stream: bool) -> list[int]:
-    path, body = asked("chat", stream=stream)
+async def _at_once(urls: list[str], count: int, run: str, wire: str = "chat", stream: bool = False) -> list[int]:
+    path, body = asked(wire, stream=stream)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
 
-        async def ask() -> int:
+        async def ask(url: str) -> int:
             try:
                 async with http.post(url + path, json=body, headers={**TOKEN, "x-run-id": run}) as answer:
                     await answer.read()
@@ -154,7 +157,7 @@ async def _at_once(url: str, count: int, run: str, stream: bool) -> list[int]:
             except aiohttp.ClientError:
                 return 0
 
-        return await asyncio.gather(*(ask() for _ in range(count)))
+        return await asyncio.gather(*(ask(urls[i % len(urls)]) for i in range(count)))
 
 
 @contextmanager
@@ -189,10 +192,12 @@ def stop() -> None:
                 found: list[list[int]] = []
                 run = f"stop{many}"
                 asking = threading.Thread(
-                    target=lambda to=url, of=run, into=found: into.append(asyncio.run(_at_once(to, 50, of, False)))
+                    target=lambda to=url, of=run, into=found: into.append(asyncio.run(_at_once([to], 50, of)))
                 )
                 streaming = threading.Thread(
-                    target=lambda to=url, of=run, into=found: into.append(asyncio.run(_at_once(to, 50, of, True)))
+                    target=lambda to=url, of=run, into=found: into.append(
+                        asyncio.run(_at_once([to], 50, of, stream=True))
+                    )
                 )
                 asking.start()
                 streaming.start()
@@ -254,7 +259,7 @@ async def _flood(scope: Any, receive: Any, send: Any) -> None:
 def slow() -> None:
     """A stream of 100 MB with a reader who takes 1 MB, rests, and takes the next."""
     with _in_front_of(_flood) as (pid, url):
-        asyncio.run(_at_once(url, 20, "warm", False))  # whose streams are over after one event
+        asyncio.run(_at_once([url], 20, "warm"))  # whose streams are over after one event
         before, most, read = _rss_mb(pid), 0.0, 0
         host, _, port = url.removeprefix("http://").partition(":")
         path, body = asked("chat", stream=True, stream_options={"include_usage": True}, max_tokens=2_000_000)
