@@ -137,9 +137,9 @@ class Authorizer:
         place: _Place | None = None
         ignored: BudgetError | None = None
         try:
+            ignored = self._late(at_s)
             for each in run.keepalives:
                 yield from each.keep()
-            ignored = self._late(at_s)
             if run.is_watched:
                 ignored = self._repeats(call, at_s) or ignored
             patient = may_wait and run.budget.max_wait_s > 0 and run.budget.mode != "advisory_estimate"
@@ -368,10 +368,8 @@ class Authorizer:
         try:
             if not run.fails_open:
                 raise error
-            late = run.too_late(at_s)
-            stop = run.revoked or (None if run.budget.mode == "advisory_estimate" else late)
-            if stop is not None:
-                raise stop
+            if run.revoked is not None:
+                raise run.revoked
             if run.budget.mode != "advisory_estimate":
                 self._must_be_left(run.recorder.total())
             if isinstance(call, ToolCall):

@@ -96,10 +96,12 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_session(network: Network, clock: FakeClock, path: Path) -> Callable[..., Session]:
-    def opened(mode: Mode = "hard_gate", run_id: str = "r1", **options: Any) -> Session:
+    def opened(
+        mode: Mode = "hard_gate", run_id: str = "r1", max_duration_s: float | None = None, **options: Any
+    ) -> Session:
         options.setdefault("ceilings", {"user": Budget("$9")})
         authority = BudgetAuthority(network, pricing=PRICES, clock=clock, outbox=path, **options)
-        return authority.session(Budget("$5", mode=mode), run_id, user="u1")
+        return authority.session(Budget("$5", mode=mode, max_duration_s=max_duration_s), run_id, user="u1")
 
     return opened
 
@@ -179,6 +181,18 @@ def test_a_run_that_was_revoked_here_stays_revoked(
     run.revoke("enough")
     network.down = True
     assert isinstance(error_of(way, run), BudgetRevoked)
+
+
+@pytest.mark.parametrize(("mode", "stops"), [("actuals_only", True), ("advisory_estimate", False)])
+def test_a_run_that_passes_stops_when_its_time_is_up_unless_nothing_stops_it(
+    way: Way, open_session: Callable[..., Session], network: Network, clock: FakeClock, mode: Mode, stops: bool
+) -> None:
+    run = open_session(mode, max_duration_s=60)
+    network.down = True
+    way.pay(run, call())
+    clock.advance(61)
+    error = error_of(way, run)
+    assert (getattr(error, "dimension", None) == "max_duration_s") == stops
 
 
 def test_a_session_cannot_be_opened_without_its_ledger_unless_calls_may_pass(
