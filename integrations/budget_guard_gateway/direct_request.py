@@ -105,8 +105,9 @@ class DirectRequests:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {url.host}") from error
         try:
             protocol, transport = connection.protocol, connection.transport
-            if transport is None or transport.is_closing():
-                raise aiohttp.ServerDisconnectedError
+            if transport is None or transport.is_closing():  # nothing was sent: another connection will do
+                connection.close()
+                return None
             protocol.set_response_params(read_until_eof=True, read_timeout=timeout.sock_read)
             transport.write(b"".join(parts))
             protocol.start_timeout()

@@ -46,7 +46,7 @@ class Wild:
         self.answer: Answer = lambda connection, _: connection.sendall(JSON)
         self.url = ""
         self.hung_up = threading.Semaphore(0)
-        """Released each time it has closed a connection."""
+        """Released each time it has closed a connection. Before, the next request may meet one that is being closed."""
 
     def says(self, data: bytes) -> None:
         """Answer with *data* from now on, and hang up."""
@@ -142,7 +142,7 @@ def test_whatever_a_provider_answers_is_settled(answer: bytes, status: int, book
         wild.says(answer)
         assert got(asking)[0] == status
         assert asking.booked() == (booked, "0")
-        assert wild.hung_up.acquire(timeout=10)  # else the next request may meet a connection that is being closed
+        assert wild.hung_up.acquire(timeout=10)
         wild.says(JSON)
         assert got(asking) == (200, WHOLE, True)  # and nothing of it is taken for the next answer
 
@@ -166,6 +166,7 @@ def test_a_client_that_hangs_up_after_any_piece_leaves_nothing_held() -> None:
     """Where the provider has told the usage by then it may be known; else the bound is booked."""
     with wild_provider() as (wild, asking):
         asking.ask()
+        assert wild.hung_up.acquire(timeout=10)
         for pieces in range(len(EVENTS) + 1):
             turn, arrived = threading.Semaphore(0), threading.Event()
 
@@ -187,6 +188,7 @@ def test_a_client_that_hangs_up_after_any_piece_leaves_nothing_held() -> None:
                     seen += connection.recv(4_096)
             connection.close()
             turn.release(9)
+            assert wild.hung_up.acquire(timeout=10)
             until(lambda: asking.booked()[1] == "0" and not any(each.calls for each in asking.gateway.runs.all()))
             assert Decimal(asking.booked()[0]) - before in (Decimal("0.05"), Decimal("0.1")), pieces
 
