@@ -45,12 +45,13 @@ GIVEN: dict[str, Any] = {
     "tools": [],
     "bytes": 1,
     "part_size": 1,
+    "poll_interval": 0.0,
     "poll_interval_ms": 1,
     "texts": ["x"],
     "file_ids": ["x"],
 }
 """Arguments that are more than a text."""
-ALWAYS = ("max_tokens", "model", "messages", "input")
+ALWAYS = ("max_tokens", "model", "messages", "input", "poll_interval")
 """Arguments that are given even where they may be left out."""
 
 
