@@ -623,7 +623,13 @@ def test_the_basis_tells_overlays_apart_by_what_they_cost() -> None:
     assert TABLE.overlaid({"m": (2.5e-6, 2e-5)}).basis != basis
     assert TABLE.overlaid({"m": (1e-6, 1e-6)}).overlaid({"m": (2.5e-6, 1e-5)}).basis == basis
     kept = {"input": "0.0000025", "output": "0.00001"}
-    told: list[dict[str, Any]] = [{}, {"max_output": 5}, {"context_window": 5}, {"capabilities": []}, {"capabilities": ["vision"]}]
+    told: list[dict[str, Any]] = [
+        {},
+        {"max_output": 5},
+        {"context_window": 5},
+        {"capabilities": []},
+        {"capabilities": ["vision"]},
+    ]
     assert len({TABLE.overlaid({"m": {**kept, **more}}).basis for more in told}) == len(told)
 
 
