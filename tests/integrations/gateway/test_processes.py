@@ -46,7 +46,7 @@ def served(
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        for _ in range(400 if ready else 0):
+        for _ in range(1_200 if ready else 0):
             try:
                 httpx.get(f"{url}/health/ready")
                 break
