@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
-
-import litellm
-from litellm.litellm_core_utils.prompt_templates.common_utils import get_completion_messages
 
 from budget_guard import UnboundedCallError
 from budget_guard.estimate.prompt import token_bound
 from budget_guard.wire.request import Request
 from budget_guard.wire.values import fields, items, text, whole
+
+_litellm: Any = import_module("litellm")  # which has no types for most of what is asked here
+_common: Any = import_module("litellm.litellm_core_utils.prompt_templates.common_utils")
 
 CHAT = frozenset({"completion", "acompletion"})
 """The types of calls that act on `_WRITES_MORE` and on `deployment_id`."""
@@ -88,7 +89,7 @@ def _sends_extra_body(kind: str, provider: str | None) -> bool:
     """Whether LiteLLM puts an extra body into the request itself, over all else, as OpenAI's client does."""
     if kind in ("anthropic_messages", "aanthropic_messages"):
         return False
-    return provider in ("openai", "azure", "text-completion-openai") or provider in litellm.openai_compatible_providers
+    return provider in ("openai", "azure", "text-completion-openai") or provider in _litellm.openai_compatible_providers
 
 
 def cap_of(kind: str) -> str:
@@ -107,7 +108,7 @@ def _supported(name: str, provider: str | None) -> frozenset[str] | None:
     if provider is None:
         return None
     try:
-        found = litellm.get_supported_openai_params(model=name, custom_llm_provider=provider)
+        found = _litellm.get_supported_openai_params(model=name, custom_llm_provider=provider)
     except Exception:  # LiteLLM says itself what is wrong with it
         return None
     return frozenset(found) if found else None
@@ -138,7 +139,7 @@ def written_messages(arguments: Mapping[str, Any], kind: str) -> list[Any] | Non
     messages: list[Any] = list(items(arguments.get("messages")))
     try:
         return list(
-            get_completion_messages(
+            _common.get_completion_messages(
                 messages=messages,
                 ensure_alternating_roles=True,
                 user_continue_message=arguments.get("user_continue_message"),
