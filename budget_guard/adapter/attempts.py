@@ -31,11 +31,11 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, cast, get_args
 from urllib.parse import quote
 
 from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall, aperform, perform
@@ -63,6 +63,7 @@ from budget_guard.wire.values import fields, read_json
 AddField: TypeAlias = Literal["output_cap", "usage"]
 ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
 """What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
+_EVERY_FIELD = frozenset(ADD_FIELDS)
 
 _STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl")
 _told_of: set[str] = set()
@@ -85,17 +86,6 @@ class Counted(NamedTuple):
 
 _NOTHING = Counted()
 _counted: ContextVar[Counted] = ContextVar("budget_guard_counted", default=_NOTHING)
-
-
-class _Below:
-    """Whether anything here holds requests as they are sent: else what is above need not say what it makes."""
-
-    holds = False
-
-
-def is_held_below() -> bool:
-    """Whether budgets of this process hold what is sent, by a guarded client, say, whatever an adapter holds above."""
-    return _Below.holds
 
 
 def counted_by() -> Counted:
@@ -165,6 +155,16 @@ class _Counting:
 # One request
 
 
+def is_signature(authorization: str) -> bool:
+    """True for an Authorization header that is AWS's signature (SigV4), which covers the body."""
+    return authorization.lstrip().startswith("AWS4-")
+
+
+def allowed_by_all(each: Iterable[Collection[AddField]]) -> frozenset[AddField]:
+    """The fields that may be added to a request that several guards hold: those that all of them allow."""
+    return _EVERY_FIELD.intersection(*each)
+
+
 class Attempts:
     """The budgets that hold the requests of one client, and the changes that these requests may take.
 
@@ -181,6 +181,9 @@ class Attempts:
         ValueError: If *add_fields* or *tool_costs* names what is not known, or a cost is no amount of money.
     """
 
+    any_hold: ClassVar[bool] = False
+    """True once any of them in this process has budgets of its own. Until then nobody above need say what it makes."""
+
     def __init__(
         self,
         sessions: Sequence[Session] = (),
@@ -191,7 +194,8 @@ class Attempts:
         tool_costs: Mapping[str, ToolCost] | None = None,
     ) -> None:
         self.sessions = tuple(sessions)
-        _Below.holds = _Below.holds or bool(self.sessions)
+        if self.sessions:
+            Attempts.any_hold = True
         self.tool_fees = _fees_of(tool_costs or {})
         self.models = dict(models or {})
         self.agent = agent
@@ -250,9 +254,7 @@ class Attempts:
         Raises:
             UnboundedCallError: If the body cannot be read, or what it asks for is billed where it cannot be seen.
         """
-        signed = any(
-            name.lower() == "authorization" and value.lstrip().startswith("AWS4-") for name, value in headers.items()
-        )
+        signed = any(name.lower() == "authorization" and is_signature(value) for name, value in headers.items())
         return self.begin_at(endpoint(method, host, path), dialect, path, signed, body)
 
     def begin_at(self, where: Endpoint, dialect: Dialect, path: str, signed: bool, body: bytes) -> Attempt:
@@ -396,7 +398,7 @@ class Attempt:
         self.signed = signed
         """True if a signature covers the body, which cannot be changed then."""
         self.add_fields = attempts.add_fields
-        """What may be added to it."""
+        """The fields that may be added to the request."""
         self.calls: list[GuardedCall] = []
         """What holds it: the calls of layers above that it has adopted, and one of its own for all other sessions."""
         self.decision: Decision | None = None

@@ -9,7 +9,7 @@ from typing import Protocol
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.history import ScopeHistory
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums, unchecked
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums
 from budget_guard.units.scope import Scope, Window, window_end, window_start
 
 
@@ -95,10 +95,16 @@ class Counters:
 
     def balance(self) -> Balance:
         """The counters as they are."""
-        committed, reserved = unchecked(Amounts, self.committed), unchecked(Amounts, self.reserved)
-        window, start, note = self.window, self.start, self.note
-        return unchecked(
-            Balance, (self.scope, self.limits, committed, reserved, self.open_holds, self.revoked, window, start, note)
+        return Balance(
+            self.scope,
+            self.limits,
+            Amounts._make(self.committed),
+            Amounts._make(self.reserved),
+            self.open_holds,
+            self.revoked,
+            self.window,
+            self.start,
+            self.note,
         )
 
     def hold(self, amounts: Amounts) -> None:
@@ -171,24 +177,22 @@ def first_refusal(found: Sequence[Counted], room: Sums, version: int) -> Refused
     return None
 
 
+def least_left(counters: Iterable[Counted]) -> Limits:
+    """limit - committed - reserved in every dimension, in the scope that has least of it."""
+    scopes = tuple(counters)
+    return Limits._make([_least(i, scopes) for i in range(len(DIMENSIONS))])
+
+
 def least_cost_left(counters: Iterable[Counted]) -> int | None:
-    """Nano-dollars left in the scope that has least of them; None where nothing limits them."""
+    """As `least_left`, of the cost alone, in nano-dollars."""
+    return _least(0, counters)
+
+
+def _least(i: int, counters: Iterable[Counted]) -> int | None:
     least: int | None = None
     for scope in counters:
-        limit = scope.limits.cost
+        limit = scope.limits[i]
         if limit is not None:
-            left = limit - scope.committed[0] - scope.reserved[0]
+            left = limit - scope.committed[i] - scope.reserved[i]
             least = left if least is None or left < least else least
     return least
-
-
-def least_left(counters: Sequence[Counted]) -> Limits:
-    """limit - committed - reserved in every dimension, in the scope that has least of it."""
-    least: list[int | None] = [None] * len(DIMENSIONS)
-    for scope in counters:
-        for i, limit in enumerate(scope.limits):
-            if limit is not None:
-                left, before = limit - scope.committed[i] - scope.reserved[i], least[i]
-                if before is None or left < before:
-                    least[i] = left
-    return Limits._make(least)

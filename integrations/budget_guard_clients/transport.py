@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, cast
 
 from budget_guard.adapter import Attempt, Attempts, PricedRequest, Stop, Stops
+from budget_guard.adapter.attempts import is_signature
 from budget_guard.calls.collected import settle_elsewhere
 from budget_guard.errors import BudgetError
 from budget_guard.wire import Dialect
@@ -65,7 +66,7 @@ class Guard:
     def begin(self, way: Route, dialect: Dialect, request: Any, body: bytes) -> Attempt:
         """The attempt that *request* is."""
         path = request.url.raw_path.decode("ascii")
-        signed = header(request.headers, b"authorization").lstrip().startswith("AWS4-")
+        signed = is_signature(header(request.headers, b"authorization"))
         return self.attempts.begin_at(way.where, dialect, path, signed, body)
 
     def to_send(self, attempt: Attempt, request: Any) -> Any:

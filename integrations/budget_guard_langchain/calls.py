@@ -21,7 +21,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from budget_guard import BudgetError, BudgetExceeded, Decision, ModelCall, Session, ToolCall
-from budget_guard.adapter.attempts import Counted, begin_counting, end_counting, is_held_below
+from budget_guard.adapter.attempts import Attempts, Counted, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall
 from budget_guard.calls.seen import Seen
 from budget_guard.wire import Answer, Request, outcome_of_error
@@ -132,8 +132,11 @@ class Call(GuardedCall):
             steering.answer(decision)
 
     def is_made_here(self) -> bool:
-        """As of every call. A task of LangChain's own may be cancelled without a word: what is sent outside of it, in
-        the context in which the call was started, is another call."""
+        """As of every call, also where nobody told that it is over.
+
+        A task of LangChain's own may be cancelled without a word: what is sent outside of it, in the context in which
+        the call was started, is another call.
+        """
         made_in = self.made_in
         if self.over or made_in is None:
             return not self.over
@@ -264,7 +267,7 @@ class Calls:
         """
         if task is not None:
             self._watch_task(call, task)
-        if is_held_below() and call.request is not None and call.batch is None and (task is not None or loop is None):
+        if Attempts.any_hold and call.request is not None and call.batch is None and (task is not None or loop is None):
             if task is not None:
                 call.made_in = task if _is_made_where_it_is_started() else _A_TASK_OF_ITS_OWN
             call.counted = begin_counting(call)

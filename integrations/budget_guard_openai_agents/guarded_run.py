@@ -14,7 +14,7 @@ from agents import RunHooks
 from agents.models.interface import Model, ModelProvider
 
 from budget_guard import BudgetError, Session, ToolCall
-from budget_guard.adapter.attempts import ADD_FIELDS, AddField, begin_counting, end_counting
+from budget_guard.adapter.attempts import AddField, allowed_by_all, begin_counting, end_counting
 from budget_guard.adapter.guarded_call import GuardedCall
 from budget_guard.adapter.handle import OnCutOff, SessionHandle
 from budget_guard.adapter.stops import Stop, StopLatch
@@ -179,9 +179,6 @@ def _key(context: Any, tool: str) -> tuple[int, str]:
     return hash(getattr(context, "tool_call_id", None) or id(context)), tool
 
 
-_ANY_FIELD = frozenset(ADD_FIELDS)
-
-
 class GuardedRun:
     """One guarded run: its guards, and what was found out on the way.
 
@@ -198,8 +195,8 @@ class GuardedRun:
         """Outermost first. A call is made only if all of them allow it. A child stands for the guard that it is of."""
         self.sessions = tuple([guard.session for guard in self.guards])
         """The guards' sessions, in the same order."""
-        self.add_fields = _ANY_FIELD.intersection(*[guard.add_fields for guard in self.guards])
-        """What every guard lets be added to requests."""
+        self.add_fields = allowed_by_all([guard.add_fields for guard in self.guards])
+        """The fields that every guard allows to be added to requests."""
         self.ambient = ambient
         """Whether this is no run but a ``with guard:`` block, in which any number of runs may start."""
         self.started_by: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from agents import OpenAIChatCompletionsModel, OpenAIResponsesModel
 from agents.models.interface import Model
 from openai import OpenAIError
 
-from budget_guard.adapter.attempts import ADD_FIELDS, AddField, Attempts, Counted, counted_by
+from budget_guard.adapter.attempts import AddField, Attempts, Counted, allowed_by_all, counted_by, is_signature
 from budget_guard.adapter.attempts import Attempt as WireAttempt
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
@@ -112,7 +112,7 @@ class LookingTransport:
         try:
             # a compaction takes no output cap
             attempts = _attempts(_may_add(counted)) if compacting is None else Attempts(sessions, add_fields=())
-            signed = request.headers.get("authorization", "").lstrip().startswith("AWS4-")
+            signed = is_signature(request.headers.get("authorization", ""))
             attempt = attempts.begin_at(where, dialect, path, signed, body)
             stop = await attempt.ahold()
         except BudgetError as error:
@@ -166,15 +166,12 @@ def _changed(request: Any, attempt: WireAttempt, path: str) -> Any:
     return type(request)(request.method, url, headers=headers, content=attempt.body, extensions=request.extensions)
 
 
-_ANY_FIELD = frozenset(ADD_FIELDS)
-
-
 def _may_add(counted: Counted) -> frozenset[AddField]:
-    """What every guard above lets be added to a request."""
+    """The fields that every guard above allows to be added to a request."""
     given: list[frozenset[AddField]] = [
         fields for call in counted.calls if (fields := getattr(call, "add_fields", None)) is not None
     ]
-    return _ANY_FIELD.intersection(*given)
+    return allowed_by_all(given)
 
 
 def _refuse(counted: Counted, compacting: Compaction | None, stop: Stop) -> None:
