@@ -186,7 +186,10 @@ class GuardedCall:
         return None
 
     def is_made_here(self) -> bool:
-        """Whether a request that is sent here and now may be one of this call. To override where that is not sure."""
+        """True where a request that is sent here and now may be one of this call: for a call that is not over.
+
+        To be overridden by calls that may be left behind without being told.
+        """
         return not self.over
 
     def cut_short(self, usage: Usage | None = None, *, known: bool = False) -> Stop | None:

@@ -34,7 +34,7 @@ class ToolCosts:
         self.seen_any = False
         """Whether any tool was seen, while one with a cost was not."""
         self.looked = False
-        """Whether any call was looked at for its tools."""
+        """True once a call was looked at for its tools."""
 
     def call(self, tool: str, agent: str | None) -> ToolCall:
         """The call of *tool*, with what of its cost is known beforehand."""

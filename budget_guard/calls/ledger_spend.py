@@ -18,7 +18,7 @@ _UNKNOWN = "(unknown)"
 
 
 def limits_used(balances: Iterable[Balance]) -> list[LimitUse]:
-    """How much of each limit is used, in the scopes of *balances*."""
+    """The use of each limit, in the scopes of *balances*."""
     return [
         LimitUse(
             scope=str(balance.scope),

@@ -268,7 +268,7 @@ class Run:
             return own, known
 
     def _limits_used(self, balances: Sequence[Balance]) -> list[LimitUse]:
-        """How much of each limit is used, in the scopes of *balances*."""
+        """The use of each limit, in the scopes of *balances*, and of the run's time."""
         used = limits_used(balances)
         most, scope = self.budget.max_duration_s, str(self.scope)
         if most is not None:

@@ -88,6 +88,7 @@ def count(encoding: str, text: str, key: int | None) -> int | None:
     try:
         tokens = counter(text)
     except Exception as error:
+        # as text: a record that has the error keeps its frames alive, and with them calls that are over
         _log.info("budget_guard: a text was not counted, so its bytes bound it: %s", repr(error))
         return None
     if key is None:

@@ -191,10 +191,11 @@ class Hold:
         return charged is None or (noted is not None and noted[:2] == (charged, self.uncertain))
 
     def to_note(self) -> tuple[Noted, list[tuple[Counters, int, UsageLine, int]]]:
-        """What the history is to have for it, and how it gets there, once something is booked.
+        """The note of what is booked for it, and the steps by which the history comes to say so.
 
         Returns:
-            That, and for each scope and line: the counters, the hour to book in, the line, and 1, or -1 to take it out.
+            The note, and for each scope and line: the counters, the hour to book in, the line, and 1, or -1 to take it
+            out.
         """
         charged = self.charged
         assert charged is not None

@@ -122,7 +122,7 @@ class ModelPrice:
         sees = terms.capabilities is not None and "vision" in terms.capabilities
         tiers = [_tiers(card, self._denominator, sees) for card in cards]
         self._tiers = tiers[0]
-        self._hours = list(zip(terms.windows, tiers[1:]))  # noqa: B905 (the next day's have no window)
+        self._hours = list(zip(terms.windows, tiers[1:], strict=False))  # the next day's have no window
         text = [rate for i in _TEXT if (rate := self._tiers[-1].rates[i]) is not None]
         self._text = tuple(text) if len(text) == len(_TEXT) and len(self._tiers) == 1 and not self._hours else None
         """What text costs in parts of a nano-dollar, where that depends neither on the size nor on the hour."""

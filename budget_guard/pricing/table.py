@@ -221,7 +221,7 @@ class PriceTable:
         return price
 
     def is_own(self, model: str) -> bool:
-        """Whether the price of *model* is one that the user gave."""
+        """True for a *model* whose price the user gave."""
         overlay = self._overlays.get(model)
         if isinstance(overlay, Alias):
             overlay = self._overlays.get(overlay.target)

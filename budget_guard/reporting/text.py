@@ -102,7 +102,7 @@ def _for_terminal(report: SpendValues, width: int, file: TextIO) -> str:
     console = Console(
         file=out,
         width=width,
-        height=25,  # of any: a dumb terminal is taken for 80 columns without one
+        height=25,  # any will do: without one a dumb terminal is taken for 80 columns wide
         force_terminal=True,
         no_color=terminal.no_color,
         color_system="auto" if terminal.color_system else None,

@@ -15,7 +15,7 @@ DESCRIPTION = "/budget/openapi.json"
 
 
 class Addressed(Protocol):
-    """What has an address."""
+    """An operation of ours: a method and a path."""
 
     @property
     def method(self) -> str:

@@ -247,7 +247,8 @@ class Exchange:
         await client.answer(answer.status, await self._head(answer, attempt), body)
 
     async def _send(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
-        http, direct = self._gateway.http, self._gateway.direct
+        http = self._gateway.http
+        direct = self._gateway.direct  # made together with that
         proxy = network_proxy(url.scheme, url.host or "")
         if proxy is None and direct is not None and (answer := await direct.send(method, url, sent, body)) is not None:
             return answer

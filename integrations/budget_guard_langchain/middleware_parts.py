@@ -96,9 +96,7 @@ class RecordsRuns(HasCeilings):
     @property
     def _runs(self) -> RunsByTree:
         runs = self.handler.runs
-        assert (
-            runs is not None
-        )  # it is a part of those alone that were given a log, and have made their handler with it
+        assert runs is not None  # only middleware with a log has this part, and its handler has the log as well
         return runs
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:

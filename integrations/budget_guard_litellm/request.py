@@ -28,14 +28,14 @@ from budget_guard.wire import (
 )
 from budget_guard.wire.hosts import provider_of_host
 from budget_guard.wire.values import fields, text
-from budget_guard_litellm.effective import (
+from budget_guard_litellm.effective_request import (
     INJECTED_CACHE,
     cap_of,
+    effective_request,
     left_out,
     numbers,
     other_caps,
     other_model,
-    with_more,
     written_messages,
 )
 
@@ -191,7 +191,7 @@ def asked_call(attempts: Attempts, call_type: object, arguments: Mapping[str, An
     where = _where(arguments, provider, path)
     body = dumped.encode("utf-8", "surrogatepass")
     attempt = attempts.begin_at(where, dialect, path, False, body)
-    attempt.request = with_more(attempt.request, arguments, sent, kind)
+    attempt.request = effective_request(attempt.request, arguments, sent, kind)
     if own_cap in without:
         attempt.add_fields -= {"output_cap"}
     location = arguments.get("vertex_location")

@@ -174,9 +174,8 @@ def _settings_of(told: Mapping[str, tuple[str, list[str]]]) -> ProxySettings:
     ):
         if (chosen := text(name)) is not None and chosen not in choices:
             raise ValueError(f"{told[name][0]}={chosen!r} is not known: use one of {', '.join(choices)}")
-    more: dict[str, Any] = {
-        "unbounded": "deny"
-    }  # where LiteLLM sends no output cap, its callers would have a say in it
+    # where LiteLLM sends no output cap, its callers would have a say in it
+    more: dict[str, Any] = {"unbounded": "deny"}
     if (cap := count("max_output_tokens")) is not None:
         more |= {"call_max_output_tokens": cap, "clamp_output": "never"}
     if (wait := number("max_wait")) is not None:

@@ -96,7 +96,7 @@ class Plan:
             left.difference_update(self.kept)
 
     def carries_key(self, text: str) -> bool:
-        """Whether the key of a provider is somewhere in *text*."""
+        """True for a *text* with the key of a provider somewhere in it."""
         return any(key in text for key in self._long)
 
     @property

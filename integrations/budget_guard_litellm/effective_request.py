@@ -1,4 +1,4 @@
-"""What LiteLLM makes of a call once it is held.
+"""The request that LiteLLM really sends: what it makes of a call once it is held.
 
 Some arguments are LiteLLM's own, or of the provider that it translates for: they leave fields out, put text in, name
 another model, or set a limit by another name. LiteLLM acts on them after a call is held, so what they change of what
@@ -150,7 +150,7 @@ def written_messages(arguments: Mapping[str, Any], kind: str) -> list[Any] | Non
         return None
 
 
-def with_more(request: Request, arguments: Mapping[str, Any], sent: Mapping[str, Any], kind: str) -> Request:
+def effective_request(request: Request, arguments: Mapping[str, Any], sent: Mapping[str, Any], kind: str) -> Request:
     """*request* with what LiteLLM and the provider make of it beside what it says.
 
     Args:
