@@ -240,6 +240,22 @@ def test_an_answer_that_the_budgets_own_cap_cut_off_is_a_stop_with_its_text(both
         guard.hold(call("penny"))
 
 
+def test_an_answer_of_which_only_the_usage_is_told_is_cut_off_where_it_fills_the_cap(both: Both) -> None:
+    def settle(fraction: float) -> None:
+        guard = guard_of(session("$0.05"))
+        held = guard.hold(call("large"))
+        assert held.output_cap is not None
+        answer = Answered(Usage(input=10, output=int(held.output_cap * fraction)))
+        if both.awaits:
+            asyncio.run(guard.asettle(held, answer))
+        else:
+            guard.settle(held, answer)
+
+    settle(0.5)
+    with pytest.raises(BudgetExceeded):
+        settle(1)
+
+
 # Streams
 
 
@@ -264,6 +280,54 @@ def test_a_stream_that_is_left_is_closed_and_booked_as_held(both: Both) -> None:
     assert source.closed
     assert (spending.spent_usd, spending.reserved_usd) == (DIME, ZERO)
     assert spending.report().uncertain == DIME
+
+
+class Pieces:
+    """A stream as a client makes it: no generator, and with some way to close it, or none."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> str:
+        return "one"
+
+
+class Closes(Pieces):
+    async def close(self) -> None:
+        self.closed.append("close")
+
+
+class ClosesAwaited(Pieces):
+    async def aclose(self) -> None:
+        self.closed.append("aclose")
+
+
+class ClosesBothWays(Closes, ClosesAwaited):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("pieces", "by"),
+    [(Pieces(), []), (Closes(), ["close"]), (ClosesAwaited(), ["aclose"]), (ClosesBothWays(), ["aclose"])],
+)
+def test_a_stream_that_is_left_is_closed_in_the_way_that_it_has(pieces: Pieces, by: list[str]) -> None:
+    spending = session()
+    guard = guard_of(spending)
+
+    async def answered() -> Answered:
+        return ANSWER
+
+    async def leave() -> None:
+        held = await guard.ahold(call())
+        async with aclosing(guard.astream(held, pieces, len, answered)) as passed_on:
+            assert await anext(passed_on) == "one"
+
+    asyncio.run(leave())
+    assert pieces.closed == by
+    assert (spending.spent_usd, spending.reserved_usd) == (DIME, ZERO)
 
 
 @pytest.mark.parametrize(("error", "spent"), [(NoAnswer(), DIME), (Refused(), ZERO)])
@@ -421,7 +485,9 @@ def test_a_client_is_looked_at_once() -> None:
     client = openai.OpenAI(api_key="x")
     looked_at = guard.looked_at(client, "gpt-4o")
     assert looked_at is not client and isinstance(looked_at, openai.OpenAI)
-    assert guard.looked_at(client, "gpt-4o") is looked_at
+    other = openai.OpenAI(api_key="x")
+    of_other = guard.looked_at(other, "gpt-4o")
+    assert guard.looked_at(client, "gpt-4o") is looked_at and guard.looked_at(other, "gpt-4o") is of_other
     for _ in range(20):
         guard.looked_at(openai.OpenAI(api_key="x"), "gpt-4o")
     assert len(guard._looks) <= 16
