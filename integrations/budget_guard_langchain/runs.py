@@ -27,10 +27,9 @@ class RunsByTree:
 
     def begin(self, run_id: UUID, parent_run_id: UUID | None) -> None:
         """Note a run. It is at the top where nothing was told of what it is a part of."""
-        with self._lock:
-            if run_id in self._tallies:
-                return
-            above = None if parent_run_id is None else self._tallies.get(parent_run_id)
+        if run_id in self._tallies:
+            return
+        above = None if parent_run_id is None else self._tallies.get(parent_run_id)
         around = self.records.here() if above is None else above[0]
         of_run = (self.records.begin(), True) if around is None else (around, False)
         with self._lock:

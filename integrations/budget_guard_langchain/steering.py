@@ -68,7 +68,7 @@ class Steering:
             asks_for_usage: Whether a stream may be asked for its usage.
             keeps_cut: Whether an answer that a budget's own cap cuts off is kept as it is.
         """
-        self.awaits = False
+        self.awaits: bool
         """Whether the model itself takes the holds, which it can await. A callback on an event loop must not wait."""
         self._later: list[LaterHold] = []
         self._keeps_cut = keeps_cut

@@ -388,6 +388,42 @@ def test_each_further_attempt_is_held_by_itself() -> None:
     assert figures(run) == [(3 * DIME, ZERO)] and run.report().breakdown.llm.calls == 3
 
 
+OF_ADAPTER: dict[str, Any] = {
+    "agent": "Writer",
+    "started_by": ("Boss",),
+    "final": True,
+    "downgrade": DowngradePolicy(to="small"),
+    "provider": "openai",
+    "tool_fees": (("web_search", 5),),
+}
+
+
+@pytest.mark.parametrize(
+    ("of_adapter", "of_client"),
+    [(OF_ADAPTER, OF_ADAPTER), ({}, {"agent": "Client", "tool_fees": (("web_search", 10_000_000),)})],
+    ids=["the adapter's", "the client's"],
+)
+def test_a_further_attempt_is_attributed_and_steered_as_its_call_and_else_as_its_client(
+    of_adapter: dict[str, Any], of_client: dict[str, Any]
+) -> None:
+    run = session()
+    with counting(above(run, model="large", cap=10, **of_adapter)):
+        first, second = (
+            begin(
+                run,
+                body={**BODY, "model": "large", "max_tokens": 10},
+                agent=None if of_adapter else "Client",
+                tool_costs={} if of_adapter else {"web_search": "0.01"},
+            )
+            for _ in range(2)
+        )
+        for attempt in (first, second):
+            assert attempt.hold() is None
+            held: Any = attempt.calls[0].holds[0].call
+            attempt.refuse(500, {}, b"{}")
+    assert {name: getattr(held, name) for name in of_client} == of_client
+
+
 def test_an_attempt_after_one_that_was_not_billed_is_held_anew() -> None:
     run = session()
     guarded = above(run)

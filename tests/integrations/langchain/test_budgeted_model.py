@@ -423,7 +423,36 @@ def test_tokens_are_counted_as_the_dear_model_counts_them(lab: Lab) -> None:
     assert model.get_num_tokens("hi") == 7
 
 
+def test_made_by_its_class_it_has_the_same_settings(lab: Lab) -> None:
+    made = budgeted_model(lab.chat(), lab.chat(SMALL))
+    alike = type(made)(primary=made.primary, cheaper=made.cheaper)
+    for name in ("downgrade_at", "add_fields", "keeps_cut"):
+        assert getattr(alike, name) == getattr(made, name)
+
+
+def test_it_is_known_by_both_of_its_models(lab: Lab) -> None:
+    model = pair(lab)
+    known = {"primary": model.primary._identifying_params, "cheaper": model.cheaper._identifying_params}
+    assert model._identifying_params == known
+    assert {known["primary"]["model_name"], known["cheaper"]["model_name"]} == {BIG, SMALL}
+
+
 # --- what it refuses
+
+
+def test_tools_that_the_dear_model_does_not_take_are_refused_when_they_are_bound(lab: Lab) -> None:
+    model = budgeted_model(FakeListChatModel(responses=["x"]), lab.chat(SMALL))
+    with pytest.raises(NotImplementedError):
+        model.bind_tools([lookup])
+
+
+def test_what_binding_tools_makes_must_be_a_binding(lab: Lab) -> None:
+    class Chained(FakeListChatModel):
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+            return RunnableLambda(lambda given: given) | self
+
+    with pytest.raises(TypeError, match=r"Chained\.bind_tools gives a RunnableSequence, not a RunnableBinding"):
+        budgeted_model(Chained(responses=["x"]), lab.chat(SMALL)).bind_tools([lookup])
 
 
 def test_it_takes_bare_chat_models_alone(lab: Lab) -> None:

@@ -10,7 +10,7 @@ pytest.importorskip("langchain_core")
 pytest.importorskip("langchain")
 
 from budget_guard import Budget, BudgetAuthority
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetMiddleware
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware
 from tests.adapter.test_handle import EVERY, Log
 
 OWN: dict[str, Any] = {
@@ -57,6 +57,15 @@ def test_a_child_of_a_handler_has_no_threads_and_its_fork_is_another_child() -> 
     assert grown._parent is None and grown._settings.user == "u2"
     for each in (child, other, again):
         each.close()
+    assert handler.reserved_usd == 0
+
+
+async def test_a_child_that_does_not_fit_is_refused_in_the_terms_of_langchain() -> None:
+    handler = BudgetCallbackHandler(BUDGET)
+    with pytest.raises(BudgetExceeded):
+        handler.child(Budget("$2.00"))
+    with pytest.raises(BudgetExceeded):
+        await handler.achild(Budget("$2.00"))
     assert handler.reserved_usd == 0
 
 

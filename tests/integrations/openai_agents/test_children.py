@@ -71,6 +71,15 @@ async def test_a_child_inside_its_parents_run_is_counted_once(lab: Lab, given: s
     assert report.breakdown.tools.total == Decimal("0.01")
 
 
+async def test_a_child_that_does_not_fit_is_refused_in_the_terms_of_the_sdk() -> None:
+    guard = BudgetGuard(Budget("$1.00"))
+    with pytest.raises(BudgetExceeded):
+        guard.child(Budget("$2.00"))
+    with pytest.raises(BudgetExceeded):
+        await guard.achild(Budget("$2.00"))
+    assert guard.reserved_usd == 0
+
+
 async def test_a_child_of_a_child_spends_from_both(lab: Lab) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     with guard.child(Budget("$0.50")) as child, child.child(Budget("$0.20")) as grandchild:

@@ -13,7 +13,15 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, MultiProvider, OpenAIResponsesModel, RunContextWrapper, Runner, function_tool
+from agents import (
+    Agent,
+    MultiProvider,
+    OpenAIResponsesModel,
+    RunContextWrapper,
+    Runner,
+    RunResultStreaming,
+    function_tool,
+)
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard import Budget
@@ -277,6 +285,25 @@ async def test_a_provider_that_is_made_for_the_run_is_closed_and_one_that_is_giv
     await lab.quiet()
     assert len(closed) == 1
     agree(lab.provider, guard)
+
+
+@pytest.mark.skipif(
+    not hasattr(RunResultStreaming, "_ensure_model_provider_cleanup_on_completion"),
+    reason="the SDK has no way to have a result wait",
+)
+async def test_a_streamed_run_is_over_only_when_its_provider_is_closed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[MultiProvider] = []
+
+    async def aclose(self: MultiProvider) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        closed.append(self)
+
+    monkeypatch.setattr(MultiProvider, "aclose", aclose)
+    await run_in("run_streamed", agent_named("Worker", lab.responses()), "go", hooks=BudgetGuard(Budget("$1.00")))
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize("mode", ["run", "run_sync", "run_streamed"])
