@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 import budget_guard
-from budget_guard import Budget, BudgetExceeded, BudgetRevoked, InvalidDowngradeError, Session, Usage
+from budget_guard import Budget, BudgetExceeded, BudgetRevoked, InvalidDowngradeError, Session, ToolCall, Usage
 from budget_guard.adapter import (
     Answered,
+    GuardedCall,
     ModelGuard,
     Stop,
     counted_by,
+    counting,
     inside_of,
     latch_of,
     medium,
@@ -25,6 +27,7 @@ from budget_guard.adapter import (
     stops_for,
     with_prefix_of,
 )
+from budget_guard.adapter.model_guard import on_event_loop
 from tests.builders import ZERO, call, session
 
 DIME = Decimal("0.10")
@@ -377,6 +380,22 @@ def test_what_a_layer_above_has_held_is_not_held_again(both: Both) -> None:
         below.settle(below.hold(call()), ANSWER)
     above.settle(held, ANSWER)
     assert outer.spent_usd == inner.spent_usd == DIME
+
+
+def test_a_tool_that_a_layer_above_has_held_is_no_model_call(both: Both) -> None:
+    spending = session()
+    tool = GuardedCall([spending])
+    assert tool.hold(ToolCall("search", 0)) is None
+    with counting(tool):
+        both.make(guard_of(spending), lambda: None)
+    assert spending.spent_usd == DIME
+
+
+def test_who_blocks_no_event_loop_may_wait() -> None:
+    async def on_loop() -> bool:
+        return on_event_loop()
+
+    assert (on_event_loop(), asyncio.run(on_loop())) == (False, True)
 
 
 @pytest.mark.parametrize("stopped", [0, 1])

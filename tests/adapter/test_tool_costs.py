@@ -9,13 +9,14 @@ import pytest
 
 from budget_guard import ToolCall
 from budget_guard.adapter import ToolCosts
+from budget_guard.adapter.tool_costs import ToolCost
 
 
 def of_length(result: str) -> str:
     return f"0.0{len(result)}"
 
 
-COSTS = {"serp": "0.01", "ocr": of_length}
+COSTS: Mapping[str, ToolCost] = {"serp": "0.01", "ocr": of_length}
 
 
 def test_a_cost_is_known_beforehand_or_by_the_result() -> None:
@@ -38,7 +39,7 @@ def test_a_cost_is_known_beforehand_or_by_the_result() -> None:
     ],
 )
 def test_which_of_them_there_are_is_noted(
-    costs: Mapping[str, str] | None, looks: list[tuple[str, ...]], unseen: set[str], seen_any: bool, looked: bool
+    costs: Mapping[str, ToolCost] | None, looks: list[tuple[str, ...]], unseen: set[str], seen_any: bool, looked: bool
 ) -> None:
     noting = ToolCosts(costs)
     for tools in looks:

@@ -409,10 +409,14 @@ def test_fields_are_those_that_the_endpoint_takes(address: str | None, cap: dict
     model: Any = ChatOpenAI(model="gpt-4o", base_url=address, **KEYS)
     assert with_cap(model, {}, 7)[1] == cap
     assert ("stream_usage" in with_usage(model, {})) is asks
-    payload = model._get_request_payload("hi", **with_cap(model, {}, 7)[1])
-    assert [name for name in ("max_tokens", "max_completion_tokens") if name in payload] == [
-        name for name in cap if name != "extra_body"
-    ]
+    for own in (None, 500):  # with a cap of the caller's own no other one is sent besides
+        capped: Any
+        capped, kwargs = with_cap(model.model_copy(update={"max_tokens": own}), {}, 7)
+        payload = capped._get_request_payload("hi", **kwargs)
+        sent = {
+            name: payload[name] for name in ("max_tokens", "max_completion_tokens", "extra_body") if name in payload
+        }
+        assert sent == cap
 
 
 @pytest.mark.parametrize(
@@ -438,6 +442,8 @@ def test_a_refusal_of_a_field_that_was_added_says_so(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         explain(error, added)
     assert "add_fields=('output_cap',)" in caplog.text
+    notes: list[str] = getattr(error, "__notes__", [])  # from Python 3.11 on
+    assert ["add_fields=('output_cap',)" in note for note in notes] == [True] * hasattr(error, "add_note")
     caplog.clear()
     explain(Status(429), added)
     explain(error, ())

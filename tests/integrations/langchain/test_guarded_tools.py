@@ -16,7 +16,7 @@ pytest.importorskip("langchain")
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -28,6 +28,7 @@ from budget_guard.integrations.langchain import (
     budget_scope,
 )
 from budget_guard.testing import ProviderRequest, Reply
+from budget_guard_langchain import guarded_tools
 from tests.integrations.langchain.agents import DIME, Lab, caller_of, configured, lookup, outputs_in
 
 GO: dict[str, Any] = {"messages": [("user", "go")]}
@@ -160,6 +161,46 @@ def test_a_guarded_tool_can_be_copied_and_pickled_as_before(lab: Lab) -> None:
     for twin in (copy.copy(mine), copy.deepcopy(mine), pickle.loads(pickle.dumps(mine)), mine.model_copy()):
         assert isinstance(twin, Pickled)
         assert twin.invoke({}) == "ran"
+
+
+class Remade(Pickled):
+    """A tool that says how it is made anew."""
+
+    def __reduce__(self) -> Any:
+        return remade, (self.description,)
+
+
+def remade(description: str) -> Remade:
+    return Remade(description=description)
+
+
+class Only(Pickled):
+    """A tool of which there is one, known by its name."""
+
+    def __reduce__(self) -> Any:
+        return "ONLY"
+
+
+ONLY = Only()
+
+
+def test_a_guarded_tool_that_says_how_it_is_pickled_is_pickled_so(lab: Lab) -> None:
+    mine = Remade(description="Mine.")
+    lab.script(Reply(text="done"))
+    for each in (mine, ONLY):
+        run(create_agent(lab.chat(), [each], middleware=[BudgetMiddleware(Budget("$1.00"))]))
+        assert type(each) not in (Remade, Only)
+    twin = pickle.loads(pickle.dumps(mine))
+    assert type(twin) is Remade and twin.description == "Mine."
+    assert pickle.loads(pickle.dumps(ONLY)) is ONLY
+
+
+def test_calls_that_no_tool_can_find_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded_tools, "_asked", {})
+    asked = [("lookup", None), ("unknown", "c1"), ("lookup", "c2")]
+    answer = AIMessage("", tool_calls=[{"name": name, "args": {}, "id": call_id} for name, call_id in asked])
+    guarded_tools.note_calls([lookup], [answer], None, nullcontext)
+    assert [(key.tool, key.call_id) for key in guarded_tools._asked] == [(id(lookup), "c2")]
 
 
 def test_two_budgets_of_one_agent_hold_its_tools_both(lab: Lab) -> None:

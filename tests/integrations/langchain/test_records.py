@@ -12,11 +12,14 @@ pytest.importorskip("langchain")
 
 from langchain.agents import create_agent
 from langchain_core.runnables import RunnableLambda
+from langgraph.errors import GraphInterrupt, ParentCommand
+from langgraph.types import Command
 
 from budget_guard import Budget, BudgetAuthority, BudgetReport
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware
 from budget_guard.reporting import RunLog, RunRecord
 from budget_guard.testing import ProviderRequest, Reply, ToolCall
+from budget_guard_langchain.runs import is_pause
 from tests.integrations.langchain.agents import Lab, caller_of, configured, lookup
 
 GO: Any = {"messages": [("user", "go")]}
@@ -229,3 +232,11 @@ def test_a_handler_says_what_would_refuse_a_call(lab: Lab) -> None:
     assert (seen.action, seen.requested) == ("block", "gpt-4o") and "max_cost_usd" in str(seen)
     with pytest.raises(TypeError, match="is no chat model"):
         BudgetCallbackHandler(Budget("$1")).estimate("gpt-4o", "go")
+
+
+def test_a_pause_and_a_word_to_the_parent_are_no_failures_and_a_stop_is() -> None:
+    assert is_pause(GraphInterrupt()) and is_pause(ParentCommand(Command()))
+    handler = BudgetCallbackHandler(Budget(max_requests=1))
+    with pytest.raises(BudgetExceeded) as stop:
+        handler.child(Budget(max_requests=2))
+    assert not is_pause(stop.value) and not is_pause(ValueError())

@@ -143,6 +143,38 @@ async def test_a_guarded_model_can_be_deep_copied_and_pickled_if_it_could_before
     agree(lab.provider, guard)
 
 
+class RemadeModel(PicklableModel):
+    """A user's own model that says how it is made anew."""
+
+    def __reduce__(self) -> Any:
+        return remade, (self.model,)
+
+
+def remade(name: str) -> RemadeModel:
+    return RemadeModel(name=name)
+
+
+class OnlyModel(PicklableModel):
+    """A user's own model of which there is one, known by its name."""
+
+    def __reduce__(self) -> Any:
+        return "ONLY"
+
+
+ONLY = OnlyModel()
+
+
+async def test_a_guarded_model_that_says_how_it_is_pickled_is_pickled_so(lab: Lab) -> None:
+    model = RemadeModel(lab.responses(), "gpt-4.1")
+    ONLY.inner = lab.responses()
+    guard = BudgetGuard(Budget("$1.00"))
+    for each in (model, ONLY):
+        await lab.run("run", agent_named("Worker", each), hooks=guard)
+    twin = pickle.loads(pickle.dumps(model))
+    assert type(twin) is RemadeModel and twin == model
+    assert pickle.loads(pickle.dumps(ONLY)) is ONLY
+
+
 async def test_agents_that_share_a_model_share_it_still(lab: Lab) -> None:
     lab.script(by_role({"Triage": caller_of("transfer_to_worker"), "Worker": Reply(text="done")}))
     model = lab.responses()

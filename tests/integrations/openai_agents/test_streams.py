@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, Runner
+from agents import Agent, Model, Runner
 from agents.items import TResponseStreamEvent
 from agents.result import RunResultStreaming
 from openai.types.responses import ResponseTextDeltaEvent
@@ -164,6 +165,35 @@ async def test_a_call_that_is_not_streamed_is_sent_as_it_was(lab: Lab) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     await lab.run("run", agent_named("Worker", lab.chat(), model_settings=capped(200)), hooks=guard)
     assert "stream_options" not in lab.calls[0].body
+
+
+class Unfinished(Model):
+    """A user's own model that sends no last event."""
+
+    model = BIG
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
+        yield ResponseTextDeltaEvent(
+            type="response.output_text.delta",
+            delta="Hel",
+            item_id="m",
+            output_index=0,
+            content_index=0,
+            sequence_number=1,
+            logprobs=[],
+        )
+
+
+async def test_a_stream_without_a_last_event_is_booked_as_held(lab: Lab) -> None:
+    guard = BudgetGuard(Budget("$1.00"))
+    with suppress(Exception):  # as the SDK takes it
+        await lab.run("run_streamed", agent_named("Worker", Unfinished(), model_settings=capped(100)), hooks=guard)
+    (decision,) = guard.session.decisions()
+    assert guard.reserved_usd == 0
+    assert guard.spent_usd == guard.report().uncertain == decision.estimate.cost_usd
 
 
 class Babbler(DelegatingModel):

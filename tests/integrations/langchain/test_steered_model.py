@@ -1,0 +1,106 @@
+"""A model whose calls are steered is called, and described, as it would be without that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from budget_guard.integrations.langchain import budgeted_model
+from budget_guard_langchain.steered_model import How, name_of, steered
+from tests.integrations.langchain.agents import SMALL, Lab
+
+
+class Listener(BaseChatModel):
+    """A model of one's own. Notes what each of its methods is called with."""
+
+    model_name: str = "gpt-4o"
+    heard: list[Any] = []  # noqa: RUF012  # a field, which pydantic copies
+
+    @property
+    def _llm_type(self) -> str:
+        return "listener"
+
+    def _note(self, method: str, messages: Any, stop: Any, run_manager: Any, more: dict[str, Any]) -> None:
+        self.heard.append((method, messages, {"stop": stop, "run_manager": run_manager, **more}))
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any) -> ChatResult:
+        self._note("generate", messages, stop, run_manager, more)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("ok"))])
+
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any) -> ChatResult:
+        self._note("agenerate", messages, stop, run_manager, more)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("ok"))])
+
+    def _stream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        self._note("stream", messages, stop, run_manager, more)
+        yield ChatGenerationChunk(message=AIMessageChunk(content="ok"))
+
+    async def _astream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        self._note("astream", messages, stop, run_manager, more)
+        yield ChatGenerationChunk(message=AIMessageChunk(content="ok"))
+
+
+async def drain(pieces: AsyncIterator[Any]) -> None:
+    async for _ in pieces:
+        pass
+
+
+SAID: Any = [HumanMessage("hi")]
+MANAGER: Any = object()
+GIVEN: dict[str, Any] = {"stop": ["END"], "run_manager": MANAGER, "temperature": 0.5}
+WAYS: dict[str, Callable[[BaseChatModel], object]] = {
+    "generate": lambda model: model._generate(SAID, **GIVEN),
+    "agenerate": lambda model: asyncio.run(model._agenerate(SAID, **GIVEN)),
+    "stream": lambda model: list(model._stream(SAID, **GIVEN)),
+    "astream": lambda model: asyncio.run(drain(model._astream(SAID, **GIVEN))),
+}
+MADE: dict[str, Callable[[Listener, Lab], BaseChatModel]] = {
+    "a copy": lambda model, lab: steered(model, How()),
+    "a pair": lambda model, lab: budgeted_model(model, lab.chat(SMALL)),
+}
+made = pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+
+
+@made
+@pytest.mark.parametrize("way", WAYS)
+def test_it_is_called_with_all_that_langchain_calls_it_with(lab: Lab, make: Any, way: str) -> None:
+    inner = Listener()
+    WAYS[way](make(inner, lab))
+    assert inner.heard == [(way, SAID, GIVEN)]
+
+
+MORE = {"temperature": 0.5}
+
+
+@made
+def test_it_is_described_as_it_is(lab: Lab, make: Any) -> None:
+    plain = Listener()
+    model = make(plain, lab)
+    for stop in (None, ["END"]):
+        assert model._get_ls_params(stop=stop, **MORE) == plain._get_ls_params(stop=stop, **MORE)
+        told = model._get_invocation_params(stop=stop, **MORE)
+        assert told == plain._get_invocation_params(stop=stop, **MORE)
+        named = model._get_llm_string(stop=stop, **MORE)
+        assert named.startswith(plain._get_llm_string(stop=stop, **MORE))
+
+
+@pytest.mark.parametrize(("called", "name"), [("gpt-4o", "gpt-4o"), ("", "Named"), (None, "Named"), (5, "Named")])
+def test_a_model_without_a_name_is_known_by_its_class(called: Any, name: str) -> None:
+    class Named(Listener):
+        def _get_ls_params(self, stop: Any = None, **kwargs: Any) -> Any:
+            return {"ls_model_name": called}
+
+    assert name_of(Named()) == name
