@@ -248,7 +248,9 @@ class EventReader:
         """Take in an event, parsed where it fits no pattern. Returns whether it carries usage and nothing else."""
         if isinstance(event, ServerEvent):
             raw, pattern = event.raw, self._alike
-            if pattern is not None and self._skim(pattern, raw, 0) == len(raw):
+            if pattern is not None and (fits := pattern.match(raw, 0)) is not None and fits[0] == len(raw):
+                self._fitting += 1
+                self.wrote(raw[fits[1] : fits[2]].decode("utf-8", "replace"))
                 return False
             event = _of_server_event(event)
         return self._read(event)

@@ -259,7 +259,7 @@ def test_a_report_is_made_of_what_a_sink_wrote(cli: Terminal, tmp_path: Path) ->
 
     model = data["breakdown"]["llm"]["by_model"]["gpt-4o"]
     assert (model["calls"], model["cached_tokens"], model["reasoning_tokens"]) == (1_402, 4_200, 2_800)
-    assert Decimal(data["uncertain"]) == 0
+    assert Decimal(data["uncertain"]) == Decimal(data["overrun"]) == data["bound_violations"] == 0
     assert data["by_task"]["write"]["runs"] == 2 and len(data["runs"]) == 2
     assert len(data["events"]) == 1_404  # all of them
     assert data["by_agent"]["Writer"]["calls"] == 1_400

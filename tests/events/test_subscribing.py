@@ -125,6 +125,28 @@ async def test_an_async_subscriber_hears_every_event_in_its_order() -> None:
         assert [event for event in heard if not isinstance(event, UsageEvent)] == run.events()
 
 
+async def test_an_async_subscriber_is_done_with_one_event_before_it_hears_the_next() -> None:
+    hearing, at_once, done = 0, 0, 0
+
+    async def hear(event: Event) -> None:
+        nonlocal hearing, at_once, done
+        hearing += 1
+        at_once = max(at_once, hearing)
+        await asyncio.sleep(0)
+        hearing -= 1
+        done += 1
+
+    run = session("$5")
+    run.subscribe(hear)
+    for _ in range(2):
+        pay(run)
+        pay(run)
+        await asyncio.sleep(0)
+    while done < 12:
+        await asyncio.sleep(0)
+    assert at_once == 1
+
+
 async def test_an_async_subscriber_is_called_on_its_loop_from_threads_too() -> None:
     loops: list[object] = []
 
@@ -146,6 +168,7 @@ def test_an_async_subscriber_hears_events_where_no_loop_runs() -> None:
     async def hear(event: Event) -> None:
         heard.append(event)
         if isinstance(event, UsageEvent):
+            assert threading.current_thread().daemon  # it keeps no process from its end
             done.set()
 
     run = session("$5")

@@ -701,11 +701,29 @@ def test_a_scope_that_was_known_is_never_made_anew(server: RedisServer, new: boo
     assert ledger.balances((USER,))[0].committed == cost(90)
 
 
-def test_the_first_verb_that_finds_a_scope_gone_names_it(server: RedisServer) -> None:
+FINDS_A_SCOPE_GONE: dict[str, Callable[[Ledger, str], object]] = {
+    "reserve": lambda ledger, id: ledger.reserve(id, BOTH, cost(1), cost(1)),
+    "commit": lambda ledger, id: ledger.commit(id, BOTH, cost(1)),
+    "release": lambda ledger, id: ledger.release(id, BOTH),
+    "charge": lambda ledger, id: ledger.charge(id, BOTH, cost(1)),
+    "adjust": lambda ledger, id: ledger.adjust(id, USER, cost(1), "late bill"),
+    "balances": lambda ledger, id: ledger.balances((USER,)),
+    "set_limits": lambda ledger, id: ledger.set_limits(USER, Limits(cost=1_000)),
+    "revoke": lambda ledger, id: ledger.revoke(USER, "stop"),
+}
+
+
+@pytest.mark.parametrize("verb", FINDS_A_SCOPE_GONE)
+def test_the_first_verb_that_finds_a_scope_gone_names_it_and_admits_nothing_from_then_on(
+    server: RedisServer, verb: str
+) -> None:
     ledger = opened(server.url)
     drop(server.url, ledger.tenant, "scope:user:*")
     with pytest.raises(LedgerUnavailable, match=f"lost the counters of {USER}"):
-        ledger.reserve(_id(ledger), BOTH, cost(1), cost(1))
+        FINDS_A_SCOPE_GONE[verb](ledger, _id(ledger))
+    other = TimedRedisLedger(server.url, SYSTEM_CLOCK, tenant=ledger.tenant)
+    with pytest.raises(LedgerUnavailable, match="fenced"):
+        other.reserve(_id(other, "held"), (RUN,), cost(1), cost(1))
 
 
 def test_a_scope_that_was_never_opened_is_a_key_error_as_ever(server: RedisServer) -> None:

@@ -43,8 +43,9 @@ def chat(draw: random.Random) -> Iterator[Any]:
 def responses(draw: random.Random) -> Iterator[Any]:
     kinds = ["output_text"] * 9 + ["reasoning_summary_text", "function_call_arguments"]
     for number in range(draw.randrange(1, 40)):
+        kind = draw.choice(kinds)
         yield {
-            "type": f"response.{draw.choice(kinds)}.delta",
+            "type": f"response.{kind}.delta" if draw.random() < 0.95 else f"response.{kind}.note",
             "sequence_number": number,
             "item_id": "m1",
             "delta": draw.choice(TEXTS),
@@ -64,7 +65,8 @@ def messages(draw: random.Random) -> Iterator[Any]:
         name, kind = draw.choice(
             [("text", "text_delta")] * 5 + [("thinking", "thinking_delta"), ("partial_json", "input_json_delta")]
         )
-        yield {"type": "content_block_delta", "index": 0, "delta": {"type": kind, name: draw.choice(TEXTS)}}
+        block = "content_block_delta" if draw.random() < 0.95 else "content_block_note"
+        yield {"type": block, "index": 0, "delta": {"type": kind, name: draw.choice(TEXTS)}}
         if draw.random() < 0.05:
             yield {"type": "ping"}
     yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 20}}
@@ -115,6 +117,18 @@ def test_what_is_read_and_passed_on_is_the_same(
             assert quick.close() == slow.close(), seed
         fitted += quick.__dict__["_fitting"]
     assert fitted > 200
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_text_counts_once_wherever_the_end_of_its_event_is_cut(end: str) -> None:
+    event = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hello"}}
+    data = (f"data: {json.dumps(event)}" + 2 * end).encode()
+    for at in range(len(data)):
+        reader = MESSAGES.stream(None)
+        for piece in (data[:at], data[at:] + data[:at], data[at:] + data[:9], data[9:] + data):
+            reader.feed(piece)
+        reader.close()
+        assert bytes_of(reader) == 4 * len("Hello")
 
 
 def bytes_of(reader: StreamReader) -> int:

@@ -95,6 +95,10 @@ def test_a_host_says_who_answers_and_where(host: str, provider: str | None, regi
         ({"meta": {"billed_units": {}}}, "cohere chat"),
         ({"choices": [], "usage": {}}, "chat completions"),
         ({"usage": {}}, None),
+        ({"object": "response"}, None),
+        ({"type": "message"}, None),
+        ({"stopReason": "x"}, None),
+        ({"choices": []}, None),
         ("x", None),
     ],
 )

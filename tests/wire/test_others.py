@@ -288,6 +288,16 @@ def test_bedrock_streams_its_usage_at_the_end() -> None:
     assert CONVERSE.read_answer({"message": "Too many requests"}, None).failed
 
 
+@pytest.mark.parametrize("written", ["", "Hello"])
+def test_bedrock_bills_nothing_for_an_answer_of_nothing_alone(written: str) -> None:
+    reader = CONVERSE.stream(converse(at=BEDROCK_STREAM))
+    reader.feed(frames({"contentBlockDelta": {"delta": {"text": written}}}))
+    reader.feed(frames({"messageStop": {"stopReason": "end_turn"}}))
+    reader.feed(frames({"metadata": {"usage": {"inputTokens": 10, "outputTokens": 0, "totalTokens": 10}}}))
+
+    assert (reader.close().usage == Usage(10)) == (written == "")
+
+
 def test_cohere_bills_its_billed_units() -> None:
     asked = read(COHERE_CHAT, COHERE, model="command-r", messages=[{"role": "user", "content": "Hi"}], max_tokens=50)
     usage = {

@@ -50,6 +50,13 @@ def test_a_byte_order_mark_and_a_missing_end_do_no_harm() -> None:
     assert events(b"\xef\xbb\xbfdata: 1\n\ndata: 2") == [("message", b"1"), ("message", b"2")]
 
 
+def test_what_comes_after_the_end_of_a_stream_is_read_from_its_first_byte() -> None:
+    parser = EventParser()
+    parser.feed(b"data: a long text")
+    assert [event.data for event in parser.close()] == [b"a long text"]
+    assert [event.raw for event in parser.feed(b"\n\ndata: 2\n\n")] == [b"\n\n", b"data: 2\n\n"]
+
+
 lines = st.sampled_from(
     [b"data: a", b"data:", b'data: {"x": 1}', b"event: e", b": c", b"", b"", b"id: 1", b"data:  b", b"\xff"]
 )

@@ -279,8 +279,7 @@ class RedisVerbs:
             _, cursor, names = yield from self._call(
                 "find", (self._keys.scopes,), cursor, name_pattern(kind, prefix), b"%d" % _LOOKED_AT, changes=False
             )
-            scopes = [scope for name in names for scope in scopes_of(name)]
-            found.update(scope.id for scope in scopes if scope.kind == kind and scope.id.startswith(prefix))
+            found.update(scope.id for name in names for scope in scopes_of(name))
             if cursor == b"0":
                 return sorted(found)
 
