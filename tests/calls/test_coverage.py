@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, ModelCall, Prompt, ToolCall
+from budget_guard import Budget, ModelCall, Prompt, ToolCall, Usage
 from tests.builders import apart, call, session
 
 PLANNED = call("large", tokens=100, cap=50)
@@ -67,3 +67,11 @@ def test_where_the_guard_chose_a_cap_one_without_it_is_too_much(cap: int | None,
     hold = run.authorize(call("large", tokens=100)).require()
     assert hold.terms.clamped and hold.covers(call("large", tokens=100, cap=hold.terms.output_cap))
     assert hold.covers(call("large", tokens=100, cap=cap)) is enough
+
+
+def test_a_hold_is_enough_for_what_it_was_made_for_though_its_kind_is_known_to_be_dearer_by_now() -> None:
+    run = Budget("$1").session()
+    hold = apart(run.authorize, call("gpt-4o", tokens=100, cap=50, region="us")).require()
+    apart(run.authorize, call("gpt-4o", tokens=100, cap=50)).require().commit(Usage(1), service_tier="priority")
+    assert hold.covers(call("gpt-4o", tokens=100, cap=49, region="us"))
+    assert not hold.covers(call("gpt-4o", tokens=100, cap=49, region="eu"))  # which was not planned for

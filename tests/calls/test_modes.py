@@ -33,6 +33,27 @@ def test_a_soft_gate_counts_what_is_held(way: Way) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "used", "one_more"),
+    [
+        ("max_cost_usd", "0.0006", "0.000600001"),
+        ("max_input_tokens", 100, 101),
+        ("max_output_tokens", 50, 51),
+        ("max_total_tokens", 150, 151),
+        ("max_requests", 1, 2),
+    ],
+)
+def test_a_soft_gate_is_open_as_long_as_one_is_left_of_each_limit(
+    way: Way, limit: str, used: Any, one_more: Any
+) -> None:
+    for most, dimension in ((used, limit), (one_more, None)):
+        limits: Any = {limit: most}
+        run = session(Budget(**limits, mode="soft_gate"))
+        way.pay(run, call("large", tokens=100, cap=50), Usage(input=100, output=50))
+        error = way.authorize(run, call("large", tokens=100, cap=50)).error
+        assert (error.dimension if isinstance(error, BudgetExceeded) else error) == dimension
+
+
+@pytest.mark.parametrize(
     ("limits", "asked"),
     [
         ({"max_cost_usd": "$0.05"}, call()),

@@ -410,6 +410,8 @@ def test_a_ledger_that_is_not_there_is_not_made(cli: Terminal, tmp_path: Path) -
         assert "is not there" in cli.wrong(3, name, f"sqlite:///{tmp_path}/nope.db", *rest)
     assert list(tmp_path.iterdir()) == []
     assert "this very process" in cli.wrong(3, "audit", "memory://")
+    for address in ("sqlite:nope.db", "sqlite:/nope.db", "memory:"):
+        assert "names no ledger" in cli.wrong(2, "audit", address)
 
 
 @pytest.mark.parametrize(

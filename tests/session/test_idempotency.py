@@ -112,6 +112,15 @@ def test_a_key_of_the_same_principal_in_another_run_is_a_conflict() -> None:
     assert isinstance(decide(ours.session(Budget("$1"), user="u1")).error, ReservationConflict)
 
 
+def test_a_decision_of_another_process_is_one_and_the_same_from_then_on() -> None:
+    ledger = MemoryLedger()
+    ours, other = (authority(ledger).session(Budget("$1"), "r1", user="u1") for _ in range(2))
+    first = decide(ours)
+    heard = decide(other)
+    assert heard.id == first.id and heard is not first
+    assert decide(other) is heard
+
+
 def test_a_hundred_tasks_and_threads_with_one_key_hold_once() -> None:
     run = authority(MemoryLedger()).session(Budget("$50"), user="u1")
 

@@ -358,6 +358,18 @@ def test_another_model_takes_the_place_of_the_one_asked_for() -> None:
             Usage(108, output=3_256, reasoning=73_248, web_search=74, other=(("output_citation_tokens", 7_299),)),
             id="perplexity deep research",
         ),
+        pytest.param(
+            counts(100, 10, 110, num_search_queries=3),
+            LOCAL,
+            Usage(100, output=10, web_search=3),
+            id="perplexity, resold",
+        ),
+        pytest.param(
+            counts(100, 10, 110, citation_tokens=50),
+            endpoint("POST", "api.perplexity.ai", "/chat/completions"),
+            Usage(100, output=10, other=(("output_citation_tokens", 50),)),
+            id="perplexity without a search",
+        ),
         pytest.param(counts(None, None, None), OPENAI, None, id="nulls"),
         pytest.param(counts(0, 0, 0), OPENAI, None, id="zeros"),
         pytest.param(counts(0, 0, 1_500), OPENAI, None, id="a total alone"),

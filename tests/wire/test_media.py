@@ -61,12 +61,17 @@ def b64(data: bytes) -> str:
         png(1_024, 768),
         jpeg(1_024, 768),
         jpeg(1_024, 768, before=3),
+        jpeg(1_024, 768).replace(b"\xff\xe0", b"\xff\x01\xff\xd0\xff\xd7\xff\xd8\xff\xe0"),
+        jpeg(1_024, 768)[:-10],
         gif(1_024, 768),
         webp(1_024, 768),
         webp(1_024, 768, b"VP8L"),
         webp(1_024, 768, b"VP8 "),
     ],
-    ids=["png", "jpeg", "jpeg with a long comment", "gif", "webp", "webp lossless", "webp lossy"],
+    ids=[
+        *("png", "jpeg", "jpeg with a long comment", "jpeg with markers alone", "jpeg that ends behind its size"),
+        *("gif", "webp", "webp lossless", "webp lossy"),
+    ],
 )
 def test_a_picture_tells_its_size(data: bytes) -> None:
     assert picture_size(data) == (1_024, 768)
