@@ -99,6 +99,14 @@ def test_the_cap_and_the_cheaper_model_are_put_into_the_body() -> None:
     assert attempt.added == ("max_tokens",)
 
 
+def test_what_a_body_says_in_any_language_is_sent_on_as_it_is_and_as_short_as_it_can_be() -> None:
+    messages = [{"role": "user", "content": "Grüße, 世界 \ud800"}]
+    attempt = begin(session("$0.05"), body={**BODY, "model": "large", "messages": messages})
+    assert attempt.hold() is None and attempt.changed
+    assert json.loads(attempt.body.decode("utf-8", "surrogatepass"))["messages"] == messages
+    assert "Grüße, 世界".encode() in attempt.body and b'": ' not in attempt.body
+
+
 def test_what_is_not_to_be_added_is_not() -> None:
     run = session("$0.05")  # less than the longest answer of the model costs
     attempt = begin(run, body={**BODY, "model": "large", "stream": True}, add_fields=())

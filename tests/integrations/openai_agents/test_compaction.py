@@ -157,5 +157,8 @@ async def test_without_a_guard_a_session_compacts_as_before() -> None:
     assert type(session) is kind
     await run_with(wire, session, BudgetGuard(Budget("$1.00", allowance=ALLOWANCE)))
     assert isinstance(session, kind)
+    guarded = type(session)
     await run_with(wire, session, None)
-    assert len(wire.paths) == 6
+    await run_with(wire, session, BudgetGuard(Budget("$1.00", allowance=ALLOWANCE)))
+    assert type(session) is guarded  # once for all runs
+    assert len(wire.paths) == 8

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("agents")
 
-from agents import Agent, Model, Runner
+from agents import Agent, Model, OpenAIChatCompletionsModel, Runner
 from agents.items import TResponseStreamEvent
 from agents.result import RunResultStreaming
 from openai.types.responses import ResponseTextDeltaEvent
@@ -165,6 +165,27 @@ async def test_a_call_that_is_not_streamed_is_sent_as_it_was(lab: Lab) -> None:
     guard = BudgetGuard(Budget("$1.00"))
     await lab.run("run", agent_named("Worker", lab.chat(), model_settings=capped(200)), hooks=guard)
     assert "stream_options" not in lab.calls[0].body
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("run", None), ("run_streamed", True)])
+async def test_a_model_of_ones_own_is_told_to_ask_for_usage_in_streams_alone(
+    lab: Lab, mode: str, asked: bool | None
+) -> None:
+    told: list[bool | None] = []
+
+    class Noting(OpenAIChatCompletionsModel):
+        async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+            told.append(kwargs["model_settings"].include_usage)
+            return await super().get_response(*args, **kwargs)
+
+        async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            told.append(args[2].include_usage)
+            async for event in super().stream_response(*args, **kwargs):
+                yield event
+
+    agent = agent_named("Worker", Noting(BIG, openai_client=lab.client), model_settings=capped(200))
+    await lab.run(mode, agent, hooks=BudgetGuard(Budget("$1.00")))
+    assert told == [asked]
 
 
 class Unfinished(Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from decimal import Decimal
 from typing import Any
 
@@ -15,15 +16,17 @@ from agents import (
     ModelResponse,
     ModelSettings,
     ModelTracing,
+    RunConfig,
     RunContextWrapper,
     RunHooks,
     Usage,
     function_tool,
 )
+from openai import AsyncOpenAI
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, CompositeRunHooks
-from budget_guard.testing import Reply
+from budget_guard.testing import LocalProvider, Reply
 from budget_guard_openai_agents.call import Arguments
 from budget_guard_openai_agents.guarded_run import GuardedRun, activate
 from tests.integrations.openai_agents.support import (
@@ -33,8 +36,10 @@ from tests.integrations.openai_agents.support import (
     by_role,
     caller_of,
     capped,
+    client_of,
     lookup,
     never_below,
+    run_anyhow,
 )
 
 modes = pytest.mark.parametrize("mode", ["run", "run_streamed"])
@@ -278,3 +283,31 @@ async def test_what_a_tool_spends_by_itself_can_be_charged_in_it(lab: Lab) -> No
 def test_a_cost_that_makes_no_sense_is_refused_by_name(cost: Any) -> None:
     with pytest.raises(ValueError, match=r"tool_costs\['serp'\]"):
         BudgetGuard(Budget("$1.00"), tool_costs={"serp": cost})
+
+
+@pytest.mark.parametrize("mode", ["run", "run_sync", "run_streamed"])
+def test_a_cost_of_a_tool_that_no_agent_has_is_warned_of_at_the_end_of_the_outermost_run(mode: str) -> None:
+    script = by_role({"Boss": [caller_of("ask", input="help"), Reply(text="done")], "Helper": Reply(text="helped")})
+    with LocalProvider(script) as provider, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        guard = BudgetGuard(Budget("$1.00"), tool_costs={"lokup": "0.01", "ask": "0.02"})
+
+        def told() -> list[str]:
+            return [str(each.message) for each in caught if "tool_costs" in str(each.message)]
+
+        def agents(client: AsyncOpenAI) -> tuple[Agent[Any], RunConfig]:
+            helper = agent_named("Helper", BIG)
+
+            async def output(result: Any) -> str:
+                seen.append(told())  # the inner run is over, and the outer one may still see the tool
+                return str(result.final_output)
+
+            ask = helper.as_tool("ask", "Ask.", custom_output_extractor=output)
+            return agent_named("Boss", BIG, tools=[ask]), Lab(provider, client).config()
+
+        seen: list[list[str]] = []
+        for _ in range(2):
+            run_anyhow(mode, agents, client_of(provider), hooks=guard)
+            assert seen[0] == []
+            (warned,) = told()
+            assert "tool_costs names 'lokup', but" in warned
