@@ -527,6 +527,7 @@ class BudgetCallbackHandler(SessionHandle, StaysInForce):
         from budget_guard_langchain.errors import BudgetDowngrade
 
         withdraw(call)
+        self._trails.end(call.run_id)
         if self.runs is not None:
             self.runs.end(call.run_id, error)
         if call.batch is not None:  # which is started as a whole before any of it is sent

@@ -403,11 +403,14 @@ class BudgetGuard(RunGuard):
             raise recast(stop.error)
         if run is not None:
             tools.start(context, tool.name, call)
-        elif not self.tool_costs.depends_on_result(tool.name):
-            await call.acommit_cost()  # nothing tells of the end of a run that another runner has started
-        else:
-            await call.aestimate("only the tool's result tells, and it may never be heard of")
-            tools.start(context, tool.name, call)
+        else:  # nothing tells of the end of a run that another runner has started
+            only_result_tells = self.tool_costs.depends_on_result(tool.name)
+            if only_result_tells:
+                await call.aestimate("only the tool's result tells, and it may never be heard of")
+            else:
+                await call.acommit_cost()
+            if only_result_tells or session.looks_for_loops:
+                tools.start(context, tool.name, call)
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Any, tool: Tool, result: Any) -> None:
         call = self._tools(self._run()).end(context, tool.name)

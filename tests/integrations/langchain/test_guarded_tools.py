@@ -7,7 +7,7 @@ import copy
 import pickle
 from contextlib import closing, nullcontext
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -184,15 +184,29 @@ class Only(Pickled):
 ONLY = Only()
 
 
+class Made(Pickled):
+    """A tool that is made with something before it gets its fields."""
+
+    made_with: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __new__(cls, *arguments: Any, **_: Any) -> Made:
+        cls.made_with.append(arguments)
+        return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.name,)
+
+
 def test_a_guarded_tool_that_says_how_it_is_pickled_is_pickled_so(lab: Lab) -> None:
-    mine = Remade(description="Mine.")
+    mine, made = Remade(description="Mine."), Made()
     lab.script(Reply(text="done"))
-    for each in (mine, ONLY):
+    for each in (mine, ONLY, made):
         run(create_agent(lab.chat(), [each], middleware=[BudgetMiddleware(Budget("$1.00"))]))
-        assert type(each) not in (Remade, Only)
+        assert type(each) not in (Remade, Only, Made)
     twin = pickle.loads(pickle.dumps(mine))
     assert type(twin) is Remade and twin.description == "Mine."
     assert pickle.loads(pickle.dumps(ONLY)) is ONLY
+    assert type(pickle.loads(pickle.dumps(made))) is Made and Made.made_with == [(), ("pickled",)]
 
 
 def test_calls_that_no_tool_can_find_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

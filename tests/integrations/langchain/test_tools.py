@@ -15,10 +15,17 @@ pytest.importorskip("langgraph")
 pytest.importorskip("langchain")
 
 from langchain.agents import create_agent
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 
-from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, BudgetMiddleware, budget_scope
+from budget_guard import Budget, LoopPolicy
+from budget_guard.integrations.langchain import (
+    BudgetCallbackHandler,
+    BudgetExceeded,
+    BudgetMiddleware,
+    LoopDetected,
+    budget_scope,
+)
 from budget_guard.testing import Reply
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import SURFACES, Lab, caller_of, configured, lookup, outputs_in
@@ -226,3 +233,20 @@ def test_a_tool_that_is_told_of_twice_is_counted_once() -> None:
     handler.on_tool_error(RuntimeError("late"), run_id=run_id)
     assert tools_cost(handler) == (1, Decimal("0.10"))
     assert handler.reserved_usd == 0
+
+
+def test_a_tool_that_repeats_itself_is_in_a_loop_however_deep_in_one_run_and_not_in_several() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00", loop=LoopPolicy(max_repeats=2)))
+
+    def step(key: str, config: RunnableConfig) -> Any:
+        return lookup.invoke({"key": key}, config)
+
+    def steps(times: int, config: RunnableConfig) -> None:
+        for _ in range(times):
+            RunnableLambda(step).invoke("a", config)  # each step is a run of its own, as in a graph
+
+    for _ in range(3):
+        RunnableLambda(steps).invoke(2, configured(handler))
+    with pytest.raises(LoopDetected):
+        RunnableLambda(steps).invoke(6, configured(handler))
+    assert handler._trails._roots == {}

@@ -10,6 +10,7 @@ from openai import APIStatusError
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard_openai_agents.call import explain
 from budget_guard_openai_agents.look import _attempts
 from tests.integrations.openai_agents.on_the_wire import Wire, ask, chat_answer, chat_chunks, chat_usage
 
@@ -110,3 +111,38 @@ async def test_a_field_that_the_caller_set_is_not_ours() -> None:
 def test_what_looks_at_requests_adds_no_wish_for_usage_which_is_made_above() -> None:
     assert _attempts(frozenset({"output_cap", "usage"})).add_fields == {"output_cap"}
     assert _attempts(frozenset({"usage"})).add_fields == frozenset()
+
+
+class Refusal(Exception):
+    """An error of a client of one's own."""
+
+    def __init__(self, said: str, **told: Any) -> None:
+        super().__init__(said, "more")
+        self.__dict__.update(told)
+
+
+COMPLAINT = "Unsupported parameter: 'max_tokens'"
+ADDED = "add_fields=('usage',)"
+
+
+@pytest.mark.parametrize(
+    ("error", "explained"),
+    [
+        (Refusal(COMPLAINT, status_code=400), True),
+        (Refusal("no", status_code=400, body={"error": {"message": COMPLAINT}}, message="no"), True),
+        (Refusal(COMPLAINT, status_code=400, body=None, message=5), True),
+        (Refusal(COMPLAINT, status_code="400"), False),
+        (Refusal(COMPLAINT), False),
+        (Refusal(COMPLAINT, status_code=500), False),
+        (Refusal("Unsupported parameter: 'top_p'", status_code=400), False),
+    ],
+)
+def test_an_error_of_any_client_says_who_added_the_field_that_it_is_about(error: Any, explained: bool) -> None:
+    before = (error.args, getattr(error, "message", None))
+    explain(error, ("max_tokens",))
+    if not explained:
+        assert (error.args, getattr(error, "message", None)) == before
+        return
+    assert ADDED in error.args[0] and error.args[1:] == ("more",)
+    assert error.args[0].startswith(str(before[0]))
+    assert getattr(error, "message", None) in (5, None, error.args[0])

@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -164,12 +164,28 @@ class OnlyModel(PicklableModel):
 ONLY = OnlyModel()
 
 
+class MadeModel(PicklableModel):
+    """A user's own model that is made with its name."""
+
+    made_with: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __new__(cls, *arguments: Any) -> MadeModel:
+        cls.made_with.append(arguments[1:])
+        return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple[None, str]:
+        return (None, self.model)
+
+
 async def test_a_guarded_model_that_says_how_it_is_pickled_is_pickled_so(lab: Lab) -> None:
     model = RemadeModel(lab.responses(), "gpt-4.1")
     ONLY.inner = lab.responses()
     guard = BudgetGuard(Budget("$1.00"))
-    for each in (model, ONLY):
+    made = MadeModel(lab.responses(), BIG)
+    for each in (model, ONLY, made):
         await lab.run("run", agent_named("Worker", each), hooks=guard)
+    del made.inner
+    assert type(pickle.loads(pickle.dumps(made))) is MadeModel and MadeModel.made_with == [(BIG,), (BIG,)]
     twin = pickle.loads(pickle.dumps(model))
     assert type(twin) is RemadeModel and twin == model
     assert pickle.loads(pickle.dumps(ONLY)) is ONLY

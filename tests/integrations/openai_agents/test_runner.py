@@ -24,8 +24,8 @@ from agents import (
 )
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
-from budget_guard import Budget
-from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
+from budget_guard import Budget, LoopPolicy
+from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, LoopDetected
 from budget_guard.testing import LocalProvider, Reply
 from tests.integrations.openai_agents.support import (
     BIG,
@@ -228,6 +228,21 @@ async def test_behind_a_foreign_runner_tools_cost_what_they_cost(
     assert guard.report().breakdown.tools.total == Decimal("0.04")
     assert guard.report().breakdown.tools.calls == 4
     assert guard.reserved_usd == 0
+
+
+@modes
+async def test_behind_a_foreign_runner_a_loop_is_looked_for_in_each_run_by_itself(
+    lab: Lab, warned: list[warnings.WarningMessage], mode: str
+) -> None:
+    guard = BudgetGuard(Budget("$1.00", loop=LoopPolicy(max_repeats=2)))
+    set_default_agent_runner(ForeignRunner())
+    lab.script(by_role({"Worker": [*[caller_of("lookup")] * 2, Reply(text="done")]}))
+    for _ in range(3):
+        await lab.run(mode, worker(lab), hooks=guard)
+    lab.script(ENDLESS)
+    with pytest.raises(LoopDetected):
+        await lab.run(mode, worker(lab), hooks=guard)
+    assert 2 < len(lab.calls) <= 6
 
 
 @modes
