@@ -1,8 +1,10 @@
 """What the gateway adds to a request: CPU beside the same server that only passes bytes through, and time over none.
 
-A provider that answers at once, the bare server and the gateway each run in a process of their own; one client asks
-them in turn, one request after the other. CPU is that of the server's process. ``python benchmarks/gateway.py``; needs
-the extra ``gateway``.
+A provider, the bare server and the gateway each run in a process of their own; one client asks them in turn, one
+request after the other. CPU is that of the server's process. JSON is answered at once. Events of a stream come a
+millisecond apart, as from a model that writes them; and all at once, which shows the most that reading them can add:
+with less than that between them, how many come together is left to chance, in each process anew. ``python
+benchmarks/gateway.py``; needs the extra ``gateway``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import uvicorn
@@ -23,8 +25,9 @@ import uvicorn
 from budget_guard import Budget
 from budget_guard.integrations.gateway import GatewaySettings, Upstream, serve
 
-ROUNDS, JSON_CALLS, STREAMS = 40, 80, 30
+ROUNDS = 40
 EVENTS = 100
+PACE_S = 0.001
 MESSAGES = [{"role": "user", "content": "Why is the sky blue? " * 45}]  # about 1 kB
 USAGE = {"prompt_tokens": 250, "completion_tokens": 100, "total_tokens": 350}
 ANSWER = json.dumps(
@@ -53,18 +56,19 @@ STREAM = [
 
 
 async def provider(scope: Any, receive: Any, send: Any) -> None:
-    """Answers at once, each event of a stream by itself."""
+    """Answers at once; the events of a stream `PACE_S` apart where the request says so."""
     if scope["type"] != "http":
         return
     body = (await receive()).get("body", b"")
     streams = b'"stream":true' in body.replace(b" ", b"")
+    paced = (b"x-paced", b"1") in scope["headers"]
     kind = b"text/event-stream" if streams else b"application/json"
     headers = [(b"content-type", kind), *([] if streams else [(b"content-length", b"%d" % len(ANSWER))])]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for part in STREAM if streams else [ANSWER]:
+    for part in STREAM if paced else [b"".join(STREAM)] if streams else [ANSWER]:
         await send({"type": "http.response.body", "body": part, "more_body": streams})
-        if streams:
-            await asyncio.sleep(0)
+        if paced:
+            await asyncio.sleep(PACE_S)
     if streams:
         await send({"type": "http.response.body", "body": b""})
 
@@ -143,10 +147,29 @@ def body(*, streams: bool) -> bytes:
     return json.dumps({"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 200, **more}).encode()
 
 
-async def ask(http: aiohttp.ClientSession, url: str, streams: bool, count: int) -> list[float]:
+class Asked(NamedTuple):
+    """What is asked for, again and again."""
+
+    name: str
+    count: int
+    """How often in a round."""
+    streams: bool = False
+    paced: bool = False
+
+
+ASKED = (
+    Asked("JSON", 80),
+    Asked(f"{EVENTS} events, a millisecond apart", 2, streams=True, paced=True),
+    Asked(f"{EVENTS} events, all at once", 30, streams=True),
+)
+
+
+async def ask(http: aiohttp.ClientSession, url: str, asked: Asked, count: int) -> list[float]:
     """The seconds that each of *count* requests takes."""
-    data = body(streams=streams)
+    data = body(streams=asked.streams)
     headers = {"content-type": "application/json", "authorization": "Bearer x", "x-run-id": "bench"}
+    if asked.paced:
+        headers["x-paced"] = "1"
     times: list[float] = []
     for _ in range(count):
         start = time.perf_counter()
@@ -164,22 +187,22 @@ async def main() -> None:
     gateway, gateway_url = started("gateway", origin)
     try:
         async with aiohttp.ClientSession() as http:
-            for streams, count, name in ((False, JSON_CALLS, "JSON"), (True, STREAMS, f"SSE of {EVENTS} events")):
+            for asked in ASKED:
                 cpu: dict[str, list[float]] = {"bare": [], "gateway": []}
                 took: dict[str, list[float]] = {"direct": [], "bare": [], "gateway": []}
                 for turn in range(ROUNDS + 1):
-                    direct = await ask(http, origin, streams, count // 4)
+                    direct = await ask(http, origin, asked, max(1, asked.count // 4))
                     for role, process, url in (("bare", bare, bare_url), ("gateway", gateway, gateway_url)):
                         before = cpu_s(process)
-                        times = await ask(http, url, streams, count)
+                        times = await ask(http, url, asked, asked.count)
                         if turn:  # the first one warms up
-                            cpu[role].append((cpu_s(process) - before) / count)
+                            cpu[role].append((cpu_s(process) - before) / asked.count)
                             took[role].append(statistics.median(times))
                     took["direct"].append(statistics.median(direct))
                 least = {role: min(found) * 1e6 for role, found in cpu.items()}
                 over = (min(took["gateway"]) - min(took["direct"])) * 1e6
                 print(
-                    f"{name:18s} CPU: bare {least['bare']:.0f} us, gateway {least['gateway']:.0f} us: "
+                    f"{asked.name:34s} CPU: bare {least['bare']:.0f} us, gateway {least['gateway']:.0f} us: "
                     f"{least['gateway'] / least['bare']:.2f} x (goal 1.6); over direct at the median {over:+.0f} us"
                 )
     finally:

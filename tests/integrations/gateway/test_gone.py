@@ -19,6 +19,7 @@ from budget_guard import Budget, LedgerUnavailable
 from budget_guard.integrations.gateway import Upstream
 from budget_guard.testing import LocalProvider, Reply
 from tests.integrations.gateway.support import TOKEN, Asking, asked, gateway, serving
+from tests.ledger.redis_server import RedisServer, needs_redis_server
 
 pytest.importorskip("aiohttp")
 
@@ -255,6 +256,39 @@ def test_without_its_ledger_calls_are_refused_or_pass_and_it_is_back_without_a_r
         assert asking.ask().status_code == 200
         until(lambda: asking.booked() == (("0.2", "0") if mode == "hard_gate" else ("0.3", "0")))
         assert asking.http.get("/health/ready").status_code == 200
+
+
+@needs_redis_server
+def test_a_redis_that_is_killed_in_a_stream_costs_no_answer_and_nothing_is_forgotten(
+    provider: LocalProvider, tmp_path: Path
+) -> None:
+    server = RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always").start()
+    try:
+        with gateway(provider, ledger=server.url) as asking:
+            provider.reset(gated)
+            connection = send(asking, stream=True)
+            provider.wait_for_calls(1)
+            provider.release_chunk(2)
+            answer = connection.recv(4_096)
+            server.kill()
+            provider.release_chunk(100)
+            while not answer.endswith(b"0\r\n\r\n"):
+                more = connection.recv(65_536)
+                assert more, answer
+                answer += more
+            connection.close()
+            assert b"[DONE]" in answer  # it is paid for
+            provider.reset(lambda _: Reply(output_tokens=16))
+            refused = asking.ask()
+            assert (refused.status_code, refused.json()["code"]) == (503, "ledger_unavailable")
+            assert provider.calls == []
+
+            server.start()
+
+            assert asking.ask().status_code == 200
+            assert asking.booked() == ("0.2", "0")
+    finally:
+        server.kill()
 
 
 def test_an_advisory_gateway_refuses_nothing_and_says_what_it_would_have_refused(provider: LocalProvider) -> None:
