@@ -21,7 +21,6 @@ import ast
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import SequenceMatcher
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -742,6 +742,15 @@ def key_of(mutant: Mutant) -> str:
     return f"{mutant.path}@{hash_of(mutant.path)}:{mutant.start}-{mutant.end}={mutant.new}"
 
 
+def sampled(mutants: Iterable[Mutant], count: int, seed: int) -> list[Mutant]:
+    """So many of the *mutants* by chance. Whether one is among them is the same however the code around it changes."""
+    return sorted(mutants, key=lambda each: _chance(f"{seed} {name_of(_outcome(each, 'survived', ''))}"))[:count]
+
+
+def _chance(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
 def earlier(again: bool) -> dict[str, tuple[Result, str]]:
     """What earlier runs have found, without the survivors where they are to be tried *again*."""
     file = FOLDER / "results.jsonl"
@@ -769,7 +778,7 @@ def main() -> int:
     mutants = [
         each for each in all_mutants(options.folders) if options.only in each.what and options.line in (None, each.line)
     ]
-    chosen = random.Random(options.seed).sample(mutants, min(options.sample or len(mutants), len(mutants)))
+    chosen = sampled(mutants, options.sample, options.seed) if options.sample else mutants
     tests = coverage(options.map, options.processes, options.tests)
     print(f"{len(chosen)} of {len(mutants)} mutants, seed {options.seed}", flush=True)
     known = earlier(options.again)
@@ -818,8 +827,13 @@ def main() -> int:
     return 1 if score(outcomes) else 0
 
 
+@cache
+def _text_of(path: str) -> str:
+    return (ROOT / path).read_text("utf-8")
+
+
 def _outcome(mutant: Mutant, result: Result, by: str) -> Outcome:
-    text = (ROOT / mutant.path).read_text("utf-8")
+    text = _text_of(mutant.path)
     return Outcome(mutant, result, by, line_at(text, mutant.start), line_at(changed(text, mutant), mutant.start))
 
 
