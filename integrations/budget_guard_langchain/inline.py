@@ -17,14 +17,10 @@ class RunsInline:
     """
 
     def __get__(self, handler: object, owner: type) -> bool:
-        asking = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # there is no other way to ask
-        name = asking.f_code.co_name
-        if name == "<listcomp>":  # which is a frame of its own before Python 3.12
-            caller = asking.f_back
-            if caller is None:
-                return True
-            asking, name = caller, caller.f_code.co_name
-        if name != "on_llm_start" or handler is None:
+        asking: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # there is no other way to ask
+        if asking.f_code.co_name == "<listcomp>":  # which is a frame of its own before Python 3.12
+            asking = asking.f_back
+        if asking.f_code.co_name != "on_llm_start" or handler is None:
             return True
         manager: Any = asking.f_locals.get("self")
         handlers: Sequence[Any] = getattr(manager, "handlers", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ from budget_guard import (
     Allowance,
     Budget,
     BudgetExceeded,
+    BudgetRevoked,
     DowngradePolicy,
     Prompt,
     Session,
@@ -311,6 +313,62 @@ def test_an_answer_that_is_no_success(status: int, body: bytes, spent: Decimal) 
     kind = "application/json" if body.startswith(b"{") else "text/html"
     assert attempt.refuse(status, {"content-type": kind}, body) is None
     assert figures(run) == [(spent, ZERO)]
+
+
+REVOKED = BudgetRevoked(scope="run:r", reason="stolen", at=datetime(2026, 1, 1, tzinfo=timezone.utc))
+WAYS_OUT: dict[str, tuple[Callable[[Attempt], object], Callable[[Attempt], Any], Decimal]] = {
+    "answered": (Attempt.end, Attempt.aend, DIME),
+    "given up": (Attempt.give_up, Attempt.agive_up, DIME),
+    "refused": (lambda made: made.refuse(429, {}, b"{}"), lambda made: made.arefuse(429, {}, b"{}"), ZERO),
+    "a fault of the server": (
+        lambda made: made.refuse(500, {}, b"{}"),
+        lambda made: made.arefuse(500, {}, b"{}"),
+        DIME,
+    ),
+    "not heard": (lambda made: made.fail(TimeoutError()), lambda made: made.afail(TimeoutError()), DIME),
+    "not connected": (
+        lambda made: made.fail(ConnectionRefusedError()),
+        lambda made: made.afail(ConnectionRefusedError()),
+        ZERO,
+    ),
+    "another budget": (
+        lambda made: made.fail(REVOKED),
+        lambda made: made.afail(REVOKED),
+        ZERO,
+    ),
+    "not sent": (lambda made: made.release("not sent"), lambda made: made.arelease("not sent"), ZERO),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("awaits", [False, True], ids=["blocking", "awaited"])
+def test_every_way_out_settles_it_once_and_the_first_one_counts(way: str, awaits: bool) -> None:
+    run = session()
+    attempt = begin(run)
+    assert (asyncio.run(attempt.ahold()) if awaits else attempt.hold()) is None
+    leave, aleave, spent = WAYS_OUT[way]
+    for out, aout in ((leave, aleave), *[(one, other) for one, other, _ in WAYS_OUT.values()]):
+        if awaits:
+            asyncio.run(aout(attempt))
+        else:
+            out(attempt)
+        assert attempt.settled and figures(run) == [(spent, ZERO)]
+    assert run.report().breakdown.llm.calls == bool(spent)
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+def test_what_is_raised_while_it_is_held_is_raised_and_nothing_stays_held(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    outer, inner = session(), session()
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(inner, "authorize", failing)
+    with counting(above(outer)), pytest.raises(type(error)):
+        begin(outer, inner).hold()
+    assert figures(outer) == [(ZERO, ZERO)]
 
 
 def test_a_complaint_about_a_field_of_ours_is_explained() -> None:

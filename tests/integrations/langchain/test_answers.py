@@ -13,7 +13,7 @@ import httpx
 import pytest
 from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation, LLMResult
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
 from budget_guard import Budget, BudgetExceeded
@@ -21,7 +21,7 @@ from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetMid
 from budget_guard.wire import Answer
 from budget_guard_langchain.output_cap import added_by, explain, with_cap, with_usage
 from budget_guard_langchain.request import read_call
-from budget_guard_langchain.response import Reply
+from budget_guard_langchain.response import Reply, _as_chat
 
 TYPES = {
     "chat completions": "own",
@@ -352,6 +352,12 @@ def test_what_an_answer_is_known_by_may_be_told_beside_it_or_in_it(dialect: str)
     assert read_of(inside, {}) == ("in", "flex")
     assert read_of({}, beside) == read_of(inside, beside) == ("by", "priority")
     assert read_of({"id": "in"}, {"service_tier": "priority"}) == ("in", "priority")
+
+
+def test_an_answer_without_a_message_says_nothing_of_its_bill() -> None:
+    assert _as_chat(Generation(text="ok")) == {}
+    bill = _as_chat(ChatGeneration(message=of("ok")))
+    assert bill == {"content": "ok", "tool_calls": [], "refusal": None, "annotations": None}
 
 
 # One run id for many calls

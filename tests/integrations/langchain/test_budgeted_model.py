@@ -421,6 +421,8 @@ def test_tokens_are_counted_as_the_dear_model_counts_them(lab: Lab) -> None:
     model = pair(lab)
     model.primary.custom_get_token_ids = lambda text: [1] * 7
     assert model.get_num_tokens("hi") == 7
+    counts = FakeListChatModel(responses=["ok"], custom_get_token_ids=lambda text: [1] * 7)
+    assert budgeted_model(counts, lab.chat(SMALL)).get_num_tokens_from_messages([HumanMessage("hi")]) == 7
 
 
 def test_made_by_its_class_it_has_the_same_settings(lab: Lab) -> None:
@@ -435,6 +437,7 @@ def test_it_is_known_by_both_of_its_models(lab: Lab) -> None:
     known = {"primary": model.primary._identifying_params, "cheaper": model.cheaper._identifying_params}
     assert model._identifying_params == known
     assert {known["primary"]["model_name"], known["cheaper"]["model_name"]} == {BIG, SMALL}
+    assert model._llm_type == "budget-guard"
 
 
 # --- what it refuses

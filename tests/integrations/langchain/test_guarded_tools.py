@@ -102,10 +102,19 @@ def test_agents_that_are_tools_are_counted(lab: Lab, asynchronous: bool) -> None
 
 
 @ways
-def test_a_tool_whose_call_does_not_fit_answers_so(lab: Lab, asynchronous: bool) -> None:
+@pytest.mark.parametrize("awaits", [False, True], ids=["a function", "a coroutine"])
+def test_a_tool_whose_call_does_not_fit_answers_so(lab: Lab, asynchronous: bool, awaits: bool) -> None:
     lab.script(loop)
     handler = dimes(Budget(max_requests=1))
-    agent = create_agent(lab.chat("dime"), [thinker(lab)], middleware=[BudgetMiddleware(handler)])
+    think = thinker(lab)
+    if awaits:
+        inner = lab.chat("dime")
+
+        async def ask() -> str:
+            return str((await inner.ainvoke("hi")).text)
+
+        think.coroutine = ask
+    agent = create_agent(lab.chat("dime"), [think], middleware=[BudgetMiddleware(handler)])
     messages = run(agent, asynchronous=asynchronous)["messages"]
     assert [message.status for message in messages if isinstance(message, ToolMessage)] == ["error"]
     assert len(lab.calls) == 1
@@ -207,6 +216,18 @@ def test_a_guarded_tool_that_says_how_it_is_pickled_is_pickled_so(lab: Lab) -> N
     assert type(twin) is Remade and twin.description == "Mine."
     assert pickle.loads(pickle.dumps(ONLY)) is ONLY
     assert type(pickle.loads(pickle.dumps(made))) is Made and Made.made_with == [(), ("pickled",)]
+
+
+def test_a_tool_that_cannot_be_guarded_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(guarded_tools, "_guarded_class", lambda cls: int)
+    monkeypatch.setattr(guarded_tools, "_told", set())
+    mine = Pickled()
+    for _ in range(2):
+        guarded_tools.guard_tools([mine])
+    assert caplog.text.count("the class of 'pickled' does not let its calls be seen") == 1
+    assert "BudgetMiddleware(..., guard_tools=True)" in caplog.text and type(mine) is Pickled
 
 
 def test_calls_that_no_tool_can_find_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -41,6 +42,13 @@ def test_a_stop_is_the_graphs_whether_it_is_named_or_raised_first() -> None:
             "    print(isinstance(stop, GraphBubbleUp), type(stop) is adapter.BudgetExceeded)"
         )
         assert printed(program) == "True True"
+
+
+def test_the_middleware_without_langchain_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain.agents.middleware", None)
+    monkeypatch.delitem(sys.modules, "budget_guard_langchain.middleware", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'langchain>=1\.4'"):
+        importlib.import_module("budget_guard_langchain.middleware")
 
 
 def test_what_is_not_there_is_not_found() -> None:

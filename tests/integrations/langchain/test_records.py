@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -98,6 +99,19 @@ def test_a_record_says_how_the_run_ended(lab: Lab, log: RunLog, asynchronous: bo
         ("stopped", "max_requests", 0),
         ("failed", None, 1),
     ]
+
+
+@ways
+def test_a_run_that_is_under_way_when_its_handler_is_closed_is_recorded_then(log: RunLog, asynchronous: bool) -> None:
+    handler = BudgetCallbackHandler(Budget("$1"), run_log=log)
+    child = handler.child(Budget("$0.50"))
+    handler.on_chain_start({}, {}, run_id=uuid4())
+    for each, recorded in ((child, 0), (handler, 1)):
+        if asynchronous:
+            asyncio.run(each.aclose())
+        else:
+            each.close()
+        assert len(list(log)) == recorded
 
 
 def test_a_log_that_fails_breaks_no_run_and_hides_no_stop(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ import pytest
 pytest.importorskip("langchain_core")
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from budget_guard.integrations.langchain import budgeted_model
+from budget_guard import Budget
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budgeted_model
 from budget_guard_langchain.steered_model import How, name_of, steered
-from tests.integrations.langchain.agents import SMALL, Lab
+from tests.integrations.langchain.agents import DIME, SMALL, Lab, configured
 
 
 class Listener(BaseChatModel):
@@ -95,6 +98,56 @@ def test_it_is_described_as_it_is(lab: Lab, make: Any) -> None:
         assert told == plain._get_invocation_params(stop=stop, **MORE)
         named = model._get_llm_string(stop=stop, **MORE)
         assert named.startswith(plain._get_llm_string(stop=stop, **MORE))
+
+
+class Half(FakeListChatModel):
+    """A model that streams in synchronous code alone, so that LangChain streams it in a thread."""
+
+    model_name: str = "dime"
+    _astream = BaseChatModel._astream
+
+
+class Whole(Half):
+    _stream = BaseChatModel._stream
+
+
+def test_a_copy_streams_where_its_model_does() -> None:
+    for model in (Listener(), Half(responses=["ok"]), Whole(responses=["ok"])):
+        copy = steered(model, How())
+        for name in ("_stream", "_astream"):
+            plain = getattr(BaseChatModel, name)
+            assert (getattr(type(copy), name) is plain) is (getattr(type(model), name) is plain)
+
+
+def test_a_stream_that_langchain_makes_in_a_thread_is_held_first() -> None:
+    handler = BudgetCallbackHandler(Budget(max_requests=1), pricing=DIME)
+    model = steered(Half(responses=["ok"]), How())
+    asyncio.run(drain(model.astream("hi", configured(handler))))
+    assert (handler.report().breakdown.llm.calls, handler.reserved_usd) == (1, 0)
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(drain(model.astream("hi", configured(handler))))
+    assert (handler.report().breakdown.llm.calls, handler.reserved_usd) == (1, 0)
+
+
+@pytest.mark.skipif(
+    not hasattr(BaseChatModel, "_should_use_protocol_streaming"), reason="langchain-core has it from 1.4 on"
+)
+def test_a_pair_streams_events_where_both_of_its_models_stream(lab: Lab) -> None:
+    from langchain_core.tracers._streaming import _V2StreamingCallbackHandler
+
+    class Listens(_V2StreamingCallbackHandler):
+        pass
+
+    heard: Any = SimpleNamespace(handlers=[Listens()])
+    for model, streams in (
+        (Listener(model_name="mine"), True),
+        (Half(responses=["ok"]), True),
+        (Whole(responses=["ok"]), False),
+    ):
+        for pair in (budgeted_model(lab.chat(), model), budgeted_model(model, lab.chat(SMALL))):
+            for awaits in (False, True):
+                assert pair._should_use_protocol_streaming(async_api=awaits, run_manager=heard) is streams
+                assert not pair._should_use_protocol_streaming(async_api=awaits, run_manager=None)
 
 
 @pytest.mark.parametrize(("called", "name"), [("gpt-4o", "gpt-4o"), ("", "Named"), (None, "Named"), (5, "Named")])

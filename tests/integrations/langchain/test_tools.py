@@ -7,7 +7,7 @@ import re
 import warnings
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -27,6 +27,7 @@ from budget_guard.integrations.langchain import (
     budget_scope,
 )
 from budget_guard.testing import Reply
+from budget_guard_langchain.trails import started_by
 from tests.builders import ZERO
 from tests.integrations.langchain.agents import SURFACES, Lab, caller_of, configured, lookup, outputs_in
 
@@ -233,6 +234,33 @@ def test_a_tool_that_is_told_of_twice_is_counted_once() -> None:
     handler.on_tool_error(RuntimeError("late"), run_id=run_id)
     assert tools_cost(handler) == (1, Decimal("0.10"))
     assert handler.reserved_usd == 0
+
+
+def test_what_an_agents_tool_starts_is_a_part_of_the_agent_until_the_tool_is_over() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+
+    def start(agent: str | None) -> UUID:
+        run_id = uuid4()
+        handler.on_tool_start({"name": "ask"}, "{}", run_id=run_id, metadata={"lc_agent_name": agent})
+        return run_id
+
+    assert started_by.get() == ()
+    boss = start("Boss")
+    assert started_by.get() == ("Boss",)
+    own, of_nobody = start("Boss"), start(None)  # its own tools, and those of no agent, start nothing new
+    assert started_by.get() == ("Boss",)
+    helper = start("Helper")
+    assert started_by.get() == ("Helper", "Boss")
+    handler.on_tool_end("", run_id=own)
+    handler.on_tool_end("", run_id=of_nobody)
+    assert started_by.get() == ("Helper", "Boss")
+    handler.on_tool_error(ValueError(), run_id=helper)
+    assert started_by.get() == ("Boss",)
+    token = started_by.set(("Other",))
+    handler.on_tool_end("", run_id=boss)  # where somebody else has begun meanwhile, that goes on
+    assert started_by.get() == ("Other",)
+    started_by.reset(token)
+    started_by.set(())
 
 
 def test_a_tool_that_repeats_itself_is_in_a_loop_however_deep_in_one_run_and_not_in_several() -> None:

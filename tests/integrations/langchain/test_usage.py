@@ -378,6 +378,23 @@ def test_audio_is_billed_as_audio() -> None:
     assert handler.spent_usd * 10**9 == 70 * 1_000 + 30 * 10_000 + 30 * 2_000 + 20 * 20_000
 
 
+def test_a_free_variant_costs_nothing_though_its_answer_names_the_model_that_costs() -> None:
+    prices = {"meta/llama:free": (0, 0), "meta/llama": (1e-6, 1e-6)}
+    handler, run_id = BudgetCallbackHandler(Budget("$1.00"), pricing=prices), uuid4()
+    handler.on_chat_model_start(
+        {"kwargs": {"openai_api_base": "https://openrouter.ai/api/v1"}},
+        [[HumanMessage("hi")]],
+        run_id=run_id,
+        metadata={"ls_model_name": "meta/llama:free"},
+        invocation_params={"model": "meta/llama:free", "_type": "openai-chat", "max_tokens": 50},
+    )
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0}
+    told: Any = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    message = AIMessage("ok", usage_metadata=told, response_metadata={"token_usage": usage, "model_name": "meta/llama"})
+    handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]), run_id=run_id)
+    assert (handler.spent_usd, list(handler.report().breakdown.llm.by_model)) == (0, ["meta/llama:free"])
+
+
 # Whose prices count
 
 

@@ -11,6 +11,7 @@ pytest.importorskip("agents.memory.openai_responses_compaction_session")
 
 from agents import Agent, ModelSettings, RunConfig, Runner, SQLiteSession
 from agents.memory import OpenAIResponsesCompactionSession
+from openai import InternalServerError
 
 from budget_guard import Allowance, Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
@@ -147,6 +148,18 @@ async def test_every_retry_of_a_compaction_is_held_by_itself() -> None:
     assert len(asked) == 2
     assert report.breakdown.llm.calls == 3
     assert report.uncertain > 0  # the one that failed may have been billed
+
+
+async def test_a_compaction_that_fails_by_itself_fails_as_without_a_guard() -> None:
+    def failing(_: Any) -> Any:
+        return (500, {"error": {"message": "no"}}) if wire.paths[-1].endswith("/compact") else ANSWER
+
+    wire = Wire(failing)
+    guard = BudgetGuard(Budget("$1.00", allowance=ALLOWANCE))
+    for each in (None, guard):
+        with pytest.raises(InternalServerError):
+            await run_with(wire, session_of(wire), each)
+    assert guard.reserved_usd == 0
 
 
 async def test_without_a_guard_a_session_compacts_as_before() -> None:

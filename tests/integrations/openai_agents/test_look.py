@@ -8,6 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,10 +16,12 @@ import pytest
 
 pytest.importorskip("agents")
 
-from budget_guard import Session
-from budget_guard.adapter import GuardedCall, counting
+from openai import OpenAIError
+
+from budget_guard import Session, UnboundedCallError
+from budget_guard.adapter import GuardedCall, Stop, counting
 from budget_guard.adapter.attempts import counting_nothing
-from budget_guard_openai_agents.look import LookingTransport
+from budget_guard_openai_agents.look import LookingTransport, _changed, look_at_client
 from tests.builders import ZERO, call, session
 from tests.integrations.openai_agents.on_the_wire import chat_answer, chat_chunks, chat_usage
 
@@ -93,6 +96,88 @@ async def test_a_body_is_passed_on_as_it_came_and_booked_by_what_can_be_read_of_
     assert (run.spent_usd, run.reserved_usd) == (BILLED if told else held, ZERO)
     await response.aclose()
     assert body.closed and run.spent_usd == (BILLED if told else held)
+
+
+async def test_proxies_of_a_client_are_looked_at_once_and_what_is_none_stays_none() -> None:
+    proxy, plain = (
+        httpx.MockTransport(lambda _: httpx.Response(200)),
+        httpx.MockTransport(lambda _: httpx.Response(200)),
+    )
+    async with httpx.AsyncClient(transport=plain, mounts={"https://": proxy, "all://localhost": None}) as http:
+        client = SimpleNamespace(_client=http)
+        look_at_client(client)
+        mounts: dict[str, Any] = {pattern.pattern: mounted for pattern, mounted in http._mounts.items()}
+        assert mounts["all://localhost"] is None
+        assert type(mounts["https://"]) is LookingTransport and mounts["https://"]._inner is proxy
+        look_at_client(client)
+        assert list(http._mounts.values()) == list(mounts.values())
+
+
+async def test_it_stands_for_the_transport_that_sends() -> None:
+    entered: list[str] = []
+
+    class Inner(httpx.MockTransport):
+        colour = "green"
+
+        async def __aenter__(self) -> Inner:
+            entered.append("in")
+            return self
+
+        async def __aexit__(self, *raised: Any) -> None:
+            entered.append(f"out with {len(raised)}")
+
+        async def aclose(self) -> None:
+            entered.append("closed")
+
+    transport: Any = LookingTransport(Inner(lambda _: httpx.Response(200)))
+    async with transport as itself:
+        assert itself is transport and transport.colour == "green"
+    await transport.aclose()
+    assert entered == ["in", "out with 3", "closed"]
+    with pytest.raises(AttributeError, match="shape"):
+        _ = transport.shape
+
+
+class Above(GuardedCall):
+    """A model's call, which is told why a request was not sent."""
+
+    __slots__ = ("stops",)
+
+    def __init__(self, run: Session) -> None:
+        super().__init__([run])
+        self.stops: list[Stop] = []
+
+    def note_refusal(self, stop: Stop) -> None:
+        self.stops.append(stop)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>", json.dumps({**ASKED, "background": True}).encode()], ids=["unreadable", "in the background"]
+)
+async def test_a_request_that_cannot_be_held_is_not_sent_and_its_model_is_told_why(content: bytes) -> None:
+    sent: list[Any] = []
+    transport = LookingTransport(httpx.MockTransport(lambda request: sent.append(request) or httpx.Response(200)))
+    run = session()
+    above = Above(run)
+    assert above.hold(call("large", tokens=500, cap=5_000)) is None
+    request = httpx.Request("POST", "https://api.openai.com/v1/chat/completions", content=content)
+    with counting_nothing(), counting(above), pytest.raises(UnboundedCallError) as raised:
+        await transport.handle_async_request(request)
+    assert isinstance(raised.value, OpenAIError) and sent == []
+    (stop,) = above.stops
+    assert isinstance(stop.error, UnboundedCallError) and stop.session is run
+
+
+def test_a_request_that_is_changed_goes_where_its_model_is() -> None:
+    request = httpx.Request(
+        "POST", "https://me.azure.com/deployments/big/chat?v=1", content=b"{}", headers={"x-id": "7"}
+    )
+    for path in ("/deployments/small/chat?v=1", "/deployments/big/chat?v=1"):
+        attempt: Any = SimpleNamespace(path=path, body=b'{"a": 1}')
+        changed = _changed(request, attempt, "/deployments/big/chat?v=1")
+        assert str(changed.url) == f"https://me.azure.com{path}"
+        assert (changed.method, changed.content, changed.headers["content-length"]) == ("POST", attempt.body, "8")
+        assert changed.headers["x-id"] == "7"
 
 
 @pytest.mark.parametrize("on_cancel", ["bound", "seen"])

@@ -292,6 +292,19 @@ async def test_a_model_that_no_run_has_ever_seen_is_guarded_in_a_block(lab: Lab,
     assert len(lab.calls) == 1
 
 
+async def test_a_model_that_does_not_let_itself_be_guarded_says_so_and_works_by_hand(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budget_guard_openai_agents.model._guarded_class", lambda cls: int)
+    model = lab.responses()
+    guard = BudgetGuard(Budget("$1.00"))
+    with pytest.raises(TypeError, match="OpenAIResponsesModel does not let its calls be accounted for: wrap it"):
+        await lab.run("run", agent_named("Worker", model), hooks=guard)
+    with guard:
+        await ask_by_hand(model, stream=False)
+    assert len(lab.calls) == 1 and type(model) is OpenAIResponsesModel
+
+
 class Ensemble(Model):
     """A user's own model that asks several others."""
 

@@ -12,7 +12,10 @@ from agents.models.interface import Model
 from openai.types.responses import Response
 
 from budget_guard import Allowance, Budget
+from budget_guard import Usage as CoreUsage
 from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard.wire import Answer
+from budget_guard_openai_agents.answer import usage_of as sdk_usage_of
 from tests.integrations.openai_agents.on_the_wire import (
     Wire,
     ask,
@@ -136,6 +139,12 @@ async def test_a_total_that_nobody_gave_contradicts_nothing() -> None:
     usage = Usage(requests=1, input_tokens=100, output_tokens=50, total_tokens=0)  # as the SDK shows it
     await ask(Reporting(usage), guard, max_tokens=300)
     assert (guard.spent_usd, guard.report().uncertain) == (Decimal("0.00075"), Decimal(0))
+
+
+def test_an_answer_of_which_nothing_is_known_is_one_request() -> None:
+    assert sdk_usage_of(Answer("responses", None)) == Usage(requests=1)
+    told = Answer("responses", CoreUsage(input=10, cache_read=5, output=3))
+    assert sdk_usage_of(told) == Usage(requests=1, input_tokens=15, output_tokens=3, total_tokens=18)
 
 
 @pytest.mark.skipif(

@@ -27,6 +27,7 @@ from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_
 from budget_guard import Budget, LoopPolicy
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, LoopDetected
 from budget_guard.testing import LocalProvider, Reply
+from budget_guard_openai_agents import runner
 from tests.integrations.openai_agents.support import (
     BIG,
     DelegatingModel,
@@ -198,11 +199,11 @@ async def test_two_of_our_runners_in_one_chain_count_once(lab: Lab, on_exceeded:
 
 async def test_many_guards_put_one_runner_in_front() -> None:
     BudgetGuard(Budget("$1.00"))
-    runner = get_default_agent_runner()
+    front = get_default_agent_runner()
     for _ in range(5):
         BudgetGuard(Budget("$1.00"))
-    assert get_default_agent_runner() is runner
-    assert isinstance(runner, AgentRunner)
+    assert get_default_agent_runner() is front
+    assert isinstance(front, AgentRunner)
 
 
 @modes
@@ -214,6 +215,45 @@ async def test_runs_without_a_guard_go_straight_through(lab: Lab, mode: str) -> 
     assert len(lab.calls) == 5
     assert guard.report().breakdown.llm.calls == 0
     assert guard.session.decisions() == []
+
+
+def test_a_run_without_a_guard_gives_its_result_from_synchronous_code_too() -> None:
+    BudgetGuard(Budget("$1.00"))  # puts ours in front
+    with LocalProvider(Reply()) as provider:
+        agent = agent_named("Worker", BIG)
+        result = run_anyhow("run_sync", lambda client: (agent, Lab(provider, client).config()), client_of(provider))
+    assert result.final_output == "ok"
+
+
+def test_what_the_runner_before_ours_has_is_reached_through_it() -> None:
+    before: Any = ForeignRunner()
+    before.colour = "green"
+    set_default_agent_runner(before)
+    BudgetGuard(Budget("$1.00"))
+    ours: Any = get_default_agent_runner()
+    assert ours is not before and ours.colour == "green"
+    with pytest.raises(AttributeError, match="shape"):
+        _ = ours.shape
+
+
+async def test_the_provider_of_a_streamed_run_is_closed_where_the_sdk_has_no_way_to_wait_for_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, closed = asyncio.Event(), list[MultiProvider]()
+
+    async def aclose(self: MultiProvider) -> None:
+        await going_on.wait()
+        closed.append(self)
+
+    monkeypatch.setattr(MultiProvider, "aclose", aclose, raising=False)
+    monkeypatch.setattr(RunResultStreaming, "_ensure_model_provider_cleanup_on_completion", None, raising=False)
+    await run_in("run_streamed", agent_named("Worker", lab.responses()), "go", hooks=BudgetGuard(Budget("$1.00")))
+    while not runner._closing:  # kept until it is done
+        await asyncio.sleep(0)
+    assert closed == []
+    going_on.set()
+    await lab.quiet()
+    assert len(closed) == 1 and not runner._closing
 
 
 @modes

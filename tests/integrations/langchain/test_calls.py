@@ -1,0 +1,47 @@
+"""One call of LangChain's, and those of a handler that are under way."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from budget_guard_langchain.calls import Call, _Watched
+from tests.builders import ZERO, call, session
+
+
+class Refused(Exception):
+    status_code = 400
+
+
+@pytest.mark.parametrize(("requests", "booked"), [(1, False), (2, True)])
+def test_a_refusal_of_one_of_several_requests_gives_nothing_back(requests: int, booked: bool) -> None:
+    """Some of the others may have been answered, and billed."""
+    run = session()
+    made = Call((run,), uuid4(), None, called="dime", requests=requests)
+    assert made.hold(call()) is None
+    held = run.reserved_usd
+    made.fail(Refused())
+    assert (run.spent_usd, run.reserved_usd, run.report().uncertain) == ((held, ZERO, held) if booked else (ZERO,) * 3)
+
+
+def test_what_watches_a_call_is_text_to_everybody_else_and_its_copies_watch_nothing() -> None:
+    class Calls:
+        gone_calls: list[Any] = []  # noqa: RUF012
+
+        def gone(self, made: object) -> None:
+            self.gone_calls.append(made)
+
+    watched, calls = _Watched("decision-1"), Calls()
+    watched.calls.append((calls, "a call"))  # type: ignore[arg-type]
+    for twin in (copy.copy(watched), copy.deepcopy(watched), pickle.loads(pickle.dumps(watched))):
+        assert type(twin) is str and twin == watched == "decision-1"
+    del twin
+    assert calls.gone_calls == []
+    del watched
+    assert calls.gone_calls == ["a call"]

@@ -1,0 +1,39 @@
+"""LangChain's line about an error in a callback is left out for stops that are meant, and for nothing else."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from budget_guard_langchain.quiet import _meant, quieten
+
+LINE = "Error in %s.%s callback: %s"
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments", "shown"),
+    [
+        (LINE, ("Handler", "on_llm_start", "BudgetExceeded('max_cost_usd ...')"), False),
+        (LINE, ("Handler", "on_llm_start", "BudgetDowngrade('gpt-4o ...')"), False),
+        (LINE, ("Handler", "on_llm_start", "GraphInterrupt(())"), False),
+        (LINE, ("Handler", "on_llm_start", "ValueError('BudgetExceeded(')"), True),
+        ("Error in a callback", (), True),
+        ("Failed: %s", ("BudgetExceeded('max_cost_usd ...')",), True),
+        ("Error in %(where)s", ({"where": "BudgetExceeded('x')"},), True),
+        (ValueError("BudgetExceeded("), ("BudgetExceeded('x')",), True),
+    ],
+)
+def test_the_line_is_left_out_for_our_stops_alone(line: Any, arguments: Any, shown: bool) -> None:
+    record = logging.LogRecord("langchain_core", logging.WARNING, __file__, 1, line, arguments, None)
+    assert _meant.filter(record) is shown
+
+
+def test_it_is_left_out_once_however_many_handlers_there_are() -> None:
+    manager = logging.getLogger("langchain_core.callbacks.manager")
+    for _ in range(3):
+        quieten()
+    assert manager.filters.count(_meant) == 1
