@@ -175,3 +175,13 @@ def test_a_keyword_that_is_nothing_is_answered_with_what_was_meant(authority: Bu
         handle.check_principals({"org": "o1"}, authority, Guard)
         with pytest.raises(TypeError, match="did you mean org"):
             handle.check_principals({"org": "o1", "orgs": "x"}, authority, Guard)
+
+
+def test_settings_are_named_and_never_change() -> None:
+    named: dict[str, Any] = dict.fromkeys(("authority", "user", "key", "team", "feature", "pricing"))
+    making: Any = SessionSettings
+    settings = making(**named)
+    with pytest.raises(TypeError):
+        making(*named.values())  # by their place
+    with pytest.raises(AttributeError):
+        settings.user = "u1"

@@ -19,6 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budgeted_model
 from budget_guard_langchain.steered_model import How, name_of, steered
+from tests.builders import ZERO
 from tests.integrations.langchain.agents import DIME, SMALL, Lab, configured
 
 
@@ -100,6 +101,13 @@ def test_it_is_described_as_it_is(lab: Lab, make: Any) -> None:
         assert named.startswith(plain._get_llm_string(stop=stop, **MORE))
 
 
+def test_how_a_copy_is_steered_is_named_and_never_changes() -> None:
+    with pytest.raises(TypeError):
+        How(None)  # type: ignore[call-arg]  # by its place
+    with pytest.raises(AttributeError):
+        How().final = True  # type: ignore[misc]  # it is frozen
+
+
 class Half(FakeListChatModel):
     """A model that streams in synchronous code alone, so that LangChain streams it in a thread."""
 
@@ -123,10 +131,10 @@ def test_a_stream_that_langchain_makes_in_a_thread_is_held_first() -> None:
     handler = BudgetCallbackHandler(Budget(max_requests=1), pricing=DIME)
     model = steered(Half(responses=["ok"]), How())
     asyncio.run(drain(model.astream("hi", configured(handler))))
-    assert (handler.report().breakdown.llm.calls, handler.reserved_usd) == (1, 0)
+    assert (handler.report().breakdown.llm.calls, handler.reserved_usd) == (1, ZERO)
     with pytest.raises(BudgetExceeded):
         asyncio.run(drain(model.astream("hi", configured(handler))))
-    assert (handler.report().breakdown.llm.calls, handler.reserved_usd) == (1, 0)
+    assert (handler.report().breakdown.llm.calls, handler.reserved_usd) == (1, ZERO)
 
 
 @pytest.mark.skipif(

@@ -156,7 +156,12 @@ class Above(GuardedCall):
 )
 async def test_a_request_that_cannot_be_held_is_not_sent_and_its_model_is_told_why(content: bytes) -> None:
     sent: list[Any] = []
-    transport = LookingTransport(httpx.MockTransport(lambda request: sent.append(request) or httpx.Response(200)))
+
+    def send(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200)
+
+    transport = LookingTransport(httpx.MockTransport(send))
     run = session()
     above = Above(run)
     assert above.hold(call("large", tokens=500, cap=5_000)) is None
