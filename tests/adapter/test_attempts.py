@@ -578,6 +578,21 @@ def test_two_transports_count_it_once() -> None:
     assert [each.report().breakdown.llm.calls for each in (run, other)] == [1, 1]
 
 
+def test_an_attempt_counts_in_every_layer_above_it() -> None:
+    run, other = session(), session()
+    outer, inner = above(other), above(run)
+    with counting(outer):
+        token = begin_counting(inner)
+        attempt = begin(run, other)
+        assert attempt.hold() is None
+        end_counting(token)
+    serve(attempt, answer())
+    for each in (inner, outer):
+        each.commit(None)
+    assert figures(run, other) == [(DIME, ZERO)] * 2
+    assert [each.report().breakdown.llm.calls for each in (run, other)] == [1, 1]
+
+
 def test_two_transports_below_an_adapter_count_it_once() -> None:
     run = session()
     guarded = above(run)

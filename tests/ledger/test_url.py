@@ -44,6 +44,7 @@ def test_who_may_read_a_file_can_be_said(tmp_path: Path) -> None:
             "sqlite:///x.db?durible=1",
             "sqlite:///x.db?durable=2",
             "sqlite:///x.db?mode=9",
+            "sqlite:///x.db?mode=00600",
             "sqlite:///x.db?mode=0400",
         ],
         *["redis://h?wait_replicas=-1", "redis://h?wait_replicas=x", "redis://h?x", "http://[", "MEMORY"],

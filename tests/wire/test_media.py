@@ -79,6 +79,16 @@ def test_a_picture_tells_its_size(data: bytes) -> None:
     assert picture_tokens(rules, b64(data + b"\x01" * 50_000), "high") == 85 + 170 * 4
 
 
+NO_FRAMES = (0xC4, 0xC8, 0xCC)
+"""Huffman tables, an extension, how it is coded: their markers are among those of frames. ITU T.81, table B.1."""
+
+
+@pytest.mark.parametrize("marker", range(0xC0, 0xD0))
+def test_a_frame_of_any_kind_tells_the_size_of_a_jpeg_and_a_table_none(marker: int) -> None:
+    segment = bytes((0xFF, marker)) + struct.pack(">HBHHB", 8, 8, 9, 11, 3)
+    assert picture_size(b"\xff\xd8" + segment + jpeg(5, 7)[2:]) == ((5, 7) if marker in NO_FRAMES else (11, 9))
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"BM" + b"\x00" * 60, png(0, 5), png(70_000, 5), b"\xff\xd8\xff\xd9", b"\xff\xd8\x00"]
 )

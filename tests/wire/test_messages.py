@@ -349,11 +349,12 @@ def test_a_stream_that_does_not_tell_both_is_of_unknown_cost(events: Any) -> Non
 
 def test_a_broken_or_exceptional_frame_makes_the_cost_unknown() -> None:
     for tail in (b"\x00" * 40, encode_frame({":message-type": "exception", ":exception-type": "throttling"}, b"{}")):
-        reader = MESSAGES.stream(None)
-        reader.feed(frames(START, BLOCK, TEXT) + tail)
-        found = reader.close()
+        for events in ((START, BLOCK, TEXT), (START, BLOCK, TEXT, END, STOP)):
+            reader = MESSAGES.stream(None)
+            reader.feed(frames(*events) + tail)
+            found = reader.close()
 
-        assert found.usage is None and found.failed
+            assert found.usage is None and found.failed
 
 
 def test_an_error_is_not_an_answer() -> None:

@@ -231,6 +231,14 @@ def test_the_last_event_of_a_stream_carries_the_answer(end: str) -> None:
     assert (found.tier, found.model) == ("priority", "gpt-4.1-2025-04-14")
 
 
+def test_the_items_of_a_stream_count_where_its_last_event_has_none() -> None:
+    done = {"type": "response.output_item.done", "item": search({"type": "search"})}
+    for output, searches in (([], 1), ([search({"type": "search"})] * 2, 2)):
+        reader = RESPONSES.stream(request(stream=True))
+        reader.feed(sse(done, {"type": "response.completed", "response": {**body(counts(100, 20)), "output": output}}))
+        assert reader.close().usage == Usage(100, output=20, web_search=searches)
+
+
 def test_a_stream_that_breaks_or_fails_is_of_unknown_cost() -> None:
     started = {"type": "response.created", "response": body(None)}
     delta = {"type": "response.function_call_arguments.delta", "delta": "x" * 300}
