@@ -269,7 +269,7 @@ def _amount(dimension: int, quantity: int) -> str:
 def _count(count: int) -> str:
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size * 10:
-            return f"{count / size:.3g}{letter}"
+            return f"{count / size:{'.3g' if count < size * 999 else ',.0f'}}{letter}"
     return f"{count:,}"
 
 

@@ -186,6 +186,17 @@ def test_tokens_are_told_where_they_are_limited() -> None:
     assert " | tokens 2,000 of 200k | output 800 of 9,000" in shown
 
 
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [
+        *((9_999, "9,999"), (10_000, "10k"), (12_345, "12.3k"), (999_900, "1,000k"), (1_234_567, "1,235k")),
+        *((9_999_999, "10,000k"), (10_000_000, "10M"), (123_456_789_012, "123G")),
+    ],
+)
+def test_many_tokens_are_told_in_few_digits(limit: int, shown: str) -> None:
+    assert line(standing(limits=Limits(100_000_000, None, None, limit))).endswith(f" tokens 0 of {shown}")
+
+
 def test_a_budget_of_tokens_has_a_bar_of_tokens() -> None:
     at = standing(committed=Amounts(25_000_000, 1_200, 800, 2_000, 1), limits=Limits(None, None, None, 8_000))
     assert line(at).startswith("2,000 of 8,000 tokens ") and " 25% | held 0 | calls 0 | $0.0250" in line(at)

@@ -417,6 +417,24 @@ def test_the_end_says_what_was_seen_and_the_exit_code_too(
     assert said() == [*words, "budget-guard: the report is not there, as the ledger cannot be reached", str(of)]
 
 
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [(["python", "agent.py"], []), (["python", "--key=real-key-1"], ["a key is on its command line"])],
+)
+def test_the_beginning_says_what_is_held_and_what_is_not(
+    said: Callable[[], list[str]], typed: list[str], words: list[str]
+) -> None:
+    made = ran(coverage(), proxy=types.SimpleNamespace(url="http://here"))  # type: ignore[arg-type]
+    made._given.ledger, made._run_id, made._command = "memory://", "run-1", typed
+    made._plan = types.SimpleNamespace(
+        targets=[types.SimpleNamespace(name="openai")], taken_out=(), in_files={}, carries_key=lambda at: "real" in at
+    )
+    made._announce()
+    first, *more = said()
+    assert first == "budget-guard: $1.00 for this run: calls to openai go through http://here"
+    assert [words in line for line, words in zip(more, words, strict=True)] == [True] * len(words)
+
+
 def test_the_report_is_shown_above_one_line_unless_it_is_quiet(said: Callable[[], list[str]], tmp_path: Path) -> None:
     report, of = a_run(4, run_id="r1").report(), coverage(covered=3)
     last = f"{of}; spent ${report.total_spent.quantize(Decimal('0.0001'))} of $1.00"

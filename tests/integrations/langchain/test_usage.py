@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
+import httpx
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import LLM
@@ -354,6 +355,21 @@ def test_texts_that_are_sent_in_one_request_are_billed_once(told: bool) -> None:
         assert handler.spent_usd * 10**9 == 30 * 2_500 + 60 * 10_000
     else:
         assert handler.spent_usd == handler.report().uncertain == held
+
+
+@pytest.mark.parametrize(("texts", "is_billed"), [(1, False), (3, True)])
+def test_texts_that_are_sent_one_by_one_may_have_been_answered_before_one_cannot_be_sent(
+    texts: int, is_billed: bool
+) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    params, run_ids = {"model_name": "gpt-4o", "max_tokens": 100, "_type": "vllm"}, [uuid4() for _ in range(texts)]
+    for run_id in run_ids:
+        handler.on_llm_start({}, ["hi"], run_id=run_id, invocation_params=params, batch_size=texts)
+    held = handler.reserved_usd
+    for run_id in run_ids:
+        handler.on_llm_error(httpx.ConnectError("nobody is there"), run_id=run_id)
+    assert handler.reserved_usd == 0
+    assert handler.spent_usd == handler.report().uncertain == (held if is_billed else 0)
 
 
 # What no local provider bills
