@@ -151,7 +151,7 @@ class Asked(NamedTuple):
     """What is asked for, again and again."""
 
     name: str
-    count: int
+    calls: int
     """How often in a round."""
     streams: bool = False
     paced: bool = False
@@ -191,12 +191,12 @@ async def main() -> None:
                 cpu: dict[str, list[float]] = {"bare": [], "gateway": []}
                 took: dict[str, list[float]] = {"direct": [], "bare": [], "gateway": []}
                 for turn in range(ROUNDS + 1):
-                    direct = await ask(http, origin, asked, max(1, asked.count // 4))
+                    direct = await ask(http, origin, asked, max(1, asked.calls // 4))
                     for role, process, url in (("bare", bare, bare_url), ("gateway", gateway, gateway_url)):
                         before = cpu_s(process)
-                        times = await ask(http, url, asked, asked.count)
+                        times = await ask(http, url, asked, asked.calls)
                         if turn:  # the first one warms up
-                            cpu[role].append((cpu_s(process) - before) / asked.count)
+                            cpu[role].append((cpu_s(process) - before) / asked.calls)
                             took[role].append(statistics.median(times))
                     took["direct"].append(statistics.median(direct))
                 least = {role: min(found) * 1e6 for role, found in cpu.items()}
