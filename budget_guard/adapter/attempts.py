@@ -65,7 +65,7 @@ ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
 """What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
 _EVERY_FIELD = frozenset(ADD_FIELDS)
 
-_STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl")
+_STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl", "stream+json")
 _told_of: set[str] = set()
 """Parameters that nobody knows and that were warned of."""
 _MOST_TOLD_OF = 1_000
@@ -320,9 +320,10 @@ def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def _is_stream(content_type: str) -> bool:
+def _is_stream(content_type: str) -> bool | None:
+    """Whether an answer of that type is a stream of events; None where the type does not say."""
     kind = content_type.lower()
-    return any(name in kind for name in _STREAMS)
+    return any(name in kind for name in _STREAMS) or (False if "json" in kind else None)
 
 
 def _nothing() -> Steps[None]:
@@ -359,6 +360,7 @@ class Attempt:
         "_headers",
         "_json",
         "_kept",
+        "_may_be_whole",
         "_model",
         "_reader",
         "_size",
@@ -418,6 +420,7 @@ class Attempt:
         self.answer: Answer | None = None
         """What the answer says was used, once it is over."""
         self._reader: StreamReader | None = None
+        self._may_be_whole = False  # until its first byte tells, where its type does not
         self._headers: Mapping[str, str] | None = None
         self._kept: list[bytes] = []
         self._size = 0
@@ -651,17 +654,29 @@ class Attempt:
         self._headers = headers
         if not 200 <= status < 300:
             return False
-        self.streams = _is_stream(content_type) or (self.request.stream and self._dialect is GENERATE_CONTENT)
+        is_stream = _is_stream(content_type)
+        untold = is_stream is None and self.request.stream
+        self.streams = bool(is_stream) or untold or (self.request.stream and self._dialect is GENERATE_CONTENT)
         if self.streams:
-            reader = self._reader = self._dialect.stream(self.request)
-            if not self.request.modalities:
-                reader.keeps_text = any(s.on_cancel == "seen" for call in self.calls for s in call.sessions)
+            self._reader = self._new_reader()
+            self._may_be_whole = untold
         return True
+
+    def _new_reader(self) -> StreamReader:
+        reader = self._dialect.stream(self.request)
+        if not self.request.modalities:
+            reader.keeps_text = any(s.on_cancel == "seen" for call in self.calls for s in call.sessions)
+        return reader
 
     def feed(self, data: bytes) -> bytes:
         """Take in *data*, decompressed, and return what to pass on to the caller."""
         reader = self._reader
         if reader is not None:
+            if self._may_be_whole and (begin := data.lstrip()):
+                self._may_be_whole = False
+                if begin.startswith(b"{"):  # a stream was asked for, and a whole answer came
+                    self._reader = None
+                    return self.feed(data)
             return reader.feed(data, hide_usage=self.hides_usage)
         self._size += len(data)
         if self._size <= _MOST_KEPT:
@@ -695,8 +710,15 @@ class Attempt:
             return self._named(self._reader.close(complete=complete))
         if not complete or self._size > _MOST_KEPT:
             return unreadable(self._dialect.name, "the answer was not read to its end")
-        value = read_json(b"".join(self._kept))
+        whole = b"".join(self._kept)
+        value = read_json(whole)
         if not isinstance(value, dict):
+            if self.request.stream:  # it may be one all the same, whatever its type says
+                reader = self._new_reader()
+                reader.feed(whole)
+                streamed = reader.close()
+                if streamed.usage is not None or streamed.cost is not None:
+                    return self._named(streamed)
             return unreadable(self._dialect.name, "the answer is no JSON object")
         return self._named(self._dialect.read_answer(cast("dict[str, Any]", value), self.request))
 

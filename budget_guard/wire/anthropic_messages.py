@@ -11,7 +11,7 @@ from typing import Any
 from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.units.usage import Usage
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, added, read_counts, with_events
+from budget_guard.wire.counting import Counts, added, later_report, read_counts, with_events
 from budget_guard.wire.dialect import (
     NO_ALIASES,
     Aliases,
@@ -313,13 +313,17 @@ class _Stream(EventReader):
         super().__init__(NAME)
         self._request = request
         self._message: dict[str, Any] = {}
-        self._usage: dict[str, Any] = {}
+        self._usage: Json = {}
         self._content: list[Json] = []
         self._told = False
 
     @property
     def is_told(self) -> bool:
         return self._told
+
+    @property
+    def is_final(self) -> bool:  # there may be more than one event with usage so far
+        return self._told and (self.ended or self._message.get("stop_reason") is not None)
 
     def take(self, event: Json) -> None:
         kind = event.get("type")
@@ -339,15 +343,15 @@ class _Stream(EventReader):
         elif kind == "message_delta":
             self._message |= {k: v for k, v in fields(event.get("delta")).items() if v is not None}
             self._add_usage(event.get("usage"))
-            self._told = bool(fields(event.get("usage")))
+            self._told = self._told or bool(fields(event.get("usage")))
             self.finished = True
         elif kind == "message_stop":
-            self.finished = True
-        elif kind == "error" or "error" in event:
+            self.finished = self.ended = True
+        elif kind == "error" or event.get("error") is not None:
             self.failed = True
 
     def _add_usage(self, usage: object) -> None:
-        self._usage |= {name: value for name, value in fields(usage).items() if value is not None}
+        self._usage = later_report(self._usage, fields(usage))
 
     def text_alone(self, event: Json) -> str | None:
         if event.get("type") != "content_block_delta":

@@ -8,7 +8,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, read_counts
+from budget_guard.wire.counting import Counts, later_report, read_counts
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, unchanged
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens
@@ -222,6 +222,10 @@ class _Stream(EventReader):
     def is_told(self) -> bool:
         return self._told
 
+    @property
+    def is_final(self) -> bool:
+        return self._told
+
     def take(self, event: Json) -> None:
         delta = fields(fields(event.get("contentBlockDelta")).get("delta"))
         if delta:
@@ -232,8 +236,9 @@ class _Stream(EventReader):
             self._seen["stopReason"] = stop.get("stopReason")
             self.finished = True
         if metadata := fields(event.get("metadata")):
-            self._seen |= metadata
-            self._told = bool(fields(metadata.get("usage")))
+            usage = later_report(fields(self._seen.get("usage")), fields(metadata.get("usage")))
+            self._seen |= {**metadata, "usage": usage}
+            self._told = bool(usage)
 
     def whole(self) -> Answer:
         content = [{"text": "x"}] if self.output_bytes else []

@@ -150,6 +150,7 @@ class _Stream(EventReader):
         if kind == "message-start" and text(event.get("id")):
             self._seen["id"] = event["id"]
         elif kind == "message-end":
+            self.ended = True
             delta = fields(event.get("delta"))
             self._seen |= {"finish_reason": delta.get("finish_reason"), "usage": delta.get("usage")}
             self.failed = self.failed or delta.get("error") is not None
@@ -157,7 +158,7 @@ class _Stream(EventReader):
         elif kind == "stream-end":
             self._seen |= {k: v for k, v in fields(event.get("response")).items() if k != "text"}
             self._seen.setdefault("finish_reason", event.get("finish_reason"))
-            self.finished = True
+            self.finished = self.ended = True
         elif kind in ("content-delta", "tool-call-delta", "tool-call-start", "tool-plan-delta"):
             message = fields(fields(event.get("delta")).get("message"))
             self.wrote(message.get("content"))

@@ -9,7 +9,7 @@ true.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from budget_guard.units.amounts import MOST, unchecked
 from budget_guard.units.usage import UNEXPLAINED, Usage
@@ -178,6 +178,26 @@ def _stand_beside(convention: Convention, whole: int, parts: int, total: int | N
         return convention == "beside" or parts > whole
     # A total that adds up without the parts says that they are inside. Where there is none, beside is the dearer.
     return parts > whole or (parts > 0 and total is None)
+
+
+def later_report(before: Json, now: Json) -> Json:
+    """The later of two reports in one stream, where it says less than the one *before* with that one's counts.
+
+    Reports are cumulative, so nothing is added and no count falls. A server may leave out of the last one what it has
+    told, or report zeros there.
+    """
+    if not before:
+        return now
+    merged = dict(before)
+    for name, value in now.items():
+        told = before.get(name)
+        if type(value) is int and type(told) is int and 0 <= value < told:
+            continue
+        if isinstance(value, dict) and isinstance(told, dict):
+            merged[name] = later_report(cast(Json, told), cast(Json, value))
+        elif value or value == 0 or not told:  # an empty list or object, or null, says nothing
+            merged[name] = value
+    return merged
 
 
 def added(one: Usage, other: Usage) -> Usage:

@@ -9,7 +9,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, read_counts, with_events
+from budget_guard.wire.counting import Counts, later_report, read_counts, with_events
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, unchanged
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens
@@ -309,9 +309,9 @@ class _Stream(EventReader):
         self._candidates: list[Json] = []
 
     def take(self, event: Json) -> None:
-        if "error" in event:
+        if event.get("error") is not None:
             self.failed = True
-        for name in ("modelVersion", "responseId", "usageMetadata"):
+        for name in ("modelVersion", "responseId"):
             value = _get(event, name)
             if value:
                 self._seen[name] = value
@@ -325,9 +325,12 @@ class _Stream(EventReader):
             if kept not in self._candidates:  # most chunks are alike in what matters
                 self._candidates.append(kept)
             if _get(given, "finishReason"):
-                self.finished = True
-        if _get(fields(_get(event, "promptFeedback")), "blockReason"):
+                self.choice_ended(given.get("index") or 0)  # zeros are left out
+        if blocked := bool(_get(fields(_get(event, "promptFeedback")), "blockReason")):
             self.finished = True
+        if usage := fields(_get(event, "usageMetadata")):
+            self._seen["usageMetadata"] = later_report(fields(self._seen.get("usageMetadata")), usage)
+            self.usage_came(self._request, alone=blocked)
 
     def whole(self) -> Answer:
         return read_answer({**self._seen, "candidates": self._candidates}, self._request)

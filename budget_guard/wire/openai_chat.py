@@ -11,7 +11,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import Counts, read_openai_counts, with_events
+from budget_guard.wire.counting import Counts, later_report, read_openai_counts, with_events
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Plain, Rewritten, put_field, put_model_field
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
@@ -349,7 +349,7 @@ class _Stream(EventReader):
             if event.get(name):
                 seen[name] = event[name]
         choices = items(event.get("choices"))
-        if "error" in event and not choices:
+        if event.get("error") is not None and not choices:
             self.failed = True
         usage = fields(event.get("usage")) or fields(fields(event.get("x_groq")).get("usage"))
         for choice in choices:
@@ -361,12 +361,13 @@ class _Stream(EventReader):
                     self.wrote(value)
             if (reason := text(given.get("finish_reason"))) is not None:
                 self._finish.append(reason)
-                self.finished = True
+                self.choice_ended(given.get("index"))
             if delta.get("annotations"):
                 self._annotations += items(delta["annotations"])
             usage = usage or fields(given.get("usage"))
         if usage:
-            self._usage = _later(self._usage, usage)
+            self._usage = later_report(self._usage, usage)
+            self.usage_came(self._request, alone=not choices)
 
     def text_alone(self, event: Json) -> str | None:
         choices = items(event.get("choices"))
@@ -385,14 +386,6 @@ class _Stream(EventReader):
         choices = [{"finish_reason": reason, "message": message} for reason in reasons]
         answer = read_answer({**self._seen, "choices": choices, "usage": self._usage}, self._request)
         return answer._replace(text="")
-
-
-def _later(before: Json, now: Json) -> Json:
-    """The later of two reports in one stream. They are cumulative, so nothing is added; the last may be an empty
-    one."""
-    counted = [name for name in ("prompt_tokens", "completion_tokens", "total_tokens") if type(now.get(name)) is int]
-    largest = sum([before[name] for name in counted if type(before.get(name)) is int])
-    return before if before and sum([now[name] for name in counted]) < max(1, largest) else now
 
 
 CHAT_COMPLETIONS = Dialect(

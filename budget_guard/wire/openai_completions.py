@@ -6,7 +6,7 @@ from typing import Any
 
 from budget_guard.estimate.prompt import weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
-from budget_guard.wire.counting import read_openai_counts
+from budget_guard.wire.counting import later_report, read_openai_counts
 from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, put_field, put_model_field
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import media_rules
@@ -104,17 +104,20 @@ class _Stream(EventReader):
         return event.get("choices") == [] and bool(event.get("usage"))
 
     def take(self, event: Json) -> None:
-        for name in ("id", "model", "service_tier", "usage"):
+        for name in ("id", "model", "service_tier"):
             if event.get(name):
                 self._seen[name] = event[name]
-        if "error" in event:
+        if event.get("error") is not None:
             self.failed = True
         for choice in items(event.get("choices")):
             given = fields(choice)
             self.wrote(given.get("text"))
             if (reason := text(given.get("finish_reason"))) is not None:
                 self._reasons.append(reason)
-                self.finished = True
+                self.choice_ended(given.get("index"))
+        if usage := fields(event.get("usage")):
+            self._seen["usage"] = later_report(fields(self._seen.get("usage")), usage)
+            self.usage_came(self._request, alone=self.is_usage_alone(event))
 
     def whole(self) -> Answer:
         written = "x" if self.output_bytes else ""

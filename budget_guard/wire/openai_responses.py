@@ -10,6 +10,7 @@ from budget_guard.estimate.prompt import Look, weigh
 from budget_guard.wire.answer import Answer, served_tier, unreadable
 from budget_guard.wire.counting import (
     Counts,
+    later_report,
     read_openai_counts,
     with_events,
     with_long_writes,
@@ -322,10 +323,16 @@ class _Stream(EventReader):
     def is_told(self) -> bool:
         return self._last
 
+    @property
+    def is_final(self) -> bool:
+        return self._last
+
     def take(self, event: Json) -> None:
         kind = event.get("type")
         if kind in ("response.completed", "response.incomplete", "response.failed", "response.cancelled"):
-            self._response = fields(event.get("response"))
+            before = fields(self._response.get("usage") if self._last else None)
+            response = fields(event.get("response"))
+            self._response = {**response, "usage": later_report(before, fields(response.get("usage")))}
             self._last = self.finished = True
         elif kind == "error":
             self.failed = True

@@ -13,6 +13,7 @@ from budget_guard.calls.seen import Seen
 from budget_guard.wire.alike import Alike, alike
 from budget_guard.wire.answer import Answer
 from budget_guard.wire.event_stream import BrokenFrame, Frame, FrameDecoder
+from budget_guard.wire.request import Request
 from budget_guard.wire.sse import EventParser, ServerEvent
 from budget_guard.wire.values import Json, fields, read_json
 
@@ -191,7 +192,11 @@ class EventReader:
         self.output_bytes = 0
         """Bytes of output so far, tool calls and shown thoughts included."""
         self.finished = False
-        """Whether the answer came to its end."""
+        """Whether the answer, or a choice of it, came to its end."""
+        self.ended = False
+        """Whether the mark came with which a stream ends."""
+        self._choices_ended: set[str] = set()
+        self._counted_at = -1  # bytes of output when usage came for all that was asked for
         self.failed = False
         """Whether the provider said in the stream that it failed."""
         self.keeps_text = False
@@ -276,7 +281,7 @@ class EventReader:
                 self._read(event)
         answer = self.whole()
         told = answer.usage
-        if self.failed or not self.is_told:
+        if self.failed or not (self.is_told if complete else self.is_final):
             what = (
                 "the stream ended before it told its usage" if complete else "the stream broke before it told its usage"
             )
@@ -289,8 +294,29 @@ class EventReader:
 
     @property
     def is_told(self) -> bool:
-        """Whether the final usage has come, so that nothing after it matters."""
+        """Whether a stream that has come to its end has told its usage by then."""
         return self.finished
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing that may still come changes the usage that was told: it counts although the stream breaks."""
+        return self.ended or self._counted_at == self.output_bytes
+
+    def choice_ended(self, index: object) -> None:
+        """Note that a choice has come to its end. The others may still be written."""
+        self._choices_ended.add(str(index))
+        self.finished = True
+
+    def usage_came(self, request: Request | None, *, alone: bool) -> None:
+        """Note that usage was told, after what else its event says.
+
+        Args:
+            request: What was asked for.
+            alone: Whether the event is one that tells usage at the end of all that was asked for.
+        """
+        asked = 1 if request is None else request.choices
+        is_over = self.finished and (alone or len(self._choices_ended) >= asked)
+        self._counted_at = self.output_bytes if is_over else -1
 
     @property
     def output_floor(self) -> int:
@@ -302,7 +328,7 @@ class EventReader:
         if event.failed:
             self.failed = True
         if event.is_end:
-            self.finished = True
+            self.finished = self.ended = True
         value = event.value
         if value is None:
             return False

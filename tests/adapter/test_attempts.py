@@ -757,3 +757,60 @@ def test_what_fails_in_one_budget_is_raised_once_all_others_are_settled(monkeypa
     with pytest.raises(OSError, match="full"):
         serve(attempt, answer())
     assert figures(inner) == [(DIME, ZERO)]
+
+
+def _stream_of(*events: Mapping[str, Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/octet-stream", "application/json"])
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_stream_is_read_as_one_whatever_its_type_says(kind: str, asks: bool) -> None:
+    running = session("1.00")
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asks else {}
+    attempt = begin(running, body={**BODY, "max_tokens": 16, "stream": True, **options})
+    assert attempt.hold() is None
+    text = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}}
+    sent = b"\n" + _stream_of(text, usage)
+
+    assert attempt.answered(200, kind)
+    passed = b"".join(attempt.feed(sent[at : at + 7]) for at in range(0, len(sent), 7)) + attempt.left
+    attempt.end()
+
+    assert attempt.streams is (kind != "application/json")
+    assert passed == (sent if asks or not attempt.streams else b"\n" + _stream_of(text))
+    assert attempt.answer is not None
+    assert attempt.answer.usage == Usage(input=10, output=8)
+    assert running.reserved_usd == 0
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/json"])
+def test_a_whole_answer_is_read_as_one_where_a_stream_was_asked_for(kind: str) -> None:
+    running = session("1.00")
+    attempt = begin(running, body={**BODY, "max_tokens": 16, "stream": True})
+    assert attempt.hold() is None
+    sent = b"\n " + json.dumps(json.loads(answer(made=8)), indent=1).encode()
+
+    assert attempt.answered(200, kind)
+    assert b"".join(attempt.feed(sent[at : at + 7]) for at in range(0, len(sent), 7)) + attempt.left == sent
+    attempt.end()
+
+    assert attempt.answer is not None
+    assert attempt.answer.usage == Usage(input=10, output=8)
+    assert running.reserved_usd == 0
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/json"])
+def test_what_is_neither_a_stream_nor_an_answer_is_booked_at_its_bound(kind: str) -> None:
+    running = session("1.00")
+    attempt = begin(running, body={**BODY, "max_tokens": 16, "stream": True})
+    assert attempt.hold() is None
+
+    assert attempt.answered(200, kind)
+    assert attempt.feed(b"<html>sorry</html>") + attempt.left == b"<html>sorry</html>"
+    attempt.end()
+
+    assert attempt.answer is not None
+    assert attempt.answer.usage is None
+    assert (running.spent_usd, running.reserved_usd) == (DIME, Decimal(0))
