@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, ReservationConflict, Scope, Session, ToolCall, Usage
+from budget_guard import Allowance, Budget, BudgetExceeded, ReservationConflict, Scope, Session, ToolCall, Usage
 from budget_guard.calls import settlement
 from budget_guard.events import BoundViolated, CallCommitted, CallReleased, OverrunCharged
 from budget_guard.ledger.base import Balance
@@ -193,6 +193,26 @@ def test_the_priced_part_is_charged_in_full_where_it_is_more_than_was_held(way: 
     reservation = way.reserve(run, ask())
     assert way.commit(reservation, Usage(input=100_000, web_search=1, other=(("x", 1),))) == 100_000 * 1_000
     assert run.report().unpriced_calls == 1
+
+
+@pytest.mark.parametrize(
+    ("searches", "other", "fees"),
+    [
+        (2, (), 2 * 70_000),
+        (0, (("scan", 3),), 3 * 9_000),
+        (4, (("scan", 3), ("scan", 1)), 4 * 70_000 + 4 * 9_000),
+        (0, (), 0),
+    ],
+)
+def test_uses_of_tools_whose_fee_the_caller_named_are_booked_at_it(
+    way: Way, searches: int, other: Any, fees: int
+) -> None:
+    run = session(Budget("$1.00", allowance=Allowance(hosted_tool_calls=9)))
+    named = (("web_search", 70_000), ("scan", 9_000))
+    reservation = way.reserve(run, ask(tool_fees=named, hosted_tools=("web_search", "scan")))
+    usage = USED._replace(web_search=searches, other=other)
+    assert way.commit(reservation, usage) == USED_COST + fees
+    assert run.report().unpriced_calls == 0
 
 
 def test_a_late_actual_with_a_unit_without_a_price_is_reported(way: Way) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import logging
@@ -27,7 +28,7 @@ from budget_guard.ledger import HELD, Ledger, MemoryLedger
 from budget_guard.ledger.flow import run
 from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
-from budget_guard.ledger.redis import RedisLedger, script_runner
+from budget_guard.ledger.redis import RedisLedger, script_runner, verbs
 from budget_guard.ledger.redis.connection import NoResponse, NotConnected
 from budget_guard.ledger.redis.keys import Keys
 from budget_guard.ledger.redis.script_runner import Script, script
@@ -44,8 +45,22 @@ from tests.ledger.taken import paid_by_8_processes
 
 pytestmark = needs_redis_server
 
+CHANGES = re.compile(r"fence\(\)|wrote\(\)|'(HSET|HDEL|DEL|ZADD|ZREM|HINCRBY)'")
+"""What a script has that changes anything."""
 RETAINED = 500
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def test_every_call_says_whether_its_script_changes_anything() -> None:
+    """One that only reads waits for no replica, and one that is cut off is known to have changed nothing."""
+    tree = ast.parse(Path(verbs.__file__).read_text("utf-8"))
+    calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and ast.unparse(each.func) == "self._call"]
+    named = {each.args[0].value: each for each in calls if isinstance(each.args[0], ast.Constant)}
+    for name, each in named.items():
+        text = (Path(verbs.__file__).parent / "lua" / f"{name}.lua").read_text("utf-8")
+        marked = {keyword.arg: ast.literal_eval(keyword.value) for keyword in each.keywords}
+        assert marked == ({} if re.search(CHANGES, text) else {"changes": False}), name
+    assert len(named) > 15
 
 
 class TimedRedisLedger(RedisLedger):

@@ -359,7 +359,9 @@ class RedisVerbs:
 
     def reopen(self) -> Steps[None]:
         keys = self._keys
-        _, named, *_ = yield from self._call("names", (keys.scopes, keys.open, keys.suspended, keys.settled))
+        _, named, *_ = yield from self._call(
+            "names", (keys.scopes, keys.open, keys.suspended, keys.settled), changes=False
+        )
         for first in range(0, len(named), _AT_ONCE):
             some = named[first : first + _AT_ONCE]
             yield from self._call(
