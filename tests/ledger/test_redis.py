@@ -55,7 +55,7 @@ def test_every_call_says_whether_its_script_changes_anything() -> None:
     """One that only reads waits for no replica, and one that is cut off is known to have changed nothing."""
     tree = ast.parse(Path(verbs.__file__).read_text("utf-8"))
     calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and ast.unparse(each.func) == "self._call"]
-    named = {each.args[0].value: each for each in calls if isinstance(each.args[0], ast.Constant)}
+    named = {str(each.args[0].value): each for each in calls if isinstance(each.args[0], ast.Constant)}
     for name, each in named.items():
         text = (Path(verbs.__file__).parent / "lua" / f"{name}.lua").read_text("utf-8")
         marked = {keyword.arg: ast.literal_eval(keyword.value) for keyword in each.keywords}

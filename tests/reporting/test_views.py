@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from budget_guard import Budget, BudgetAuthority, BudgetReport, MemoryLedger, ToolCall, Usage
-from budget_guard.reporting import LimitUse, text
+from budget_guard.reporting import LimitUse, text, view
 from budget_guard.reporting.files import CSV_COLUMNS
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, Way, call, session
@@ -199,6 +199,19 @@ def test_no_line_is_wider_than_the_terminal_and_no_figure_is_cut(width: int) -> 
     assert max(map(text.cells, lines)) <= max(width, 60)
     (row,) = [line for line in lines if line.startswith("  large")]
     assert f"{report.breakdown.llm.by_model['large'].total:.4f}" in row
+
+
+def test_a_column_is_left_out_only_where_it_does_not_fit() -> None:
+    report = run(60, Budget("$1000", max_total_tokens=10**9), agent="a long name indeed").report()
+    wider: dict[str, list[tuple[int, int]]] = {}
+    for table in view.tables(report):
+        shown = [(width, len(text._fitting(table, width))) for width in range(20, 140)]
+        wider[table.title] = [now for before, now in zip(shown, shown[1:], strict=False) if now[1] != before[1]]
+    assert wider == {
+        "By model": [(35, 4), (43, 5), (51, 6), (62, 7), (73, 8)],
+        "By agent": [(51, 5), (59, 6), (67, 7), (78, 8), (89, 9)],
+        "By tool": [(32, 4)],
+    }
 
 
 def test_an_agent_is_named_once() -> None:

@@ -62,6 +62,7 @@ def test_an_overload_is_believed_in_the_provider_s_own_words(
         {"error": {"innererror": {"code": "ResponsibleAIPolicyViolation"}}},
         {"error": {"code": "x", "innererror": {"content_filter_result": {"hate": {}}}}},
         {"code": "content_filter"},
+        [{"error": {"details": [{"code": "content_filter"}]}}],
         [{"error": {"code": "content_policy_violation"}}],
     ],
 )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 pytest.importorskip("langchain_core")
+
+from langchain_core.messages import HumanMessage
 
 from budget_guard import Budget
 from budget_guard.integrations.langchain import BudgetCallbackHandler
@@ -115,3 +118,26 @@ def test_an_async_stream_that_is_given_up_leaves_nothing_held(point: int, how: s
             kept.clear()
             gc.collect()
             nothing_is_held(lab, handlers)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "is_seen"),
+    [
+        ([{"text": "hello"}, {"text": " there"}], True),
+        ([{"text": "hello"}, {"reasoning": "greet them"}], False),
+        ([{"args": '{"a": 1}'}], False),
+    ],
+)
+def test_of_events_that_were_seen_only_those_of_text_tell_all_that_was_made(
+    deltas: list[dict[str, str]], is_seen: bool
+) -> None:
+    handler, run_id = BudgetCallbackHandler(Budget("$1.00"), on_cancel="seen"), uuid4()
+    params = {"model_name": "gpt-4o", "max_tokens": 1_000}
+    handler.on_chat_model_start({}, [[HumanMessage("hi")]], run_id=run_id, invocation_params=params)
+    held = handler.reserved_usd
+    for delta in deltas:
+        handler.on_stream_event({"event": "content-block-delta", "delta": delta}, run_id=run_id)
+    handler.on_llm_error(asyncio.CancelledError(), run_id=run_id)
+    assert handler.reserved_usd == 0
+    assert (handler.spent_usd < held / 10) is is_seen
+    assert is_seen or handler.spent_usd == held
