@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def test_a_column_is_left_out_only_where_it_does_not_fit() -> None:
     wider: dict[str, list[tuple[int, int]]] = {}
     for table in view.tables(report):
         shown = [(width, len(text._fitting(table, width))) for width in range(20, 140)]
-        wider[table.title] = [now for before, now in zip(shown, shown[1:], strict=False) if now[1] != before[1]]
+        wider[table.title] = [now for before, now in pairwise(shown) if now[1] != before[1]]
     assert wider == {
         "By model": [(35, 4), (43, 5), (51, 6), (62, 7), (73, 8)],
         "By agent": [(51, 5), (59, 6), (67, 7), (78, 8), (89, 9)],
