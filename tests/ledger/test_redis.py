@@ -207,6 +207,8 @@ def test_a_store_that_had_no_history_yet_gains_one(server: RedisServer) -> None:
     ledger.charge(_id(ledger, "today"), BOTH, cost(12))
     guessed = _id(ledger, "guessed")
     ledger.commit(guessed, BOTH, cost(20), True, lines)
+    idle = Scope("user", "idle")
+    ledger.set_limits(idle, Limits(cost=99))
     client = server.client()
     for key in client.keys(f"*{ledger.tenant}*"):  # as the version before has left it
         if client.type(key) == b"hash":
@@ -220,6 +222,8 @@ def test_a_store_that_had_no_history_yet_gains_one(server: RedisServer) -> None:
     assert ledger.audit() == []
     found = ledger.usage(UsageQuery("run", "r1", 0, None, ("model",)))
     assert {each.names[0]: each.quantities[0] for each in found} == {"": 7 + 12, "gpt": 11 + 5}
+    ledger.charge(_id(ledger, "first"), (idle,), cost(3))  # nothing was booked in it before
+    assert ledger.audit() == [] and ledger.balances([idle])[0].committed == cost(3)
     client.close()
 
 

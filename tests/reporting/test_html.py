@@ -107,6 +107,18 @@ def test_a_page_is_written_to_a_path(tmp_path: Path) -> None:
         report.to_html(tmp_path / "nowhere" / "spend.html")
 
 
+@pytest.mark.parametrize(
+    ("end_s", "count", "second"),
+    [
+        *((0.5, 6, "0.1 s"), (4.9, 5, "1 s"), (5.0, 6, "1 s"), (5.5, 6, "1 s"), (7, 4, "2 s"), (59, 6, "10 s")),
+        *((60, 7, "0:10"), (3_599, 6, "10:00"), (3_600, 7, "0:10 h"), (90_000, 5, "6:00 h"), (10**7, 6, "20 d")),
+    ],
+)
+def test_an_axis_of_time_has_a_few_round_ticks(end_s: float, count: int, second: str) -> None:
+    ticks = chart._time_ticks(end_s, 6)
+    assert (len(ticks), chart._time(ticks[1], end_s)) == (count, second)
+
+
 def test_what_happened_is_marked() -> None:
     report = stopped().report()
     marks, more = chart.marks_of(report)
