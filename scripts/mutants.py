@@ -53,6 +53,7 @@ COPIED = (
     "examples",
     "scripts",
     "docs",
+    "benchmarks",
     "deploy",
     "pyproject.toml",
     "README.md",

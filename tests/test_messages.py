@@ -6,6 +6,8 @@ import inspect
 import io
 import logging
 import pickle
+import re
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, cast
@@ -19,6 +21,7 @@ from budget_guard import (
     BudgetRevoked,
     LedgerUnavailable,
     ModelCall,
+    PriceTable,
     Session,
     ToolCall,
     UnknownPriceError,
@@ -113,6 +116,28 @@ def test_a_downgrade_that_goes_nowhere_says_so() -> None:
     with pytest.raises(ValueError, match=r"downgrade_at=0.5.*DowngradePolicy\(to=\.\.\., at=\.\.\.\)"):
         Budget("$1", downgrade="gpt-4o-mini").with_downgrade(None, 0.5)
     assert Budget("$1").with_downgrade(None, 0.8) == Budget("$1")
+
+
+FIND = PriceTable.bundled().find
+BY_CASE: list[tuple[Callable[[], object], str, str]] = [
+    # what goes wrong; what is said of it; and what would be said of a case that is much like it
+    (lambda: FIND("gpt-4oo"), "'gpt-4oo'. Nearest known: gpt-4o", "'gpt-4oo'. To allow it"),
+    (lambda: FIND("zzzz"), "'zzzz'. To allow it, give its price", "Nearest known"),
+    (lambda: Budget("$1", downgrade="gpt-4oo").session(), "for it. Nearest known: gpt-4o", "for it. To use it"),
+    (lambda: Budget("$1", downgrade="zzzz").session(), "for it. To use it, give its price", "Nearest known"),
+    (lambda: FIND("gpt-4o", service_tier="express"), "the standard one or one of batch, fast, priority.", "one."),
+    (lambda: FIND("gpt-4o", provider="azure", service_tier="express"), "ask for the standard one.", "or one of"),
+    (lambda: Budget(max_duration_s=0), "max_duration_s=0 must be more than zero seconds", "or more"),
+    (lambda: Budget("$1", max_wait_s=-1), "max_wait_s=-1 must be zero or more seconds", "than zero"),
+    (lambda: PriceTable.load(__file__), "test_messages.py is no price table: make one", "another form"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said", "else_said"), BY_CASE)
+def test_a_message_is_that_of_its_own_case(wrong: Callable[[], object], said: str, else_said: str) -> None:
+    with pytest.raises(Exception, match=re.escape(said)) as caught:
+        wrong()
+    assert else_said not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -627,6 +627,66 @@ def test_a_client_whose_clock_is_off_makes_nobody_stale(server: RedisServer, ahe
     assert ledger.audit() == []
 
 
+# --- what is counted, so that it is missed if it is lost, and waited for
+
+COUNTS: dict[str, tuple[Callable[[TimedRedisLedger, str], object], bool, bool]] = {
+    # the verb, about a hold that is there; whether it gives room; and whether it does so again where it is repeated
+    "reserve": (lambda ledger, held: ledger.reserve(held, BOTH, cost(9), cost(9), 60), False, False),
+    "forward": (lambda ledger, held: ledger.forward(held), False, False),
+    "extend": (lambda ledger, held: ledger.extend(held, 60), False, False),
+    "commit": (lambda ledger, held: ledger.commit(held, BOTH, cost(4)), True, False),
+    "release": (lambda ledger, held: ledger.release(held, BOTH), True, False),
+    "release of what was never held": (lambda ledger, held: ledger.release(f"{held}-other", BOTH), False, False),
+    "charge": (lambda ledger, held: ledger.charge(f"{held}-other", BOTH, cost(4)), False, False),
+    "adjust": (lambda ledger, held: ledger.adjust(f"{held}-other", USER, cost(4), "late bill"), True, False),
+    "set_limits": (lambda ledger, held: ledger.set_limits(USER, Limits(cost=500)), True, True),
+    "revoke": (lambda ledger, held: ledger.revoke(USER, "stop"), True, True),
+    "restore": (lambda ledger, held: ledger.restore(USER), False, False),
+}
+
+
+@pytest.mark.parametrize("verb", COUNTS)
+def test_every_verb_that_writes_is_counted_and_tells_of_the_room_that_it_gives(server: RedisServer, verb: str) -> None:
+    ledger, client = opened(server.url), server.client()
+    held, tenant = _id(ledger), Keys(ledger.tenant).tenant
+    ledger.reserve(held, BOTH, cost(9), cost(9), 60)
+    do, *gives = COUNTS[verb]
+    for room in gives:
+        sequence, version = map(int, client.hmget(tenant, "sequence", "version"))
+        do(ledger, held)
+        assert list(map(int, client.hmget(tenant, "sequence", "version"))) == [sequence + 1, version + room]
+    client.close()
+
+
+def test_what_a_ledger_does_by_itself_is_counted_as_well(server: RedisServer) -> None:
+    clock = FakeClock()
+    ledger, client = opened(server.url, clock, retain=4), server.client()
+    tenant = Keys(ledger.tenant).tenant
+
+    def counted_in(do: Callable[[], object]) -> tuple[int, int]:
+        sequence, version = map(int, client.hmget(tenant, "sequence", "version"))
+        do()
+        now = [int(each) for each in client.hmget(tenant, "sequence", "version")]
+        return now[0] - sequence, now[1] - version
+
+    ledger.reserve(_id(ledger, "due"), BOTH, cost(9), cost(9), 60)
+    ledger.reserve(_id(ledger, "sent"), BOTH, cost(9), cost(9), 120, True, True)
+    clock.advance(60)
+    assert counted_in(ledger.sweep) == (1, 1)
+    clock.advance(60)
+    assert counted_in(ledger.sweep) == (1, 0)  # what is suspended stays held
+    assert counted_in(lambda: ledger.swap("place", None, "text", 60)) == (1, 0)
+    assert counted_in(lambda: ledger.swap("place", None, "other", 60)) == (0, 0)
+    charge_all(ledger, [_id(ledger, f"c{number}") for number in range(3)], BOTH)
+    clock.advance(301)
+    assert counted_in(lambda: ledger.charge(_id(ledger, "last"), BOTH, cost(1))) == (2, 0)  # forgotten: what expired
+    with pytest.raises(StaleReservation):
+        TimedRedisLedger(server.url, clock, tenant=ledger.tenant).charge(_id(ledger, "old", -421), BOTH, cost(1))
+    drop(server.url, ledger.tenant, "scope:user:*")
+    assert counted_in(ledger.reopen) == (1, 0)
+    client.close()
+
+
 # --- keys that are gone
 
 

@@ -739,7 +739,7 @@ def test_a_ledger_whose_latest_counts_were_taken_away_refuses_and_counts_nothing
         Path(f"{path}{suffix}").unlink()
     with pytest.raises(LedgerUnavailable, match="is gone"):  # whoever comes new, in this process or another
         SqliteLedger(path, busy_timeout_s=0.05)
-    with pytest.raises(LedgerUnavailable, match="is gone"):
+    with pytest.raises(LedgerUnavailable, match="was there and is gone"):
         run_of(ledger, 10)
     ledger.close()  # the last one to let go writes what was taken away to the file
     again = SqliteLedger(path)

@@ -10,6 +10,7 @@ import pytest
 
 from budget_guard import LedgerUnavailable, MemoryLedger, Scope, open_ledger
 from budget_guard.ledger.sqlite import SqliteLedger
+from budget_guard.ledger.url import shown_url
 from budget_guard.units.amounts import Limits
 
 
@@ -131,6 +132,27 @@ def test_a_secret_is_in_no_error_and_no_log_wherever_it_stands_in_a_url(
         while cause is not None:
             said, cause = said + str(cause), cause.__context__
     assert SECRET not in said + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "redis://me:secret@host:6379/0?tenant=acme-inc&wait_replicas=2#part",
+            "redis://me:***@host:6379/0?tenant=***&wait_replicas=2#***",
+        ),
+        ("redis://host", "redis://host"),
+        ("redis://host:99/0?x", "redis://host:99/0?x"),
+        ("redis://host/0?tennant=7", "redis://host/0?tennant=7"),
+        ("redis://a-long-name:secret@host", "redis://***@host"),
+        ("redis://u@host", "redis://***@host"),
+        ("sqlite:///budget.db?mode=384", "sqlite:///budget.db?mode=384"),
+        ("budget.db", "budget.db"),
+        ("some text", "***"),
+    ],
+)
+def test_of_a_url_all_is_shown_that_is_no_secret_for_sure(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
 
 
 def test_there_are_more_than_40_of_them() -> None:

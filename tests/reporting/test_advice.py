@@ -93,6 +93,14 @@ def test_other_stops_are_failures() -> None:
     assert (advice.cost_per_success, advice.cost_per_failure) == (10 * CENT + CENT // 5, CENT)
 
 
+def test_advice_tells_what_it_is_known_by_and_no_more() -> None:
+    same, mixed = str(advise(runs(10, 10, 10, 10, 10))), str(advise(runs(10, 20, 30, 40, 50)))
+    assert "highest $0.10, variation 0%. Cost per success $0.10." in same
+    assert "highest $0.50, variation 53%. Cost per success $0.30." in mixed
+    assert str(advise(runs(10))).endswith("highest $0.10. Cost per success $0.10.")
+    assert str(advise([stopped(10 * CENT, number) for number in range(6)])).endswith("highest $0.10.")
+
+
 def test_two_kinds_of_work_under_one_name_are_told() -> None:
     assert "name them apart" in str(advise(runs(*([10] * 9), 90)))
     assert "name them apart" not in str(advise(runs(*([10] * 9), 30)))

@@ -98,6 +98,12 @@ def test_a_page_says_what_it_shows_of_a_long_run() -> None:
     assert re.search(r"the latest \d+ of 10,000", text)
 
 
+def test_a_page_without_a_course_says_whether_there_is_none_or_it_is_not_known() -> None:
+    for calls, is_known in ((0, True), (3, False)):
+        text = page.page(run(calls).report().model_copy(update={"over_time": []}))
+        assert ("No call was paid for yet." in text, "is not known here." in text) == (is_known, not is_known)
+
+
 def test_a_page_is_written_to_a_path(tmp_path: Path) -> None:
     report = stopped().report()
     report.to_html(tmp_path / "spend.html")

@@ -132,6 +132,7 @@ def test_several_windows_and_principals_count_all_or_none(clock: FakeClock, open
     assert (error.scope, error.limit) == ("user:u1", 3)
     error = refusal(lambda: open_run(of, "f", user="u2", key="k1"))
     assert (error.scope, error.limit, error.resets_at, error.retry_after_s) == ("key:k1", 3, None, None)
+    assert "by its run id. An operator" in str(error)  # it never begins anew
     user, key = of.snapshot("user", "u1"), of.snapshot("key", "k1")
     assert [window.runs for window in user.windows] == [3, 0] and key.runs == 3
     assert of.snapshot("user", "u2").runs is None or of.snapshot("user", "u2").runs == 0
