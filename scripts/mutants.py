@@ -45,7 +45,14 @@ FOLDER = ROOT / ".mutants"
 """Where the map and the results are kept."""
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
 TARGETS = ("budget_guard", "integrations/budget_guard_openai_agents", "integrations/budget_guard_langchain")
-LEFT_OUT = ("budget_guard/testing/", "budget_guard/integrations/", "budget_guard/pricing/prices.json")
+LEFT_OUT = (
+    "budget_guard/testing/",
+    "budget_guard/integrations/",
+    "budget_guard/pricing/prices.json",
+    "budget_guard/cli/drives.py",
+)
+"""What is made for tests, the faces of adapters, and the programs that `doctor` runs against each adapter: they stand
+for a user's own, and most need frameworks that are not installed together."""
 COPIED = (
     "budget_guard",
     "integrations",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +27,7 @@ def test_however_many_calls_there_were_the_points_are_few_and_the_last_one_is_ex
     assert len(points) <= 300
     assert [point.at_s for point in points] == sorted(point.at_s for point in points)
     assert all(point.cost == 10 * (point.at_s + 1) for point in points)
+    assert len({later.at_s - earlier.at_s for earlier, later in pairwise(points[:-1])}) <= 1, "as many calls to each"
     if calls:
         assert points[-1] == SpentAt(calls - 1, 10 * calls, 3 * calls, 2 * calls, calls, 0)
     else:
