@@ -68,6 +68,7 @@ COPIED = (
 )
 LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
 _ARGUMENT = re.compile(r"argument (\w+) left out")
+_SET = re.compile(r"(\w+)(?:: [^=]+)? = ")
 _FEW = 50
 """So many tests that name an argument come before those that do not."""
 OF_ALL = ("tests/test_architecture.py", "tests/test_public_api.py")
@@ -407,7 +408,7 @@ class Coverage:
 
         What is run while a module is imported, or while tests are collected, belongs to every test that runs anything
         of the module, and to every test of its room; so does what was written since the map was made. Those that run
-        the line by themselves come first.
+        the line by themselves come first, and with them those that run a line which names what is set there.
         """
         noticed = noticed or {}
         argument = _ARGUMENT.fullmatch(mutant.what)
@@ -430,6 +431,7 @@ class Coverage:
             here = [lines[each] for each in known if each in lines]
             found = set(lines.get(were.get(mutant.line, 0), ())) or set().union(*here)
             if not known or "" in found:  # it is new, or run while no test was
+                found |= self._users(mutant)
                 more = set().union(*lines.values())
                 more |= {test for test in self.seconds if _distance(mutant, test) < 2 or test.startswith(OF_ALL)}
         chosen: list[str] = []
@@ -446,6 +448,24 @@ class Coverage:
             place = {test: at for at, test in enumerate((*of_near, *of_far))}
             chosen += sorted(place, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
         return chosen
+
+    def _users(self, mutant: Mutant) -> set[str]:
+        """The tests that run a line which names what is set where the mutant is: the number that a function compares
+        with is set while its module is imported."""
+        lines = (ROOT / mutant.path).read_text("utf-8").splitlines()
+        name = _SET.match(lines[mutant.line - 1])
+        if name is None:
+            return set()
+        named = re.compile(rf"\b{name[1]}\b")
+        found: set[str] = set()
+        for path in [mutant.path] if name[1].startswith("_") else self._sources:
+            if path.endswith(".py") and (ROOT / path).exists():
+                were, tests = self._were(path), self._lines(path)
+                text = (ROOT / path).read_text("utf-8")
+                for number, line in enumerate(text.splitlines(), 1) if name[1] in text else ():
+                    if named.search(line) and (path, number) != (mutant.path, mutant.line):
+                        found.update(tests.get(were.get(number, 0), ()))
+        return found - {""}
 
     def _few(self, tests: Sequence[str], seconds: float, others: Sequence[str]) -> list[str]:
         """The first of *tests*, as many as take *seconds*; where there are no *others*, one at least."""
