@@ -89,6 +89,11 @@ def test_the_arguments_of_settings_make_the_same_ones() -> None:
     assert SessionSettings(**arguments, principals={"org": "o1"}) == settings
 
 
+def test_records_that_cannot_be_told_of_are_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="run_log=5 cannot be told anything"):
+        SessionSettings(authority=None, run_log=5, **EVERY)  # type: ignore[arg-type]  # on purpose
+
+
 def fork(**changes: Any) -> dict[str, Any]:
     settings = SessionSettings(authority=BudgetAuthority(kinds=("org",)), principals={"org": "o1"}, **EVERY)
     own = {"downgrade_to": "penny", "downgrade_at": 0.5}

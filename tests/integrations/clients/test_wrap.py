@@ -50,6 +50,11 @@ def post(provider: LocalProvider, path: str, **body: Any) -> httpx.Response:
         return http.post(path, json=body)
 
 
+def without_request(response: httpx.Response) -> httpx.Response:
+    """The same answer, as something that keeps answers gives it back: nobody knows what was asked."""
+    return httpx.Response(response.status_code, headers=response.headers, content=response.content)
+
+
 def gemini(provider: LocalProvider) -> Any:
     genai = pytest.importorskip("google.genai")
     client = genai.Client(api_key="x", http_options={"base_url": provider.root_url})
@@ -107,6 +112,9 @@ SHAPES: dict[str, Shape] = {
     "AIMessage beside what was parsed": structured_of_langchain,
     "instructor's": of_instructor,
     "httpx.Response": lambda p: post(p, "/v1/chat/completions", model=GPT, messages=MESSAGES),
+    "httpx.Response of no request": lambda p: without_request(
+        post(p, "/v1/chat/completions", model=GPT, messages=MESSAGES)
+    ),
     "JSON of Claude": lambda p: post(p, "/v1/messages", model=CLAUDE, messages=MESSAGES, max_tokens=99).json(),
     "JSON of Gemini": lambda p: post(
         p, f"/v1beta/models/{GEMINI}:generateContent", contents=[{"parts": [{"text": "Hi"}]}]
