@@ -443,6 +443,8 @@ def test_azure_s_version_tells_the_name_of_the_cap(version: str, deployment: str
 def test_a_refusal_of_a_field_that_was_added_says_so(caplog: pytest.LogCaptureFixture) -> None:
     added = added_by({"temperature": 1}, {"temperature": 1, "extra_body": {"max_tokens": 7}, "stream_usage": True})
     assert added == ("max_tokens", "max_completion_tokens", "stream_options.include_usage")
+    assert added_by({"max_tokens": 7, "stream_usage": True}, {"max_tokens": 5, "stream_usage": False}) == ()
+    assert added_by({}, {"max_completion_tokens": 7}) == ("max_completion_tokens",)
     error = Status(422, {"detail": [{"loc": ["body", "stream_options"]}]})
     error.status_code = 422  # type: ignore[attr-defined]  # as clients do
     with caplog.at_level(logging.WARNING):

@@ -28,6 +28,8 @@ from budget_guard import Budget, LoopPolicy
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, LoopDetected
 from budget_guard.testing import LocalProvider, Reply
 from budget_guard_openai_agents import runner
+from budget_guard_openai_agents.hooks_only import HooksOnly
+from tests.builders import ZERO, session
 from tests.integrations.openai_agents.support import (
     BIG,
     DelegatingModel,
@@ -133,6 +135,20 @@ async def test_behind_a_foreign_runner_a_call_that_fails_leaves_nothing_held(
     await run()
     gc.collect()
     never_below(lab.provider, guard)
+
+
+async def test_behind_a_foreign_runner_a_call_whose_run_is_gone_is_booked_before_the_next_is_held() -> None:
+    spending = session()
+    hooks = HooksOnly(spending)
+    agent: Any = Agent(name="Worker", model="dime")
+    with pytest.warns(RuntimeWarning, match="hooks alone"):
+        await hooks.reserve(RunContextWrapper(None), agent, None, [])  # and nobody keeps its context
+    gc.collect()
+    assert (spending.spent_usd, spending.reserved_usd) == (ZERO, Decimal("0.10"))
+    kept: RunContextWrapper[Any] = RunContextWrapper(None)
+    await hooks.reserve(kept, agent, None, [])
+    assert (spending.spent_usd, spending.reserved_usd) == (Decimal("0.10"), Decimal("0.10"))
+    assert list(hooks.calls) == [id(kept)]
 
 
 @modes

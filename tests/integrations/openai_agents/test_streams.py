@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ pytest.importorskip("agents")
 from agents import Agent, Model, OpenAIChatCompletionsModel, Runner
 from agents.items import TResponseStreamEvent
 from agents.result import RunResultStreaming
-from openai.types.responses import ResponseTextDeltaEvent
+from openai.types.responses import Response, ResponseTextDeltaEvent
 
 from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard, BudgetRevoked
 from budget_guard.testing import Reply
+from budget_guard_openai_agents.answer import text_of
+from budget_guard_openai_agents.stream import _Seen
+from tests.integrations.openai_agents.on_the_wire import response
 from tests.integrations.openai_agents.support import (
     BIG,
     DelegatingModel,
@@ -188,6 +192,18 @@ async def test_a_model_of_ones_own_is_told_to_ask_for_usage_in_streams_alone(
     assert told == [asked]
 
 
+def a_delta(text: str, number: int) -> ResponseTextDeltaEvent:
+    return ResponseTextDeltaEvent(
+        type="response.output_text.delta",
+        delta=text,
+        item_id="m",
+        output_index=0,
+        content_index=0,
+        sequence_number=number,
+        logprobs=[],
+    )
+
+
 class Unfinished(Model):
     """A user's own model that sends no last event."""
 
@@ -197,15 +213,7 @@ class Unfinished(Model):
         raise NotImplementedError
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
-        yield ResponseTextDeltaEvent(
-            type="response.output_text.delta",
-            delta="Hel",
-            item_id="m",
-            output_index=0,
-            content_index=0,
-            sequence_number=1,
-            logprobs=[],
-        )
+        yield a_delta("Hel", 1)
 
 
 async def test_a_stream_without_a_last_event_is_booked_as_held(lab: Lab) -> None:
@@ -311,6 +319,19 @@ async def test_a_model_that_ignores_its_cap_can_be_truncated(lab: Lab) -> None:
     assert result.final_output == "o" * 128 * 301
     await lab.quiet()
     never_below(lab.provider, guard)
+
+
+def test_the_events_that_end_a_truncated_stream_go_on_from_those_that_came() -> None:
+    seen = _Seen()
+    assert seen.truncated() == [] and not seen.text_only
+    seen.event(SimpleNamespace(type="response.created", response=Response.model_validate(response(None))))  # type: ignore[arg-type]
+    for number in range(3):
+        seen.event(a_delta("é", number))
+    assert (seen.text, seen.output_floor, seen.text_only) == ("ééé", 1, True)
+    item, completed = seen.truncated()
+    assert [each.sequence_number for each in (item, completed)] == [4, 5]
+    assert completed.response.output == [item.item] and completed.response.status == "incomplete"  # type: ignore[union-attr]
+    assert (item.item.id, item.output_index, text_of([item.item])) == ("msg_truncated", 0, "ééé")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("delivered", [pytest.param("queued", marks=drains), "read"])
