@@ -71,7 +71,7 @@ class OpenCalls:
             loop = reference()
             if loop is None:
                 self._of_loop.pop(reference, None)
-            while calls and loop is not None and loop.is_closed():
+            while calls and (loop is None or loop.is_closed()):
                 call, _ = calls.popitem()
                 call.estimate("its event loop was closed")
 

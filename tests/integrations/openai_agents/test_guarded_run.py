@@ -1,0 +1,63 @@
+"""What is known of guarded runs and of the calls that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+pytest.importorskip("agents")
+
+from budget_guard import ToolCall
+from budget_guard.adapter import GuardedCall
+from budget_guard_openai_agents.guarded_run import OpenCalls
+from tests.builders import ZERO, call, session
+
+
+async def test_tools_are_of_another_loop_where_the_running_one_holds_none() -> None:
+    held, run = OpenCalls(), session()
+
+    async def elsewhere() -> bool:
+        return held.are_of_other_loops()
+
+    async def look() -> tuple[bool, bool, bool]:
+        """In this loop, in another one, and where none runs."""
+        other = await asyncio.to_thread(asyncio.run, elsewhere())
+        return held.are_of_other_loops(), other, await asyncio.to_thread(held.are_of_other_loops)
+
+    assert await look() == (False, False, False)
+    model, tool = GuardedCall([run]), GuardedCall([run])
+    assert model.hold(call()) is None and tool.hold(ToolCall("search", 0)) is None
+    held.begin(model)
+    assert (held.tools(), await look()) == ([], (False, False, False))
+    held.begin(tool)
+    assert (held.tools(), await look()) == ([tool], (False, True, False))
+    held.end(tool)
+    assert (held.tools(), await look()) == ([], (False, False, False))
+
+
+def test_calls_whose_loop_was_closed_are_booked_and_those_of_others_go_on() -> None:
+    held, lost, going_on = OpenCalls(), session(), session()
+
+    async def begin(of: GuardedCall) -> None:
+        held.begin(of)
+
+    loop = asyncio.new_event_loop()
+    calls = [GuardedCall([lost]), GuardedCall([lost]), GuardedCall([going_on])]
+    for each in calls:
+        assert each.hold(call()) is None
+    closed = asyncio.new_event_loop()
+    closed.run_until_complete(begin(calls[0]))
+    closed.close()
+    asyncio.run(begin(calls[1]))  # of its loop nothing is left
+    loop.run_until_complete(begin(calls[2]))
+    gc.collect()
+    for _ in range(2):
+        held.settle_lost()
+        assert (lost.spent_usd, lost.reserved_usd) == (lost.report().uncertain, ZERO)
+        assert lost.report().breakdown.llm.calls == 2
+        assert going_on.spent_usd == 0 < going_on.reserved_usd
+    loop.close()
+    held.settle_lost()
+    assert going_on.spent_usd > 0 == going_on.reserved_usd
