@@ -645,6 +645,34 @@ def test_a_tool_call_above_counts_no_model_call() -> None:
     assert figures(run) == [(DIME, ZERO)]
 
 
+def test_a_model_call_around_a_tool_of_another_budget_is_the_call_itself() -> None:
+    of_tool, of_model = session(), session()
+    tool = GuardedCall([of_tool])
+    assert tool.hold(ToolCall("search", 0)) is None
+    with counting(tool), counting(above(of_model)):
+        attempt = begin(of_tool, of_model)
+        assert attempt.hold() is None
+    serve(attempt, answer())
+    assert figures(of_tool, of_model) == [(DIME, ZERO)] * 2
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by the path alone", "by the body too"])
+def test_a_deployment_is_switched_to_that_of_the_cheaper_model_wherever_it_is_named(named: bool) -> None:
+    run = session(Budget("$1.00", downgrade=DowngradePolicy(to={"large": "small"}, at=0.1)))
+    run.charge("tool", "0.20")
+    attempts = Attempts([run], models={"big one": "large", "small one": "small"})
+    path = "/openai/deployments/big%20one/chat/completions?api-version=2024-12-01"
+    dialect = attempts.dialect_of("POST", "me.openai.azure.com", path)
+    assert dialect is not None
+    body = {**BODY, "model": "big one", "max_tokens": 10}
+    if not named:
+        del body["model"]
+    attempt = attempts.begin(dialect, "POST", "me.openai.azure.com", path, {}, json.dumps(body).encode())
+    assert attempt.hold() is None
+    assert attempt.path == path.replace("big%20one", "small%20one")
+    assert json.loads(attempt.body).get("model") == ("small one" if named else None)
+
+
 def test_a_count_ends_with_its_context() -> None:
     guarded = above(session())
 
@@ -814,3 +842,17 @@ def test_what_is_neither_a_stream_nor_an_answer_is_booked_at_its_bound(kind: str
     assert attempt.answer is not None
     assert attempt.answer.usage is None
     assert (running.spent_usd, running.reserved_usd) == (DIME, Decimal(0))
+
+
+def test_of_what_fails_in_several_budgets_the_first_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = session(), session()
+    with counting(above(first)):
+        attempt = begin(first, second)
+        assert attempt.hold() is None
+
+    def failing(call: GuardedCall, answer: Any) -> Any:
+        raise OSError("first" if first in call.sessions else "second")
+
+    monkeypatch.setattr(GuardedCall, "answering", failing)
+    with pytest.raises(OSError, match="first"):
+        attempt.end()

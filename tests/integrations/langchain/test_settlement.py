@@ -366,6 +366,17 @@ def test_an_end_without_a_start_is_charged_once() -> None:
         start(handler, run_id=uuid4())
 
 
+def test_an_end_without_a_start_is_charged_at_the_tier_that_served_it() -> None:
+    costs: list[int] = []
+    for tier in ("default", "priority"):
+        handler = BudgetCallbackHandler(Budget("$1.00"))
+        paid: Any = answer(input_tokens=1_000, output_tokens=100)
+        paid.generations[0][0].message.response_metadata["service_tier"] = tier
+        handler.on_llm_end(paid, run_id=uuid4())
+        costs.append(nano(handler))
+    assert costs[1] > costs[0] == COST
+
+
 def test_an_answer_is_never_lost_to_the_books(caplog: pytest.LogCaptureFixture) -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"))
     run_id = uuid4()

@@ -226,6 +226,25 @@ async def test_reasoning_of_another_session_needs_an_allowance_and_that_of_this_
     assert len(wire.sent) == 2
 
 
+async def test_what_was_billed_before_bounds_nothing_that_only_the_provider_can_weigh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": []}
+    wire = Wire(response(usage_of(100, 10, 5), model="o3"))
+    guard = BudgetGuard(Budget("$1.00", allowance=Allowance(input_tokens=1_000)))
+    asked: list[Any] = []
+    authorize = guard.session.aauthorize
+
+    async def noting(call: Any, **options: Any) -> Any:
+        asked.append(call.prompt)
+        return await authorize(call, **options)
+
+    monkeypatch.setattr(guard.session, "aauthorize", noting)
+    await ask(wire.responses("o3"), guard, "hello", max_tokens=100)
+    await ask(wire.responses("o3"), guard, [thought, {"role": "user", "content": "go on"}], max_tokens=100)
+    assert [(bool(prompt.opaque), bool(prompt.conversation)) for prompt in asked] == [(False, True), (True, False)]
+
+
 HOSTED: list[tuple[Any, str]] = [
     (WebSearchTool(), "web_search"),
     (FileSearchTool(vector_store_ids=["v"]), "storage_searches"),
