@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
+from budget_guard.wire.reader import LONGEST_TOKEN
 from budget_guard_langchain.calls import Call, _Watched
 from tests.builders import ZERO, call, session
 
@@ -28,6 +29,27 @@ def test_a_refusal_of_one_of_several_requests_gives_nothing_back(requests: int, 
     held = run.reserved_usd
     made.fail(Refused())
     assert (run.spent_usd, run.reserved_usd, run.report().uncertain) == ((held, ZERO, held) if booked else (ZERO,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("told", "adds_up"),
+    [
+        ([100], False),
+        ([100, 0, 0], False),
+        ([0, 100], False),
+        ([60, 40], False),
+        ([100, 100], True),
+        ([100, 120], True),
+        ([100, 0, 100], True),
+        ([100, None, "100"], False),
+    ],
+)
+def test_a_stream_that_tells_its_whole_input_twice_is_known_to_have_added_it_up(told: list[Any], adds_up: bool) -> None:
+    made = Call((session(),), uuid4(), None, called="dime")
+    for number, taken in enumerate(told):
+        made.note_chunk(f"chunk {number}", "word", {"input_tokens": taken}, is_text=True)
+    assert made.adds_up is adds_up
+    assert (made.text, made.output_floor) == ("word" * len(told), 4 * len(told) // LONGEST_TOKEN)
 
 
 def test_what_watches_a_call_is_text_to_everybody_else_and_its_copies_watch_nothing() -> None:
