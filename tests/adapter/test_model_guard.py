@@ -227,6 +227,16 @@ def test_a_model_whose_name_cannot_be_changed_gives_the_hold_back_and_says_so(bo
     assert (spending.spent_usd, spending.reserved_usd) == (Decimal("0.90"), ZERO)
 
 
+@pytest.mark.parametrize("poor", [0, 1])
+def test_of_two_budgets_the_one_that_refuses_stops_whatever_spends_from_it(poor: int) -> None:
+    both = [session("$0.05" if each == poor else "$9.00") for each in range(2)]
+    with pytest.raises(BudgetExceeded):
+        guard_of(*both).hold(call("dime"))
+    with pytest.raises(BudgetExceeded):  # latched: this one would fit
+        guard_of(both[poor]).hold(call("penny"))
+    guard_of(both[1 - poor]).hold(call("penny"))
+
+
 def test_an_answer_that_the_budgets_own_cap_cut_off_is_a_stop_with_its_text(both: Both) -> None:
     spending = session("$0.05")
     guard = guard_of(spending)

@@ -873,6 +873,16 @@ def test_a_path_that_names_no_file_is_refused(name: str) -> None:
         SqliteLedger(name)
 
 
+@pytest.mark.parametrize("option", ["retain", "busy_timeout_s"])
+def test_nothing_kept_and_no_wait_are_settings_too(tmp_path: Path, option: str) -> None:
+    options: dict[str, Any] = {option: 0}
+    ledger = SqliteLedger(tmp_path / "b.db", **options)
+    ledger.set_limits(RUN, Limits(cost=10))
+    ledger.charge(hold_id(SYSTEM_CLOCK.now_ms(), "a"), (RUN,), cost(3))
+    assert ledger.balances([RUN])[0].committed == cost(3)
+    ledger.close()
+
+
 @pytest.mark.parametrize("option", ["hold_ttl_s", "retain", "busy_timeout_s"])
 @pytest.mark.parametrize("value", [-1, float("nan")])
 def test_an_option_that_is_out_of_range_is_named(path: Path, option: str, value: float) -> None:

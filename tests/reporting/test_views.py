@@ -202,6 +202,26 @@ def test_no_line_is_wider_than_the_terminal_and_no_figure_is_cut(width: int) -> 
     assert f"{report.breakdown.llm.by_model['large'].total:.4f}" in row
 
 
+def test_names_stand_first_and_the_least_important_column_goes_first() -> None:
+    report = run(3).report()
+    makers = (view._by_model, view._by_agent, view._by_tool, view._by_task, view._by_run)
+    shown = {
+        table.title: [
+            f"{column.heading}{' (name)' if column.is_name else ''} {column.dropped or ''}".strip()
+            for column in table.columns
+        ]
+        for table in (make(report) for make in makers)
+    }
+    figures = ["Calls", "Input 1", "Cached 3", "Output 2", "Reasoning 4", "Dollars", "A call 5"]
+    assert shown == {
+        "By model": ["Model (name)", *figures],
+        "By agent": ["Agent (name)", "Model or tool (name)", *figures],
+        "By tool": ["Tool (name)", "Calls", "Dollars", "A call 1"],
+        "By task": ["Task (name)", "Runs", "Model calls 1", "Tool calls 2", "Dollars"],
+        "By run": ["Run (name)", "Task (name) 2", "Dollars", "Remaining 1", "Stopped by (name) 3"],
+    }
+
+
 def test_a_column_is_left_out_only_where_it_does_not_fit() -> None:
     report = run(60, Budget("$1000", max_total_tokens=10**9), agent="a long name indeed").report()
     wider: dict[str, list[tuple[int, int]]] = {}

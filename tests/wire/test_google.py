@@ -182,6 +182,11 @@ def detail(**counts: int) -> list[dict[str, Any]]:
             Usage(21, reasoning=60),
             id="thoughts alone",
         ),
+        pytest.param(
+            {"promptTokenCount": 21, "toolUsePromptTokenCount": 1, "candidatesTokenCount": 5, "thoughtsTokenCount": 1},
+            Usage(22, output=5, reasoning=1),
+            id="one of each",
+        ),
         pytest.param({"promptTokenCount": 21, "totalTokenCount": 81}, Usage(21, output=60), id="a total alone"),
         pytest.param(
             {
