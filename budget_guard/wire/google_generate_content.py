@@ -283,7 +283,7 @@ def read_answer(body: Json, request: Request | None = None) -> Answer:
     if found is not None:
         found = with_events(found, _events(candidates, model or ("" if request is None else request.model)))
     traffic = (text(_get(usage, "trafficType")) or "").lower()
-    tier = traffic.removeprefix("on_demand_") if traffic not in ("", "on_demand") else traffic
+    tier = traffic.removeprefix("on_demand_")
     if tier in ("traffic_type_unspecified", "provisioned_throughput"):
         tier = ""  # the latter is paid by the hour, whatever is used: the price of the token is the bound
     return Answer(

@@ -141,6 +141,11 @@ def test_the_amounts_of_the_callers_own_run_add_up() -> None:
     assert (budget["limit"], budget["committed"], budget["reserved"], budget["remaining"]) == (50, 47, 3, 0)
 
 
+def test_a_limit_that_begins_anew_says_when() -> None:
+    _, _, _, document = told(exceeded("team:t1", resets_at=NOW, retry_after_s=61.2))
+    assert document["detail"].endswith(" and this call may take up to $0.10. It begins anew at 2026-03-01 12:00 UTC.")
+
+
 @pytest.mark.parametrize("kind", ["user", "key", "team", "org"])
 def test_of_a_scope_that_others_share_only_its_kind_and_what_is_left_are_told(kind: str) -> None:
     error = exceeded(f"{kind}:somebody-else", resets_at=NOW)
