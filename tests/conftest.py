@@ -7,8 +7,8 @@ from hypothesis import settings
 
 from tests.builders import Way
 
-settings.register_profile("same", derandomize=True)
-settings.register_profile("new")
+settings.register_profile("same", derandomize=True, deadline=None)  # the machine may be busy
+settings.register_profile("new", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 """The same examples each time, so that a change is judged by what it changed; ``make fuzz`` draws new ones."""
 

@@ -55,15 +55,18 @@ from budget_guard.wire.conversation import beginning, finished_calls
 from budget_guard.wire.dialect import Dialect, StreamReader
 from budget_guard.wire.hosts import Endpoint, endpoint
 from budget_guard.wire.outcome import Outcome, outcome_of_error, outcome_of_status
+from budget_guard.wire.price_headers import PRICE_HEADERS, with_headers
 from budget_guard.wire.remembered import read_request
+from budget_guard.wire.repeated import repeated_field
 from budget_guard.wire.request import Request
 from budget_guard.wire.tools import hosted_tool_named
-from budget_guard.wire.values import fields, read_json
+from budget_guard.wire.values import fields, read_json, truth
 
 AddField: TypeAlias = Literal["output_cap", "usage"]
 ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
 """What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
 _EVERY_FIELD = frozenset(ADD_FIELDS)
+NO_HEADERS: Mapping[str, str] = {}
 
 _STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl", "stream+json")
 _told_of: set[str] = set()
@@ -254,10 +257,25 @@ class Attempts:
         Raises:
             UnboundedCallError: If the body cannot be read, or what it asks for is billed where it cannot be seen.
         """
-        signed = any(name.lower() == "authorization" and is_signature(value) for name, value in headers.items())
-        return self.begin_at(endpoint(method, host, path), dialect, path, signed, body)
+        signed = False
+        priced: dict[str, str] = {}
+        for given, value in headers.items():
+            name = given.lower()
+            if name == "authorization":
+                signed = is_signature(value)
+            elif name in PRICE_HEADERS:
+                priced[name] = value
+        return self.begin_at(endpoint(method, host, path), dialect, path, signed, body, priced)
 
-    def begin_at(self, where: Endpoint, dialect: Dialect, path: str, signed: bool, body: bytes) -> Attempt:
+    def begin_at(
+        self,
+        where: Endpoint,
+        dialect: Dialect,
+        path: str,
+        signed: bool,
+        body: bytes,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Attempt:
         """As `begin`, where more is known of the request already.
 
         Args:
@@ -266,6 +284,7 @@ class Attempts:
             path: The path as it is sent, with or without a query.
             signed: Whether a signature covers the body.
             body: Its body as it is sent.
+            headers: Those of its headers that set its price, by their names in lower case: see `PRICE_HEADERS`.
 
         Raises:
             UnboundedCallError: As `begin`.
@@ -279,11 +298,20 @@ class Attempts:
             )
         asked = cast("dict[str, Any]", value)
         request = read_request(dialect, where, asked, self.models)
-        if request.background or asked.get("background") is True:
+        if headers:
+            request = with_headers(request, headers)
+        if request.background or truth(asked.get("background")):
             raise UnboundedCallError(
                 model=request.model,
                 reason="it is answered later, under another address, where its usage cannot be seen",
                 remedy="Leave out background=True (deferred=True at xAI), and stream long answers.",
+            )
+        twice = repeated_field(body, asked)
+        if twice is not None and any(session.budget.mode == "hard_gate" for session in self.sessions):
+            raise UnboundedCallError(
+                model=request.model,
+                reason=f"it has {twice} twice, and which one counts is not known",
+                remedy="Send it once.",
             )
         return Attempt(self, where, dialect, request, path, body, asked, signed)
 
@@ -428,6 +456,15 @@ class Attempt:
         self._cap: int | None = None  # the lowest that they ask for
 
     @property
+    def deployed_model(self) -> str | None:
+        """The model that the address names, as a deployment, where the body names another one: the address counts."""
+        deployment = self.endpoint.deployment
+        if deployment is None:
+            return None
+        model = self._attempts.models.get(deployment, deployment)
+        return None if model == self.request.model else model
+
+    @property
     def changed(self) -> bool:
         """Whether other bytes are to be sent than the caller's."""
         return self.body is not self._body
@@ -499,6 +536,9 @@ class Attempt:
         attempts, request = self._attempts, self.request
         can_cap = not self.signed and "output_cap" in self.add_fields
         asked = request.call(can_cap=can_cap, agent=attempts.agent, admitted=attempts.admitted(request))
+        deployed = self.deployed_model
+        if deployed is not None and any(each.knows_price_of(deployed, request.provider) for each in attempts.sessions):
+            asked = asked._replace(alternatives=(*asked.alternatives, deployed))
         if self.signed and request.max_output_tokens is None:
             self._refuse_where_gated(
                 "its body is signed, so that no output cap can be put into it, and it carries none",
@@ -620,7 +660,8 @@ class Attempt:
         self.added = added
         if body is not self._json:
             self._json = body
-            self.body = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+            self.body = text.encode("utf-8", "backslashreplace")  # an escape alone can carry half a surrogate pair
 
     def _with_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:
         where = self.endpoint

@@ -27,7 +27,7 @@ from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.run import KeepAlive, Run, remaining_usd
 from budget_guard.calls.seen import OnCancel
 from budget_guard.clock import SYSTEM_CLOCK, Clock
-from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable
+from budget_guard.errors import BudgetError, BudgetRevoked, LedgerUnavailable, UnknownPriceError
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.events.model import Event, LimitsRaised, SessionRevoked
 from budget_guard.events.origin import Origin, Sink
@@ -392,6 +392,19 @@ class Session:
         )
         child._is_child = True
         return child, hold.open(child._run, child._wiring.owner)
+
+    def knows_price_of(self, model: str, provider: str | None = None) -> bool:
+        """Whether a price is known for *model*.
+
+        Args:
+            model: Its name.
+            provider: Who serves it; by the name of the model by default.
+        """
+        try:
+            self._run.planner.ladder.prices.find(model, provider=provider)
+        except UnknownPriceError:
+            return False
+        return True
 
     def raise_limits(self, **limits: UsdLike | None) -> None:
         """Raise limits of the running session, for example ``raise_limits(max_cost_usd="3.00")``.

@@ -25,9 +25,9 @@ from budget_guard.wire.dialect import (
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens
 from budget_guard.wire.reader import EventReader
-from budget_guard.wire.request import Request
+from budget_guard.wire.request import Request, choices_of
 from budget_guard.wire.tools import hosted_tools_of
-from budget_guard.wire.values import Json, collect_texts, fields, items, text, whole
+from budget_guard.wire.values import Json, collect_texts, fields, items, listed, text, truth, whole
 from budget_guard.wire.weighing import (
     A_FILE,
     AN_IMAGE,
@@ -120,7 +120,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     in_path, streams = model_in_path(endpoint)
     name = in_path or text(body.get("model")) or ""
     model = aliases.get(name, name)
-    messages, tools = items(body.get("messages")), items(body.get("tools"))
+    messages, tools = listed(body.get("messages")), listed(body.get("tools"))
     rules = media_rules("anthropic", model)
     hosted = tuple(dict.fromkeys(hosted_tools_of(tools)))
     opaque = [f"what {tool} may bring in" for tool in hosted]
@@ -139,7 +139,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         collect_texts(given, texts)
         system = "\x1f".join(texts)
         opaque += ["a system prompt of parts that are not text"] * any(
-            fields(block).get("type") != "text" for block in items(given)
+            fields(block).get("type") != "text" for block in listed(None if isinstance(given, str) else given)
         )
     schema = fields(body.get("output_config")).get("format") or body.get("output_format")
     weighed = weigh(
@@ -161,14 +161,14 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         endpoint.provider,
         cap,
         () if cap is None else ("max_tokens",),
-        1,
+        choices_of(body) if more else 1,
         text(body.get("service_tier")),
         text(body.get("speed")),
         text(body.get("inference_geo")),
         needs=frozenset(needs),
         hosted_tools=hosted,
         models=tuple(str(aliases.get(str(each), each)) for each in fallbacks),
-        stream=streams or body.get("stream") is True,
+        stream=streams or truth(body.get("stream")),
         hour_cache=_hour_cache(body),
         unknown=tuple(field for field in more if not isinstance(body[field], (dict, list))),
         unknown_structures=tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),

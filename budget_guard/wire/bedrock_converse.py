@@ -13,7 +13,7 @@ from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, p
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens
 from budget_guard.wire.reader import EventReader
-from budget_guard.wire.request import Request
+from budget_guard.wire.request import Request, choices_of
 from budget_guard.wire.values import Json, collect_texts, fields, items, text, whole
 from budget_guard.wire.weighing import A_FILE, A_VIDEO, AN_IMAGE, AUDIO, KEPT_PROMPT, Medium, Texts, looker, media_of
 
@@ -35,10 +35,11 @@ _PLAIN_EXTRA = frozenset(
 def _kind(part: Json) -> object:
     if "role" in part:
         return "message"
-    kind = next(iter(part), "an empty part")
+    kinds = [name for name in part if name not in _TEXT_FIELDS]
+    kind = kinds[0] if kinds else "text" if part else "an empty part"
     if kind == "guardContent" and "text" in fields(part.get(kind)):
         return "text"
-    return "text" if kind in _TEXT_FIELDS else kind
+    return kind
 
 
 def _measure(rules: MediaRules, kind: str, part: Json) -> Medium | None:
@@ -114,6 +115,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     config = fields(body.get("inferenceConfig"))
     caps = {"inferenceConfig.maxTokens": whole(config.get("maxTokens"))}
     caps |= {f"additionalModelRequestFields.{cap}": whole(extra.get(cap)) for cap in _CAPS_OF_MODELS}
+    nested = fields(extra.get("inferenceConfig"))
+    caps |= {f"additionalModelRequestFields.inferenceConfig.{cap}": whole(nested.get(cap)) for cap in _CAPS_OF_MODELS}
     more = [field for field in body if field not in _KNOWN]
     fast = fields(body.get("performanceConfig")).get("latency")
     tier = text(fields(body.get("serviceTier")).get("type"))
@@ -124,8 +127,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         endpoint.provider or "aws",
         max([cap for cap in caps.values() if cap is not None], default=None),
         tuple(cap for cap, value in caps.items() if value is not None),
-        1,
-        "optimized" if fast == "optimized" else tier,
+        choices_of(extra) if extra else 1,
+        "optimized" if fast == "optimized" else tier or text(extra.get("service_tier")),
         text(extra.get("speed")),
         endpoint.region,
         needs=frozenset(needs),
@@ -153,8 +156,12 @@ def put_cap(_: Endpoint, body: Json, cap: int) -> Rewritten:
     put = put_field(fields(body.get("inferenceConfig")), "maxTokens", cap)
     new: dict[str, Any] = {**body, "inferenceConfig": put.body}
     extra = fields(body.get("additionalModelRequestFields"))
-    if not extra.keys().isdisjoint(_CAPS_OF_MODELS):
-        new["additionalModelRequestFields"] = {k: v for k, v in extra.items() if k not in _CAPS_OF_MODELS}
+    nested = fields(extra.get("inferenceConfig"))
+    if not (extra.keys() | nested.keys()).isdisjoint(_CAPS_OF_MODELS):
+        kept = {k: v for k, v in extra.items() if k not in _CAPS_OF_MODELS}
+        if nested:
+            kept["inferenceConfig"] = {k: v for k, v in nested.items() if k not in _CAPS_OF_MODELS}
+        new["additionalModelRequestFields"] = kept
     return Rewritten(new, tuple(f"inferenceConfig.{added}" for added in put.added))
 
 

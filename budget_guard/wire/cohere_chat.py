@@ -11,9 +11,9 @@ from budget_guard.wire.dialect import NO_ALIASES, Aliases, Dialect, Rewritten, p
 from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, media_rules
 from budget_guard.wire.reader import EventReader
-from budget_guard.wire.request import Request
+from budget_guard.wire.request import Request, choices_of
 from budget_guard.wire.tools import hosted_tools_of
-from budget_guard.wire.values import Json, collect_texts, fields, items, text, whole
+from budget_guard.wire.values import Json, collect_texts, fields, listed, text, truth, whole
 from budget_guard.wire.weighing import AN_IMAGE, KEPT_HISTORY, Medium, Texts, looker, media_of
 
 NAME = "cohere chat"
@@ -41,7 +41,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     """What a request asks for."""
     name = text(body.get("model")) or ""
     model = aliases.get(name, name)
-    messages: list[Any] = [*items(body.get("messages")), *items(body.get("chat_history"))]
+    messages: list[Any] = [*listed(body.get("messages")), *listed(body.get("chat_history"))]
     if message := text(body.get("message")):
         messages.append({"role": "user", "content": message})
     for field in ("documents", "tool_results"):
@@ -49,7 +49,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         if body.get(field):
             collect_texts(body[field], texts)
             messages.append({"role": "tool", "content": "\x1f".join(texts)})
-    tools = items(body.get("tools"))
+    tools = listed(body.get("tools"))
     typed = [tool for tool in tools if "parameter_definitions" not in fields(tool)]  # as version 1 defines functions
     hosted = list(dict.fromkeys(hosted_tools_of(typed)))
     opaque = [f"what {tool} may bring in" for tool in hosted]
@@ -83,9 +83,10 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         endpoint.provider,
         cap,
         () if cap is None else ("max_tokens",),
+        choices_of(body) if more else 1,
         needs=frozenset(needs),
         hosted_tools=tuple(hosted),
-        stream=body.get("stream") is True,
+        stream=truth(body.get("stream")),
         unknown=tuple(field for field in more if not isinstance(body[field], (dict, list))),
         unknown_structures=tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),
     )

@@ -17,9 +17,9 @@ from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.reader import EventReader
-from budget_guard.wire.request import Request
+from budget_guard.wire.request import Request, choices_of
 from budget_guard.wire.tools import hosted_tools_of
-from budget_guard.wire.values import Json, fields, items, text, whole
+from budget_guard.wire.values import Json, fields, items, listed, text, truth, whole
 from budget_guard.wire.weighing import (
     A_FILE,
     A_VIDEO,
@@ -35,6 +35,8 @@ from budget_guard.wire.weighing import (
 
 NAME = "chat completions"
 CAPS = ("max_completion_tokens", "max_tokens")
+_MORE_CAPS = ("max_output_tokens", "max_new_tokens", "maxTokens", "maxOutputTokens", "num_predict", "min_tokens")
+"""Names of it elsewhere. A server may know one of them: then the largest of all is held, and ours replaces them."""
 
 _KNOWN = frozenset(
     "messages model frequency_penalty function_call functions logit_bias logprobs max_completion_tokens "
@@ -110,8 +112,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     """What a request asks for."""
     name = text(body.get("model")) or endpoint.deployment or ""
     model = aliases.get(name, name)
-    messages = items(body.get("messages"))
-    tools = (*items(body.get("tools")), *items(body.get("functions")))
+    messages = listed(body.get("messages"))
+    tools = (*listed(body.get("tools")), *listed(body.get("functions")))
     rules = media_rules(endpoint.provider, model)
     opaque = [words for field, words in _OTHER_COST.items() if body.get(field)]
     hosted = list(hosted_tools_of(tools))
@@ -139,22 +141,30 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         needs.add("tools")
     if schema is not None:
         needs.add("json_schema")
-    modalities = frozenset(str(each) for each in items(body.get("modalities"))) - {"text"}
+    modalities = frozenset(str(each) for each in listed(body.get("modalities"))) - {"text"}
     if body.get("audio"):
         modalities |= {"audio"}
     if "audio" in modalities:
         needs.add("audio")
     caps = tuple(cap for cap in CAPS if whole(body.get(cap)) is not None)
-    stream = body.get("stream") is True
+    most = max([cap for cap in map(whole, map(body.get, CAPS)) if cap is not None], default=None)
+    # of two caps one makes no sense: whoever answers may go by either, or take it for none
+    is_unclear = bool(caps) and any(cap not in caps and body.get(cap) is not None for cap in CAPS)
+    choices = max(1, whole(body.get("n")) or 1)
+    stream = truth(body.get("stream"))
     more = [field for field in body if field not in _KNOWN]
+    if more:
+        choices = choices_of(body)
+        if most is not None:
+            most = max([most, *(cap for cap in map(whole, map(body.get, _MORE_CAPS)) if cap is not None)])
     return Request(
         NAME,
         model,
         weighed,
         endpoint.provider,
-        max([cap for cap in map(whole, map(body.get, CAPS)) if cap is not None], default=None),
+        most,
         caps,
-        max(1, whole(body.get("n")) or 1),
+        choices,
         text(body.get("service_tier")),
         text(body.get("speed")),
         endpoint.region if endpoint.provider == "openai" else None,
@@ -169,8 +179,9 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         media.sound_tokens,
         tuple(field for field in more if not isinstance(body[field], (dict, list))),
         tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),
-        body.get("deferred") is True,  # xAI's: https://docs.x.ai/docs/guides/deferred-chat-completions
+        truth(body.get("deferred")),  # xAI's: https://docs.x.ai/docs/guides/deferred-chat-completions
         search_context=_search_context(fields(body.get("web_search_options"))),
+        unclear=("an output cap",) if is_unclear else (),
     )
 
 
@@ -201,12 +212,12 @@ def put_cap(endpoint: Endpoint, body: Json, cap: int) -> Rewritten:
     """*body* with an output cap, in place of any that is there."""
     given = [name for name in CAPS if whole(body.get(name)) is not None]
     name = given[0] if given else endpoint.name_of_cap(text(body.get("model")) or endpoint.deployment or "")
-    return put_field(body, name, cap, CAPS)
+    return put_field(body, name, cap, (*CAPS, *_MORE_CAPS))
 
 
 def ask_for_usage(endpoint: Endpoint, body: Json) -> Rewritten:
     """*body* with its stream asked for usage, where that is needed and the endpoint takes it."""
-    if body.get("stream") is not True or _asked(body) or not endpoint.takes_usage_option or body.get("data_sources"):
+    if not truth(body.get("stream")) or _asked(body) or not endpoint.takes_usage_option or body.get("data_sources"):
         return Rewritten(dict(body))
     options = {**fields(body.get("stream_options")), "include_usage": True}
     return Rewritten({**body, "stream_options": options}, ("stream_options.include_usage",))

@@ -13,8 +13,8 @@ from budget_guard.wire.media import media_rules
 from budget_guard.wire.openai_chat import ask_for_usage, read_usage
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.reader import EventReader
-from budget_guard.wire.request import Request
-from budget_guard.wire.values import Json, fields, items, text, whole
+from budget_guard.wire.request import Request, choices_of
+from budget_guard.wire.values import Json, fields, items, text, truth, whole
 from budget_guard.wire.weighing import Texts, looker, no_medium
 
 NAME = "completions"
@@ -42,7 +42,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         prompts.append(body["suffix"])
     many = max(1, len(prompts) - bool(body.get("suffix")))
     look = looker(_TEXTS, media_rules(None, ""))
-    cap, stream = whole(body.get("max_tokens")), body.get("stream") is True
+    cap, stream = whole(body.get("max_tokens")), truth(body.get("stream"))
     asked = fields(body.get("stream_options")).get("include_usage") is True
     more = [field for field in body if field not in _KNOWN]
     return Request(
@@ -52,7 +52,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         endpoint.provider,
         cap,
         () if cap is None else ("max_tokens",),
-        max(whole(body.get("n")) or 1, whole(body.get("best_of")) or 1) * many,
+        choices_of(body) * many,
         text(body.get("service_tier")),
         region=endpoint.region if endpoint.provider == "openai" else None,
         stream=stream,

@@ -17,7 +17,14 @@ from budget_guard.wire.weighing import Texts, looker, no_medium
 
 NAME = "embeddings"
 _KNOWN = frozenset("model input dimensions encoding_format user input_type truncation prompt_name task".split())
-_TEXTS = Texts({"text": ()}, no_medium)
+
+
+def _kind(part: Json) -> object:
+    # pictures are given to some models beside texts, and without a type
+    return part.get("type") or next((name for name in part if name != "text"), "text")
+
+
+_TEXTS = Texts({"text": ()}, no_medium, _kind)
 
 
 def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) -> Request:

@@ -29,9 +29,9 @@ from budget_guard.wire.hosts import Endpoint
 from budget_guard.wire.media import MediaRules, document_tokens, media_rules, picture_tokens, split_data_url
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.reader import EventReader
-from budget_guard.wire.request import Request
+from budget_guard.wire.request import Request, choices_of
 from budget_guard.wire.tools import hosted_tools_of, tool_name_of_type
-from budget_guard.wire.values import Json, fields, items, text, whole
+from budget_guard.wire.values import Json, fields, items, listed, text, truth, whole
 from budget_guard.wire.weighing import (
     A_FILE,
     AN_IMAGE,
@@ -143,8 +143,8 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     name = text(body.get("model")) or endpoint.deployment or ""
     model = aliases.get(name, name)
     given = body.get("input")
-    messages: Any = items(given) if not isinstance(given, str) else [{"role": "user", "content": given}]
-    tools = items(body.get("tools"))
+    messages: Any = listed(given) if not isinstance(given, str) else [{"role": "user", "content": given}]
+    tools = listed(body.get("tools"))
     rules = media_rules(endpoint.provider, model)
     opaque = [words for field, words in _KEPT.items() if body.get(field)]
     opaque += [words for field, words in _OTHER_COST.items() if body.get(field)]
@@ -158,7 +158,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
     schema = form if fields(form).get("type") == "json_schema" else None
     instructions = body.get("instructions")
     if instructions is not None and not isinstance(instructions, str):
-        messages = [*items(instructions), *messages]
+        messages = [*listed(instructions), *messages]
         instructions = None
     weighed = weigh(
         system=instructions,
@@ -184,18 +184,18 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         endpoint.provider,
         cap,
         () if cap is None else CAPS,
-        1,
+        choices_of(body) if more else 1,
         text(body.get("service_tier")),
         region=endpoint.region if endpoint.provider == "openai" else None,
         needs=frozenset(needs),
         hosted_tools=hosted,
         models=tuple(str(aliases.get(str(each), each)) for each in items(body.get("models")) if each != name),
-        stream=body.get("stream") is True,
+        stream=truth(body.get("stream")),
         reasoning_ids=media.reasoning_ids,
         sound_tokens=media.sound_tokens,
         unknown=tuple(field for field in more if not isinstance(body[field], (dict, list))),
         unknown_structures=tuple(field for field in more if isinstance(body[field], (dict, list)) and body[field]),
-        background=body.get("background") is True,
+        background=truth(body.get("background")),
     )
 
 

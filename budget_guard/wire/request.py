@@ -9,12 +9,19 @@ from budget_guard.calls.call import ModelCall
 from budget_guard.calls.worst_case import A_PARAMETER
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.units.amounts import unchecked
+from budget_guard.wire.values import Json, whole
 
-_STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "on_demand", "performance"})
+STANDARD_TIERS = frozenset({"default", "standard", "standard_only", "on_demand", "performance"})
 """The names of a provider's standard tier."""
 
 
 _TEXT_ALONE: frozenset[str] = frozenset()
+_CHOICES = ("n", "best_of", "candidateCount", "candidate_count", "num_generations", "num_return_sequences")
+
+
+def choices_of(body: Json) -> int:
+    """How many answers *body* asks for, by whatever name servers of other dialects know it: the most of them."""
+    return max([1, *(count for count in map(whole, map(body.get, _CHOICES)) if count is not None)])
 
 
 class Request(NamedTuple):
@@ -101,7 +108,7 @@ class Request(NamedTuple):
             more = [f"{A_PARAMETER}{name}" for name in self.unknown_structures if name not in admitted]
             if more:
                 prompt = prompt._replace(opaque=(*prompt.opaque, *more), conversation=0)
-        tier = "default" if self.tier in _STANDARD_TIERS else None if self.tier == "auto" else self.tier
+        tier = "default" if self.tier in STANDARD_TIERS else None if self.tier == "auto" else self.tier
         return ModelCall(
             self.model if model is None else model,
             prompt,

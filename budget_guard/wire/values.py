@@ -46,16 +46,36 @@ def text(value: object) -> str | None:
 
 
 def whole(value: object) -> int | None:
-    """*value* as a positive whole number, as a lenient server would read it: 8, 8.0 and "8" are eight."""
+    """*value* as a positive whole number, as a lenient server would read it: 8, 8.0, "8" and " 8.0" are eight."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return value if value > 0 else None
     if isinstance(value, float) and 0 < value < 2**53:
         return -int(-value // 1)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value) or None
+    if isinstance(value, str) and value.isascii() and len(value) < 20:
+        try:
+            return int(value) or None if value.isdigit() else whole(float(value))
+        except ValueError:
+            return None
     return None
+
+
+_NO = frozenset(("", "0", "f", "false", "n", "no", "off"))
+
+
+def truth(value: object) -> bool:
+    """Whether *value* says yes, as a lenient server would read it: true, 1 and "true" do."""
+    if not value or value is True:
+        return value is True
+    return str(value).strip().lower() not in _NO
+
+
+def listed(value: object) -> Sequence[Any]:
+    """*value* if it is a JSON array, else one that has it alone; an empty one for nothing."""
+    if isinstance(value, (list, tuple)):
+        return cast("Sequence[Any]", value)
+    return (value,) if value else _NO_ITEMS
 
 
 def collect_texts(value: object, texts: list[str]) -> None:

@@ -20,6 +20,7 @@ from budget_guard import Alternative, BudgetError, Decision, UnboundedCallError
 from budget_guard.adapter import Attempt
 from budget_guard.protocol import Problem, budget_headers, problem, problem_of
 from budget_guard.units.printable import printable
+from budget_guard.wire.price_headers import PRICE_HEADERS
 from budget_guard.wire.values import read_json
 from budget_guard_gateway.alternatives import alternatives_to
 from budget_guard_gateway.decision_service.endpoint import PREFIX, serve_decision
@@ -47,6 +48,7 @@ _log = logging.getLogger("budget_guard")
 
 _NOT_ADDED = ("user-agent", "accept", "content-type")
 """Headers that the HTTP client would add where a caller has left them out."""
+_PRICE_HEADERS = tuple((name.encode(), name) for name in PRICE_HEADERS)
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
 _Answer: TypeAlias = aiohttp.ClientResponse | DirectResponse
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -155,8 +157,10 @@ class Exchange:
         client.may_stop = True  # nothing was sent yet
         try:
             run = self._run = await gateway.runs.enter(who, named)
-            attempt = run.attempts.begin_at(route.endpoint, route.dialect, path, False, body)
-            for model in (attempt.request.model, *attempt.request.models):
+            priced = {name: headers[raw].decode("latin-1") for raw, name in _PRICE_HEADERS if raw in headers}
+            attempt = run.attempts.begin_at(route.endpoint, route.dialect, path, False, body, priced)
+            deployed = attempt.deployed_model
+            for model in (attempt.request.model, *attempt.request.models, deployed or attempt.request.model):
                 if not who.may_use(model):
                     words = f"The key may not use the model '{printable(model)}'."
                     raise Refused(problem("model_not_allowed", words))

@@ -856,3 +856,170 @@ def test_of_what_fails_in_several_budgets_the_first_is_raised(monkeypatch: pytes
     monkeypatch.setattr(GuardedCall, "answering", failing)
     with pytest.raises(OSError, match="first"):
         attempt.end()
+
+
+GOOGLE = "/v1beta/models/dime:generateContent"
+CONVERSE = "/model/dime/converse"
+INVOKE = "/model/anthropic.dime/invoke"
+
+
+def begun_at(
+    path: str, body: Mapping[str, Any] | bytes, *sessions: Session, headers: Mapping[str, str] = {}, **options: Any
+) -> Attempt:
+    attempts = Attempts(sessions or [session()], **options)
+    dialect = attempts.dialect_of("POST", HOST, path)
+    assert dialect is not None
+    return attempts.begin(
+        dialect, "POST", HOST, path, headers, body if isinstance(body, bytes) else json.dumps(body).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "answers", "cap"),
+    [
+        (CHAT, {"best_of": 4}, 4, 16),
+        (CHAT, {"n": 2, "best_of": "8"}, 8, 16),
+        (CHAT, {"num_return_sequences": 3}, 3, 16),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 16, "n": 3}, 3, 16),
+        ("/v1/messages", {"n": 3}, 3, 16),
+        (CONVERSE, {"additionalModelRequestFields": {"num_generations": 3, "max_tokens": 90}}, 3, 90),
+        (CONVERSE, {"additionalModelRequestFields": {"inferenceConfig": {"max_new_tokens": 90}}}, 1, 90),
+        (CONVERSE, {"additionalModelRequestFields": {"inferenceConfig": {"maxTokens": "90"}}}, 1, 90),
+        (CHAT, {"max_new_tokens": 90}, 1, 90),
+        (CHAT, {"max_output_tokens": 90, "num_predict": 40}, 1, 90),
+    ],
+)
+def test_answers_and_caps_count_by_whatever_name_a_server_may_know_them(
+    path: str, more: dict[str, Any], answers: int, cap: int
+) -> None:
+    own = {"inferenceConfig": {"maxTokens": 16}} if path == CONVERSE else {"max_tokens": 16}
+    request = begun_at(path, {**BODY, **own, **more}).request
+
+    assert (request.choices, request.max_output_tokens) == (answers, cap)
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "num_predict"])
+def test_a_cap_of_ours_stands_in_the_place_of_all_that_are_there(name: str) -> None:
+    budget = Budget("$1.00", call_max_output_tokens=20, allowance=Allowance(parameters=(name,)))
+    attempt = begun_at(CHAT, {**BODY, "max_tokens": 16, name: 90_000}, session(budget))
+
+    assert attempt.hold() is None
+    assert json.loads(attempt.body) == {**BODY, "max_tokens": 20}
+
+
+def test_a_cap_of_ours_stands_in_the_place_of_one_that_is_nested() -> None:
+    fields: dict[str, Any] = {"top_k": 3, "inferenceConfig": {"topK": 2, "max_new_tokens": 90_000}}
+    body = {"messages": [{"role": "user", "content": [{"text": "Hi"}]}], "additionalModelRequestFields": fields}
+    attempt = begun_at(CONVERSE, body, session(Budget("$1.00", call_max_output_tokens=20)))
+
+    assert attempt.hold() is None
+    sent = json.loads(attempt.body)
+    assert sent["inferenceConfig"] == {"maxTokens": 20}
+    assert sent["additionalModelRequestFields"] == {"top_k": 3, "inferenceConfig": {"topK": 2}}
+
+
+@pytest.mark.parametrize("senseless", [-1, 0, "lots", True])
+def test_a_cap_beside_one_that_makes_no_sense_is_refused(senseless: object) -> None:
+    body = {**BODY, "max_tokens": 16, "max_completion_tokens": senseless}
+
+    with pytest.raises(UnboundedCallError, match="an output cap in two spellings"):
+        begun_at(CHAT, body).hold()
+    assert begun_at(CHAT, {**body, "max_completion_tokens": None}).hold() is None
+
+
+_FIRST = b'{"max_tokens": 9, "max_tokens": 1, "model": "dime", "messages": []}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, _FIRST),
+        (CHAT, _FIRST.replace(b"max_tokens", b"max_\\u0074okens", 1)),
+        (CHAT, b'{"model": "large", "messages": [], "model": "dime"}'),
+        (CHAT, b'{"messages": ["long"], "model": "dime", "messages": []}'),
+        (CHAT, b'{"model": "dime", "n": 9, "messages": [], "n": 1}'),
+        (GOOGLE, b'{"contents": [], "generationConfig": {"maxOutputTokens": 9, "maxOutputTokens": 1}}'),
+        (CONVERSE, b'{"inferenceConfig": {"maxTokens": 90}, "messages": [], "inferenceConfig": {"maxTokens": 1}}'),
+    ],
+)
+def test_a_field_that_is_there_with_two_values_is_refused(path: str, body: bytes) -> None:
+    with pytest.raises(UnboundedCallError, match="twice, and which one counts is not known"):
+        begun_at(path, body)
+    assert begun_at(path, body, session(Budget("$1.00", mode="advisory_estimate"))).hold() is None
+
+
+def test_a_name_that_stands_in_other_places_as_well_is_there_once() -> None:
+    schema = {"type": "object", "properties": {"model": {}, "n": {}, "max_tokens": {}}}
+    tool = {"type": "function", "function": {"name": "n", "parameters": schema}}
+    text = 'say "model" \\u0041 "max_tokens": 9'
+    body = {**BODY, "max_tokens": 9, "n": 1, "tools": [tool], "messages": [{"role": "user", "content": text}]}
+    same = json.dumps(body)[:-1] + ', "model": "dime"}'  # twice, with one value
+
+    assert begun_at(CHAT, body).request.max_output_tokens == 9
+    assert begun_at(CHAT, same.encode()).request.model == "dime"
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "value", "tier"),
+    [
+        (INVOKE, "X-Amzn-Bedrock-Service-Tier", "priority", "priority"),
+        (CONVERSE, "X-Amzn-Bedrock-Service-Tier", "Flex", "flex"),
+        (INVOKE, "X-Amzn-Bedrock-PerformanceConfig-Latency", "optimized", "optimized"),
+        (INVOKE, "X-Amzn-Bedrock-PerformanceConfig-Latency", "standard", None),
+        (INVOKE, "X-Amzn-Bedrock-Service-Tier", "default", None),
+        (GOOGLE, "X-Vertex-AI-LLM-Shared-Request-Type", "priority", "priority"),
+    ],
+)
+def test_a_header_that_names_a_tier_sets_the_price(path: str, header: str, value: str, tier: str | None) -> None:
+    assert begun_at(path, BODY, headers={header: value}).request.tier == tier
+
+
+def test_a_tier_in_the_body_that_is_none_of_the_headers_is_refused() -> None:
+    body = {"messages": [], "serviceTier": {"type": "flex"}}
+    header = {"x-amzn-bedrock-service-tier": "priority"}
+
+    with pytest.raises(UnboundedCallError, match="a price tier in two spellings"):
+        begun_at(CONVERSE, body, headers=header).hold()
+    assert begun_at(CONVERSE, body, headers={**header, "x-amzn-bedrock-service-tier": "flex"}).request.unclear == ()
+
+
+def test_a_guardrail_that_a_header_names_has_no_bound() -> None:
+    body = {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}
+    stop = begun_at(CONVERSE, body, headers={"X-Amzn-Bedrock-GuardrailIdentifier": "g"}).hold()
+
+    assert stop is not None
+    assert "a guardrail" in str(stop.error)
+
+
+AZURE = "/openai/deployments/{}/chat/completions?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    ("deployment", "models", "held"),
+    [
+        ("large", {}, 1_000),
+        ("prod", {"prod": "large"}, 1_000),
+        ("prod", {}, 100),  # nobody knows what is behind it: the body says so
+        ("small", {}, 100),
+    ],
+)
+def test_the_deployment_in_an_address_counts_where_the_body_names_another_model(
+    deployment: str, models: dict[str, str], held: int
+) -> None:
+    run = session()
+    body = {**BODY, "model": "small", "max_tokens": 100}
+    attempt = begun_at(AZURE.format(deployment), body, run, models=models)
+
+    assert attempt.hold() is None
+    assert run.reserved_usd >= Decimal(held) / 1_000_000
+    assert (run.reserved_usd >= Decimal(1_000) / 1_000_000) is (held == 1_000)
+
+
+def test_half_a_character_is_sent_as_it_came_where_the_body_is_changed() -> None:
+    body = b'{"model": "dime", "messages": [{"role": "user", "content": "\\ud83d caf\\u00e9"}]}'
+    attempt = begun_at(CHAT, body, session(Budget("$1.00", call_max_output_tokens=20)))
+
+    assert attempt.hold() is None
+    assert attempt.changed
+    assert "\\ud83d café".encode() in attempt.body
+    assert json.loads(attempt.body.decode()) == {**json.loads(body), "max_tokens": 20}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget_guard.wire.values import read_json, whole
+from budget_guard.wire.values import listed, read_json, truth, whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
@@ -79,7 +79,12 @@ def test_what_no_parser_reads_is_nothing(data: bytes) -> None:
         (float("inf"), None),
         ("0", None),
         ("-8", None),
-        ("8.0", None),
+        ("8.0", 8),
+        (" +7.5 ", 8),
+        ("1_0", 10),
+        ("0x8", None),
+        ("nan", None),
+        ("inf", None),
         ("٨", None),
         ("", None),
         ("9" * 20, None),
@@ -91,3 +96,21 @@ def test_what_no_parser_reads_is_nothing(data: bytes) -> None:
 )
 def test_a_whole_number_is_read_as_a_lenient_server_would(value: object, number: int | None) -> None:
     assert whole(value) == number
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, "true", "True", " yes ", "on", "1", "t", [0], -1])
+def test_yes_is_read_as_a_lenient_server_would(value: object) -> None:
+    assert truth(value) is True
+
+
+@pytest.mark.parametrize("value", [False, None, 0, 0.0, "", "false", "False", " no ", "off", "0", "f", [], {}])
+def test_no_is_read_as_a_lenient_server_would(value: object) -> None:
+    assert truth(value) is False
+
+
+def test_what_is_no_list_is_one_of_itself() -> None:
+    assert list(listed({"a": 1})) == [{"a": 1}]
+    assert list(listed("x")) == ["x"]
+    assert listed([1, 2]) == [1, 2]
+    nothing: tuple[object, ...] = (None, "", {}, [], 0, False)
+    assert [list(listed(each)) for each in nothing] == [[]] * 6
