@@ -9,7 +9,7 @@ from typing import Protocol
 from budget_guard.clock import Clock
 from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.ledger.history import ScopeHistory
-from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums
+from budget_guard.units.amounts import DIMENSIONS, NOTHING, Amounts, Limits, Sums, unchecked
 from budget_guard.units.scope import Scope, Window, window_end, window_start
 
 
@@ -98,8 +98,8 @@ class Counters:
         return Balance(
             self.scope,
             self.limits,
-            Amounts._make(self.committed),
-            Amounts._make(self.reserved),
+            unchecked(Amounts, self.committed),
+            unchecked(Amounts, self.reserved),
             self.open_holds,
             self.revoked,
             self.window,

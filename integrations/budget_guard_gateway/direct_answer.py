@@ -16,8 +16,8 @@ _NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_A_NAME = re.compile(rb"[^a-z0-9!#$%&'*+.^_`|~-]")
 _WITHOUT_BODY = (204, 304)
 _NEEDED = (
-    "chunked_encoding default_headers disconnected expected_content_length flow keep_alive message_event on_response "
-    "response_complete response_started scope transport waiting_for_100_continue"
+    "chunked_encoding default_headers disconnected expected_content_length flow keep_alive message_event more_body "
+    "on_response response_complete response_started scope transport waiting_for_100_continue"
 ).split()
 _names: dict[bytes, bytes] = {}
 """Names of headers that are well-formed, and how they are written."""
@@ -40,6 +40,11 @@ class DirectAnswer:
 
     def __init__(self, cycle: Any) -> None:
         self._cycle = cycle
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the request has come to its end, so that its body need not be waited for."""
+        return not self._cycle.more_body
 
     def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """Write an answer and be done with it. Its headers must tell its length."""

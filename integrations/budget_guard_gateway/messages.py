@@ -82,6 +82,8 @@ class Client:
             Refused: If it has more than *most* bytes, or is not there in time.
             ClientGone: If the client is gone before its end.
         """
+        if self._direct is not None and self._direct.is_asked:
+            return await self._whole_body(most)
         task: Any = asyncio.current_task()
         late = asyncio.get_running_loop().call_later(_BODY_WITHIN_S, self._give_up, task)
         try:

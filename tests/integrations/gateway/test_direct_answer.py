@@ -99,6 +99,7 @@ def test_a_part_waits_where_the_client_is_slow() -> None:
 
         response_started = disconnected = response_complete = waiting_for_100_continue = False
         default_headers = ()
+        more_body = True
         chunked_encoding = expected_content_length = keep_alive = message_event = on_response = None
         scope = MappingProxyType({"method": "GET", "http_version": "1.1"})
         transport = None
@@ -109,6 +110,7 @@ def test_a_part_waits_where_the_client_is_slow() -> None:
     assert direct is not None
     assert not direct.whole(200, [], b"x") and not direct.begin(200, [], b"x")
     assert not direct.part(b"x") and not direct.end(b"")
+    assert not direct.is_asked  # its body is still to come, and may be waited for in vain
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
