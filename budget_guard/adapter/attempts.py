@@ -38,13 +38,12 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, cast, get_args
 from urllib.parse import quote
 
-from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall, aperform, perform
+from budget_guard.adapter.guarded_call import GIVEN_UP, GuardedCall, Steps, aperform, perform
 from budget_guard.adapter.stops import Stop
 from budget_guard.adapter.tool_costs import ToolCost
 from budget_guard.calls.call import ModelCall
 from budget_guard.calls.decision import Decision
 from budget_guard.errors import BudgetError, UnboundedCallError, UnknownPriceError
-from budget_guard.ledger.flow import Steps
 from budget_guard.policy.downgrade import DowngradePolicy
 from budget_guard.session.session import Session
 from budget_guard.units.money import nano_of
@@ -487,20 +486,21 @@ class Attempt:
         return await aperform(self._hold(None))
 
     def _hold(self, may_wait: bool | None) -> Steps[Stop | None]:
-        counted = counted_by()
-        covered: set[int] = set()
-        own = self._attempts.sessions
+        left: Sequence[Session] = self._attempts.sessions
         asked = self._asked()
+        counted = counted_by()
         try:
-            for above in counted.calls:
-                if any(not isinstance(hold.call, ModelCall) for hold in above.holds):
-                    continue  # a tool's call: the calls that it makes are held by themselves
-                covered.update(map(id, above.sessions))
-                stop = yield from self._take_over(above, counted.by, asked, may_wait)
-                if stop is not None:
-                    yield from self._give_back("another budget refused the call")
-                    return stop
-            left = [session for session in own if id(session) not in covered] if covered else own
+            if counted.calls:
+                covered: set[int] = set()
+                for above in counted.calls:
+                    if any(not isinstance(hold.call, ModelCall) for hold in above.holds):
+                        continue  # a tool's call: the calls that it makes are held by themselves
+                    covered.update(map(id, above.sessions))
+                    stop = yield from self._take_over(above, counted.by, asked, may_wait)
+                    if stop is not None:
+                        yield from self._give_back("another budget refused the call")
+                        return stop
+                left = [session for session in left if id(session) not in covered]
             stop = self._loops(left, asked)
             if stop is not None:
                 yield from self._give_back("the conversation is in a loop")
@@ -520,15 +520,11 @@ class Attempt:
 
     def _loops(self, sessions: Sequence[Session], asked: ModelCall) -> Stop | None:
         """The stop of a conversation that is in a loop, where a budget looks for them: it holds calls and results."""
-        looking = [session for session in sessions if session.looks_for_loops]
-        if not looking:
-            return None
-        calls = finished_calls(self._json)
-        run = beginning(self._json)
-        for session in looking:
-            error = session.loop_in(run, calls, asked)
-            if error is not None:
-                return Stop(session, error)
+        for session in sessions:
+            if session.looks_for_loops:
+                error = session.loop_in(beginning(self._json), finished_calls(self._json), asked)
+                if error is not None:
+                    return Stop(session, error)
         return None
 
     def _asked(self) -> ModelCall:
@@ -879,18 +875,16 @@ class Attempt:
         failed: BaseException | None = None
         for call in self.calls:
             try:
-                yield from self._of(call, steps_of(call))
+                steps, below = steps_of(call), call.below
+                if below is not None and below is not self:  # a transport further below has taken it over
+                    steps = below.conclude(call, steps, False)
+                yield from steps
             except BaseException as error:
                 failed = failed or error
             if call.below is self:
                 call.below = _SETTLED
         if failed is not None:
             raise failed
-
-    def _of(self, call: GuardedCall, steps: Steps[None]) -> Steps[None]:
-        """The *steps* for a call, where no transport further below has taken it over."""
-        below = call.below
-        return steps if below is None or below is self else below.conclude(call, steps, False)
 
 
 _MODEL_IN_PATH = re.compile(r"(/(?:models|tunedModels|endpoints|model)/)([^/:?]+)([:/])")

@@ -13,7 +13,7 @@
         raise
     call.commit(usage_of(answer))
 
-Each verb comes twice: ``hold`` blocks, ``ahold`` is awaited. The rules are flows (see `budget_guard.ledger.flow`), so
+Each verb comes twice: ``hold`` blocks, ``ahold`` is awaited. The rules are flows (as in `budget_guard.ledger.flow`), so
 that none is written twice.
 """
 
@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
 
 from budget_guard.adapter.carried_answer import carried_answer
 from budget_guard.adapter.stops import Stop, StopLatch
@@ -34,7 +34,6 @@ from budget_guard.calls.decision import Decision
 from budget_guard.calls.reservation import Reservation
 from budget_guard.calls.seen import Seen
 from budget_guard.errors import BudgetError
-from budget_guard.ledger.flow import Steps
 from budget_guard.session.session import Session
 from budget_guard.units.money import UsdLike
 from budget_guard.units.usage import Usage
@@ -42,6 +41,10 @@ from budget_guard.wire.answer import Answer
 from budget_guard.wire.outcome import Outcome, outcome_of_error
 
 T = TypeVar("T")
+
+Steps: TypeAlias = Generator[tuple[Any, str, tuple[Any, ...], Mapping[str, Any]], Any, T]
+"""A flow over any number of sessions and holds: yields each with the name of a verb of it, and its arguments and
+options. `perform` and `aperform` perform it."""
 
 
 class Settler(Protocol):
@@ -146,10 +149,7 @@ class GuardedCall:
         try:
             for session in self.sessions:
                 while True:
-                    decision: Decision = yield (
-                        "perform",
-                        (session, "authorize", (self.asked_of(session, call),), options),
-                    )
+                    decision: Decision = yield session, "authorize", (self.asked_of(session, call),), options
                     self.decision = decision
                     error = decision.error
                     if error is None:
@@ -380,12 +380,12 @@ class GuardedCall:
         failed: BaseException | None = None
         for hold in self.holds:
             try:
-                yield "perform", (hold, verb, arguments, options)
+                yield hold, verb, arguments, options
             except BaseException as error:
                 failed = failed or error
                 if otherwise is not None:
                     with suppress(Exception):
-                        yield "perform", (hold, *otherwise, {})
+                        yield hold, *otherwise, {}
         if failed is not None:
             raise failed
 
@@ -425,14 +425,14 @@ def perform(steps: Steps[T]) -> T:
         settle_elsewhere(lambda: perform(steps))
         return cast("T", None)
     try:  # as `run` does, without a call in between
-        _, (of, verb, arguments, options) = steps.send(None)
+        of, verb, arguments, options = steps.send(None)
         while True:
             try:
                 result = getattr(of, verb)(*arguments, **options)
             except BaseException as error:  # the steps decide
-                _, (of, verb, arguments, options) = steps.throw(error)
+                of, verb, arguments, options = steps.throw(error)
             else:
-                _, (of, verb, arguments, options) = steps.send(result)
+                of, verb, arguments, options = steps.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value
@@ -444,7 +444,7 @@ async def aperform(steps: Steps[T]) -> T:
         return perform(steps)
     cancelled: asyncio.CancelledError | None = None
     try:  # as `arun` does, in one coroutine: each of those around a verb would be entered again by every wait
-        _, (of, verb, arguments, options) = steps.send(None)
+        of, verb, arguments, options = steps.send(None)
         while True:
             method = getattr(of, f"a{verb}")
             try:
@@ -456,9 +456,9 @@ async def aperform(steps: Steps[T]) -> T:
                     cancelled = cancelled or error
                     result = await _settled_again(method(*arguments, **options))
             except BaseException as error:  # the steps decide
-                _, (of, verb, arguments, options) = steps.throw(error)
+                of, verb, arguments, options = steps.throw(error)
             else:
-                _, (of, verb, arguments, options) = steps.send(result)
+                of, verb, arguments, options = steps.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value

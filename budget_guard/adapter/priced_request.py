@@ -6,11 +6,10 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from budget_guard.adapter.guarded_call import GuardedCall, aperform, perform
+from budget_guard.adapter.guarded_call import GuardedCall, Steps, aperform, perform
 from budget_guard.adapter.stops import Stop
 from budget_guard.calls.call import ToolCall
 from budget_guard.errors import BudgetError
-from budget_guard.ledger.flow import Steps
 from budget_guard.session.session import Session
 from budget_guard.units.money import nano_of
 from budget_guard.wire import Endpoint, is_named

@@ -22,11 +22,10 @@ from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from budget_guard import BudgetError, InvalidDowngradeError, ModelCall, Session, UnknownPriceError
 from budget_guard.adapter.attempts import AddField
-from budget_guard.adapter.guarded_call import GuardedCall
+from budget_guard.adapter.guarded_call import GuardedCall, Steps
 from budget_guard.adapter.provider_words import FINAL_NOTE
 from budget_guard.adapter.stops import Stop
 from budget_guard.calls.call import ToolCall
-from budget_guard.ledger.flow import Steps
 from budget_guard.wire import Answer, explain_refusal
 from budget_guard_openai_agents.answer import usage_of
 from budget_guard_openai_agents.errors import BudgetStop, recast
