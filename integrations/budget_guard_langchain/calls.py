@@ -274,8 +274,9 @@ class Calls:
         with self._lock:
             if loop is not None:
                 self._of_loop.setdefault(weakref.ref(loop), set()).add(call)
-            call.older = self._open.get(call.run_id)
-            self._open[call.run_id] = call
+            older = self._open.setdefault(call.run_id, call)
+            if older is not call:
+                call.older, self._open[call.run_id] = older, call
             if call.parent_run_id is not None:
                 self._parts.setdefault(call.parent_run_id, {})[call] = None
         if isinstance(options, dict):

@@ -143,6 +143,7 @@ def call_to_be_made(model: Any, messages: Any) -> ModelCall:
 
 _OWN_MESSAGES = frozenset(kind for kind, dialect in _DIALECTS.items() if dialect is not CHAT_COMPLETIONS)
 _OF_DIALECT = ("use_responses_api", "output_version")
+_NAMES_OF_MODEL = ("model", "model_name", "model_id", "azure_deployment")
 _NO_TOOLS = weigh().base_key
 _MOST_KNOWN = 1_024
 _known: dict[Any, Asked] = {}
@@ -196,15 +197,7 @@ def _with_opaque(request: Request, *words: str) -> Request:
 
 def _model_name(serialized: Fields, metadata: Fields, params: Fields) -> str:
     """The model that is sent. Metadata is its user's as well, and counts only where the arguments name none."""
-    for found, key in (
-        (params, "model"),
-        (params, "model_name"),
-        (params, "model_id"),
-        (params, "azure_deployment"),
-        (metadata, "ls_model_name"),
-        (serialized, "name"),
-    ):
-        name = found.get(key)
+    for name in (*map(params.get, _NAMES_OF_MODEL), metadata.get("ls_model_name"), serialized.get("name")):
         if isinstance(name, str) and name:
             return name
     return "unknown"
