@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 READABLE = ("identity", "gzip", "deflate")
 """The encodings that can be read."""
@@ -66,15 +66,6 @@ class _Gzip(_Zlib):
 
 CODING = b"content-encoding"
 ACCEPTED = b"accept-encoding"
-
-
-def header(headers: Any, name: bytes) -> str:
-    """The header *name* of an HTTP library's headers, by its name in lower case; empty where there is none.
-
-    Many of the same name are joined, as the library's own look-up does, which takes several times as long.
-    """
-    found = [value for key, value in headers.raw if key.lower() == name]
-    return "" if not found else b", ".join(found).decode("latin-1")
 
 
 def decoder_of(coding: str) -> Decoder | None:

@@ -13,12 +13,13 @@ from typing import Any, cast
 
 from budget_guard.adapter import Attempt, Attempts, PricedRequest, Stop, Stops
 from budget_guard.adapter.attempts import is_signature
+from budget_guard.adapter.headers import header
 from budget_guard.calls.collected import settle_elsewhere
 from budget_guard.errors import BudgetError
 from budget_guard.wire import Dialect
 from budget_guard.wire.values import fields
 from budget_guard_clients.allow_list import Route, route, way_of
-from budget_guard_clients.content import ACCEPTED, CODING, Decoder, Plain, accepts_only_readable, decoder_of, header
+from budget_guard_clients.content import ACCEPTED, CODING, Decoder, Plain, accepts_only_readable, decoder_of
 from budget_guard_clients.errors import stops_of
 from budget_guard_clients.pool import Pool
 

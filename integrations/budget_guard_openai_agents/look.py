@@ -18,6 +18,7 @@ from openai import OpenAIError
 
 from budget_guard.adapter.attempts import AddField, Attempts, Counted, allowed_by_all, counted_by, is_signature
 from budget_guard.adapter.attempts import Attempt as WireAttempt
+from budget_guard.adapter.headers import header
 from budget_guard.adapter.stops import Stop, stops_for
 from budget_guard.errors import BudgetError
 from budget_guard.wire import RESPONSES, dialect_at
@@ -112,7 +113,7 @@ class LookingTransport:
         try:
             # a compaction takes no output cap
             attempts = _attempts(_may_add(counted)) if compacting is None else Attempts(sessions, add_fields=())
-            signed = is_signature(request.headers.get("authorization", ""))
+            signed = is_signature(header(request.headers, b"authorization"))
             attempt = attempts.begin_at(where, dialect, path, signed, body)
             stop = await attempt.ahold()
         except BudgetError as error:
@@ -127,7 +128,7 @@ class LookingTransport:
         try:
             with attempt.counting():
                 response = await self._inner.handle_async_request(request)
-            if not attempt.answered(response.status_code, response.headers.get("content-type", "")):
+            if not attempt.answered(response.status_code, header(response.headers, b"content-type")):
                 refusal = await response.aread()
                 await attempt.arefuse(response.status_code, response.headers, refusal)
                 return response
@@ -202,7 +203,7 @@ class _ReadStream:
     def __init__(self, response: Any, attempt: WireAttempt) -> None:
         self._stream = response.stream
         self._attempt = attempt
-        self._decode = _decoder(response.headers.get("content-encoding", ""))
+        self._decode = _decoder(header(response.headers, b"content-encoding"))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
