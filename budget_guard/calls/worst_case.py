@@ -12,6 +12,7 @@ where it cannot wait, it takes what is left if recent answers would fit into it,
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from budget_guard.calls.call import ModelCall, ToolCall
@@ -216,7 +217,12 @@ def plan_tool(call: ToolCall, budget: BudgetPolicy) -> tuple[Plan, Amounts]:
         needed = checked_amounts(amounts.plus(Amounts(cost=budget.kept_back.cost)))
     if budget.soft_margin_usd is not None:
         needed = needed.plus(Amounts(cost=-budget.soft_margin))
-    return (Terms(Rung(tool, None), None, False, True), amounts), needed
+    return (_terms_of_tool(tool), amounts), needed
+
+
+@lru_cache(maxsize=1_024)
+def _terms_of_tool(tool: str) -> Terms:
+    return Terms(Rung(tool, None), None, False, True)
 
 
 def room(budget: BudgetPolicy, amounts: Amounts, final: bool) -> Amounts:
