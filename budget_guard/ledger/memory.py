@@ -350,9 +350,9 @@ class MemoryLedger(LedgerRules[Hold]):
     def _forget(self) -> None:
         """Forget the oldest settled holds, several at once."""
         oldest = list(islice(self._settled, len(self._settled) - self._retain))
-        youngest = max([hold.id for hold in oldest])
-        self._forgotten = max(self._forgotten, right_behind(youngest))
-        self._forgetting = _Forgetting.of(oldest, self._windowed)
+        forgetting = _Forgetting.of(oldest, self._windowed)
+        self._forgotten = max(self._forgotten, right_behind(max(forgetting.ids)))
+        self._forgetting = forgetting
         self._finish_forgetting()
 
     def _forget_runs(self) -> None:
