@@ -207,6 +207,7 @@ class Made(Pickled):
 
 
 def test_a_guarded_tool_that_says_how_it_is_pickled_is_pickled_so(lab: Lab) -> None:
+    Made.made_with.clear()
     mine, made = Remade(description="Mine."), Made()
     lab.script(Reply(text="done"))
     for each in (mine, ONLY, made):

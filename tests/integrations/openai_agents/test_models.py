@@ -181,6 +181,7 @@ async def test_a_guarded_model_that_says_how_it_is_pickled_is_pickled_so(lab: La
     model = RemadeModel(lab.responses(), "gpt-4.1")
     ONLY.inner = lab.responses()
     guard = BudgetGuard(Budget("$1.00"))
+    MadeModel.made_with.clear()
     made = MadeModel(lab.responses(), BIG)
     for each in (model, ONLY, made):
         await lab.run("run", agent_named("Worker", each), hooks=guard)
