@@ -469,6 +469,11 @@ def test_two_models_of_one_name_are_refused(lab: Lab) -> None:
         budgeted_model(lab.chat(), lab.chat())
 
 
+def test_what_to_do_with_a_cut_off_answer_is_one_of_two(lab: Lab) -> None:
+    with pytest.raises(ValueError, match="on_cut_off='never' is not known: use 'raise' or 'keep'"):
+        pair(lab, on_cut_off="never")
+
+
 @pytest.mark.parametrize("at", [0, 1.1])
 def test_a_senseless_fraction_is_refused(lab: Lab, at: Any) -> None:
     with pytest.raises(ValueError, match="must be a fraction above 0 and at most 1"):

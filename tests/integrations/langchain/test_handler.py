@@ -31,6 +31,8 @@ ASK: dict[str, Any] = {"messages": [("user", "go")]}
         ({"budget": "$5.00"}, TypeError, "is not a Budget: write BudgetCallbackHandler"),
         ({"scope": "user"}, ValueError, "scope='user' is not known: use 'run' or 'thread'"),
         ({"on_exceeded": "finalize"}, ValueError, "on_exceeded='finalize' is not known: use 'raise' or 'interrupt'"),
+        ({"on_cancel": "never"}, ValueError, "on_cancel='never' is not known"),
+        ({"on_cut_off": "never"}, ValueError, "on_cut_off='never' is not known: use 'raise' or 'keep'"),
         ({"downgrade_to": "no-such-model"}, InvalidDowngradeError, "no-such-model"),
         ({"downgrade_to": {"gpt-4o-mini": "gpt-4o"}}, InvalidDowngradeError, "dearer"),
         ({"downgrade_to": SMALL, "downgrade_at": 2}, ValueError, "downgrade.at=2"),

@@ -283,6 +283,7 @@ def test_calls_that_are_repeated_after_a_pause_are_counted_again(lab: Lab) -> No
     [
         ({"budget": "$1.00"}, TypeError),
         ({"exit_behavior": "stop"}, ValueError),
+        ({"on_cut_off": "never"}, ValueError),
         ({"wrap_up_at": 1.5}, ValueError),
         ({"downgrade_to": "openai:gpt-4o-mini", "budget": Budget("$1", downgrade="gpt-4o-mini")}, ValueError),
         ({"run_limit": "-1"}, ValueError),

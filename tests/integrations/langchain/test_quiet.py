@@ -9,7 +9,11 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
-from budget_guard_langchain.quiet import _meant, quieten
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+
+from budget_guard import Budget
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded
+from budget_guard_langchain.quiet import _meant
 
 LINE = "Error in %s.%s callback: %s"
 
@@ -32,8 +36,18 @@ def test_the_line_is_left_out_for_our_stops_alone(line: Any, arguments: Any, sho
     assert _meant.filter(record) is shown
 
 
-def test_it_is_left_out_once_however_many_handlers_there_are() -> None:
+def test_whoever_makes_a_handler_has_it_left_out_once() -> None:
     manager = logging.getLogger("langchain_core.callbacks.manager")
+    manager.removeFilter(_meant)  # of the handlers that other tests have made
     for _ in range(3):
-        quieten()
+        BudgetCallbackHandler(Budget("$1.00"))
     assert manager.filters.count(_meant) == 1
+
+
+def test_a_call_that_is_refused_leaves_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    handler = BudgetCallbackHandler(Budget("$0.000001"))
+    with pytest.raises(BudgetExceeded):
+        FakeListChatModel(responses=["ok"]).invoke(
+            "hi", {"callbacks": [handler], "metadata": {"ls_model_name": "gpt-4o"}}
+        )
+    assert "Error in" not in caplog.text

@@ -354,6 +354,23 @@ def test_the_end_of_a_run_leaves_the_calls_of_others_alone() -> None:
     assert handler.spent_usd == 0 < handler.reserved_usd
 
 
+@pytest.mark.parametrize("next_one", ["model", "tool", "end of a run"])
+def test_a_call_that_was_abandoned_is_booked_when_the_handler_is_next_told_of_anything(next_one: str) -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    options: dict[str, Any] = {}
+    start(handler, run_id=uuid4(), options=options)
+    held = handler._session.reserved_usd  # what is asked of the handler itself looks for such calls as well
+    options.clear()  # as LangChain forgets them
+    assert (handler._session.spent_usd, handler._session.reserved_usd) == (ZERO, held)
+    if next_one == "model":
+        start(handler, run_id=uuid4())
+    elif next_one == "tool":
+        handler.on_tool_start({"name": "search"}, "{}", run_id=uuid4())
+    else:
+        handler.on_chain_end({}, run_id=uuid4())
+    assert handler._session.spent_usd == held
+
+
 def test_an_end_without_a_start_is_charged_once() -> None:
     handler = BudgetCallbackHandler(Budget("$0.004"))
     run_id = uuid4()

@@ -33,6 +33,9 @@ class Listener(BaseChatModel):
     def _llm_type(self) -> str:
         return "listener"
 
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        return {**super()._get_ls_params(stop=stop, **kwargs), "told": sorted(kwargs)}
+
     def _note(self, method: str, messages: Any, stop: Any, run_manager: Any, more: dict[str, Any]) -> None:
         self.heard.append((method, messages, {"stop": stop, "run_manager": run_manager, **more}))
 
@@ -94,6 +97,9 @@ def test_it_is_described_as_it_is(lab: Lab, make: Any) -> None:
     plain = Listener()
     model = make(plain, lab)
     for stop in (None, ["END"]):
+        steered_call = model._steered(MORE)
+        assert model._get_ls_params(stop=stop, **steered_call) == plain._get_ls_params(stop=stop, **MORE)
+        assert model._get_llm_string(stop=stop, **steered_call) == model._get_llm_string(stop=stop, **MORE)
         assert model._get_ls_params(stop=stop, **MORE) == plain._get_ls_params(stop=stop, **MORE)
         told = model._get_invocation_params(stop=stop, **MORE)
         assert told == plain._get_invocation_params(stop=stop, **MORE)
