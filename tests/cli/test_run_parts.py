@@ -179,7 +179,7 @@ def test_the_row_is_drawn_when_something_is_new_and_gone_at_the_end(screen: Scre
             found += os.read(screen._other, 4_096)
         assert found.decode().startswith(made(24))
         assert line.changed == row._note
-    assert line.is_over and not row._thread.is_alive()
+    assert line.is_over and not row._thread.is_alive() and row._thread.daemon
     assert screen.shown().endswith(cleared(24))
 
 
@@ -447,6 +447,16 @@ def test_the_report_is_shown_above_one_line_unless_it_is_quiet(said: Callable[[]
     assert said() == [last]
     ran(of, report=report, quiet=True, html=str(tmp_path))._report()
     assert said() == [f"budget-guard: --html {tmp_path}: Is a directory", last]
+
+
+def test_the_proxy_ends_with_a_program_that_cannot_be_started() -> None:
+    proxy, made = Proxy(), ran(coverage(), quiet=True)
+    made._proxy, made._command = proxy, ("not-there",)
+    made._plan = types.SimpleNamespace(environment=lambda url, token: {})
+    made._token = "t"
+    with child.KeptSignals() as kept, pytest.raises(CannotStart):
+        made.perform(kept)
+    assert proxy.heard[0] == "start" and proxy.heard[-2:] == ["stop", ("join", None)]
 
 
 def test_nobody_who_reads_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:

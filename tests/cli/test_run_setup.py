@@ -274,6 +274,11 @@ def test_without_a_key_it_says_where_it_looked(wrong: Wrong) -> None:
     assert "no key for together" in said and "TOGETHER_API_KEY" in said
 
 
+def test_an_upstream_without_an_address_is_refused(wrong: Wrong) -> None:
+    said = wrong("--budget", "1", "--upstream", "together=", "--", "touch", "started")
+    assert "no key for together" in said
+
+
 def test_an_upstream_that_is_not_known_is_refused(wrong: Wrong) -> None:
     said = wrong("--budget", "1", "--upstream", "unheard-of", "--", "touch", "started", OPENAI_API_KEY="k")
     assert "--upstream unheard-of: no address is known for that: write NAME=URL" in said

@@ -674,9 +674,9 @@ def test_an_unknown_rule_is_refused() -> None:
 
 @pytest.mark.parametrize("awaits", [False, True])
 @pytest.mark.parametrize("rule", ["estimate", lambda hold: Amounts(cost=7), lambda hold: Amounts()])
-@pytest.mark.parametrize("other", ["commit", "release"])
+@pytest.mark.parametrize("other", [3, DIME, None], ids=["another cost", "the same cost", "a release"])
 def test_what_somebody_else_settles_meanwhile_is_not_claimed(
-    clock: FakeClock, rule: Any, other: str, awaits: bool
+    clock: FakeClock, rule: Any, other: int | None, awaits: bool
 ) -> None:
     network = Network(clock)
     network.set_limits(USER, Limits())
@@ -688,8 +688,8 @@ def test_what_somebody_else_settles_meanwhile_is_not_claimed(
     def settled_in_between(verb: Verb, arguments: tuple[Any, ...]) -> Flow[Any]:
         if verb == "suspended":
             found = network.memory.suspended()
-            if other == "commit":
-                network.memory.commit(held, (USER,), Amounts(cost=3))
+            if other is not None:
+                network.memory.commit(held, (USER,), Amounts(cost=other))
             else:
                 network.memory.release(held, (USER,))
             return _answer(found)
@@ -699,8 +699,8 @@ def test_what_somebody_else_settles_meanwhile_is_not_claimed(
     done = asyncio.run(areconcile(network, rule)) if awaits else reconcile(network, rule)
     nothing = callable(rule) and rule(done[0].hold) == Amounts()
     booked = network.committed()
-    if other == "commit":
-        assert (done[0].charged, booked) == (None, 3)
+    if other is not None:
+        assert (done[0].charged, booked) == (None, other)
     else:  # what was billed is charged after a release as well; there is nothing to give back a second time
         assert (done[0].charged is None) is nothing
         assert booked == (0 if nothing else done[0].charged.cost if done[0].charged else None)

@@ -199,6 +199,21 @@ def test_a_plain_session_keeps_no_history() -> None:
 # --- runs in several sessions
 
 
+def test_a_run_that_begins_anew_each_day_reports_what_was_spent_since(
+    authority: BudgetAuthority, clock: FakeClock
+) -> None:
+    daily = Budget("$5", window="day")
+    first = authority.session(daily, run_id="r1", user="u1")
+    spend(first)
+    clock.advance(86_400)
+    second = authority.session(daily, run_id="r1", user="u1")
+    spend(second, "small")
+    spend(first, "tiny")
+    report = second.report()
+    assert set(report.breakdown.llm.by_model) == {"small", "tiny"}
+    assert report.total_spent == report.breakdown.llm.total
+
+
 def test_every_session_of_a_run_reports_what_all_of_them_spent(authority: BudgetAuthority) -> None:
     first = opened(authority, run_id="r1")
     spend(first, agent="Researcher")

@@ -152,6 +152,11 @@ def test_content_kept_by_the_provider_has_no_bound() -> None:
     assert request(cachedContent="cachedContents/x").prompt.opaque == ("content kept by the provider",)
 
 
+def test_what_a_screening_of_the_provider_costs_has_no_bound() -> None:
+    for name in ("modelArmorConfig", "model_armor_config"):
+        assert request(**{name: {"promptTemplateName": "x"}}).prompt.opaque == ("what Model Armor costs",)
+
+
 def detail(**counts: int) -> list[dict[str, Any]]:
     return [{"modality": name, "tokenCount": count} for name, count in counts.items()]
 
