@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from budget_guard import Budget, BudgetAuthority, Session, Usage
 from budget_guard.events import Event
-from budget_guard.events.sinks import WebhookSink
+from budget_guard.events.sinks import WebhookSink, webhook
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.testing import FakeClock
 from tests.builders import call, session
@@ -452,3 +453,11 @@ def test_no_thread_of_ours_keeps_a_program_from_ending(receiver: Receiver, tmp_p
         assert {"budget_guard webhooks", "budget_guard subscribers", "ledger"} <= {each.name for each in ours}
         assert [each.name for each in ours if not each.daemon] == []
     ledger.close()
+
+
+@pytest.mark.parametrize("carries", ["{}", "::ffff:{}", "64:ff9b::{}", "2002:{:hex}::1"])
+@pytest.mark.parametrize(("inner", "is_public"), [("8.8.8.8", True), ("10.0.0.1", False), ("127.0.0.1", False)])
+def test_an_address_that_leads_to_another_one_is_as_public_as_that(carries: str, inner: str, is_public: bool) -> None:
+    packed = ipaddress.IPv4Address(inner).packed.hex()
+    text = carries.replace("{:hex}", f"{packed[:4]}:{packed[4:]}").format(inner)
+    assert webhook._is_public(ipaddress.ip_address(text)) is is_public

@@ -126,6 +126,20 @@ def test_a_budget_of_nothing_is_used_up() -> None:
     assert (limit.fraction, limit.left) == (1.0, Decimal(0))
 
 
+def test_of_a_ceiling_that_two_reports_have_the_later_state_is_told() -> None:
+    def told(limit: str, spent: str) -> BudgetReport:
+        state = LimitUse(scope="user:u1", name="max_cost_usd", limit=Decimal(limit), spent=Decimal(spent))
+        return session("$5").report().model_copy(update={"limits": [state]})
+
+    for one, other, later in (
+        (("5", "2"), ("9", "2"), "9"),
+        (("5", "2"), ("9", "3"), "9"),
+        (("5", "3"), ("9", "2"), "5"),
+    ):
+        (limit,) = (told(*one) + told(*other)).limits
+        assert limit.limit == Decimal(later)
+
+
 def test_what_other_sessions_of_the_run_have_spent_is_told() -> None:
     ledger = MemoryLedger()
     first = session("$5", ledger=ledger, run_id="r1")

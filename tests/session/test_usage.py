@@ -94,6 +94,14 @@ def test_usage_tells_what_was_spent_on_what(authority: BudgetAuthority) -> None:
     assert list(authority.usage("user", "nobody")) == []
 
 
+def test_every_kind_of_token_is_in_the_history(authority: BudgetAuthority) -> None:
+    usage = Usage(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+    spend(opened(authority), usage=usage)
+    (row,) = authority.usage("user", "u1", by=("model",))
+    assert (row.cached_tokens, row.cache_written_tokens, row.reasoning_tokens) == (2 + 32, 4 + 8, 256)
+    assert (row.input_tokens, row.output_tokens) == (usage.input_tokens, usage.output_tokens)
+
+
 def test_top_and_list_tell_who_spends(authority: BudgetAuthority, clock: FakeClock) -> None:
     for number, user in enumerate(("ann", "bob", "bea", "cid")):
         opened(authority, user).charge("serp", f"0.0{number % 3 + 1}")

@@ -180,6 +180,16 @@ def test_what_never_left_is_known_by_its_name(name: str) -> None:
     assert never_billed(error) and never_billed(caused(beside(error)))
 
 
+def test_a_reason_that_an_error_names_comes_before_what_it_was_raised_beside() -> None:
+    wrapped: Any = RuntimeError("too many retries")
+    wrapped.reason = type("NewConnectionError", (Exception,), {})()
+    assert never_billed(wrapped)
+    wrapped.__context__ = type("ReadTimeout", (Exception,), {})()
+    assert never_billed(wrapped)
+    wrapped.reason = "given as a text"
+    assert not never_billed(wrapped)
+
+
 @pytest.mark.parametrize(
     "name", ["ReadTimeout", "ReadError", "RemoteProtocolError", "ServerDisconnectedError", "IncompleteRead"]
 )
