@@ -241,6 +241,18 @@ def test_a_refusal_of_a_session_says_all_of_it() -> None:
     assert budget["price_table_version"] == decision.prices
 
 
+def test_a_refusal_tells_dollars_whatever_limit_it_is_for_unless_it_came_before_any_price() -> None:
+    for budget, asked, dollars in (
+        (Budget("$0.05"), call(), "0.1"),
+        (Budget(max_total_tokens=50), call("large", cap=50), "0.0006"),
+        (Budget("$1"), call("nobody-knows"), None),
+    ):
+        decision = session(budget).authorize(asked)
+        assert decision.error is not None
+        document = told(decision.error, decision=decision)[3]
+        assert document["budget"].get("estimate_usd") == dollars
+
+
 async def test_the_amounts_add_up_in_every_document_of_a_hundred_calls_at_once() -> None:
     run = session(Budget("$1.00", max_wait_s=0))
     decisions = await asyncio.gather(*(run.aauthorize(call(), sent=True) for _ in range(100)))
