@@ -14,7 +14,7 @@ pytest.importorskip("langchain_core")
 from langchain_core.messages import HumanMessage
 
 from budget_guard import Budget
-from budget_guard.integrations.langchain import BudgetCallbackHandler
+from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetRevoked
 from budget_guard.testing import LocalProvider, Reply
 from tests.integrations.closed_loops import closed
 from tests.integrations.langchain.agents import Lab, configured
@@ -141,3 +141,18 @@ def test_of_events_that_were_seen_only_those_of_text_tell_all_that_was_made(
     assert handler.reserved_usd == 0
     assert (handler.spent_usd < held / 10) is is_seen
     assert is_seen or handler.spent_usd == held
+
+
+def test_a_stream_of_events_ends_where_its_run_is_revoked() -> None:
+    handler, run_id = BudgetCallbackHandler(Budget("$1.00")), uuid4()
+    params = {"model_name": "gpt-4o", "max_tokens": 1_000}
+    handler.on_chat_model_start({}, [[HumanMessage("hi")]], run_id=run_id, invocation_params=params)
+    handler.on_stream_event({"event": "content-block-delta", "delta": {"text": "hello"}}, run_id=run_id)
+    handler.revoke("stolen")
+    handler.on_stream_event({"event": "content-block-finish"}, run_id=run_id)
+    handler.on_stream_event({"event": "content-block-delta", "delta": {"text": "you"}}, run_id=uuid4())
+    with pytest.raises(BudgetRevoked) as stop:
+        handler.on_stream_event({"event": "content-block-delta", "delta": {"text": " there"}}, run_id=run_id)
+    assert stop.value.partial_output == "hello there"
+    handler.on_llm_error(stop.value, run_id=run_id)
+    assert handler.spent_usd > 0 == handler.reserved_usd

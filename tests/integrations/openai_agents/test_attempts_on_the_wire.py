@@ -153,6 +153,15 @@ async def test_calls_are_held_at_the_tier_that_serves_this_client_once_an_answer
     assert third < second  # asked for by name
 
 
+async def test_a_tier_that_has_served_a_client_is_held_for_by_every_guard_over_it() -> None:
+    wire = Wire(chat_answer(chat_usage(100, 50), service_tier="priority"))
+    model, guards = wire.chat(), [BudgetGuard(Budget("$1.00")) for _ in range(2)]
+    for guard in guards:
+        await ask(model, guard, max_tokens=500)
+    (first,), (second,) = map(held, guards)
+    assert second > first
+
+
 async def test_audio_is_booked_at_its_own_price() -> None:
     usage = chat_usage(
         2_000,

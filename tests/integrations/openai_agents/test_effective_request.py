@@ -26,7 +26,7 @@ from agents.models.multi_provider import MultiProvider
 from budget_guard import Allowance, Budget, BudgetError, BudgetExceeded, UnboundedCallError, UnknownPriceError
 from budget_guard.integrations.openai_agents import BudgetGuard
 from budget_guard.wire import Request
-from budget_guard_openai_agents.request import read_request
+from budget_guard_openai_agents.request import _together, read_request
 from tests.integrations.openai_agents.on_the_wire import (
     Wire,
     ask,
@@ -243,6 +243,32 @@ async def test_what_was_billed_before_bounds_nothing_that_only_the_provider_can_
     await ask(wire.responses("o3"), guard, "hello", max_tokens=100)
     await ask(wire.responses("o3"), guard, [thought, {"role": "user", "content": "go on"}], max_tokens=100)
     assert [(bool(prompt.opaque), bool(prompt.conversation)) for prompt in asked] == [(False, True), (True, False)]
+
+
+def test_what_a_request_asks_for_in_two_ways_is_asked_for_together() -> None:
+    read = read_request(
+        model=None,
+        name="gpt-4o",
+        system_instructions=None,
+        input="hi",
+        settings=ModelSettings(),
+        tools=[],
+        output_schema=None,
+        handoffs=[],
+    ).request
+    items = read._replace(
+        needs=frozenset({"vision"}), hosted_tools=("web_search", "mcp"), hour_cache=True, sound_tokens=5
+    )
+    chat = read._replace(
+        needs=frozenset({"tools"}), hosted_tools=("mcp", "file_search"), hour_cache=False, sound_tokens=7
+    )
+    for one, other in ((items, chat), (chat, items)):
+        both = _together(one, other)
+        assert both.needs == {"vision", "tools"} and both.hour_cache and both.sound_tokens == 12
+        assert set(both.hosted_tools) == {"web_search", "mcp", "file_search"} and len(both.hosted_tools) == 3
+        assert _together(one._replace(sound_tokens=None), other).sound_tokens is None
+        assert _together(one, other._replace(sound_tokens=None)).sound_tokens is None
+        assert not _together(one._replace(hour_cache=False), other._replace(hour_cache=False)).hour_cache
 
 
 HOSTED: list[tuple[Any, str]] = [
