@@ -351,7 +351,8 @@ def test_a_broken_or_exceptional_frame_makes_the_cost_unknown() -> None:
     for tail in (b"\x00" * 40, encode_frame({":message-type": "exception", ":exception-type": "throttling"}, b"{}")):
         for events in ((START, BLOCK, TEXT), (START, BLOCK, TEXT, END, STOP)):
             reader = MESSAGES.stream(None)
-            reader.feed(frames(*events) + tail)
+            reader.feed(frames(*events))
+            reader.feed(tail)
             found = reader.close()
 
             assert found.usage is None and found.failed
