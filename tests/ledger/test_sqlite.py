@@ -699,6 +699,13 @@ async def _audit(ledger: SqliteLedger) -> Any:
     return await ledger.aio.audit()
 
 
+def test_a_ledger_is_closed_by_who_awaits_it_as_well(path: Path) -> None:
+    ledger = SqliteLedger(path, durable=False)
+    asyncio.run(ledger.aio.close())
+    with pytest.raises(LedgerUnavailable, match="was closed"):
+        ledger.set_limits(USER, Limits())
+
+
 @pytest.mark.parametrize("change", ["delete", "replace"])
 def test_a_file_that_is_deleted_or_replaced_in_use_is_unavailable(path: Path, change: str) -> None:
     ledger = SqliteLedger(path)

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
+from pydantic import BaseModel
 
 from budget_guard import Budget, BudgetReport, Session, ToolCall, Usage
 from budget_guard.events import CallAdmitted, CallBlocked, CallCommitted, Event, SoftLimitReached, UsageEvent
+from budget_guard.reporting import AgentSpend, LimitUse, LlmSpend, RunRecord, RunSpend, TaskSpend, ToolsSpend
 from budget_guard.testing import FakeClock
 from tests.builders import ZERO, Way, call, session
 
@@ -207,3 +209,26 @@ def test_a_subscriber_may_ask_the_session(way: Way) -> None:
     way.pay(run, call())
     way.commit_cost(way.reserve(run, ToolCall("free")), 0)
     assert reports[:2] == [0, Decimal("0.10")]
+
+
+@pytest.mark.parametrize(
+    ("made", "needed"),
+    [
+        (LlmSpend, ""),
+        (ToolsSpend, ""),
+        (AgentSpend, ""),
+        (TaskSpend, ""),
+        (LimitUse, "scope name limit spent"),
+        (RunSpend, "session_id total_spent"),
+        (RunRecord, "id started_at outcome cost"),
+        (
+            BudgetReport,
+            "session_id budget tags total_spent reserved remaining breakdown by_agent duration_seconds terminated_by "
+            "unpriced_calls uncertain overrun bound_violations events",
+        ),
+    ],
+)
+def test_what_an_earlier_version_wrote_is_read_without_what_has_been_added_since(
+    made: type[BaseModel], needed: str
+) -> None:
+    assert [name for name, field in made.model_fields.items() if field.is_required()] == needed.split()

@@ -389,6 +389,7 @@ def test_what_other_processes_decide_on_takes_no_more_memory_for_ever(monkeypatc
         with pytest.raises(StopIteration) as done:
             steps.send(decided)
         assert done.value.value.id == made.id
+        assert made.id in decisions._at_hand  # pyright: ignore[reportPrivateUsage]
     held = decisions._awaited, decisions._at_hand  # pyright: ignore[reportPrivateUsage]
     assert all(0 < len(each) <= 3 for each in held)
 
