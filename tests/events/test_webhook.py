@@ -461,3 +461,10 @@ def test_an_address_that_leads_to_another_one_is_as_public_as_that(carries: str,
     packed = ipaddress.IPv4Address(inner).packed.hex()
     text = carries.replace("{:hex}", f"{packed[:4]}:{packed[4:]}").format(inner)
     assert webhook._is_public(ipaddress.ip_address(text)) is is_public
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("http://h/x", 80), ("https://h/x", 443), ("http://h:8080/x", 8080), ("https://h:8443", 8443)]
+)
+def test_a_message_goes_to_the_port_that_the_address_names_or_means(url: str, port: int) -> None:
+    assert webhook._Receiver(url, allow_private=True)._port == port

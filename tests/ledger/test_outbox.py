@@ -516,6 +516,7 @@ def test_a_disk_that_fails_leaves_the_spend_in_memory(
 def test_an_outbox_without_a_file_keeps_it_in_memory(network: Network) -> None:
     network.set_limits(USER, Limits())
     outbox = Outbox()
+    assert outbox.unread == 0
     outbox.add(new_entry("charge", hold_id(0, "c"), (USER,), Amounts(cost=DIME)))
     assert [entry.amounts.cost for entry in outbox.entries()] == [DIME]
     assert replay(outbox, network) == 1

@@ -358,6 +358,12 @@ def test_a_broken_or_exceptional_frame_makes_the_cost_unknown() -> None:
             assert found.usage is None and found.failed
 
 
+def test_no_output_is_billed_for_an_answer_of_nothing_alone() -> None:
+    usage = {"input_tokens": 10, "output_tokens": 0}
+    assert answer(usage, content=[]).usage == Usage(10)
+    assert answer(usage, {"type": "text", "text": "Hello"}).usage is None
+
+
 def test_an_error_is_not_an_answer() -> None:
     found = MESSAGES.read_answer({"type": "error", "error": {"message": "secret"}}, None)
 
