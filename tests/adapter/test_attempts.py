@@ -25,6 +25,7 @@ from budget_guard import (
 )
 from budget_guard.adapter import Attempt, Attempts, GuardedCall, begin_counting, counted_by, counting, end_counting
 from budget_guard.adapter.attempts import without_foreign
+from budget_guard.calls.seen import Seen
 from tests.builders import ZERO, call, session
 
 HOST = "api.example.com"
@@ -549,6 +550,26 @@ def test_a_layer_above_that_gives_a_stream_up_settles_it() -> None:
     assert figures(run) == [(DIME, ZERO)]
     attempt.end()
     assert run.report().breakdown.llm.calls == 1
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["blocking", "awaited"])
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_layer_above_that_saw_an_answer_given_up_has_what_the_wire_saw_booked(given_up: bool, awaits: bool) -> None:
+    run = session(on_cancel="seen")
+    guarded = above(run, model="large", cap=5_000)
+    with counting(guarded):
+        attempt = begin(run, body={**BODY, "model": "large", "max_tokens": 5_000, "stream": True})
+        assert attempt.hold() is None
+    held = run.reserved_usd
+    assert attempt.answered(200, "text/event-stream")
+    attempt.feed(stream(*WORDS))
+    seen = Seen("word") if given_up else None
+    if awaits:
+        asyncio.run(guarded.aestimate("it was left", seen))
+    else:
+        guarded.estimate("it was left", seen)
+    assert run.reserved_usd == 0
+    assert ZERO < run.spent_usd < held / 5 if given_up else run.spent_usd == held
 
 
 def test_a_layer_above_that_is_done_first_is_settled_by_what_the_wire_said() -> None:
