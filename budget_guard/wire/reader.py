@@ -59,6 +59,11 @@ class _Framing:
         """Bytes of an event that is not at its end."""
         return b""
 
+    @property
+    def is_within(self) -> bool:
+        """Whether there are some."""
+        return bool(self.left)
+
 
 class _ServerSentEvents(_Framing):
     def __init__(self) -> None:
@@ -77,6 +82,10 @@ class _ServerSentEvents(_Framing):
     @property
     def left(self) -> bytes:
         return self._parser.left
+
+    @property
+    def is_within(self) -> bool:
+        return self._parser.is_within
 
 
 def _of_server_event(event: ServerEvent) -> _Event:
@@ -220,7 +229,7 @@ class EventReader:
         at, size = 0, len(data)
         passed: list[bytes] = []
         while at < size:
-            if self._alike is not None and not framing.left:
+            if self._alike is not None and not framing.is_within:
                 end = self._skim(self._alike, data, at)
                 passed.append(data[at:end])
                 at = end

@@ -28,34 +28,46 @@ class ServerEvent(NamedTuple):
 class EventParser:
     """Splits bytes into events, whatever pieces they come in."""
 
-    __slots__ = ("_begun", "_buffer", "_looked")
+    __slots__ = ("_begun", "_pieces", "_tail")
 
     def __init__(self) -> None:
-        self._buffer = b""
-        self._looked = 0
+        self._pieces: list[bytes] = []  # of an event that is not at its end; a picture has very many
+        self._tail = b""
         self._begun = False
 
     def feed(self, data: bytes) -> list[ServerEvent]:
         """The events that *data* completes."""
-        buffer = self._buffer + data if self._buffer else data
+        tail = self._tail + data  # an end may be split between two pieces
+        if self._pieces and _END.search(tail) is None:
+            self._pieces.append(data)
+            self._tail = tail[-3:]
+            return []
+        before = b"".join(self._pieces)
+        buffer = before + data if before else data
         events: list[ServerEvent] = []
-        start, at = 0, self._looked
+        start, at = 0, max(0, len(before) - 3)
         while (end := _END.search(buffer, at)) is not None:
             events.append(self._event(buffer[start : end.end()]))
             start = at = end.end()
-        self._buffer = buffer[start:]
-        self._looked = max(0, len(self._buffer) - 3)  # an end may be split between two pieces
+        left = buffer[start:]
+        self._pieces = [left] if left else []
+        self._tail = left[-3:]
         return events
+
+    @property
+    def is_within(self) -> bool:
+        """Whether there are bytes of an event that is not at its end."""
+        return bool(self._pieces)
 
     @property
     def left(self) -> bytes:
         """Bytes of an event that is not at its end."""
-        return self._buffer
+        return b"".join(self._pieces)
 
     def close(self) -> list[ServerEvent]:
         """The last event, where the stream ends without the empty line after it. The standard drops it, servers do
         not."""
-        left, self._buffer, self._looked = self._buffer, b"", 0
+        left, self._pieces, self._tail = self.left, [], b""
         return [self._event(left)] if left.strip() else []
 
     def _event(self, raw: bytes) -> ServerEvent:

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 _NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_A_NAME = re.compile(rb"[^a-z0-9!#$%&'*+.^_`|~-]")
 _WITHOUT_BODY = (204, 304)
+_NO_END = 2**62
+"""Bytes of an answer that ends with its connection, as uvicorn counts them down."""
 _NEEDED = (
     "chunked_encoding default_headers disconnected expected_content_length flow keep_alive message_event more_body "
     "on_response response_complete response_started scope transport waiting_for_100_continue"
@@ -61,32 +63,40 @@ class DirectAnswer:
     def begin(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """Write the head of an answer whose length is not known, and the beginning of its *body*."""
         cycle = self._cycle
-        if cycle.scope["http_version"] != "1.1":
-            return False
-        head = self._head(status, headers, b"transfer-encoding: chunked\r\n")
+        is_chunked = cycle.scope["http_version"] == "1.1"
+        if not is_chunked:  # it knows no chunks: the end of the connection is the end of the answer
+            cycle.keep_alive = False
+        head = self._head(status, headers, b"transfer-encoding: chunked\r\n" if is_chunked else b"")
         if head is None:
             return False
-        cycle.response_started = cycle.chunked_encoding = True
+        cycle.response_started = True
+        cycle.chunked_encoding = is_chunked
+        cycle.expected_content_length = 0 if is_chunked else _NO_END
         cycle.waiting_for_100_continue = False
         if body:
-            head += (b"%x\r\n" % len(body), body, b"\r\n")
+            head.append(self._framed(body))
         cycle.transport.write(b"".join(head))
         return True
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._cycle.chunked_encoding else data
 
     def part(self, data: bytes) -> bool:
         """Write the next part of a body that was begun here. It must not be empty."""
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
             return False
-        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        cycle.transport.write(self._framed(data))
         return True
 
     def end(self, data: bytes) -> bool:
         """Write the last part of a body that was begun here."""
         cycle = self._cycle
+        if not cycle.chunked_encoding:
+            cycle.expected_content_length = len(data)  # it ends here, for whoever writes it
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
             return False
-        self._over(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n")
+        self._over((self._framed(data) if data else b"") + (b"0\r\n\r\n" if cycle.chunked_encoding else b""))
         return True
 
     def _over(self, data: bytes) -> None:

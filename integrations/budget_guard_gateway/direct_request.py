@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from inspect import signature
 from typing import Any, NamedTuple
@@ -24,12 +25,18 @@ from budget_guard_gateway.messages import Headers
 _MOST = 64 * 1024
 """Bytes that are written at once: a transport takes as many before it wants to be waited for."""
 _NOT_IN_A_HEAD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_HEAD_LIMITS = {"max_line_size": 64 * 1024, "max_field_size": 64 * 1024, "max_headers": 1_000}
 _NEEDED: tuple[tuple[Any, set[str]], ...] = (
     (aiohttp.ClientRequest, {"method", "url", "loop", "session"}),
     (aiohttp.BaseConnector.connect, {"req", "traces", "timeout"}),
     (ResponseHandler.set_response_params, {"read_until_eof", "read_timeout"}),
     (ResponseHandler.start_timeout, set()),
 )
+
+
+def head_limits(verb: Callable[..., Any]) -> dict[str, Any]:
+    """How long the head of an answer may be, as arguments of *verb*: its own 8 kB are less than clients take."""
+    return {name: most for name, most in _HEAD_LIMITS.items() if name in signature(verb).parameters}
 
 
 def direct_requests(session: aiohttp.ClientSession) -> DirectRequests | None:
@@ -79,6 +86,7 @@ class DirectRequests:
         self._session = session
         self._connector: Any = session.connector
         self._timeout: Any = session.timeout
+        self._limits = head_limits(ResponseHandler.set_response_params)
         self._address = lru_cache(maxsize=256)(self._address_of)
 
     async def send(self, method: str, url: URL, headers: Headers, body: bytes) -> DirectResponse | None:
@@ -108,7 +116,7 @@ class DirectRequests:
             if transport is None or transport.is_closing():  # nothing was sent: another connection will do
                 connection.close()
                 return None
-            protocol.set_response_params(read_until_eof=True, read_timeout=timeout.sock_read)
+            protocol.set_response_params(read_until_eof=True, read_timeout=timeout.sock_read, **self._limits)
             transport.write(b"".join(parts))
             protocol.start_timeout()
             message, content = await protocol.read()

@@ -251,6 +251,13 @@ class Exchange:
         await client.answer(answer.status, await self._head(answer, attempt), body)
 
     async def _send(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
+        answer = await self._sent(method, url, sent, body)
+        if not 200 <= answer.status < 600:  # which no server can pass on
+            answer.close()
+            raise aiohttp.ClientPayloadError(f"status {answer.status}")
+        return answer
+
+    async def _sent(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
         http = self._gateway.http
         direct = self._gateway.direct  # made together with that
         proxy = network_proxy(url.scheme, url.host or "")

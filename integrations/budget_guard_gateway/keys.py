@@ -23,7 +23,7 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -79,16 +79,24 @@ class Keys:
     Args:
         path: The file.
         clock: Where time comes from.
+        check: Raises ValueError for one who must not be served. Who is in the file from the start is not asked about.
 
     Raises:
         ValueError: If the file makes no sense.
         OSError: If it cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        check: Callable[[Principal], None] = lambda who: None,
+    ) -> None:
         self._path = Path(path)
         self._clock = clock
-        self._stamp = _stamp(self._path)
+        self._check = check
+        self._stamp: tuple[int, int, int] | None = _stamp(self._path)
         self._principals = _by_hash(read_keys(self._path))
         self._looked = clock.monotonic()
 
@@ -107,13 +115,27 @@ class Keys:
         return [principal for _, principal in self._principals.values()]
 
     def _read_again(self) -> None:
+        stamp: tuple[int, int, int] | None = None
         try:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
-                self._principals = _by_hash(read_keys(self._path))
-                self._stamp = stamp
+                self._principals = self._checked(_by_hash(read_keys(self._path)))
         except (OSError, ValueError) as error:
-            _log.error("budget_guard: the keys are as they were, for the file cannot be read: %s", error)
+            if stamp != self._stamp:
+                _log.error("budget_guard: the keys are as they were, for the file cannot be read: %s", error)
+        self._stamp = stamp  # what cannot be read is told of once, until it changes
+
+    def _checked(self, found: dict[str, tuple[str, Principal]]) -> dict[str, tuple[str, Principal]]:
+        """Those of *found* who may be served: whoever is new must not keep others from being revoked."""
+        kept: dict[str, tuple[str, Principal]] = {}
+        for digest, (same, who) in found.items():
+            try:
+                self._check(who)
+            except ValueError as error:
+                _log.error("budget_guard: a key is not taken: %s", error)
+            else:
+                kept[digest] = (same, who)
+        return kept
 
 
 class AnyToken:

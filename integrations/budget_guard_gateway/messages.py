@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ _NOT_SENT = _OF_THE_CONNECTION | frozenset(
 _NOT_SENT_WITH_A_KEY = _NOT_SENT | _CREDENTIALS
 _NOT_PASSED_ON = _OF_THE_CONNECTION | frozenset((b"content-length", b"content-encoding", b"set-cookie", b"x-run-id"))
 _OURS = b"x-budget-"
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ONCE = (b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"x-run-id", b"content-length")
 """Headers of which two would let two servers see two requests."""
 
@@ -150,7 +152,7 @@ class Client:
             if self._direct.begin(status, headers, body):
                 return
             self._direct = None
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": writable(headers)})
         if body:
             await self.send(body, more=True)
 
@@ -168,12 +170,17 @@ class Client:
         if self._direct is not None and self._direct.whole(status, headers, body):
             return
         self._direct = None
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": writable(headers)})
         await self.send(body)
 
     async def refuse(self, refusal: Problem, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Answer with a problem."""
         await self.answer(refusal.status, encoded((*headers, *refusal.headers)), refusal.body)
+
+
+def writable(headers: Headers) -> Headers:
+    """Those of *headers* that a server writes: it fails on control characters, which some providers send."""
+    return [header for header in headers if _CONTROL.search(header[1]) is None]
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:

@@ -35,6 +35,7 @@ _HELD = re.compile(
     rf"(?:/openai)?{_VERSION}/(?:chat/completions|completions|responses|embeddings|messages|chat)"
     r"|/openai/deployments/[^/]+/(?:chat/completions|completions|embeddings)"
     rf"|{_VERSION}{_VERTEX}/models/[^/:]+:(?:generateContent|streamGenerateContent|rawPredict|streamRawPredict)"
+    rf"|{_VERSION}{_VERTEX}/(?:tunedModels|endpoints)/[^/:]+:(?:generateContent|streamGenerateContent)"
     r"|/model/[^/]+/(?:invoke|invoke-with-response-stream|converse|converse-stream)"
 )
 """The paths of what is held."""

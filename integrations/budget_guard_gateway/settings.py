@@ -26,6 +26,8 @@ _SERVES = frozenset((*FIRST_PARTY, "aws", "azure", "cerebras", "fireworks", "gro
 """Providers that an upstream's name may name, where its address does not say."""
 _LONGEST_URL = 500
 _LAST_PORT = 65_535
+_LONGEST_GRACE_S = 86_400
+_MOST_DAYS = 36_500
 _TOKEN = re.compile(r"[!-~]{8,}")
 """What a header can carry: it is no header's business to have spaces at an end."""
 
@@ -223,8 +225,23 @@ class GatewaySettings:
             raise ValueError(f"exceeded_status={self.exceeded_status!r} is no status of a refusal: use 402, or 429")
         if self.on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f'on_disconnect={self.on_disconnect!r} is not known: use "finish" or "abort"')
+        if not self.host == "localhost" and not _is_address(self.host):
+            raise ValueError(
+                f"host={self.host!r:.100} is no address to listen at: use one such as 127.0.0.1 or 0.0.0.0"
+            )
+        if not 0 <= self.port <= _LAST_PORT:
+            raise ValueError(f"port={self.port!r} is no port: use 0 to {_LAST_PORT}, 0 for a free one")
+        if not 0 <= self.grace_s <= _LONGEST_GRACE_S:  # also where it is no number
+            raise ValueError(
+                f"grace_s={self.grace_s!r} must be seconds from 0 to {_LONGEST_GRACE_S}, such as 30: so long have "
+                "calls under way to end in"
+            )
+        if not 0 < self.decisions_kept_days <= _MOST_DAYS:
+            raise ValueError(
+                f"decisions_kept_days={self.decisions_kept_days!r} must be days above 0, at most {_MOST_DAYS}: such as "
+                "30"
+            )
         for name in (
-            "decisions_kept_days",
             "max_body",
             "max_concurrency",
             "max_runs",
@@ -232,7 +249,7 @@ class GatewaySettings:
             "connect_timeout_s",
             "read_timeout_s",
         ):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
 
     @property
@@ -257,6 +274,14 @@ def address_of(text: str) -> tuple[str, int]:
     except ValueError:
         raise ValueError(f"admin={text[:100]!r} must be an address and a port, such as 127.0.0.1:4001") from None
     return bare, int(port)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.leased import LeasedLedger
 from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
-from budget_guard_gateway.direct_request import DirectRequests, direct_requests
+from budget_guard_gateway.direct_request import DirectRequests, direct_requests, head_limits
 from budget_guard_gateway.hosts import OwnNames
 from budget_guard_gateway.keys import AnyToken, Keys, OneKey
 from budget_guard_gateway.metrics import Metrics
@@ -32,8 +32,16 @@ def keys_of(settings: GatewaySettings, clock: Clock = SYSTEM_CLOCK) -> Keys | An
         ValueError: If the file of keys makes no sense, or a key is under no ceiling.
         OSError: If the file cannot be read.
     """
-    keys = AnyToken() if settings.keys is None else Keys(settings.keys, clock=clock)
-    check_principals(keys.all(), settings.ceiled_kinds)
+    kinds = settings.ceiled_kinds
+    if settings.keys is None:
+        if kinds and kinds.isdisjoint(("user", "key")):
+            raise ValueError(
+                f"a ceiling of {' or '.join(sorted(kinds))} alone holds nobody here: without a file of keys each "
+                "token is a user and a key, and nothing else: give such a file, or a ceiling to user or key"
+            )
+        return AnyToken()
+    keys = Keys(settings.keys, clock=clock, check=lambda who: check_principals([who], kinds))
+    check_principals(keys.all(), kinds)
     return keys
 
 
@@ -124,6 +132,7 @@ class GatewayState:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
+                **head_limits(aiohttp.ClientSession.__init__),
             )
             self.direct = direct_requests(self.connections)
         return self.connections

@@ -25,10 +25,12 @@ from budget_guard.integrations.gateway import (
     upstream_of,
 )
 from budget_guard.testing import FakeClock, LocalProvider
+from budget_guard.wire import GENERATE_CONTENT
 from budget_guard_gateway import messages
 from budget_guard_gateway.command import main, settings_of
 from budget_guard_gateway.routes import Router
-from tests.integrations.gateway.support import TOKEN, Asking, asked, gateway
+from budget_guard_gateway.state import keys_of
+from tests.integrations.gateway.support import PRICES, TOKEN, Asking, asked, gateway
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
@@ -498,3 +500,112 @@ def test_the_command_line_of_the_library_has_the_commands_too(keys: Path, capsys
     with pytest.raises(SystemExit):
         budget_guard(["serve", "--help"])
     assert "--run-budget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("--grace", "nan", "such as 30"),
+        ("--grace", "inf", "such as 30"),
+        ("--grace", "-1", "such as 30"),
+        ("--decisions-kept", "nan", "days above 0"),
+        ("--decisions-kept", "inf", "days above 0"),
+        ("--decisions-kept", "0", "days above 0"),
+        ("--port", "65536", "0 for a free one"),
+        ("--port", "-1", "0 for a free one"),
+    ],
+)
+def test_a_number_that_no_server_can_take_is_told_with_one_that_it_can(name: str, value: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as told:
+        typed(name, value)
+    assert value.lstrip("-") in str(told.value)
+    assert name.lstrip("-").replace("-", "_") in str(told.value)
+
+
+def test_a_host_that_is_no_address_is_told(keys: Path) -> None:
+    add_key(keys, "alice")
+    with pytest.raises(ValueError, match=r"host='gw\.example' is no address to listen at: use one such as"):
+        typed("--host", "gw.example", "--keys", str(keys))
+    assert typed("--host", "::1").host == "::1"
+    assert typed("--host", "localhost").host == "localhost"
+
+
+def test_a_key_that_no_ceiling_holds_is_not_taken_while_it_serves_either(
+    provider: LocalProvider, keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    alice, bob = add_key(keys, "alice", user="u1"), add_key(keys, "bob", user="u2")
+    settings = GatewaySettings(
+        run_budget=Budget("$1"),
+        keys=str(keys),
+        ceilings={"user": Budget("$5")},
+        upstreams=[Upstream(name="openai", url=provider.root_url)],
+    )
+    found = keys_of(settings, clock)
+    free = add_key(keys, "free")
+    revoke_key(keys, "bob")
+    clock.advance(2)
+
+    assert found.principal(free) is None
+    assert found.principal(bob) is None  # whom the new one does not keep from being revoked
+    assert found.principal(alice) is not None
+    assert [each.name for each in found.all()] == ["alice"]
+    assert "the key 'free' is under none of the ceilings: give it a user" in caplog.text
+    assert free not in caplog.text
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_told_of_once(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    alice = add_key(keys, "alice")
+    found, whole = Keys(keys, clock=clock), keys.read_text("utf-8")
+
+    def looked() -> int:
+        clock.advance(2)
+        assert found.principal(alice) is not None
+        return caplog.text.count("the keys are as they were")
+
+    keys.write_text(whole[:-20], "utf-8")
+    assert [looked() for _ in range(3)] == [1, 1, 1]
+    keys.unlink()
+    assert [looked() for _ in range(2)] == [2, 2]
+    keys.write_text("", "utf-8")
+    clock.advance(2)
+    assert found.principal(alice) is None
+
+
+def test_without_keys_a_ceiling_of_teams_alone_would_hold_nobody() -> None:
+    upstreams = [Upstream(name="openai", url="http://127.0.0.1:9")]
+    settings = GatewaySettings(run_budget=Budget("$1"), ceilings={"team": Budget("$5")}, upstreams=upstreams)
+    with pytest.raises(ValueError, match="a ceiling of team alone holds nobody here"):
+        keys_of(settings)
+    both = GatewaySettings(
+        run_budget=Budget("$1"), ceilings={"team": Budget("$5"), "key": Budget("$5")}, upstreams=upstreams
+    )
+    assert keys_of(both).all() == []
+
+
+def test_a_key_may_use_no_deployment_of_another_model(provider: LocalProvider, keys: Path) -> None:
+    """The address counts there: what the body says of the model is passed over."""
+    cheap = add_key(keys, "one", user="u1", models=["cheap"])
+    path = "/azure/openai/deployments/{}/chat/completions?api-version=2024-10-21"
+    _, body = asked("chat", model="cheap")
+    headers = {"authorization": f"Bearer {cheap}"}
+    upstreams = [Upstream(name="azure", url=provider.root_url)]
+    with gateway(
+        None, "$5", keys=str(keys), upstreams=upstreams, models={"ours": "cheap"}, per_million=PRICES
+    ) as asking:
+        for named in ("dime", "prod"):
+            answer = asking.http.post(path.format(named), json=body, headers=headers)
+            assert refusal(answer) == (403, "model_not_allowed")
+        for named in ("cheap", "ours"):
+            assert asking.http.post(path.format(named), json=body, headers=headers).status_code == 200
+    assert len(provider.calls) == 2
+
+
+@pytest.mark.parametrize("path", ["/v1beta/tunedModels/dime", "/v1/projects/p/locations/l/endpoints/dime"])
+def test_googles_models_of_ones_own_are_held_too(path: str) -> None:
+    router = Router([Upstream(name="google", url="http://127.0.0.1:9")])
+    for verb in ("generateContent", "streamGenerateContent"):
+        route = router.route("POST", f"{path}:{verb}", "")
+        assert route.dialect is GENERATE_CONTENT
+    assert router.route("POST", f"{path}:predict", "").dialect is None
