@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -20,14 +21,14 @@ def connections_end_with_their_test(request: pytest.FixtureRequest, monkeypatch:
         return
     from budget_guard.ledger.redis import RedisLedger
 
-    opened: list[RedisLedger] = []
+    opened = WeakSet[RedisLedger]()  # those that nothing keeps alive close their connections themselves
     begin = RedisLedger.__init__
 
     def noted(ledger: RedisLedger, *args: Any, **options: Any) -> None:
         begin(ledger, *args, **options)
-        opened.append(ledger)
+        opened.add(ledger)
 
     monkeypatch.setattr(RedisLedger, "__init__", noted)
     yield
-    for ledger in opened:
+    for ledger in list(opened):
         ledger.close()
