@@ -74,7 +74,7 @@ class Gateway(GatewayState):
         task: Any = asyncio.current_task()
         self.under_way.add(task)
         try:
-            await Exchange(self, scope, client).serve()
+            await Exchange(self, scope, client, task).serve()
         except ClientGone:
             return
         finally:

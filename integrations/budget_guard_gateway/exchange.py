@@ -61,12 +61,14 @@ class Exchange:
         gateway: What it goes through.
         scope: The request's head.
         client: The connection to who asks.
+        task: What serves it.
     """
 
-    def __init__(self, gateway: GatewayState, scope: Scope, client: Client) -> None:
+    def __init__(self, gateway: GatewayState, scope: Scope, client: Client, task: asyncio.Task[Any]) -> None:
         self._gateway = gateway
         self._scope = scope
         self._client = client
+        self._task = task
         self._run: OpenRun | None = None
         self._sent_s: float | None = None  # when it was sent, while its answer has not come to its end
         self._guarded_s = 0.0  # what it waited for the guard
@@ -115,7 +117,7 @@ class Exchange:
         body = await client.body(gateway.settings.max_body)
         path = f"{route.path}?{query}" if query else route.path
         sent = to_send(scope["headers"], route.credential, gateway.keeps_credentials)
-        client.watch()
+        client.watch(self._task)
         if route.dialect is None:
             await self._pass_through(route.origin, path, sent, body)
             return

@@ -122,9 +122,13 @@ class Client:
             raise Refused(problem("too_large", f"The body has more than {most} bytes."))
         return body
 
-    def watch(self) -> None:
-        """Notice from now on when the client goes: within `_WATCHED_AFTER_S`, so that a short call is not watched."""
-        self._task = asyncio.current_task()
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Notice from now on when the client goes: within `_WATCHED_AFTER_S`, so that a short call is not watched.
+
+        Args:
+            task: The one that serves it.
+        """
+        self._task = task
         self._later = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, self._begin)
 
     def _begin(self) -> None:
