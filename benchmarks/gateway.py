@@ -149,11 +149,10 @@ def body(*, streams: bool) -> bytes:
 
 
 class Asked(NamedTuple):
-    """What is asked for, again and again."""
+    """A kind of request, and how often a round has it."""
 
     name: str
     calls: int
-    """How often in a round."""
     streams: bool = False
     paced: bool = False
 

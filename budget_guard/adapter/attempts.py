@@ -65,7 +65,7 @@ AddField: TypeAlias = Literal["output_cap", "usage"]
 ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
 """What may be added to a request: an output cap where the caller sets none, and the asking of a stream for usage."""
 _EVERY_FIELD = frozenset(ADD_FIELDS)
-NO_HEADERS: Mapping[str, str] = {}
+_NO_HEADERS: Mapping[str, str] = {}
 
 _STREAMS = ("event-stream", "eventstream", "ndjson", "jsonl", "stream+json")
 _told_of: set[str] = set()
@@ -273,7 +273,7 @@ class Attempts:
         path: str,
         signed: bool,
         body: bytes,
-        headers: Mapping[str, str] = NO_HEADERS,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> Attempt:
         """As `begin`, where more is known of the request already.
 
@@ -348,7 +348,7 @@ def check_add_fields(add_fields: Sequence[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def _is_stream(content_type: str) -> bool | None:
-    """Whether an answer of that type is a stream of events; None where the type does not say."""
+    """True where an answer of that type is a stream of events; None where the type does not say."""
     kind = content_type.lower()
     return any(name in kind for name in _STREAMS) or (False if "json" in kind else None)
 
@@ -462,6 +462,13 @@ class Attempt:
             return None
         model = self._attempts.models.get(deployment, deployment)
         return None if model == self.request.model else model
+
+    @property
+    def models_named(self) -> tuple[str, ...]:
+        """All models that may serve it, by the names that its body and its address have for them."""
+        named = (self.request.model, *self.request.models)
+        deployed = self.deployed_model
+        return named if deployed is None else (*named, deployed)
 
     @property
     def changed(self) -> bool:

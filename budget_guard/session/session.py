@@ -394,7 +394,7 @@ class Session:
         return child, hold.open(child._run, child._wiring.owner)
 
     def knows_price_of(self, model: str, provider: str | None = None) -> bool:
-        """Whether a price is known for *model*.
+        """True where a price is known for *model*.
 
         Args:
             model: Its name.

@@ -61,7 +61,7 @@ class _Framing:
 
     @property
     def is_within(self) -> bool:
-        """Whether there are some."""
+        """True while there are bytes of an event that is not at its end."""
         return bool(self.left)
 
 
@@ -201,9 +201,9 @@ class EventReader:
         self.output_bytes = 0
         """Bytes of output so far, tool calls and shown thoughts included."""
         self.finished = False
-        """Whether the answer, or a choice of it, came to its end."""
+        """True once the answer, or a choice of it, came to its end."""
         self.ended = False
-        """Whether the mark came with which a stream ends."""
+        """True once the mark came with which a stream ends."""
         self._choices_ended: set[str] = set()
         self._counted_at = -1  # bytes of output when usage came for all that was asked for
         self.failed = False
@@ -303,12 +303,12 @@ class EventReader:
 
     @property
     def is_told(self) -> bool:
-        """Whether a stream that has come to its end has told its usage by then."""
+        """True where a stream that has come to its end has told its usage by then."""
         return self.finished
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing that may still come changes the usage that was told: it counts although the stream breaks."""
+        """True once nothing that may still come changes the usage that was told: it counts if the stream breaks."""
         return self.ended or self._counted_at == self.output_bytes
 
     def choice_ended(self, index: object) -> None:

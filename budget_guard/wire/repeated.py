@@ -49,7 +49,7 @@ def repeated_field(raw: bytes, body: Json) -> str | None:
 
 
 def _may_be_there_twice(raw: bytes, given: Json) -> bool:
-    """Whether the name of a field that is *given*, and sets the price, is anywhere in the body twice.
+    """True where the name of a field that is *given*, and sets the price, is anywhere in the body twice.
 
     Every request is looked through: from its end, which takes a third of the time.
     """

@@ -56,7 +56,7 @@ class EventParser:
 
     @property
     def is_within(self) -> bool:
-        """Whether there are bytes of an event that is not at its end."""
+        """True while there are bytes of an event that is not at its end."""
         return bool(self._pieces)
 
     @property

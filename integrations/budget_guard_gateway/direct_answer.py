@@ -12,7 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-_NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+from budget_guard_gateway.messages import NOT_IN_A_HEADER
+
 _NOT_A_NAME = re.compile(rb"[^a-z0-9!#$%&'*+.^_`|~-]")
 _WITHOUT_BODY = (204, 304)
 _NO_END = 2**62
@@ -44,8 +45,8 @@ class DirectAnswer:
         self._cycle = cycle
 
     @property
-    def is_asked(self) -> bool:
-        """Whether the request has come to its end, so that its body need not be waited for."""
+    def request_ended(self) -> bool:
+        """True once the request has come to its end, so that its body need not be waited for."""
         return not self._cycle.more_body
 
     def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
@@ -123,7 +124,7 @@ class DirectAnswer:
                 return None
             head += (written, value, b"\r\n")
             values.append(value)
-        if _NOT_IN_A_VALUE.search(b"".join(values)) is not None:
+        if NOT_IN_A_HEADER.search(b"".join(values)) is not None:
             return None
         head += (b"" if cycle.keep_alive else b"connection: close\r\n", last, b"\r\n")
         return head

@@ -9,7 +9,6 @@ could not, say because the body is large, the same is sent by the session. A tes
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import signature
@@ -20,11 +19,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from budget_guard_gateway.messages import Headers
+from budget_guard_gateway.messages import NOT_IN_A_HEADER, Headers
 
 _MOST = 64 * 1024
 """Bytes that are written at once: a transport takes as many before it wants to be waited for."""
-_NOT_IN_A_HEAD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HEAD_LIMITS = {"max_line_size": 64 * 1024, "max_field_size": 64 * 1024, "max_headers": 1_000}
 _NEEDED: tuple[tuple[Any, set[str]], ...] = (
     (aiohttp.ClientRequest, {"method", "url", "loop", "session"}),
@@ -103,7 +101,7 @@ class DirectRequests:
         parts = [address.head]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
-        if _NOT_IN_A_HEAD.search(b"".join([part for header in headers for part in header])) is not None:
+        if NOT_IN_A_HEADER.search(b"".join([part for header in headers for part in header])) is not None:
             return None
         parts += (b"Content-Length: %d\r\n\r\n" % len(body), body)
         timeout = self._timeout
@@ -138,6 +136,6 @@ class DirectRequests:
             return None
         request = aiohttp.ClientRequest(method, url, loop=asyncio.get_running_loop(), session=self._session)
         head = f"{method} {url.raw_path_qs} HTTP/1.1\r\nHost: {request.headers['Host']}\r\n"
-        if not head.isascii() or _NOT_IN_A_HEAD.search(head.replace("\r\n", "").encode()) is not None:
+        if not head.isascii() or NOT_IN_A_HEADER.search(head.replace("\r\n", "").encode()) is not None:
             return None
         return _Address(request, head.encode())

@@ -161,8 +161,7 @@ class Exchange:
             run = self._run = await gateway.runs.enter(who, named)
             priced = {name: headers[raw].decode("latin-1") for raw, name in _PRICE_HEADERS if raw in headers}
             attempt = run.attempts.begin_at(route.endpoint, route.dialect, path, False, body, priced)
-            deployed = attempt.deployed_model
-            for model in (attempt.request.model, *attempt.request.models, deployed or attempt.request.model):
+            for model in attempt.models_named:
                 if not who.may_use(model):
                     words = f"The key may not use the model '{printable(model)}'."
                     raise Refused(problem("model_not_allowed", words))
@@ -260,6 +259,7 @@ class Exchange:
         return answer
 
     async def _sent(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
+        """Send a request; whatever its status, the answer."""
         http = self._gateway.http
         direct = self._gateway.direct  # made together with that
         proxy = network_proxy(url.scheme, url.host or "")

@@ -29,7 +29,8 @@ _NOT_SENT = _OF_THE_CONNECTION | frozenset(
 _NOT_SENT_WITH_A_KEY = _NOT_SENT | _CREDENTIALS
 _NOT_PASSED_ON = _OF_THE_CONNECTION | frozenset((b"content-length", b"content-encoding", b"set-cookie", b"x-run-id"))
 _OURS = b"x-budget-"
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Control characters, which end a header or let a server fail."""
 _ONCE = (b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"x-run-id", b"content-length")
 """Headers of which two would let two servers see two requests."""
 
@@ -84,7 +85,7 @@ class Client:
             Refused: If it has more than *most* bytes, or is not there in time.
             ClientGone: If the client is gone before its end.
         """
-        if self._direct is not None and self._direct.is_asked:
+        if self._direct is not None and self._direct.request_ended:
             return await self._whole_body(most)
         task: Any = asyncio.current_task()
         late = asyncio.get_running_loop().call_later(_BODY_WITHIN_S, self._give_up, task)
@@ -184,7 +185,7 @@ class Client:
 
 def writable(headers: Headers) -> Headers:
     """Those of *headers* that a server writes: it fails on control characters, which some providers send."""
-    return [header for header in headers if _CONTROL.search(header[1]) is None]
+    return [header for header in headers if NOT_IN_A_HEADER.search(header[1]) is None]
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:

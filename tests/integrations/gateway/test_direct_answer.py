@@ -140,7 +140,7 @@ def test_a_part_waits_where_the_client_is_slow() -> None:
     assert direct is not None
     assert not direct.whole(200, [], b"x") and not direct.begin(200, [], b"x")
     assert not direct.part(b"x") and not direct.end(b"")
-    assert not direct.is_asked  # its body is still to come, and may be waited for in vain
+    assert not direct.request_ended  # its body is still to come, and may be waited for in vain
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
