@@ -23,27 +23,11 @@ from budget_guard import (
     Usage,
 )
 from budget_guard.adapter import GuardedCall, Stop, StopLatch, ToolCosts
+from tests.adapter.conftest import Both
 from tests.builders import ZERO, call, note_holds, session
 
 USAGE = Usage(input=10, output=10)
 DIME = Decimal("0.10")
-
-
-class Both:
-    """The verbs of a guarded call, blocking or awaited."""
-
-    def __init__(self, awaits: bool) -> None:
-        self._awaits = awaits
-
-    def __call__(self, guarded: GuardedCall, verb: str, *arguments: Any, **options: Any) -> Any:
-        if not self._awaits:
-            return getattr(guarded, verb)(*arguments, **options)
-        return asyncio.run(getattr(guarded, f"a{verb}")(*arguments, **options))
-
-
-@pytest.fixture(params=[False, True], ids=["blocking", "awaited"])
-def perform(request: pytest.FixtureRequest) -> Both:
-    return Both(request.param)
 
 
 def held(*sessions: Session, perform: Both, **options: Any) -> GuardedCall:

@@ -12,6 +12,7 @@ import pytest
 from budget_guard import Allowance, Budget, Session
 from budget_guard.adapter import PricedRequest, priced_request
 from budget_guard.wire.hosts import endpoint
+from tests.adapter.conftest import Both
 from tests.builders import ZERO, session
 
 PATH = "/images/generations"
@@ -39,40 +40,25 @@ def of_another_budget() -> BaseException:
     return stop.error
 
 
-ENDS: dict[str, tuple[Callable[[PricedRequest], object], Callable[[PricedRequest], Any], Decimal]] = {
-    "answered": (PricedRequest.answered, PricedRequest.aanswered, COST),
-    "refused": (lambda made: made.refuse(429, {}, b"{}"), lambda made: made.arefuse(429, {}, b"{}"), ZERO),
-    "a fault of the server": (
-        lambda made: made.refuse(500, {}, b"{}"),
-        lambda made: made.arefuse(500, {}, b"{}"),
-        COST,
-    ),
-    "not connected": (
-        lambda made: made.fail(ConnectionRefusedError()),
-        lambda made: made.afail(ConnectionRefusedError()),
-        ZERO,
-    ),
-    "not heard": (lambda made: made.fail(TimeoutError()), lambda made: made.afail(TimeoutError()), COST),
-    "another budget": (
-        lambda made: made.fail(of_another_budget()),
-        lambda made: made.afail(of_another_budget()),
-        ZERO,
-    ),
+ENDS: dict[str, tuple[str, Callable[[], tuple[Any, ...]], Decimal]] = {
+    "answered": ("answered", lambda: (), COST),
+    "refused": ("refuse", lambda: (429, {}, b"{}"), ZERO),
+    "a fault of the server": ("refuse", lambda: (500, {}, b"{}"), COST),
+    "not connected": ("fail", lambda: (ConnectionRefusedError(),), ZERO),
+    "not heard": ("fail", lambda: (TimeoutError(),), COST),
+    "another budget": ("fail", lambda: (of_another_budget(),), ZERO),
 }
+"""Verbs, what they are given, and what is booked then."""
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("awaits", [False, True], ids=["blocking", "awaited"])
-def test_it_is_held_before_it_is_sent_and_booked_as_its_end_says(end: str, awaits: bool) -> None:
+def test_it_is_held_before_it_is_sent_and_booked_as_its_end_says(perform: Both, end: str) -> None:
     paid = paying()
     made = request(paid, agent="painter")
-    assert (asyncio.run(made.ahold()) if awaits else made.hold()) is None
+    assert perform(made, "hold") is None
     assert figures(paid) == [(ZERO, COST)]
-    settle, asettle, booked = ENDS[end]
-    if awaits:
-        asyncio.run(asettle(made))
-    else:
-        settle(made)
+    settle, given, booked = ENDS[end]
+    perform(made, settle, *given())
     assert figures(paid) == [(booked, ZERO)]
     assert ("painter" in paid.report().by_agent) is (booked > 0)
 
