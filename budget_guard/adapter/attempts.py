@@ -397,6 +397,7 @@ class Attempt:
         "body",
         "calls",
         "decision",
+        "deployed_model",
         "endpoint",
         "hides_usage",
         "path",
@@ -418,6 +419,10 @@ class Attempt:
         signed: bool,
     ) -> None:
         self._attempts = attempts
+        deployment = where.deployment
+        deployed = None if deployment is None else attempts.models.get(deployment, deployment)
+        self.deployed_model = None if deployed == request.model else deployed
+        """The model that the address names, as a deployment, where the body names another one: the address counts."""
         self._dialect = dialect
         self._json = value
         self._body = body
@@ -453,15 +458,6 @@ class Attempt:
         self._size = 0
         self._model = request.model  # as the budgets decided
         self._cap: int | None = None  # the lowest that they ask for
-
-    @property
-    def deployed_model(self) -> str | None:
-        """The model that the address names, as a deployment, where the body names another one: the address counts."""
-        deployment = self.endpoint.deployment
-        if deployment is None:
-            return None
-        model = self._attempts.models.get(deployment, deployment)
-        return None if model == self.request.model else model
 
     @property
     def models_named(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.errors import ReservationConflict
 from budget_guard.ledger.base import HELD, AsyncLedger, Refused, ReserveOutcome, ScopeSpend, Settled
 from budget_guard.ledger.checks import check_place, check_ttl, checked_amounts, checked_lines, checked_room
-from budget_guard.ledger.counters import Counters, first_refusal
+from budget_guard.ledger.counters import Counters, first_refusal, least_cost_left
 from budget_guard.ledger.history import (
     NO_LINES,
     CheckedLines,
@@ -80,6 +80,8 @@ class MemoryLedger(LedgerRules[Hold]):
         self._history = None if history is None else MemoryHistory(history.check())
         self._retain = retain
         self._most_settled = retain + min(retain // 100 + 1, _FORGOTTEN_AT_ONCE)
+        self.tells_cost_left = False
+        """Whether a commit tells `Settled.cost_left`: for who asks after every call, to whom that is a second look."""
         self._lock = threading.Lock()
         self._waiters = Waiters(clock)
         self._refused = False
@@ -217,7 +219,8 @@ class MemoryLedger(LedgerRules[Hold]):
             above: tuple[ScopeSpend, ...] = ()
             if len(found) > 1:
                 above = tuple([unchecked(ScopeSpend, (each.committed, each.limits)) for each in found[1:]])
-            return unchecked(Settled, (found[0].committed, hold.charged or NOTHING, hold.uncertain, above, None))
+            left = least_cost_left(found) if self.tells_cost_left else None
+            return unchecked(Settled, (found[0].committed, hold.charged or NOTHING, hold.uncertain, above, left))
 
     def keep_while(self, scope: Scope, user: object, single_use: bool = False) -> None:
         """Remember *scope* for as long as *user* lives, and then until `retain_runs` others have ended since.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -25,11 +26,11 @@ def decision_record(decision: Decision, *, mode: str, feature: str | None = None
         mode: The mode of the run's budget.
         feature: What the run is attributed to.
     """
-    principals = dict(scope.split(":", 1) for scope in decision.scopes)
-    made = datetime.fromtimestamp(made_ms(decision.id) / 1000, timezone.utc)
+    principals = dict(_principals_of(decision.scopes))
+    seconds, ms = divmod(made_ms(decision.id), 1_000)
     record: dict[str, Any] = {
         "decision_id": decision.id,
-        "time": made.isoformat(timespec="milliseconds"),
+        "time": f"{_second(seconds)}.{ms:03d}+00:00",
         "decision": decision.action,
         "mode": mode,
         "kind": decision.kind,
@@ -64,6 +65,18 @@ def decision_record(decision: Decision, *, mode: str, feature: str | None = None
     if decision.reservation is not None:
         record |= _settlement_of(decision)
     return record
+
+
+@lru_cache(maxsize=256)
+def _principals_of(scopes: tuple[str, ...]) -> Sequence[tuple[str, str]]:
+    """The kinds and names of *scopes*."""
+    return [(kind, name) for kind, _, name in (scope.partition(":") for scope in scopes)]
+
+
+@lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    """A second in UTC, as ISO 8601 has it."""
+    return datetime.fromtimestamp(at_s, timezone.utc).isoformat()[:19]
 
 
 def _price_of(decision: Decision) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from budget_guard_gateway.messages import NOT_IN_A_HEADER
+from budget_guard_gateway.messages import has_control
 
 _NOT_A_NAME = re.compile(rb"[^a-z0-9!#$%&'*+.^_`|~-]")
 _WITHOUT_BODY = (204, 304)
@@ -22,6 +22,8 @@ _NEEDED = (
     "chunked_encoding default_headers disconnected expected_content_length flow keep_alive message_event more_body "
     "on_response response_complete response_started scope transport waiting_for_100_continue"
 ).split()
+_known: dict[type, bool] = {}
+"""Whether a class of uvicorn's has all that is needed, by what the first one made of it has."""
 _names: dict[bytes, bytes] = {}
 """Names of headers that are well-formed, and how they are written."""
 _MOST_NAMES = 1_000
@@ -29,7 +31,10 @@ _MOST_NAMES = 1_000
 
 def direct_answer(cycle: Any) -> DirectAnswer | None:
     """The answer of a request that uvicorn serves as *cycle*; None where this version of it does that another way."""
-    return DirectAnswer(cycle) if all(hasattr(cycle, name) for name in _NEEDED) else None
+    known = _known.get(type(cycle))
+    if known is None:
+        known = _known[type(cycle)] = all(hasattr(cycle, name) for name in _NEEDED)
+    return DirectAnswer(cycle) if known else None
 
 
 class DirectAnswer:
@@ -117,14 +122,12 @@ class DirectAnswer:
         if status in _WITHOUT_BODY or cycle.scope["method"] == "HEAD" or (line := STATUS_LINE.get(status)) is None:
             return None
         head = [line]
-        values: list[bytes] = []
         for name, value in (*cycle.default_headers, *headers):
             written = _names.get(name) or _written(name)
             if written is None:
                 return None
             head += (written, value, b"\r\n")
-            values.append(value)
-        if NOT_IN_A_HEADER.search(b"".join(values)) is not None:
+        if has_control(b"".join(head[2::3])):
             return None
         head += (b"" if cycle.keep_alive else b"connection: close\r\n", last, b"\r\n")
         return head

@@ -19,7 +19,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from budget_guard_gateway.messages import NOT_IN_A_HEADER, Headers
+from budget_guard_gateway.messages import Headers, has_control
 
 _MOST = 64 * 1024
 """Bytes that are written at once: a transport takes as many before it wants to be waited for."""
@@ -57,7 +57,8 @@ class DirectResponse:
 
     async def read(self) -> bytes:
         """The body, to its end."""
-        return await self.content.read()
+        content = self.content
+        return content.read_nowait() if content.is_eof() else await content.read()  # most came whole, with the head
 
     def close(self) -> None:
         """Let go of the connection, which is closed where the answer is not at its end."""
@@ -101,7 +102,7 @@ class DirectRequests:
         parts = [address.head]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
-        if NOT_IN_A_HEADER.search(b"".join([part for header in headers for part in header])) is not None:
+        if has_control(b"".join([part for header in headers for part in header])):
             return None
         parts += (b"Content-Length: %d\r\n\r\n" % len(body), body)
         timeout = self._timeout
@@ -136,6 +137,6 @@ class DirectRequests:
             return None
         request = aiohttp.ClientRequest(method, url, loop=asyncio.get_running_loop(), session=self._session)
         head = f"{method} {url.raw_path_qs} HTTP/1.1\r\nHost: {request.headers['Host']}\r\n"
-        if not head.isascii() or NOT_IN_A_HEADER.search(head.replace("\r\n", "").encode()) is not None:
+        if not head.isascii() or has_control(head.replace("\r\n", "").encode()):
             return None
         return _Address(request, head.encode())

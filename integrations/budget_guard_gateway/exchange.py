@@ -48,7 +48,7 @@ _log = logging.getLogger("budget_guard")
 
 _NOT_ADDED = ("user-agent", "accept", "content-type")
 """Headers that the HTTP client would add where a caller has left them out."""
-_PRICE_HEADERS = tuple((name.encode(), name) for name in PRICE_HEADERS)
+_PRICE_HEADERS = frozenset(name.encode() for name in PRICE_HEADERS)
 _TIMEOUTS = (aiohttp.ServerTimeoutError, asyncio.TimeoutError)
 _Answer: TypeAlias = aiohttp.ClientResponse | DirectResponse
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -159,7 +159,7 @@ class Exchange:
         client.may_stop = True  # nothing was sent yet
         try:
             run = self._run = await gateway.runs.enter(who, named)
-            priced = {name: headers[raw].decode("latin-1") for raw, name in _PRICE_HEADERS if raw in headers}
+            priced = {raw.decode(): headers[raw].decode("latin-1") for raw in _PRICE_HEADERS.intersection(headers)}
             attempt = run.attempts.begin_at(route.endpoint, route.dialect, path, False, body, priced)
             for model in attempt.models_named:
                 if not who.may_use(model):

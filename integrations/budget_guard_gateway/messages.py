@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -29,8 +28,8 @@ _NOT_SENT = _OF_THE_CONNECTION | frozenset(
 _NOT_SENT_WITH_A_KEY = _NOT_SENT | _CREDENTIALS
 _NOT_PASSED_ON = _OF_THE_CONNECTION | frozenset((b"content-length", b"content-encoding", b"set-cookie", b"x-run-id"))
 _OURS = b"x-budget-"
-NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""Control characters, which end a header or let a server fail."""
+_CONTROL = bytes((*range(9), *range(10, 32), 127))
+"""Control characters, which end a header or let a server fail; a tab does neither."""
 _ONCE = (b"host", b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"x-run-id", b"content-length")
 """Headers of which two would let two servers see two requests."""
 
@@ -183,9 +182,14 @@ class Client:
         await self.answer(refusal.status, encoded((*headers, *refusal.headers)), refusal.body)
 
 
+def has_control(text: bytes) -> bool:
+    """Whether *text* has characters in it that no header may have. As a pattern it would take ten times as long."""
+    return len(text.translate(None, _CONTROL)) != len(text)
+
+
 def writable(headers: Headers) -> Headers:
     """Those of *headers* that a server writes: it fails on control characters, which some providers send."""
-    return [header for header in headers if NOT_IN_A_HEADER.search(header[1]) is None]
+    return [header for header in headers if not has_control(header[1])]
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:

@@ -12,6 +12,7 @@ from budget_guard import BudgetAuthority, open_ledger
 from budget_guard.calls.ladder import check_policy
 from budget_guard.clock import SYSTEM_CLOCK, Clock
 from budget_guard.ledger.leased import LeasedLedger
+from budget_guard.ledger.memory import MemoryLedger
 from budget_guard.pricing import PriceTable
 from budget_guard_gateway.decisions import Decisions, open_store
 from budget_guard_gateway.direct_request import DirectRequests, direct_requests, head_limits
@@ -96,6 +97,8 @@ class GatewayState:
             on_ledger_error=settings.on_ledger_error,
             require=(),
         )
+        if isinstance(self.authority.ledger, MemoryLedger):
+            self.authority.ledger.tells_cost_left = True  # every answer has it among its headers
         self.prices = prices.basis
         """Version and hash of the price table."""
         self.router = Router(settings.upstreams, settings.passthrough)

@@ -51,9 +51,14 @@ def forget_settled(ledger: Ledger, clock: FakeClock, retained: int = RETAINED) -
         ledger.charge(hold_id(clock.now_ms(), f"other-{number}"), (others,), cost(1))
 
 
-TestMemoryLedgerAgainstTheModel = machine(
-    lambda clock: MemoryLedger(clock=clock, retain=RETAINED), forget_settled
-).TestCase
+def telling(clock: Clock) -> MemoryLedger:
+    """A ledger that is asked to tell all that a commit may tell."""
+    ledger = MemoryLedger(clock=clock, retain=RETAINED)
+    ledger.tells_cost_left = True
+    return ledger
+
+
+TestMemoryLedgerAgainstTheModel = machine(telling, forget_settled).TestCase
 
 
 def opened(retain: int = 10_000) -> MemoryLedger:
@@ -70,6 +75,14 @@ def nth(number: int) -> str:
 def settle(ledger: Ledger, number: int) -> None:
     ledger.reserve(nth(number), (RUN,), cost(3), cost(3))
     ledger.commit(nth(number), (RUN,), cost(2))
+
+
+def test_a_commit_says_what_is_left_only_where_that_is_asked_for() -> None:
+    ledger, telling_one = opened(), opened()
+    telling_one.tells_cost_left = True
+    for each, left in ((ledger, None), (telling_one, 10**18 - 2)):
+        each.reserve(nth(2), (RUN,), cost(3), cost(3))
+        assert each.commit(nth(2), (RUN,), cost(2)).cost_left == left
 
 
 def test_amounts_that_were_looked_at_are_held_like_any_others() -> None:
