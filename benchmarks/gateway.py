@@ -2,9 +2,10 @@
 
 A provider, the bare server and the gateway each run in a process of their own; one client asks them in turn, one
 request after the other. CPU is that of the server's process; rounds of both are compared in pairs, so that a change of
-the machine meets both, and the best round of each is shown beside. JSON is answered at once. Events of a stream come a
-millisecond apart, as from a model that writes them; and all at once, which shows the most that reading them can add:
-with less than that between them, how many come together is left to chance, in each process anew. ``python
+the machine meets both. Two starts of the same server differ by a tenth and more, by how its memory happens to lie: so
+both are started anew several times, and the start in the middle counts. JSON is answered at once. Events of a stream
+come a millisecond apart, as from a model that writes them; and all at once, which shows the most that reading them can
+add: with less than that between them, how many come together is left to chance, in each process anew. ``python
 benchmarks/gateway.py``; needs the extra ``gateway``.
 """
 
@@ -26,7 +27,8 @@ import uvicorn
 from budget_guard import Budget
 from budget_guard.integrations.gateway import GatewaySettings, Upstream, serve
 
-ROUNDS = 40
+STARTS = 7
+ROUNDS = 12
 EVENTS = 100
 PACE_S = 0.001
 MESSAGES = [{"role": "user", "content": "Why is the sky blue? " * 45}]  # about 1 kB
@@ -181,36 +183,62 @@ async def ask(http: aiohttp.ClientSession, url: str, asked: Asked, count: int) -
     return times
 
 
-async def main() -> None:
-    upstream, origin = started("provider")
-    bare, bare_url = started("bare", origin)
-    gateway, gateway_url = started("gateway", origin)
+class Taken(NamedTuple):
+    """What requests took in one start of the servers, in microseconds: the least of its rounds."""
+
+    ratio: float
+    """CPU of the gateway beside the bare server's, in the middle of the rounds."""
+    bare: float
+    gateway: float
+    over: float
+    """Time over none, by the medians of rounds."""
+
+
+async def measured(upstream: str) -> list[Taken]:
+    """Start both servers, and ask them for each kind of request in turn."""
+    bare, bare_url = started("bare", upstream)
+    gateway, gateway_url = started("gateway", upstream)
+    found: list[Taken] = []
     try:
         async with aiohttp.ClientSession() as http:
             for asked in ASKED:
                 cpu: dict[str, list[float]] = {"bare": [], "gateway": []}
                 took: dict[str, list[float]] = {"direct": [], "bare": [], "gateway": []}
                 for turn in range(ROUNDS + 1):
-                    direct = await ask(http, origin, asked, max(1, asked.calls // 4))
+                    direct = await ask(http, upstream, asked, max(1, asked.calls // 4))
                     for role, process, url in (("bare", bare, bare_url), ("gateway", gateway, gateway_url)):
                         before = cpu_s(process)
                         times = await ask(http, url, asked, asked.calls)
                         if turn:  # the first one warms up
-                            cpu[role].append((cpu_s(process) - before) / asked.calls)
-                            took[role].append(statistics.median(times))
-                    took["direct"].append(statistics.median(direct))
-                least = {role: min(found) * 1e6 for role, found in cpu.items()}
-                ratios = [ours / theirs for ours, theirs in zip(cpu["gateway"], cpu["bare"], strict=True)]
-                over = (min(took["gateway"]) - min(took["direct"])) * 1e6
-                print(
-                    f"{asked.name:34s} CPU: {statistics.median(ratios):.2f} x in the middle of the rounds (goal 1.6); "
-                    f"at least bare {least['bare']:.0f} us, gateway {least['gateway']:.0f} us: "
-                    f"{least['gateway'] / least['bare']:.2f} x; over direct at the median {over:+.0f} us"
+                            cpu[role].append((cpu_s(process) - before) / asked.calls * 1e6)
+                            took[role].append(statistics.median(times) * 1e6)
+                    took["direct"].append(statistics.median(direct) * 1e6)
+                ratio = statistics.median(
+                    ours / theirs for ours, theirs in zip(cpu["gateway"], cpu["bare"], strict=True)
                 )
+                over = min(took["gateway"]) - min(took["direct"])
+                found.append(Taken(ratio, min(cpu["bare"]), min(cpu["gateway"]), over))
     finally:
-        for process in (gateway, bare, upstream):
+        for process in (gateway, bare):
             process.terminate()
             process.wait()
+    return found
+
+
+async def main() -> None:
+    upstream, origin = started("provider")
+    try:
+        starts = [await measured(origin) for _ in range(STARTS)]
+    finally:
+        upstream.terminate()
+        upstream.wait()
+    for asked, taken in zip(ASKED, zip(*starts, strict=True), strict=True):
+        ratios = sorted(each.ratio for each in taken)
+        bare, gateway, over = (statistics.median(column) for column in list(zip(*taken, strict=True))[1:])
+        print(
+            f"{asked.name:34s} CPU: {statistics.median(ratios):.2f} x (goal 1.6; {ratios[0]:.2f} to {ratios[-1]:.2f} "
+            f"in {STARTS} starts): bare {bare:.0f} us, gateway {gateway:.0f} us; over direct {over:+.0f} us"
+        )
 
 
 if __name__ == "__main__":
