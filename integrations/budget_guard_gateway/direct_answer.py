@@ -22,14 +22,14 @@ _NEEDED = (
     "chunked_encoding default_headers disconnected expected_content_length flow keep_alive message_event more_body "
     "on_response response_complete response_started scope transport waiting_for_100_continue"
 ).split()
-_known: dict[type, bool] = {}
+_known: dict[type[object], bool] = {}
 """Whether a class of uvicorn's has all that is needed, by what the first one made of it has."""
 _names: dict[bytes, bytes] = {}
 """Names of headers that are well-formed, and how they are written."""
 _MOST_NAMES = 1_000
 
 
-def direct_answer(cycle: Any) -> DirectAnswer | None:
+def direct_answer(cycle: object) -> DirectAnswer | None:
     """The answer of a request that uvicorn serves as *cycle*; None where this version of it does that another way."""
     known = _known.get(type(cycle))
     if known is None:
