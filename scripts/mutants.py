@@ -68,11 +68,17 @@ COPIED = (
 )
 LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
 _ARGUMENT = re.compile(r"argument (\w+) left out")
-_SET = re.compile(r"(\w+)(?:: [^=]+)? = ")
+_SET = re.compile(r"\s*(\w+)(?:: [^=]+)? = ")
 _FEW = 50
 """So many tests that name an argument come before those that do not."""
 OF_ALL = ("tests/test_architecture.py", "tests/test_public_api.py")
 """Their tests read every file, or look at every public name: they belong to whatever is run while it is imported."""
+MOST_AT_ONCE = (
+    *("tests/session/test_stories.py", "tests/wire/test_reference.py"),
+    *("tests/ledger/test_reference.py", "tests/reporting/test_reference.py"),
+    *("tests/test_architecture.py::test_values_are", "tests/test_public_api.py::test_names_arguments"),
+)
+"""What compares the most at once with what it was: before others, though many are faster."""
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
 """Their programs run in processes of their own, where nothing sees which lines they run."""
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider")
@@ -372,6 +378,7 @@ class Coverage:
         self._data.read()
         self._files: dict[str, dict[int, list[str]]] = {}
         self._words: dict[str, dict[str, set[str]]] = {}
+        self._trees: dict[str, ast.Module] = {}
         self.stale: set[str] = set()
 
     def _words_of(self, test: str) -> set[str]:
@@ -403,8 +410,8 @@ class Coverage:
     def of(self, mutant: Mutant, seconds: float, noticed: Mapping[tuple[str, str], int] | None = None) -> list[str]:
         """The tests that run the line of *mutant*, in about so many *seconds* of CPU: those of its own file first, then
         of its room, and at least half of the time for all others. Those that name an argument which is left out are
-        among them before all others; then, of each file, those that have *noticed* other mutants of the module, then
-        the fastest, and of these the ones that run little else.
+        among them before all others, then what compares the most at once; then, of each file, those that have *noticed*
+        other mutants of the module, then the fastest, and of these the ones that run little else.
 
         What is run while a module is imported, or while tests are collected, belongs to every test that runs anything
         of the module, and to every test of its room; so does what was written since the map was made. Those that run
@@ -419,7 +426,8 @@ class Coverage:
         def order(test: str) -> tuple[object, ...]:
             took = round(self.seconds[test] + 0.05, 1)
             known = -noticed.get((mutant.path, test), 0)
-            return not names_it(test), _distance(mutant, test), known, took, self.reach.get(test, 0)
+            compares = test.startswith(MOST_AT_ONCE)
+            return not names_it(test), _distance(mutant, test), not compares, known, took, self.reach.get(test, 0)
 
         more: set[str] = set()
         if mutant.path.endswith(".lua"):
@@ -430,10 +438,14 @@ class Coverage:
             known = [were[each] for each in mutant.lines if each in were]
             here = [lines[each] for each in known if each in lines]
             found = set(lines.get(were.get(mutant.line, 0), ())) or set().union(*here)
-            if not known or "" in found:  # it is new, or run while no test was
-                found |= self._users(mutant)
+            outside = self._outside(mutant)
+            if not known or "" in found or outside:  # it is new, or run while no test was
+                users = self._users(mutant, outside)
+                found = users if outside else found | users  # who imports it in a process of its own is no user
                 more = set().union(*lines.values())
-                more |= {test for test in self.seconds if _distance(mutant, test) < 2 or test.startswith(OF_ALL)}
+                of_all = {test for test in self.seconds if test.startswith(OF_ALL)}
+                more |= {test for test in self.seconds if _distance(mutant, test) < 2} | of_all
+                found |= {test for test in of_all if test.startswith(MOST_AT_ONCE)}
         chosen: list[str] = []
         for tests in (found, more - found):
             near: list[str] = []
@@ -444,28 +456,55 @@ class Coverage:
             of_near = self._few(near, left / 2 if far else left, chosen)
             left -= sum(self.seconds[test] for test in of_near)
             named = list(filter(names_it, far))
-            of_far = self._few(list(dict.fromkeys([*named[:_FEW], *_by_turns(far)])), left, chosen)
+            compare = [test for test in far if test.startswith(MOST_AT_ONCE)]
+            of_far = self._few(list(dict.fromkeys([*named[:_FEW], *compare, *_by_turns(far)])), left, chosen)
             place = {test: at for at, test in enumerate((*of_near, *of_far))}
             chosen += sorted(place, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
         return chosen
 
-    def _users(self, mutant: Mutant) -> set[str]:
-        """The tests that run a line which names what is set where the mutant is: the number that a function compares
-        with is set while its module is imported."""
+    def _outside(self, mutant: Mutant) -> ast.stmt | None:
+        """The statement that a mutant is in where that is run while its module is imported: one of the module, the
+        head of a class or function, a field."""
+
+        def within(body: Sequence[ast.stmt]) -> ast.stmt | None:
+            for node in body:
+                first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+                if first <= mutant.line <= (node.end_lineno or node.lineno):
+                    inner: list[ast.stmt] = getattr(node, "body", [])
+                    if not inner or mutant.line < inner[0].lineno:
+                        return node
+                    return within(inner) if isinstance(node, (ast.ClassDef, ast.If, ast.Try)) else None
+            return None
+
+        if mutant.path not in self._trees:
+            self._trees[mutant.path] = ast.parse((ROOT / mutant.path).read_text("utf-8"))
+        return within(self._trees[mutant.path].body)
+
+    def _users(self, mutant: Mutant, outside: ast.stmt | None) -> set[str]:
+        """The tests that run what uses that which is set where the mutant is: the number that a function compares with
+        is set while its module is imported, and so are a field and an argument's default."""
+        if isinstance(outside, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            were, tests = self._were(mutant.path), self._lines(mutant.path)
+            inside = range(outside.body[0].lineno, (outside.end_lineno or 0) + 1)
+            return set().union(*(tests.get(were.get(line, 0), ()) for line in inside)) - {""}
         lines = (ROOT / mutant.path).read_text("utf-8").splitlines()
-        name = _SET.match(lines[mutant.line - 1])
-        if name is None:
-            return set()
-        named = re.compile(rf"\b{name[1]}\b")
+        if isinstance(outside, ast.ClassDef):
+            name: str = outside.name
+        else:
+            found_name = _SET.match(lines[(outside.lineno if outside else mutant.line) - 1])
+            if found_name is None:
+                return set()
+            name = found_name[1]
+        named = re.compile(rf"\b{name}\b")
         found: set[str] = set()
-        for path in [mutant.path] if name[1].startswith("_") else self._sources:
+        for path in [mutant.path] if name.startswith("_") else self._sources:
             if path.endswith(".py") and (ROOT / path).exists():
                 were, tests = self._were(path), self._lines(path)
                 text = (ROOT / path).read_text("utf-8")
-                for number, line in enumerate(text.splitlines(), 1) if name[1] in text else ():
-                    if named.search(line) and (path, number) != (mutant.path, mutant.line):
-                        found.update(tests.get(were.get(number, 0), ()))
-        return found - {""}
+                for number, line in enumerate(text.splitlines(), 1) if name in text else ():
+                    if named.search(line) and "" not in (of_line := tests.get(were.get(number, 0), ())):
+                        found.update(of_line)  # and not of one that imports it, or sets it
+        return found
 
     def _few(self, tests: Sequence[str], seconds: float, others: Sequence[str]) -> list[str]:
         """The first of *tests*, as many as take *seconds*; where there are no *others*, one at least."""
@@ -649,18 +688,19 @@ class Runner:
             if by not in tests:
                 return result, by
             if by not in self._sound:
-                self._sound[by] = self.run({by: tests[by]}, None)[0] == "survived"
+                self._sound[by] = self.run({by: tests[by]}, None, mutant.path)[0] == "survived"
             if self._sound[by]:
                 return result, by
             print(f"without any mutant it fails too: {by}", flush=True)
 
-    def run(self, tests: Mapping[str, float], mutant: Mutant | None) -> tuple[Result, str]:
-        """Run the tests, of which each takes so many seconds of CPU, with *mutant* in the tree.
+    def run(self, tests: Mapping[str, float], mutant: Mutant | None, forgets: str = "") -> tuple[Result, str]:
+        """Run the tests, of which each takes so many seconds of CPU, with *mutant* in the tree. The functions of that
+        file, or of the one at *forgets*, forget what they remember.
 
         Returns:
             What came of it, and which test failed.
         """
-        job: dict[str, Any] = {"tests": tests}
+        job: dict[str, Any] = {"tests": tests, "forgets": str(self._tree / (mutant.path if mutant else forgets))}
         if mutant is None:
             return self._collected.ask({**job, "new": None})
         file = self._tree / mutant.path

@@ -212,13 +212,18 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     imported = [name for name, module in sys.modules.items() if _is_of_others(name, module)]
     Path(os.environ["MUTANTS_IMPORTED"]).write_text("\n".join(imported))
     functions: dict[str, list[FunctionType]] = {}
+    remembering: dict[str, list[Any]] = {}
     for each in gc.get_objects():
         if isinstance(each, FunctionType):
             functions.setdefault(each.__code__.co_filename, []).append(each)
+        elif hasattr(type(each), "cache_clear") and isinstance(inner := inspect.unwrap(each), FunctionType):
+            remembering.setdefault(inner.__code__.co_filename, []).append(each)
 
     def work(job: dict[str, Any], tell: Callable[[str], None]) -> int:
         if job["new"] is not None and not put_in(functions.get(job["file"], ()), job["old"], job["new"]):
             return ELSEWHERE
+        for each in remembering.get(job["forgets"], ()):
+            each.cache_clear()  # it may have been called while tests were collected
         session.config.pluginmanager.register(Watch(tell, job["tests"]))
         chosen = [items[each] for each in job["tests"] if each in items]
         for item, following in zip(chosen, [*chosen[1:], None], strict=True):

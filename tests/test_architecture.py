@@ -277,21 +277,26 @@ CHANGE = {"OpenCall"}
 
 def loose(sources: Sources) -> list[str]:
     """The data classes that are not frozen, or take their fields by place, without a reason."""
+    return [f"{path}: {each}" for path, text in sources.items() for each in _loose_of(text)]
+
+
+@cache
+def _loose_of(text: str) -> list[str]:
+    """What `loose` says of one file."""
     wrong: list[str] = []
-    for path, text in sources.items():
-        for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, ast.ClassDef):
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for made in node.decorator_list:
+            name = ast.unparse(made).partition("(")[0].rpartition(".")[2]
+            if name != "dataclass":
                 continue
-            for made in node.decorator_list:
-                name = ast.unparse(made).partition("(")[0].rpartition(".")[2]
-                if name != "dataclass":
-                    continue
-                said = {each.arg: ast.unparse(each.value) for each in getattr(made, "keywords", ())}
-                if said.get("frozen") != "True" and node.name not in CHANGE:
-                    wrong.append(f"{path}: {node.name} is not frozen")
-                named = said.get("kw_only") == "True" or said.get("init") == "False"
-                if not named and node.name not in BY_PLACE | CHANGE:
-                    wrong.append(f"{path}: {node.name} takes its fields by their place")
+            said = {each.arg: ast.unparse(each.value) for each in getattr(made, "keywords", ())}
+            if said.get("frozen") != "True" and node.name not in CHANGE:
+                wrong.append(f"{node.name} is not frozen")
+            named = said.get("kw_only") == "True" or said.get("init") == "False"
+            if not named and node.name not in BY_PLACE | CHANGE:
+                wrong.append(f"{node.name} takes its fields by their place")
     return wrong
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from budget_guard import Budget, LoopPolicy, MemoryLedger, Prompt, Scope, weigh
+from budget_guard import Budget, LoopPolicy, MemoryLedger, Prompt, Scope, ToolCall, weigh
 from budget_guard.calls.loops import LoopDetector
 from budget_guard.estimate import prompt, tokens
 from budget_guard.estimate.calibration import Calibration
@@ -216,6 +216,16 @@ def test_what_is_remembered_has_an_end_and_the_latest_is_in_it(name: str, monkey
             assert [each for each in range(n + 1) if memory.has(each)] == list(range(max(0, n + 1 - MOST), n + 1))
         else:
             assert len(memory.inside()) == n % MOST + 1
+
+
+def test_tools_that_were_claimed_are_known_while_they_are_called() -> None:
+    tools = session()
+    run = tools._run
+    for _ in range(FED):
+        hold = tools.authorize(ToolCall("serp")).require()
+        assert run.claim_tool("serp") and not run.claim_tool("serp")
+        assert len(run.claimed_tools) == 1
+        hold.commit_cost()
 
 
 def test_models_and_names_beyond_an_end_have_no_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -503,21 +503,36 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
         ((_output_left(balance, i, price), i, balance) for balance in balances for i in (0, 2, 3)),
         key=lambda each: each[:2],
     )
-    left = (tightest.limits[i] or 0) - tightest.committed[i] - tightest.reserved[i]
-    words = format_usd(left) if i == 0 else f"{left} tokens"
-    remedy = remedy_of(tightest.scope, DIMENSIONS[i], tightest.ends)
-    if tokens > (terms.output_cap or 0):
-        remedy = f"That pays for more: set the model's own maximum output tokens, which the guard keeps to. {remedy}"
-    error = BudgetExceeded(
-        dimension=DIMENSIONS[i],
-        limit=in_unit(i, tightest.limits[i] or 0),
-        actual=in_unit(i, tightest.committed[i] + tightest.reserved[i]),
-        scope=tightest.scope.principal,
-        decision_id=held.id,
-        report=run.report_for_error(),
-        detail=f"the guard's cap of {terms.output_cap} output tokens cut the answer off, and {words} of it is left",
-        remedy=remedy,
-    )
+    limit, cap = tightest.limits[i], terms.output_cap or 0
+    what = f"the guard's cap of {cap} output tokens cut the answer off"
+    if limit is None:
+        error = BudgetExceeded(
+            dimension="call_max_output_tokens",
+            limit=cap,
+            actual=cap,
+            scope=str(run.scope),
+            decision_id=held.id,
+            report=run.report_for_error(),
+            detail=f"{what}, and the limit that it was for is there no more",
+            remedy="Ask again, or go on from it: the next answer may be longer.",
+        )
+    else:
+        left = limit - tightest.committed[i] - tightest.reserved[i]
+        words = format_usd(left) if i == 0 else f"{left} tokens"
+        remedy = remedy_of(tightest.scope, DIMENSIONS[i], tightest.ends)
+        if tokens > cap:
+            more = "That pays for more: set the model's own maximum output tokens, which the guard keeps to."
+            remedy = f"{more} {remedy}"
+        error = BudgetExceeded(
+            dimension=DIMENSIONS[i],
+            limit=in_unit(i, limit),
+            actual=in_unit(i, tightest.committed[i] + tightest.reserved[i]),
+            scope=tightest.scope.principal,
+            decision_id=held.id,
+            report=run.report_for_error(),
+            detail=f"{what}, and {words} of it is left",
+            remedy=remedy,
+        )
     error.user_message = "The budget for this did not last to the end of the answer."
     return error
 

@@ -349,6 +349,22 @@ def test_a_cut_off_names_the_limit_that_bound_its_scope_the_cap_and_what_is_left
     assert f"cap of {reservation.terms.output_cap} output tokens" in str(error)
 
 
+def test_a_cut_off_by_a_limit_that_is_gone_since_names_the_cap(way: Way) -> None:
+    run = session(Budget("$0.05", max_requests=9))
+    reservation = way.reserve(run, call("large"))
+    run.raise_limits(max_cost_usd=None)
+    error = reservation.cut_short()
+    cap = reservation.terms.output_cap
+    assert isinstance(error, BudgetExceeded)
+    assert (error.dimension, error.limit, error.actual) == ("call_max_output_tokens", cap, cap)
+    assert (error.scope, error.decision_id) == (f"run:{run.id}", reservation.id)
+    assert str(error) == (
+        f"call_max_output_tokens={cap} of run:{run.id}: the guard's cap of {cap} output tokens cut the answer off, and "
+        "the limit that it was for is there no more. Ask again, or go on from it: the next answer may be longer."
+    )
+    assert error.user_message == "The budget for this did not last to the end of the answer."
+
+
 def test_a_cut_off_stops_the_run_until_it_goes_on(way: Way) -> None:
     run = session("$0.10")
     reservation = way.reserve(run, call("large"))

@@ -132,6 +132,18 @@ def test_instructions_and_messages_are_counted_and_tools_are_bounded_by_their_by
     assert len(counted) == 3 and not any("look" in text for text in counted)
 
 
+def test_what_is_likely_has_the_framing_that_openai_tells_of(counted: list[str]) -> None:
+    texts = ["a" * 400, "b" * 800, "c" * 1_200]
+    counts = [len("\x1f".join(("role", "content", *say(text).values()))) // 4 for text in texts]
+    for said in range(4):
+        messages = [say(text) for text in texts[:said]]
+        for prompt, system in ((weigh(messages=messages), 0), (weigh(system="d" * 40, messages=messages), 10 + 4)):
+            assert prompt.texts is not None
+            assert prompt.texts.likely("o200k_base") == 3 + system + sum(counts[:said]) + 4 * said
+    with_tools = weigh(messages=[say("hello")], tools=[{"name": "look"}])
+    assert with_tools.texts is not None and with_tools.texts.likely("o200k_base") is None
+
+
 def test_the_same_text_is_counted_once(counted: list[str]) -> None:
     for _ in range(3):
         bound(weigh(system="be kind", messages=[say("hello"), say("hello")]))

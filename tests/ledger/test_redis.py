@@ -25,7 +25,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable, StaleReservation
 from budget_guard.ledger import HELD, Ledger, MemoryLedger
 from budget_guard.ledger.flow import run
-from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
+from budget_guard.ledger.history import By, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
 from budget_guard.ledger.redis.connection import NoResponse, NotConnected
@@ -338,6 +338,50 @@ def test_a_tag_keeps_the_keys_of_a_tenant_together() -> None:
         assert b"{}" not in keys.tenant
     with pytest.raises(ValueError, match="tenant"):
         Keys("")
+
+
+def test_keys_are_those_that_earlier_versions_wrote() -> None:
+    keys = Keys("acme/eu")
+    names = ("tenant", "scopes", "open", "suspended", "settled")
+    assert [getattr(keys, name) for name in names] == [b"budget:{acme%%2Feu}:%s" % name.encode() for name in names]
+    assert keys.hold("0-1") == b"budget:{acme%2Feu}:hold:0-1"
+    assert keys.text("p") == b"budget:{acme%2Feu}:text:p"
+    hashed = b"%-0c5042bba186442e4358664ebacfeccf8d1e9d35"
+    assert keys.named((Scope("user", "a:b"), Scope("run", "x" * 100), Scope("run", "x" * 101))) == (
+        (
+            b"budget:{acme%2Feu}:scope:user:a%3Ab",
+            b"budget:{acme%2Feu}:scope:run:" + b"x" * 100,
+            b"budget:{acme%2Feu}:scope:run:" + hashed,
+        ),
+        b'[["user","a:b"],["run","%s"],["run","%s"]]' % (b"x" * 100, b"x" * 101),
+    )
+    assert Keys("\u00fc" * 60).tenant == b"budget:{%-02743ba3060c6d06bbd7fd86898616c0f5e4b2ad}:tenant"
+
+
+@pytest.mark.parametrize(
+    ("by", "rows"), [((), 1), (("day",), 2), (("hour",), 30), (("hour", "model"), 30), (("id",), 1)]
+)
+def test_a_sum_of_usage_comes_in_as_few_rows_as_are_asked_for(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, by: tuple[By, ...], rows: int
+) -> None:
+    came: list[Any] = []
+    asked = ScriptRunner.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        answer = yield from asked(*args, **kwargs)
+        came.append(answer)
+        return answer
+
+    monkeypatch.setattr(ScriptRunner, "call", call)
+    clock = FakeClock(datetime(2026, 6, 15, tzinfo=timezone.utc))
+    ledger = opened(server.url, clock)
+    for number in range(30):
+        ledger.charge(_id(ledger, f"c{number}"), (RUN,), cost(1), (UsageLine(Labels(model="m"), cost(1)),))
+        clock.advance(3_600)
+    found = ledger.usage(UsageQuery("run", RUN.id, 0, None, by))
+    assert sum(each.quantities[0] for each in found) == 30
+    _, (answer,) = came[-1]
+    assert len(answer) == rows
 
 
 @pytest.mark.parametrize("hold", ["h", "0123456789ab", "0123456789AB-h", "0123456789ab-" + "x" * 188])

@@ -20,6 +20,8 @@ from budget_guard import (
     BudgetAuthority,
     BudgetExceeded,
     BudgetRevoked,
+    LoopDetected,
+    LoopPolicy,
     Session,
     ToolCall,
     current_session,
@@ -193,13 +195,11 @@ def test_a_tool_without_a_price_is_free_and_counted() -> None:
     assert caught.value.dimension == "max_tool_calls"
 
 
-@pytest.mark.parametrize(
-    ("error", "spent"), [(ValueError("x"), "0.02"), (NotFound(), "0"), (KeyboardInterrupt(), "0.02")]
-)
-@pytest.mark.parametrize("kind", ["plain", "async", "generator", "async generator", "awaitable"])
-def test_what_raises_is_booked_unless_it_provably_was_not_billed(kind: str, error: BaseException, spent: str) -> None:
-    run = session()
-    price = run.track_tool(cost="0.02", tool="t")
+KINDS_OF_TOOLS = ("plain", "async", "generator", "async generator", "awaitable")
+
+
+def failing(price: Callable[[Any], Any], kind: str, error: BaseException) -> Callable[[], Any]:
+    """A tool of a kind that raises *error*, called to its end."""
 
     def fail() -> Any:
         raise error
@@ -232,9 +232,29 @@ def test_what_raises_is_booked_unless_it_provably_was_not_billed(kind: str, erro
         "async generator": lambda: _to_end(drain()),
         "awaitable": lambda: _to_end(handed_on()),
     }
+    return ways[kind]
+
+
+@pytest.mark.parametrize(
+    ("error", "spent"), [(ValueError("x"), "0.02"), (NotFound(), "0"), (KeyboardInterrupt(), "0.02")]
+)
+@pytest.mark.parametrize("kind", KINDS_OF_TOOLS)
+def test_what_raises_is_booked_unless_it_provably_was_not_billed(kind: str, error: BaseException, spent: str) -> None:
+    run = session()
     with pytest.raises(type(error)):
-        ways[kind]()
+        failing(run.track_tool(cost="0.02", tool="t"), kind, error)()
     assert (run.spent_usd, run.reserved_usd) == (Decimal(spent), ZERO)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TOOLS)
+def test_a_tool_of_any_kind_that_fails_again_and_again_is_in_a_loop(kind: str) -> None:
+    run = session(Budget("$1.00", loop=LoopPolicy(max_repeats=2)))
+    fail = failing(run.track_tool(cost="0.02", tool="t"), kind, ValueError("no match"))
+    for _ in range(4):
+        with pytest.raises(ValueError):
+            fail()
+    with pytest.raises(LoopDetected):
+        fail()
 
 
 def _to_end(coroutine: Any) -> Any:

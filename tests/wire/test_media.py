@@ -79,6 +79,31 @@ def test_a_picture_tells_its_size(data: bytes) -> None:
     assert picture_tokens(rules, b64(data + b"\x01" * 50_000), "high") == 85 + 170 * 4
 
 
+@pytest.mark.parametrize(
+    ("data", "enough"),
+    [
+        (png(1_024, 768), 24),
+        (jpeg(1_024, 768), 30),
+        (jpeg(1_024, 768).replace(b"\xff\xe0", b"\xff\xff\xff\xe0"), 32),
+        (gif(1_024, 768), 10),
+        (webp(1_024, 768), 30),
+        (webp(1_024, 768, b"VP8L"), 25),
+        (webp(1_024, 768, b"VP8 "), 30),
+    ],
+    ids=["png", "jpeg", "jpeg with fill bytes", "gif", "webp", "webp lossless", "webp lossy"],
+)
+def test_a_size_is_told_as_soon_as_its_bytes_are_there_and_not_before(data: bytes, enough: int) -> None:
+    told = [picture_size(data[:length]) for length in range(len(data) + 1)]
+    assert told == [None] * enough + [(1_024, 768)] * (len(data) + 1 - enough)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (1, 65_535), (65_535, 1)])
+def test_the_smallest_and_the_longest_side_of_a_picture_are_told(sides: tuple[int, int]) -> None:
+    assert picture_size(png(*sides)) == picture_size(gif(*sides)) == picture_size(jpeg(*sides)) == sides
+    for beyond in ((0, sides[1]), (sides[0], 0), (65_536, sides[1]), (sides[0], 65_536)):
+        assert picture_size(png(*beyond)) is None
+
+
 NO_FRAMES = (0xC4, 0xC8, 0xCC)
 """Huffman tables, an extension, how it is coded: their markers are among those of frames. ITU T.81, table B.1."""
 
@@ -234,6 +259,31 @@ def test_a_sound_tells_its_length() -> None:
     assert wav_seconds(data[:12] + told + data[12:], len(data)) == pytest.approx(3, abs=0.01)
     assert wav_seconds(data[:12] + b"LIST" + struct.pack("<I", 3) + b"\x00" * 4 + data[12:], len(data)) is not None
     assert wav_seconds(b"RIFF0000WAVEfmt " + struct.pack("<I", 16) + b"\x00" * 16, 100) is None
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"fact" + struct.pack("<I", 3) + b"odd\x00", b"LIST" + struct.pack("<I", 4) + b"even"]
+)
+def test_the_length_of_a_sound_is_told_as_soon_as_its_rate_is_there_and_not_before(before: bytes) -> None:
+    data = wav(0.01)
+    data = data[:12] + before + data[12:]
+    enough = 32 + len(before)
+    told = [wav_seconds(data[:length], 32_000) for length in range(enough + 9)]
+    assert told == [None] * enough + [2.0] * 9
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xef\xbe", b"\xfb\xef\xbe", b"\xfb\xff\xbf"])
+def test_base64_is_read_in_either_alphabet_with_its_padding_or_without(odd: bytes) -> None:
+    for data in (odd, odd + b"a", odd + b"ab", b"a" + odd):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            text = encode(data).decode()
+            for given_text in (text, text.rstrip("=")):
+                assert decode(given_text) == decode(given_text, whole=True) == data
+
+
+def test_only_the_first_bytes_of_a_file_are_read_unless_all_are_asked_for() -> None:
+    text = b64(b"x" * 100_000)
+    assert (len(decode(text)), len(decode(text, whole=True))) == (32_766, 100_000)
 
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,AA", "DATA:image/png;charset=x;base64,AA"])

@@ -19,7 +19,7 @@ from budget_guard.wire.answer import served_tier
 from budget_guard.wire.media import media_rules
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
-from tests.wire.reference.corpus import REQUESTS, STREAMS, variants
+from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, variants
 
 
 def _counts() -> Iterator[str]:
@@ -209,6 +209,38 @@ def _costs() -> Iterator[str]:
         yield f"{tier}: {served_tier(tier)} {served_tier(tier, 'fast')} {served_tier(tier, 'standard')}"
 
 
+_STATED: tuple[dict[str, Any], ...] = (
+    {"cost_in_usd_ticks": 70},
+    {"cost": 0.5},
+    {"cost": {"total_cost": 0.25}},
+    {"cost": 0},
+    {"cost": 0.5, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.125}},
+)
+
+
+def _stated() -> Iterator[str]:
+    """What an answer of each dialect states that it cost, by who gives it."""
+    for answered in (*ANSWERS, *STREAMS):
+        for host in ("api.openai.com", "api.x.ai", "openrouter.ai", "api.perplexity.ai", "llm.example"):
+            for free in ("m", "m:free"):
+                to = answered.to._replace(where=endpoint("POST", host, answered.to.where.path))
+                asked = answered._replace(to=to._replace(body=to.body | {"model": free}))
+                found = [asked.read(_with_usage(answered.body, each)).cost for each in _STATED]
+                yield f"{answered.name} {host} {free}: {found}"
+
+
+def _with_usage(value: Any, more: dict[str, Any]) -> Any:
+    """*value* with *more* in each usage in it, and an id as OpenRouter's."""
+    if isinstance(value, list):
+        return [_with_usage(each, more) for each in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: _with_usage(inner, more) for name, inner in value.items()}
+    if isinstance(made.get("usage"), dict):
+        made["usage"] |= more
+    return made | ({"id": "gen-1"} if "id" in made else {})
+
+
 def _rewritten() -> Iterator[str]:
     """What is put into requests, and where."""
     for asked in REQUESTS:
@@ -332,6 +364,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "places": _places,
     "tools": _tools,
     "costs": _costs,
+    "costs by who answers": _stated,
     "rewritten": _rewritten,
     "refusals": _refusals,
     "given up": _given_up,
