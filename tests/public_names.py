@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 FILE = Path(__file__).with_name("public_names.txt")
 MODULES = (
-    *("budget_guard", "budget_guard.clock", "budget_guard.errors", "budget_guard.events"),
+    *("budget_guard", "budget_guard.adapter", "budget_guard.clock", "budget_guard.errors", "budget_guard.events"),
     *("budget_guard.events.sinks.files", "budget_guard.events.sinks.webhook"),
     *("budget_guard.ledger", "budget_guard.ledger.base", "budget_guard.ledger.history", "budget_guard.ledger.hold_id"),
     *("budget_guard.ledger.leased", "budget_guard.ledger.outbox", "budget_guard.ledger.redis"),
@@ -44,6 +46,8 @@ def _of_module(module: str) -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             frozen: Any = value
             yield f"{place} {'is frozen' if frozen.__dataclass_params__.frozen else 'may change'}"
+        elif issubclass(value, BaseModel):
+            yield f"{place} is {dict(value.model_config)}"
         if value.__module__ == module or value.__module__.startswith(f"{module}."):
             for each in sorted(dir(value)):
                 member = inspect.getattr_static(value, each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import gzip
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -24,8 +25,9 @@ _LEFT_OUT = frozenset(
 """Ids are made up anew each time, the report of an error is a long one, and budgets and prices are what was given."""
 
 
+@functools.cache
 def kept(file: Path) -> list[str]:
-    """The lines of a reference as they were made last."""
+    """The lines of a reference as they were made last. They are read once."""
     return gzip.decompress(file.read_bytes()).decode().split("\n") if file.exists() else []
 
 

@@ -220,7 +220,7 @@ class ModelPrice:
         tier = tiers[-1]
         if len(tiers) > 1:
             size = usage.input_tokens
-            tier = next(tier for tier in tiers if size > tier.above)
+            tier = next((tier for tier in tiers if size > tier.above), tier)  # less than none is refused below
         counts: tuple[int, ...] = usage[:-1]
         total = 0
         # most buckets of most calls are empty, and a sum over all of them takes longer than to look

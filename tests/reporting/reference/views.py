@@ -27,6 +27,7 @@ from budget_guard.reporting import RunLog, RunRecord, advise, forecast, text
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, call, session
 from tests.reference_text import without_ids
+from tests.reporting.reference.values import VALUES
 from tests.reporting.runs import EVIL, run, stopped
 from tests.session.reference.accounts import Account
 
@@ -134,11 +135,14 @@ REPORTS: Mapping[str, Callable[[], BudgetReport]] = {
     **{f"account {number}": partial(_of_account, number) for number in range(4_000, 4_012)},
 }
 COMMANDS = "commands"
-NAMES = (*REPORTS, "advice", COMMANDS)
+NAMES = (*REPORTS, "advice", COMMANDS, *VALUES)
 
 
 def lines_of(name: str) -> Iterator[str]:
     """Every line of the views called *name*."""
+    if name in VALUES:
+        yield from (f"{name}: {line}" for line in VALUES[name]())
+        return
     made = _of_commands() if name == COMMANDS else _of_advice() if name == "advice" else _of_report(REPORTS[name]())
     for line in made:
         yield f"{name}: {_MOMENT.sub('MOMENT', without_ids(line))}"

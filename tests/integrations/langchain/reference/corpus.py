@@ -11,6 +11,7 @@ from langchain_core.messages import HumanMessage
 from budget_guard.wire import Request
 from budget_guard_langchain.request import read_call
 from budget_guard_langchain.response import Reply
+from tests.integrations.langchain.reference.tables import TABLES
 from tests.wire.reference.corpus import BEDROCK, CHAT, CLAUDE, FUNCTION, GEMINI, RESPONSE, TEXTS
 from tests.wire.reference.readings import changes
 
@@ -226,10 +227,13 @@ _CALLS: Mapping[str, dict[str, Any]] = {
 _BASES: Mapping[str, _Base] = {f"reply {name}": (_answer(to), body) for name, (to, body) in _REPLIES.items()} | {
     f"call {kind}": (_call, body) for kind, body in _CALLS.items()
 }
-NAMES = tuple(_BASES)
+NAMES = (*_BASES, *TABLES)
 """All that is read."""
 
 
 def lines_of(name: str) -> Iterator[str]:
-    """What is read of that call or answer, and of each change of it what is read in another way."""
+    """What is read of that call or answer, and of each change what is read in another way; or the lines of a table."""
+    if name in TABLES:
+        yield from (f"{name}: {line}" for line in TABLES[name]())
+        return
     yield from changes(name, *_BASES[name])

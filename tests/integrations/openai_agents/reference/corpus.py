@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 from budget_guard.wire import Request
 from budget_guard_openai_agents.answer import answer_of, answer_of_stream
 from budget_guard_openai_agents.request import read_request
+from tests.integrations.openai_agents.reference.tables import TABLES
 from tests.wire.reference.corpus import ANSWERS, CHAT, CHAT_MORE, RESPONSE, XAI
 from tests.wire.reference.readings import changes
 
@@ -117,10 +118,13 @@ _BASES: Mapping[str, _Base] = {
     ),
     "stream of another": (_answer(CHAT.read(CHAT.body), _CHAT), {**_REPLY, "reason": "max_output_tokens"}),
 }
-NAMES = tuple(_BASES)
+NAMES = (*_BASES, *TABLES)
 """All that is read."""
 
 
 def lines_of(name: str) -> Iterator[str]:
-    """What is read of that request or answer, and of each change of it what is read in another way."""
+    """What is read of that request or answer, and of each change what is read otherwise; or the lines of a table."""
+    if name in TABLES:
+        yield from (f"{name}: {line}" for line in TABLES[name]())
+        return
     yield from changes(name, *_BASES[name])

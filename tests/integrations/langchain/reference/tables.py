@@ -1,0 +1,540 @@
+"""Tables of what the functions under the handler make of many values."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from pydantic import BaseModel
+
+from budget_guard import DowngradePolicy, ModelCall, weigh
+from budget_guard.wire import CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT, MESSAGES, RESPONSES
+from budget_guard_langchain import output_cap, request
+from budget_guard_langchain.messages import as_sent, plain, without_kept
+from budget_guard_langchain.response import Reply
+from budget_guard_langchain.steering import SteeredParams, Steering, steering_of
+from tests.wire.reference.corpus import BEDROCK, CHAT, CLAUDE, FUNCTION, GEMINI, PDF, PNG, RESPONSE, WAV
+
+_DIALECTS = (CHAT_COMPLETIONS, RESPONSES, MESSAGES, GENERATE_CONTENT, CONVERSE)
+_PICTURE = f"data:image/png;base64,{PNG}"
+
+# Messages
+
+_BLOCKS: tuple[Any, ...] = (
+    "",
+    "text",
+    {"type": "text", "text": "a"},
+    {"type": "input_text", "text": "a"},
+    {"type": "image_url", "image_url": _PICTURE},
+    {"type": "image_url", "image_url": {"url": _PICTURE, "detail": "low"}},
+    {"type": "image_url", "image_url": {"url": "https://e/a.png"}},
+    {"type": "image", "base64": PNG, "mime_type": "image/png"},
+    {"type": "image", "source_type": "base64", "data": PNG, "mime_type": "image/jpeg", "extras": {"detail": "high"}},
+    {"type": "image", "source_type": "url", "source": "https://e/a.png"},
+    {"type": "image", "source": "https://e/a.png"},
+    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+    {"type": "image", "source": {"type": "url", "url": "https://e/a.png"}},
+    {"type": "image", "url": _PICTURE, "media_resolution": "MEDIA_RESOLUTION_LOW"},
+    {"type": "image", "file_id": "file-1"},
+    {"type": "input_image", "image_url": _PICTURE, "detail": "auto"},
+    {"type": "file", "base64": PDF, "mime_type": "application/pdf"},
+    {"type": "file", "base64": PNG, "mime_type": "image/png"},
+    {"type": "file", "data": f"data:audio/wav;base64,{WAV}"},
+    {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{PDF}"}},
+    {"type": "file", "file": {"file_id": "file-1"}},
+    {"type": "input_file", "file_data": f"data:application/pdf;base64,{PDF}"},
+    {"type": "input_file", "file_url": "https://e/a.pdf"},
+    {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF}},
+    {"type": "document", "source": {"type": "text", "data": "long"}},
+    {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "a"}]}},
+    {"type": "media", "mime_type": "video/mp4", "data": "AAAA"},
+    {"type": "media", "mime_type": "text/plain", "file_uri": "gs://a"},
+    {"type": "text-plain", "text": "a"},
+    {"type": "text-plain", "base64": "AAAA", "mime_type": "text/plain"},
+    {"type": "audio", "base64": WAV, "mime_type": "audio/wav"},
+    {"type": "audio", "base64": WAV},
+    {"type": "input_audio", "input_audio": {"data": WAV, "format": "wav"}},
+    {"type": "video", "base64": "AAAA"},
+    {"type": "video", "url": "https://e/a.mp4"},
+    {"type": "reasoning", "reasoning": "thought"},
+    {"type": "reasoning", "id": "rs_1", "reasoning": "thought"},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "xxxx"},
+    {"type": "reasoning", "extras": {"encrypted_content": "xxxx"}},
+    {"type": "reasoning", "id": "other_1", "summary": [{"type": "summary_text", "text": "a"}]},
+    {"type": "thinking", "thinking": "thought", "signature": "s"},
+    {"type": "tool_use", "id": "t1", "name": "f", "input": {"key": "a"}},
+    {"type": "function_call", "name": "f", "arguments": "{}"},
+    {"type": "code_interpreter_call", "code": "1 + 1"},
+    {"type": "tool_call", "name": "f", "args": {}},
+    {"type": "server_tool_result", "output": "a"},
+    {"type": "citation", "url": "https://e"},
+    {"type": "non_standard", "value": {"type": "text", "text": "a"}},
+    {"type": "non_standard", "value": {"type": "image", "base64": PNG}},
+    {"type": "non_standard", "value": "a"},
+    {"type": "nobody_knows", "text": "a"},
+    {"type": 3, "text": "a"},
+    {"text": "a"},
+)
+_CALL = {"name": "f", "args": {"key": "a"}, "id": "call_1", "type": "tool_call"}
+_MESSAGES: tuple[BaseMessage, ...] = (
+    SystemMessage("Be brief."),
+    HumanMessage("hi"),
+    HumanMessage(""),
+    HumanMessage("hi", name="me"),
+    HumanMessage([{"type": "text", "text": "hi"}], name="me"),
+    HumanMessage("hi", additional_kwargs={"vendor": "x", "text": "y"}),
+    AIMessage("Done."),
+    AIMessage("", tool_calls=[_CALL]),
+    AIMessage("Done.", tool_calls=[_CALL, {**_CALL, "id": "call_2"}], name="me"),
+    AIMessage([{"type": "text", "text": "Done."}, ""], tool_calls=[_CALL]),
+    AIMessage("Done.", additional_kwargs={"refusal": "no", "parsed": {}, "tool_calls": []}),
+    AIMessage("Done.", additional_kwargs={"reasoning": {"type": "reasoning", "id": "rs_1"}}),
+    AIMessage("Done.", additional_kwargs={"tool_outputs": [{"type": "web_search_call", "id": "ws_1"}]}),
+    AIMessage("Done.", additional_kwargs={"audio": {"id": "audio_1"}, "reasoning_content": "thought"}),
+    AIMessage("Done.", response_metadata={"id": "resp_1"}),
+    AIMessage("Done.", response_metadata={"id": "chatcmpl_1"}),
+    AIMessage("Done.", response_metadata={"id": 3}),
+    ToolMessage("value", tool_call_id="call_1"),
+    ToolMessage([{"type": "text", "text": "value"}], tool_call_id="call_1"),
+    ToolMessage("value", tool_call_id="", name="f"),
+    FunctionMessage(content="value", name="f"),
+    ChatMessage(content="hi", role="critic"),
+)
+
+
+def _messages() -> Iterator[str]:
+    for dialect in _DIALECTS:
+        for block in _BLOCKS:
+            sent = as_sent([HumanMessage.model_construct(content=[block])], dialect.name)
+            yield f"{dialect.name} {_short(block)}: {_short(sent)}"
+        for message in _MESSAGES:
+            yield f"{dialect.name} {message.type} {_short(message.content)}: {_short(as_sent([message], dialect.name))}"
+    for at, message in enumerate(_MESSAGES):
+        yield f"plain {at}: {plain([message])}"
+        for given in ([message], [message, _MESSAGES[0]], [_MESSAGES[14], message], [message, _MESSAGES[14]]):
+            left, ident = without_kept(given)
+            yield f"kept {at}: {len(left)} {ident} {left is given}"
+
+
+def _short(value: Any) -> str:
+    """A value, and of what is long in it the first letters."""
+    text = repr(value)
+    for long in (PNG, PDF, WAV):
+        text = text.replace(long, long[:4])
+    return text
+
+
+# Calls
+
+
+class _Schema(BaseModel):
+    answer: str
+
+
+_TYPES = (
+    *("openai-chat", "azure-openai-chat", "chat-deepseek", "xai-chat", "anthropic-chat", "anthropic-chat-vertexai"),
+    *("chat-google-generative-ai", "vertexai", "amazon_bedrock_converse_chat", "nobody-knows", None),
+)
+_CONSTRUCTOR: Mapping[str, Sequence[Any]] = {
+    "openai_api_base": ["https://api.openai.com/v1", "https://llm.example/v1"],
+    "azure_endpoint": ["https://me.openai.azure.com"],
+    "openai_api_version": ["2024-10-21"],
+    "base_url": ["https://openrouter.ai/api/v1"],
+    "region_name": ["eu-west-1"],
+    "use_responses_api": [True, False],
+    "output_version": ["responses/v1", "v1"],
+    "use_previous_response_id": [True],
+    "inference_geo": ["us"],
+    "mcp_servers": [[{"type": "url"}]],
+    "container": ["c1"],
+    "cached_content": ["cachedContents/1"],
+    "max_tokens": [90],
+    "guardrail_config": [{"id": "g"}],
+    "guardrails": [{"id": "h"}],
+    "performance_config": [{"latency": "optimized"}],
+    "service_tier": ["flex"],
+    "additional_model_request_fields": [{"top_k": 1}],
+}
+_PARAMS: Mapping[str, Sequence[Any]] = {
+    "model": ["gpt-4o", "claude-sonnet-4-5", "gemini-2.5-flash", ""],
+    "model_name": ["gpt-4o-mini"],
+    "model_id": ["us.anthropic.claude-sonnet-4-5-20250929-v1:0"],
+    "azure_deployment": ["prod"],
+    "max_tokens": [100, 4_096],
+    "max_completion_tokens": [70, "70"],
+    "max_output_tokens": [80],
+    "num_predict": [60],
+    "maxTokens": [50],
+    "n": [1, 2],
+    "candidate_count": [3],
+    "tools": [
+        [FUNCTION],
+        [{"type": "web_search"}],
+        [{"name": "f", "description": "d", "input_schema": {}}],
+        [{"google_search": {}}, {"name": "g"}],
+        [{"cachePoint": {"type": "default"}}],
+        [SimpleNamespace(model_dump=lambda: {"google_search": {}, "code_execution": None})],
+    ],
+    "toolConfig": [{"tools": [{"toolSpec": {"name": "f"}}]}],
+    "functions": [[{"name": "f"}]],
+    "response_format": [{"type": "json_object"}, _Schema],
+    "text_format": [_Schema],
+    "response_schema": [{"type": "object"}],
+    "output_config": [{"effort": "low"}],
+    "response_modalities": [["IMAGE"], [SimpleNamespace(name="AUDIO")]],
+    "generation_config": [{"candidateCount": 4, "topK": 1}],
+    "inferenceConfig": [{"maxTokens": 40}],
+    "service_tier": ["flex", "priority"],
+    "performanceConfig": [{"latency": "standard"}],
+    "guardrailConfig": [{"id": "i"}],
+    "additionalModelRequestFields": [{"thinking": {}}],
+    "extra_body": [{"plugins": []}, {"messages": []}, {"input": "else", "model": "o3"}, "odd"],
+    "model_kwargs": [{"max_tokens": 4_000, "top_k": 3}, {"stop": ["x"]}],
+    "previous_response_id": ["resp_9"],
+    "reasoning": [{"effort": "low"}],
+    "text": [{"verbosity": "low"}],
+    "stop": [["x"]],
+    "cache_control": [{"type": "ephemeral", "ttl": "1h"}],
+    "cached_content": ["cachedContents/2"],
+    "conversation_id": ["conv_1"],
+    "stream": [True],
+}
+_METADATA: Mapping[str, Sequence[Any]] = {
+    "ls_provider": ["openai", "anthropic", "google_genai", "mistral", 3],
+    "ls_model_name": ["some-model"],
+    "ls_max_tokens": [30],
+    "lc_agent_name": ["Named"],
+    "langgraph_node": ["model", 3],
+}
+_CONVERSATIONS: tuple[Any, ...] = (
+    "one text",
+    [HumanMessage("hi")],
+    [SystemMessage("Be brief."), HumanMessage("hi")],
+    [HumanMessage("hi"), AIMessage("Done.", response_metadata={"id": "resp_1"}), HumanMessage("go on")],
+    [SystemMessage([{"type": "text", "text": "Be brief."}]), HumanMessage([{"type": "image", "base64": PNG}])],
+)
+
+
+def _some(chance: random.Random, values: Mapping[str, Sequence[Any]], likely: float) -> dict[str, Any]:
+    return {name: chance.choice(given) for name, given in values.items() if chance.random() < likely}
+
+
+def _calls() -> Iterator[str]:
+    chance = random.Random(1)
+    with _without_clients():
+        for number in range(1_500):
+            constructor = _some(chance, _CONSTRUCTOR, 0.08)
+            written: Any = {
+                "name": chance.choice(["ChatOpenAI", "AzureChatOpenAI", "ChatAnthropic", "ChatNobodyKnows", None]),
+                "kwargs": constructor,
+            }
+            params = {"_type": chance.choice(_TYPES), **_some(chance, _PARAMS, chance.choice([0.02, 0.1, 0.2]))}
+            metadata = _some(chance, _METADATA, 0.3)
+            prompt = chance.choice(_CONVERSATIONS)
+            if number % 50 == 0:
+                written = None
+            try:
+                told: Any = _asked(request.read_call(written, prompt, metadata, params))
+            except Exception as error:
+                told = type(error).__name__
+            yield f"{number} {params['_type']} {_names(constructor)} {_names(params)} {_names(metadata)}: {told}"
+            texts = chance.choice([0, 1, 2, 19, 20, 21, 45, None])
+            yield f"{number} in {request.requests_of_texts(written, {'_type': 'openai'}, texts)} requests"
+            yield f"{number} names {list(request.tool_names({'tools': params.get('tools')}))}"
+
+
+def _names(values: Mapping[str, Any]) -> str:
+    return ",".join(values)
+
+
+def _without_clients() -> Any:
+    """What the newest clients of OpenAI and Anthropic do by themselves is not what those of another version do."""
+    openai, anthropic = ModuleType("langchain_openai.chat_models.base"), ModuleType("langchain_anthropic")
+    openai._model_prefers_responses_api = lambda name: name == "gpt-4o-mini"  # type: ignore[attr-defined]
+    anthropic.ChatAnthropic = lambda **_: SimpleNamespace(max_tokens=4_096)  # type: ignore[attr-defined]
+    request.filled_in_cap.cache_clear()
+    request._known.clear()
+    return mock.patch.dict(sys.modules, {"langchain_openai.chat_models.base": openai, "langchain_anthropic": anthropic})
+
+
+def _asked(asked: request.Asked) -> tuple[Any, ...]:
+    call, sent, prompt = asked.call, asked.request, asked.call.prompt
+    return (
+        *(
+            sent.dialect,
+            call.model,
+            call.provider,
+            call.max_output_tokens,
+            call.agent,
+            call.can_cap,
+            sorted(call.needs),
+        ),
+        *(prompt.base, [weight for _, weight in prompt.parts], prompt.opaque, sorted(prompt.unweighed.values())),
+        *(prompt.conversation != 0, call.choices, sent.tier, sent.region),
+        *(sent.unknown, sent.hosted_tools, sent.hour_cache, sent.sound_tokens, sent.max_output_tokens),
+        *(sent.prompt.base, len(sent.prompt.parts), call.service_tier),
+    )
+
+
+# Answers
+
+_REASONS = (None, "", "stop", "length", "MAX_TOKENS", "end_turn", 3)
+
+
+def _answers() -> Iterator[str]:
+    """Answers of few words, which say things in odd places."""
+    chance = random.Random(2)
+    asked = (None, None, *(each.read(each.body) for each in (CHAT, RESPONSE, CLAUDE, GEMINI, BEDROCK)))
+    for number in range(2_000):
+        choices = [_choice(chance) for _ in range(chance.choice([0, 1, 1, 1, 2]))]
+        output = _some(chance, {"token_usage": _RAW, "usage": _RAW, **_SAID}, 0.15)
+        run_id: Any = chance.choice([None, "run-1"])
+        generations = [choices] if chance.random() < 0.95 else []
+        reply = Reply(SimpleNamespace(generations=generations, llm_output=output or None), run_id)  # type: ignore[arg-type]
+        more = (reply.finish, reply.is_cut_off, reply.says_no_usage_of_its_own, reply.text, reply.model)
+        try:
+            answer = reply.read(chance.choice(asked), added_up=chance.random() < 0.05)
+            told: Any = (
+                *(answer.dialect, None if answer.usage is None else tuple(answer.usage), answer.problem, answer.model),
+                *(answer.tier, answer.id, answer.cost, answer.cut_off, answer.region, reply.was_cached),
+            )
+        except Exception as error:
+            told = type(error).__name__
+        yield f"{number}: {told} {more}"
+
+
+_RAW: Sequence[Any] = (
+    {},
+    {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    {"completion_tokens": 5},
+    {"input_tokens": 10, "output_tokens": 5},
+    {"cost": 0.01},
+)
+_SAID: Mapping[str, Sequence[Any]] = {
+    "model_name": ["gpt-4o", ""],
+    "model": ["claude-sonnet-4-5", 3],
+    "model_id": ["m"],
+    "model_version": ["v"],
+    "model_provider": ["google_genai", "anthropic", "openai", None],
+    "finish_reason": _REASONS,
+    "stop_reason": _REASONS,
+    "stopReason": _REASONS,
+    "incomplete_details": [{"reason": "max_output_tokens"}, None],
+    "status": ["incomplete", "completed"],
+    "object": ["response", "chat.completion"],
+    "service_tier": ["flex", "default", 3],
+    "id": ["id_1", 3],
+    "usage": _RAW,
+    "token_usage": _RAW,
+    "grounding_metadata": [{"web_search_queries": ["a", "b"]}],
+}
+_CONTENTS: Sequence[Any] = (
+    "",
+    "Done.",
+    [],
+    [{"type": "text", "text": "a", "annotations": [{"type": "citation", "url": "u"}, {"type": "file_citation"}]}],
+    [{"type": "web_search_call", "id": "ws_1", "status": "completed"}, {"type": "file_search_call"}],
+    [{"type": "server_tool_call", "name": "web_search", "id": "ws_1", "args": {"type": "search"}}],
+    [{"type": "non_standard", "value": {"type": "code_interpreter_call", "container_id": "c"}}],
+    [{"type": "non_standard", "value": None}, "text"],
+)
+
+
+def _choice(chance: random.Random) -> Any:
+    info = _some(chance, {"finish_reason": _REASONS, "stop_reason": _REASONS}, 0.2)
+    if chance.random() < 0.1:
+        return SimpleNamespace(text="Done.", generation_info=info or None)
+    message = SimpleNamespace(
+        id=chance.choice([None, "msg_1", "lc_run-1", 3]),
+        content=chance.choice(_CONTENTS),
+        tool_calls=chance.choice([[], [_CALL]]),
+        invalid_tool_calls=chance.choice([[], [{"name": "f"}]]),
+        additional_kwargs=_some(
+            chance,
+            {
+                "refusal": ["no"],
+                "annotations": [[{"type": "url_citation"}], None],
+                "tool_outputs": [[{"type": "web_search_call", "id": "ws_2"}], "odd"],
+            },
+            0.2,
+        ),
+        response_metadata=_some(chance, _SAID, 0.12),
+        usage_metadata=_usage(chance),
+    )
+    return SimpleNamespace(text=str(message.content)[:9], message=message, generation_info=info or None)
+
+
+def _usage(chance: random.Random) -> Any:
+    if chance.random() < 0.15:
+        return None
+    read, written = chance.choice([0, 10, 100, 1_000]), chance.choice([0, 5, 50])
+    usage: dict[str, Any] = {"input_tokens": read, "output_tokens": written}
+    usage["total_tokens"] = chance.choice([read + written, read + written, 0, None, 7])
+    given = _some(
+        chance,
+        {
+            "cache_read": [0, 4, 100, None],
+            "cache_creation": [0, 3, 90],
+            "ephemeral_5m_input_tokens": [0, 2, 50],
+            "ephemeral_1h_input_tokens": [0, 1, 40],
+            "flex_cache_read": [5],
+            "priority_audio": [2],
+            "audio": [0, 6],
+            "image": [7],
+        },
+        0.25,
+    )
+    made = _some(chance, {"reasoning": [0, 2, 50, 60], "audio": [0, 3], "image": [1], "flex_reasoning": [1]}, 0.25)
+    usage["input_token_details"] = given if chance.random() < 0.7 else None
+    usage["output_token_details"] = made if chance.random() < 0.7 else None
+    if chance.random() < 0.1:
+        usage["total_cost"] = chance.choice([0, 0.0, 0.5, 1, None])
+    return usage
+
+
+# Steering
+
+
+class _BaseChatOpenAI(SimpleNamespace):
+    def _use_responses_api(self, given: Mapping[str, Any]) -> bool:
+        return bool(given.get("reasoning") or self.__dict__.get("responses"))
+
+    def model_copy(self, update: Mapping[str, Any]) -> Any:
+        return type(self)(**{**self.__dict__, **update})
+
+
+def _class(name: str, package: str, *bases: type) -> type[Any]:
+    return type(name, bases or (_BaseChatOpenAI,), {"__module__": f"{package}.chat_models"})
+
+
+_BASE = _class("BaseChatOpenAI", "langchain_openai")
+_CLASSES: Mapping[str, type[Any]] = {
+    "openai": _class("ChatOpenAI", "langchain_openai", _BASE),
+    "azure": _class("AzureChatOpenAI", "langchain_openai", _BASE),
+    "deepseek": _class("ChatDeepSeek", "langchain_deepseek", _BASE),
+    "own": _class("Own", "mine", _class("ChatOpenAI", "langchain_openai", _BASE)),
+    "claude": _class("ChatAnthropic", "langchain_anthropic"),
+    "google": _class("ChatGoogleGenerativeAI", "langchain_google_genai"),
+    "unknown": _class("ChatNobodyKnows", "nobody"),
+}
+_FIELDS: Mapping[str, Sequence[Any]] = {
+    "max_tokens": [None, 40, 300, 4_096, "odd"],
+    "max_output_tokens": [50, None],
+    "extra_body": [None, {"max_tokens": 60}, {"seed": 1}, {"max_completion_tokens": "odd"}],
+    "model_kwargs": [{"max_tokens": 70}, {"reasoning": {}}, {"stream_options": {}}, {"reasoning": {"effort": "low"}}],
+    "model_name": ["gpt-4o", "o3-mini"],
+    "model": ["claude-sonnet-4-5"],
+    "deployment_name": ["prod"],
+    "openai_api_base": ["https://api.openai.com/v1", "https://llm.example/v1", "https://api.groq.com/openai/v1"],
+    "azure_endpoint": ["https://me.openai.azure.com"],
+    "openai_api_version": ["2024-10-21"],
+    "stream_usage": [None, None, True, False],
+    "responses": [True],
+    "thinking": [{"type": "enabled", "budget_tokens": each} for each in (1_024, 2_000, 4_000)],
+}
+_KWARGS: Mapping[str, Sequence[Any]] = {
+    "max_tokens": [30, 500, None],
+    "max_completion_tokens": [35],
+    "max_output_tokens": [25],
+    "extra_body": [{"max_tokens": 60}, {"seed": 1}],
+    "model": ["o3", 3],
+    "stream_usage": [True, False],
+    "stream_options": [{}],
+    "thinking": [{"type": "enabled", "budget_tokens": 3_000}, {"type": "adaptive"}],
+    "stop": [["x"]],
+}
+
+
+def _caps() -> Iterator[str]:
+    """The calls of steered models, with an output cap and a wish for usage."""
+    chance = random.Random(3)
+    with _without_clients():
+        for number in range(1_200):
+            kind = chance.choice(list(_CLASSES))
+            model = _CLASSES[kind](**_some(chance, _FIELDS, 0.2))
+            kwargs = _some(chance, _KWARGS, 0.15)
+            if kind in ("claude", "google", "unknown"):
+                model._use_responses_api = None
+            given = f"{number} {kind} {vars(model)} {kwargs}"
+            cap = chance.choice([1, 30, 40, 45, 1_500, 2_048, 3_000, 5_000])
+            capped, sent = output_cap.with_cap(model, dict(kwargs), cap)
+            changed = {name: value for name, value in vars(capped).items() if vars(model).get(name) != value}
+            asked = output_cap.with_usage(model, sent)
+            added = output_cap.added_by(kwargs, asked), output_cap.added_by({}, kwargs)
+            told = (output_cap.can_cap(model), output_cap.cap_set(model, kwargs), capped is model, changed)
+            yield f"{given} at {cap}: {told} {asked} {asked is sent} {added}"
+
+
+def _steered() -> Iterator[str]:
+    """What budgets are asked for a steered call, and what it makes of what they decide."""
+    chance = random.Random(4)
+    call = ModelCall("large", weigh(messages=["hi"]), provider="openai", max_output_tokens=90)
+    cheaper = DowngradePolicy(to="small", at=0.5)
+    for _ in range(300):
+        options: dict[str, Any] = {
+            "can_cap": chance.random() < 0.5,
+            "cap_set": chance.choice([None, 30]),
+            "downgrade": chance.choice([None, cheaper]),
+            "takes": chance.choice([frozenset(), frozenset({"small"})]),
+            "stands_for": chance.choice([None, ("larger", True), ("larger", False)]),
+            "final": chance.random() < 0.5,
+        }
+        steering = Steering(**options)
+        lines = [_call(steering.ask(call)), f"{steering.asks_for_usage} {steering.takes('small')} {steering.decided}"]
+        for _ in range(chance.choice([0, 1, 2, 3])):
+            name, cap = chance.choice(["large", "small"]), chance.choice([None, 20, 40, 60])
+            decision: Any = SimpleNamespace(name=name, requested="large", output_cap=cap)
+            steering.answer(decision)
+            lines.append(f"{name} {cap} -> {steering.model} {steering.cap} {steering.decided}")
+            lines.append(_call(steering.ask(call)))
+        params = SteeredParams({"a": 1}, steering)
+        lines.append(f"{steering_of(params) is steering} {steering_of(dict(params))} {params}")
+        yield f"{list(options.values())}: {'; '.join(lines)}"
+
+
+def _call(call: ModelCall) -> str:
+    policy = None if call.downgrade is None else call.downgrade.at
+    return f"{call.model} {call.provider} {call.max_output_tokens} {call.can_cap} {policy} {call.final}"
+
+
+def _refusals() -> Iterator[str]:
+    """The notes in errors of endpoints that say who added a field."""
+    for added in ((), ("max_completion_tokens",), ("stream_options.include_usage", "max_tokens")):
+        for status in (None, "400", 400, 422, 429, 500):
+            for words in ("unknown field", "max_completion_tokens is unknown", "stream_options: no", "max_tokens?"):
+                for more in (
+                    {},
+                    {"body": words},
+                    {"response": SimpleNamespace(text=words)},
+                    {"body": "", "response": 3},
+                ):
+                    error = Exception("no")
+                    for name, value in {"status_code": status, **more}.items():
+                        setattr(error, name, value)
+                    with mock.patch.object(output_cap, "_log") as log:
+                        output_cap.explain(error, added)
+                    told = [each.args[1] for each in log.warning.mock_calls]
+                    yield f"{added} {status} {words} {sorted(more)}: {told}"
+
+
+TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "messages": _messages,
+    "calls": _calls,
+    "odd answers": _answers,
+    "caps": _caps,
+    "steered calls": _steered,
+    "refusals": _refusals,
+}

@@ -1,0 +1,339 @@
+"""Tables of what the functions under the adapter make of many values."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from agents import (
+    AgentOutputSchema,
+    FunctionTool,
+    Handoff,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+)
+from agents.models.interface import Model
+from openai import AsyncAzureOpenAI, AsyncOpenAI
+from openai.types.responses import ResponseFunctionWebSearch, ResponseOutputMessage
+from openai.types.shared import Reasoning
+from pydantic import BaseModel
+
+from budget_guard import Usage
+from budget_guard.wire import Answer
+from budget_guard_openai_agents import translate
+from budget_guard_openai_agents.answer import answer_of, text_of, text_only, usage_of
+from budget_guard_openai_agents.call import explain
+from budget_guard_openai_agents.request import (
+    endpoint_for,
+    extra_fields,
+    model_of_prompt,
+    read_request,
+    reasons,
+    tool_as_sent,
+)
+from tests.wire.reference.corpus import CHAT, RESPONSE
+
+_OPENAI = AsyncOpenAI(api_key="none", base_url="https://api.openai.com/v1")
+_ELSEWHERE = AsyncOpenAI(api_key="none", base_url="https://llm.example/v1/")
+_AZURE = AsyncAzureOpenAI(api_key="none", azure_endpoint="https://me.openai.azure.com", api_version="2024-10-21")
+_DEPLOYED = AsyncAzureOpenAI(
+    api_key="none",
+    azure_endpoint="https://me.openai.azure.com",
+    azure_deployment="prod",
+    api_version="2024-10-21",
+)
+_CLIENTS = {"openai": _OPENAI, "elsewhere": _ELSEWHERE, "azure": _AZURE, "a deployment": _DEPLOYED}
+_NAMES = (
+    "gpt-4o gpt-4o-mini gpt-5 gpt-5-mini gpt-5-chat-latest gpt-6 o1 o3-mini o4-mini openai/gpt-5 openai/gpt-4o a/b/o3 "
+    "chat-latest omni"
+).split()
+
+
+def _models() -> Iterator[tuple[str, Model | None]]:
+    yield "none", None
+    for name, client in _CLIENTS.items():
+        yield f"chat of {name}", OpenAIChatCompletionsModel("gpt-4o", client)
+        yield f"responses of {name}", OpenAIResponsesModel("gpt-4o", client)
+
+
+def _endpoints() -> Iterator[str]:
+    for kind, model in _models():
+        yield f"{kind}: {tuple(endpoint_for(model, 'gpt-4o'))}"
+    for client in (None, SimpleNamespace(), SimpleNamespace(base_url=None, _api_version="1")):
+        yield f"{client}: {tuple(endpoint_for(SimpleNamespace(_client=client), 'gpt-4o'))}"  # type: ignore[arg-type]
+    for name in _NAMES:
+        yield f"{name}: {reasons(name)}"
+    for prompt in ({"id": "pmpt_1"}, {}, None, "pmpt_1", {"id": None}):
+        yield f"prompt {prompt}: {model_of_prompt(prompt)}"
+
+
+_EFFORT = Reasoning(effort="low")
+
+
+def _defaults(model: str | None = None) -> ModelSettings:
+    """What the SDK fills in for a model: another version does for others."""
+    return ModelSettings(reasoning=_EFFORT, verbosity="low") if reasons(str(model)) else ModelSettings()
+
+
+def _changed(before: ModelSettings, after: ModelSettings) -> dict[str, Any]:
+    names = sorted(field.name for field in dataclasses.fields(before))
+    return {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+
+
+def _settings() -> Iterator[str]:
+    """The settings to send, with each thing that they are made of changed by chance."""
+    chance = random.Random(1)
+    models = dict(_models())
+    for _ in range(900):
+        kind = chance.choice([each for each in models if each != "none"])
+        name, called = chance.choice(_NAMES), chance.choice(_NAMES)
+        if chance.random() < 0.4:
+            called = name
+        extra = {"max_completion_tokens": 70, "max_tokens": 60, "max_output_tokens": 50, "model": "x", "user": "u"}
+        few = {key: value for key, value in extra.items() if chance.random() < 0.3}
+        more = {key: value for key, value in extra.items() if chance.random() < 0.2}
+        given = ModelSettings(
+            max_tokens=chance.choice([None, None, 40, 300]),
+            temperature=chance.choice([None, 0.5]),
+            top_p=chance.choice([None, 0.5]),
+            frequency_penalty=chance.choice([None, 0.5]),
+            presence_penalty=chance.choice([None, 0.5]),
+            reasoning=chance.choice([None, _EFFORT, Reasoning(effort="high")]),
+            verbosity=chance.choice([None, "low", "high"]),
+            include_usage=chance.choice([None, None, True, False]),
+            tool_choice=chance.choice([None, "auto"]),
+            extra_args=chance.choice([None, few]),
+            extra_body=chance.choice([None, more]),
+        )
+        model: Any = models[kind]
+        asked = read_request(
+            model=model,
+            name=name,
+            system_instructions=None,
+            input="hi",
+            settings=given,
+            tools=[],
+            output_schema=None,
+            handoffs=[],
+        )
+        how: dict[str, Any] = {
+            "called": chance.choice([called, asked.request.model]),
+            "cap": chance.choice([None, 40, 300, asked.request.max_output_tokens]),
+            "ask_for_usage": chance.random() < 0.4,
+            "final": chance.random() < 0.3,
+        }
+        with mock.patch.object(translate, "get_default_model_settings", _defaults):
+            settings, added = translate.settings_for(model, given, asked=asked, **how)
+        told = _shown(_changed(given, settings)), added, settings is given
+        yield f"{kind} {name} {_shown(_changed(ModelSettings(), given))} {list(how.values())}: {told}"
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={getattr(value, 'effort', value)}" for name, value in values.items())
+
+
+_ITEMS: tuple[Any, ...] = (
+    "hi",
+    [],
+    [{"role": "user", "content": "hi"}],
+    [{"role": "user", "content": "hi", "id": "msg_1"}],
+    [{"type": "reasoning", "id": "rs_1"}, {"role": "assistant", "content": "x", "id": "msg_1"}],
+    [{"role": "user", "content": "hi", "id": "msg_1"}, {"type": "reasoning", "id": "rs_1"}],
+)
+
+
+def _inputs() -> Iterator[str]:
+    for items in _ITEMS:
+        for downgraded in (True, False):
+            for note in (None, "Answer now."):
+                sent = translate.input_for(items, downgraded=downgraded, note=note)
+                yield f"{items} {downgraded} {note}: {sent} {sent is items}"
+
+
+class _Schema(BaseModel):
+    answer: str
+
+
+async def _call(*_: Any) -> str:
+    return ""
+
+
+def _tools() -> Iterator[str]:
+    """Tools by the names of their classes: not every version of the SDK has all of them."""
+    names = (
+        "WebSearchTool FileSearchTool CodeInterpreterTool ImageGenerationTool HostedMCPTool CustomTool ComputerTool "
+        "LocalShellTool ShellTool ApplyPatchTool ToolSearchTool NobodyKnowsTool"
+    ).split()
+    for name in names:
+        cls: Any = type(name, (), {})
+        below: Any = type("Own", (cls,), {})
+        for made in (cls, below):
+            tool = made()
+            yield f"{name}: {_sent(tool)}"
+            tool.tool_config = {"type": "mcp", "server_url": "https://e"}
+            tool.text, tool.number, tool.share, tool.entries = "x", 3, 0.5, [1]
+            tool.place, tool.function, tool.nothing = {"a": 1}, print, None
+            yield f"{name} with more: {_sent(tool)}"
+    slotted: Any = type("Slotted", (), {"__slots__": ()})
+    yield f"slotted: {_sent(slotted())}"
+
+
+def _sent(tool: Any) -> Any:
+    try:
+        return dict(tool_as_sent(tool))
+    except AttributeError:
+        return "raises"
+
+
+def _requests() -> Iterator[str]:
+    """Requests with tools, handoffs and schemas in them."""
+    chance = random.Random(2)
+    parameters = {"type": "object", "properties": {"key": {"type": "string"}}}
+    function = FunctionTool("lookup", "Look up.", parameters, _call)
+    hosted: Any = type("WebSearchTool", (), {})()
+    other: Any = type("NobodyKnowsTool", (), {})()
+    handoff: Handoff[Any, Any] = Handoff("go", "Go on.", parameters, _call, "Helper")
+    for _ in range(260):
+        kind, model = chance.choice(list(_models()))
+        settings = ModelSettings(
+            max_tokens=chance.choice([None, 40]),
+            extra_args=chance.choice([None, {}, {"service_tier": "flex"}, {"max_completion_tokens": 70}]),
+            extra_body=chance.choice(
+                [None, None, {"tools": [{"type": "web_search"}]}, {"messages": []}, {"input": "else"}, {"text": {}}]
+            ),
+        )
+        tools = chance.choice([[], [function], [function, function], [hosted], [other, function]])
+        handoffs = chance.choice([[], [handoff], [handoff, handoff]])
+        schema = chance.choice([None, AgentOutputSchema(str), AgentOutputSchema(_Schema)])
+        items = chance.choice(_ITEMS)
+        instructions = chance.choice([None, "", "Be brief."])
+        kept: dict[str, Any] = chance.choice([{}, {}, {"conversation_id": "c"}, {"prompt": {"id": "p"}}])
+        asked = read_request(
+            model=model,
+            name=chance.choice(_NAMES),
+            system_instructions=instructions,
+            input=items,
+            settings=settings,
+            tools=tools,
+            output_schema=schema,
+            handoffs=handoffs,
+            **kept,
+        )
+        call = asked.call(agent="Named", can_cap=True, final=chance.random() < 0.3)
+        request, prompt = asked.request, asked.request.prompt
+        told = (
+            *(asked.dialect.name, asked.keeps_reasoning, sorted(call.needs), call.model, call.max_output_tokens),
+            *(prompt.base, [weight for _, weight in prompt.parts], prompt.opaque, list(prompt.unweighed.values())),
+            *(prompt.conversation != 0, request.hosted_tools, request.tier, request.hour_cache, request.sound_tokens),
+        )
+        given = (len(tools), len(handoffs), schema is not None, _ITEMS.index(items), instructions, kept)
+        yield f"{kind} {given} {_shown(_changed(ModelSettings(), settings))}: {told}"
+    extras: tuple[dict[str, Any], ...] = ({}, {"seed": 1}, {"seed": Omit(), "user": NotGiven(), "n": 2})
+    for extra in extras:
+        for body in (None, {"n": 3, "stop": Omit()}):
+            found = extra_fields(ModelSettings(extra_args=extra, extra_body=body))
+            yield f"extra {sorted(extra)} {body and sorted(body)}: {found}"
+
+
+class Omit:
+    """As the client's, whose name tells."""
+
+
+class NotGiven:
+    """As the client's, too."""
+
+
+def _message(*texts: Any) -> Any:
+    return SimpleNamespace(type="message", content=[SimpleNamespace(text=text) for text in texts])
+
+
+_OUTPUTS: tuple[Any, ...] = (
+    (),
+    (_message("a", "b"),),
+    (_message("a", None), _message("c")),
+    (_message(),),
+    (SimpleNamespace(type="message", content=None),),
+    (SimpleNamespace(type="reasoning", id="rs_1", content=[SimpleNamespace(text="thought")]), _message("a")),
+    (SimpleNamespace(type="reasoning", id="", content=None), {"type": "reasoning", "id": "rs_2"}),
+    (_message("a"), SimpleNamespace(type="function_call", name="f")),
+    ({"type": "web_search_call", "id": "ws_1", "action": {"type": "search"}},),
+    (SimpleNamespace(type="web_search_call", id="ws_1", status="completed", action=SimpleNamespace(type="search")),),
+    (SimpleNamespace(type="web_search_call", id="ws_1", status="completed", action={"type": "open_page"}),),
+    (SimpleNamespace(type="web_search_call", id="ws_1", status="failed", action=None),),
+    (SimpleNamespace(type="code_interpreter_call", id="ci_1", status="completed", container_id="c_1"),) * 2,
+    (SimpleNamespace(type="file_search_call", id=None), SimpleNamespace()),
+    (
+        ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[]),
+        ResponseFunctionWebSearch.model_construct(
+            id="ws_2", type="web_search_call", status="completed", action=SimpleNamespace(type="search")
+        ),
+    ),
+)
+_USAGES: tuple[Any, ...] = (
+    None,
+    SimpleNamespace(),
+    SimpleNamespace(input_tokens=10, output_tokens=0, total_tokens=0),
+    SimpleNamespace(input_tokens=10, output_tokens=5, total_tokens=15),
+    SimpleNamespace(input_tokens=10, output_tokens=5, total_tokens=99),
+    SimpleNamespace(
+        input_tokens=10,
+        output_tokens=5,
+        total_tokens=15,
+        input_tokens_details=SimpleNamespace(cached_tokens=4, cache_write_tokens=3),
+        output_tokens_details=SimpleNamespace(reasoning_tokens=2),
+    ),
+)
+_RAW: tuple[Any, ...] = (
+    None,
+    {},
+    {"prompt_tokens": 10},
+    {"completion_tokens": 5},
+    {"prompt_tokens": 10, "completion_tokens": 0},
+    {"input_tokens": 10, "output_tokens": 5},
+)
+
+
+def _answers() -> Iterator[str]:
+    requests = {"chat": CHAT.read(CHAT.body), "responses": RESPONSE.read(RESPONSE.body)}
+    for at, output in enumerate(_OUTPUTS):
+        yield f"{at}: {text_of(output)!r} {text_only(output)}"
+        for number, usage in enumerate(_USAGES):
+            for raw in _RAW if number < 3 else (None,):
+                for kind, request in requests.items():
+                    told: Any = SimpleNamespace(usage=usage, output=output, raw_usage=raw)
+                    answer = answer_of(told, request)
+                    used = None if answer.usage is None else tuple(answer.usage)
+                    yield f"{at} {number} {raw} {kind}: {used} {answer.problem} {answer.reasoning_ids}"
+    for found in (None, Usage(input=10, cache_read=3, output=5, reasoning=2)):
+        usage = usage_of(Answer("agents", found, None))
+        yield f"{found}: {usage.requests} {usage.input_tokens} {usage.output_tokens} {usage.total_tokens}"
+
+
+def _refusals() -> Iterator[str]:
+    """The errors of endpoints, with the words that say who added a field."""
+    for added in ((), ("max_completion_tokens",), ("stream_options.include_usage", "max_tokens")):
+        for status in (None, "400", 400, 422, 429, 500):
+            for words in ("unknown field", "max_completion_tokens is unknown", "stream_options: no", "max_tokens?"):
+                for more in ({}, {"body": {"error": {"message": words}}}, {"message": words}, {"message": 3}):
+                    error = Exception("no" if "body" in more else words, "second")
+                    for name, value in {"status_code": status, **more}.items():
+                        setattr(error, name, value)
+                    explain(error, added)
+                    told = [str(each) for each in error.args] + [str(getattr(error, "message", None))]
+                    yield f"{added} {status} {words} {sorted(more)}: {told}"
+
+
+TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "endpoints": _endpoints,
+    "settings": _settings,
+    "inputs": _inputs,
+    "tools": _tools,
+    "requests with tools": _requests,
+    "what the SDK says of answers": _answers,
+    "refusals": _refusals,
+}
