@@ -84,7 +84,7 @@ FRAMEWORKS = {
     "agent_framework": {"agent_framework"},
     "clients": {"anthropic", "httpx", "httpx2", "openai"},
     "crewai": {"crewai"},
-    "gateway": {"aiohttp", "redis", "tomli", "uvicorn", "yarl"},
+    "gateway": {"aiohttp", "httptools", "redis", "tomli", "uvicorn", "yarl"},
     "google_adk": {"google"},
     "langchain": {"langchain", "langchain_core", "langgraph"},
     "litellm": {"fastapi", "litellm", "openai", "starlette", "tomli"},

@@ -59,7 +59,7 @@ from budget_guard.wire.remembered import read_request
 from budget_guard.wire.repeated import repeated_field
 from budget_guard.wire.request import Request
 from budget_guard.wire.tools import hosted_tool_named
-from budget_guard.wire.values import fields, read_json, truth
+from budget_guard.wire.values import as_body, fields, read_json, truth
 
 AddField: TypeAlias = Literal["output_cap", "usage"]
 ADD_FIELDS: tuple[AddField, ...] = get_args(AddField)
@@ -659,8 +659,7 @@ class Attempt:
         self.added = added
         if body is not self._json:
             self._json = body
-            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-            self.body = text.encode("utf-8", "backslashreplace")  # an escape alone can carry half a surrogate pair
+            self.body = as_body(body)
 
     def _with_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:
         where = self.endpoint

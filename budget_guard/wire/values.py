@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -96,6 +97,28 @@ def collect_texts(value: object, texts: list[str]) -> None:
 def as_json(value: object) -> str:
     """*value* as JSON, texts as they are. Escapes non-ASCII text, as a provider may: the longer form is the bound."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def as_body(value: Json) -> bytes:
+    """*value* as the body of a request. A number that is beyond all floats stays one: JSON knows no infinity."""
+    try:
+        text = _encoder.encode(value)
+    except ValueError:
+        text = _lenient.encode(_without_infinity(value))
+    return text.encode("utf-8", "backslashreplace")  # an escape alone can carry half a surrogate pair
+
+
+_lenient = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_BEYOND = 10**309
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, float) and math.isinf(value):
+        return _BEYOND if value > 0 else -_BEYOND
+    if isinstance(value, Mapping):
+        return {name: _without_infinity(each) for name, each in cast(Json, value).items()}
+    return [_without_infinity(each) for each in items(cast(object, value))] if isinstance(value, list) else value
 
 
 def fingerprint(value: object) -> str:

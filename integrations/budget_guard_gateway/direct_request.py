@@ -27,7 +27,7 @@ _HEAD_LIMITS = {"max_line_size": 64 * 1024, "max_field_size": 64 * 1024, "max_he
 _NEEDED: tuple[tuple[Any, set[str]], ...] = (
     (aiohttp.ClientRequest, {"method", "url", "loop", "session"}),
     (aiohttp.BaseConnector.connect, {"req", "traces", "timeout"}),
-    (ResponseHandler.set_response_params, {"read_until_eof", "read_timeout"}),
+    (ResponseHandler.set_response_params, {"read_until_eof", "auto_decompress", "read_timeout"}),
     (ResponseHandler.start_timeout, set()),
 )
 
@@ -85,6 +85,7 @@ class DirectRequests:
         self._session = session
         self._connector: Any = session.connector
         self._timeout: Any = session.timeout
+        self._unpacks = session.auto_decompress
         self._limits = head_limits(ResponseHandler.set_response_params)
         self._address = lru_cache(maxsize=256)(self._address_of)
 
@@ -115,7 +116,12 @@ class DirectRequests:
             if transport is None or transport.is_closing():  # nothing was sent: another connection will do
                 connection.close()
                 return None
-            protocol.set_response_params(read_until_eof=True, read_timeout=timeout.sock_read, **self._limits)
+            protocol.set_response_params(
+                read_until_eof=True,
+                auto_decompress=self._unpacks,
+                read_timeout=timeout.sock_read,
+                **self._limits,
+            )
             transport.write(b"".join(parts))
             protocol.start_timeout()
             message, content = await protocol.read()

@@ -40,6 +40,8 @@ from budget_guard_gateway.messages import (
     token_of,
 )
 from budget_guard_gateway.network_proxy import network_proxy
+from budget_guard_gateway.packed import unpacks
+from budget_guard_gateway.pages_allowed import answer_to_page, answer_to_preflight, is_preflight
 from budget_guard_gateway.routes import Route
 from budget_guard_gateway.runs import OpenRun, checked_run_id, least_remaining_usd
 from budget_guard_gateway.state import GatewayState
@@ -105,7 +107,13 @@ class Exchange:
     async def _serve(self) -> None:
         scope, gateway, client = self._scope, self._gateway, self._client
         headers = headers_of(scope)
-        self._check_who_is_asked(headers)
+        origin = self._page_of(headers)
+        if origin is not None:
+            client.for_page = answer_to_page(origin)
+            if is_preflight(scope["method"], headers):
+                client.for_page += answer_to_preflight(headers)
+                await client.answer(200, [], b"")
+                return
         query: str = scope["query_string"].decode("latin-1")
         who = self._authenticated(headers, query)
         if scope["path"].startswith(PREFIX):
@@ -114,7 +122,7 @@ class Exchange:
         route = gateway.router.route(scope["method"], scope["raw_path"].decode("latin-1"), query)
         if route.upstream is None or (route.dialect is None and not route.passes):
             raise Refused(_not_metered(scope["method"], route))
-        body = await client.body(gateway.settings.max_body)
+        body = await client.body(gateway.settings.max_body, headers)
         path = f"{route.path}?{query}" if query else route.path
         sent = to_send(scope["headers"], route.credential, gateway.keeps_credentials)
         client.watch(self._task)
@@ -127,7 +135,12 @@ class Exchange:
 
     # Before it is held
 
-    def _check_who_is_asked(self, headers: dict[bytes, bytes]) -> None:
+    def _page_of(self, headers: dict[bytes, bytes]) -> bytes | None:
+        """The page that a browser asks for, which may ask; None where no browser asks.
+
+        Raises:
+            Refused: If it may not, or another host than this one is asked.
+        """
         gateway = self._gateway
         host = headers.get(b"host", b"")
         if not gateway.serves_host(host):
@@ -135,6 +148,7 @@ class Exchange:
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1") not in gateway.settings.allowed_origins:
             raise Refused(problem("browser_refused", f"Pages of '{shown(origin)}' are not served."))
+        return origin
 
     def _authenticated(self, headers: dict[bytes, bytes], query: str) -> Principal:
         token = token_of(headers)
@@ -233,7 +247,9 @@ class Exchange:
             self._sent_s = gateway.clock.monotonic()
             answer = await self._send(attempt.endpoint.method, _url(origin + attempt.path), sent, attempt.body)
             kind = answer.headers.get("content-type", "")
-            if attempt.answered(answer.status, kind, answer.headers) and attempt.streams:
+            packed = answer.headers.get("content-encoding")
+            is_read = packed is None or unpacks(answer, packed)
+            if attempt.answered(answer.status, kind, answer.headers) and attempt.streams and is_read:
                 await self._stream(attempt, answer)
                 return
             body = await answer.read()
@@ -245,11 +261,15 @@ class Exchange:
             return
         client.may_stop = False
         if 200 <= answer.status < 300:
-            attempt.feed(body)
+            if is_read:  # else nobody knows what it took, and what is held is booked
+                attempt.feed(body)
             await self._settled(attempt.aend)
         else:
             await self._settled(lambda: attempt.arefuse(answer.status, answer.headers, body))
-        await client.answer(answer.status, await self._head(answer, attempt), body)
+        head = await self._head(answer, attempt)
+        if not is_read:
+            head += _as_packed(answer)
+        await client.answer(answer.status, head, body)
 
     async def _send(self, method: str, url: URL, sent: Headers, body: bytes) -> _Answer:
         answer = await self._sent(method, url, sent, body)
@@ -350,6 +370,8 @@ class Exchange:
         client.may_stop = True
         try:
             answer = await self._send(self._scope["method"], _url(origin + path), sent, body)
+            packed = answer.headers.get("content-encoding")
+            is_read = packed is None or unpacks(answer, packed)
             try:
                 data = await answer.read()
             finally:
@@ -358,7 +380,13 @@ class Exchange:
             raise Refused(_problem_of_upstream(error)) from None
         finally:
             client.may_stop = False
-        await client.answer(answer.status, to_pass_on(answer.raw_headers), data)
+        head = to_pass_on(answer.raw_headers)
+        await client.answer(answer.status, head if is_read else head + _as_packed(answer), data)
+
+
+def _as_packed(answer: _Answer) -> Headers:
+    """The header that says how a body is packed which is passed on as it is."""
+    return [header for header in answer.raw_headers if header[0].lower() == b"content-encoding"]
 
 
 @lru_cache(maxsize=1_024)

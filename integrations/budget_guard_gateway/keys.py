@@ -23,7 +23,8 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -222,14 +223,19 @@ def _checked(where: str, name: str, given: object) -> dict[str, Any]:
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ValueError(f"{where}: sha256 must be the 64 hex digits of the key's hash: make it with `key add`")
     for field in _TEXTS:
-        if field in entry and (not isinstance(entry[field], str) or not entry[field]):
+        if field in entry and not (entry[field] and _is_text(entry[field])):
             raise ValueError(f"{where}: {field} must be a text that is not empty")
     models: object = entry.get("models", [])
-    if not isinstance(models, list) or not all(isinstance(each, str) for each in cast("list[object]", models)):
+    if not isinstance(models, list) or not all(map(_is_text, cast("list[object]", models))):
         raise ValueError(f'{where}: models must be a list of patterns, such as ["gpt-4o*"]')
     if "run_budget" in entry:
         parse_usd(entry["run_budget"], f"{where}: run_budget")
     return entry
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that a file can hold: no half of a surrogate pair is."""
+    return isinstance(value, str) and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def add_key(
@@ -250,24 +256,42 @@ def add_key(
     Raises:
         ValueError: If the name is taken, or a value makes no sense.
     """
-    entries = read_keys(path) if Path(path).exists() else {}
-    if name in entries:
-        raise ValueError(f"the key {name!r} is there already: revoke it first, or use another name")
     key = f"bg-{secrets.token_urlsafe(32)}"
     entry: dict[str, Any] = {"sha256": digest_of(key), "user": user, "team": team, "feature": feature}
     entry |= {"models": list(models) or None, "run_budget": run_budget}
-    entries[name] = _checked(f"key {name}", name, {field: value for field, value in entry.items() if value is not None})
-    _write(Path(path), entries)
+    entry = _checked(f"key {name}", name, {field: value for field, value in entry.items() if value is not None})
+    with _alone(Path(path)):
+        entries = read_keys(path) if Path(path).exists() else {}
+        if name in entries:
+            raise ValueError(f"the key {name!r} is there already: revoke it first, or use another name")
+        _write(Path(path), {**entries, name: entry})
     return key
 
 
 def revoke_key(path: str | os.PathLike[str], name: str) -> bool:
     """Take a key out of the file at *path*; return whether it was there."""
-    entries = read_keys(path)
-    if entries.pop(name, None) is None:
-        return False
-    _write(Path(path), entries)
+    with _alone(Path(path)):
+        entries = read_keys(path)
+        if entries.pop(name, None) is None:
+            return False
+        _write(Path(path), entries)
     return True
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Keep other processes from changing the file meanwhile: else one change would take back the other."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    folder = os.open(path.parent, os.O_RDONLY)  # the file itself is another one after each change
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -287,4 +311,4 @@ def _write(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _toml(value: object) -> str:
     """*value* in TOML, whose texts are those of JSON but for one more character that has to be escaped."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -62,6 +62,9 @@ class Client:
     Once it is watched, the task that serves it is cancelled when the client goes, but only while it `may_stop`.
     """
 
+    for_page: Headers | None = None
+    """What the answer says to a browser that asks for a page, in place of what the provider says to it."""
+
     def __init__(self, receive: Receive, send: Send, direct: Any = None) -> None:
         self._receive = receive
         self._send = send
@@ -77,8 +80,12 @@ class Client:
         self.started = False
         """Whether the head of an answer was sent."""
 
-    async def body(self, most: int) -> bytes:
+    async def body(self, most: int, headers: Mapping[bytes, bytes]) -> bytes:
         """The body of the request.
+
+        Args:
+            most: Bytes that it may have.
+            headers: The request's, which may say that it has more.
 
         Raises:
             Refused: If it has more than *most* bytes, or is not there in time.
@@ -86,6 +93,8 @@ class Client:
         """
         if self._direct is not None and self._direct.request_ended:
             return await self._whole_body(most)
+        if int(headers.get(b"content-length", 0)) > most:  # the server has seen that it is a number
+            raise Refused(_too_large(most))
         task: Any = asyncio.current_task()
         late = asyncio.get_running_loop().call_later(_BODY_WITHIN_S, self._give_up, task)
         try:
@@ -119,7 +128,7 @@ class Client:
                 size += len(parts[-1])
             body = b"".join(parts)
         if len(body) > most:
-            raise Refused(problem("too_large", f"The body has more than {most} bytes."))
+            raise Refused(_too_large(most))
         return body
 
     def watch(self, task: asyncio.Task[Any]) -> None:
@@ -152,6 +161,8 @@ class Client:
     async def start(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send the head of an answer, and the beginning of its body."""
         self.started = True
+        if self.for_page:
+            headers = _to_page(headers, self.for_page)
         if self._direct is not None:
             if self._direct.begin(status, headers, body):
                 return
@@ -171,6 +182,8 @@ class Client:
         """Send a whole answer."""
         headers.append((b"content-length", b"%d" % len(body)))
         self.started = True
+        if self.for_page:
+            headers = _to_page(headers, self.for_page)
         if self._direct is not None and self._direct.whole(status, headers, body):
             return
         self._direct = None
@@ -185,6 +198,10 @@ class Client:
 def has_control(text: bytes) -> bool:
     """Whether *text* has characters in it that no header may have. As a pattern it would take ten times as long."""
     return len(text.translate(None, _CONTROL)) != len(text)
+
+
+def _too_large(most: int) -> Problem:
+    return problem("too_large", f"The body has more than {most} bytes.")
 
 
 def writable(headers: Headers) -> Headers:
@@ -228,6 +245,10 @@ def token_of(headers: dict[bytes, bytes]) -> str | None:
         if value := headers.get(name):
             return value.decode("latin-1")
     return None
+
+
+def _to_page(headers: Headers, said: Headers) -> Headers:
+    return [header for header in headers if not header[0].lower().startswith(b"access-control-")] + said
 
 
 def to_send(raw: Headers, credential: tuple[str, str] | None, keeps_credentials: bool) -> Headers:

@@ -28,6 +28,7 @@ _LONGEST_URL = 500
 _LAST_PORT = 65_535
 _LONGEST_GRACE_S = 86_400
 _MOST_DAYS = 36_500
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _TOKEN = re.compile(r"[!-~]{8,}")
 """What a header can carry: it is no header's business to have spaces at an end."""
 
@@ -223,6 +224,12 @@ class GatewaySettings:
                 )
         if not 400 <= self.exceeded_status <= 599:
             raise ValueError(f"exceeded_status={self.exceeded_status!r} is no status of a refusal: use 402, or 429")
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"allowed_origins: {origin!r:.100} is nothing that a browser says: write scheme, host and, where "
+                    "it is not the usual one, port, in small letters and without a path, such as https://app.example"
+                )
         if self.on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f'on_disconnect={self.on_disconnect!r} is not known: use "finish" or "abort"')
         if not self.host == "localhost" and not _is_address(self.host):

@@ -134,7 +134,7 @@ class GatewayState:
                     total=None, sock_connect=settings.connect_timeout_s, sock_read=settings.read_timeout_s
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
+                auto_decompress=False,
                 **head_limits(aiohttp.ClientSession.__init__),
             )
             self.direct = direct_requests(self.connections)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget_guard.wire.values import listed, read_json, truth, whole
+from budget_guard.wire.values import as_body, listed, read_json, truth, whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
@@ -36,6 +36,16 @@ def test_a_broken_value_is_read_as_the_standard_library_reads_it(value: Any, at:
     data = bytearray(json.dumps(value).encode())
     data[at % len(data)] = byte
     assert repr(read_json(bytes(data))) == repr(by_the_standard_library(bytes(data)))
+
+
+def no_json(name: str) -> Any:
+    raise AssertionError(f"{name} is no JSON")
+
+
+@given(value=st.dictionaries(st.text(st.characters(codec=None), max_size=8), JSON, max_size=4))
+def test_a_body_is_json_and_says_the_same_also_where_a_number_is_beyond_all_floats(value: Any) -> None:
+    read = json.loads(as_body(value), parse_constant=no_json, parse_int=lambda n: int(n) if len(n) < 300 else float(n))
+    assert read == value
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class Admin:
             return
         operation, names = operation_at(OPERATIONS, scope["method"], path)
         query = _query(operation.query, scope["query_string"].decode("latin-1"))
-        body = _body(operation.body, await client.body(_MOST_BODY))
+        body = _body(operation.body, await client.body(_MOST_BODY, headers))
         status, document = await operation.run(self._operations, Asked(names, query, body))
         await _answer(client, status, document)
 

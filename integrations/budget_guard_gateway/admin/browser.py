@@ -118,7 +118,7 @@ class Browser:
         origin = headers.get(b"origin")
         if origin is None:  # of another page it would have been refused before
             raise Refused(problem("browser_refused", "A form must come from a page of this site."))
-        body = await client.body(_MOST_FORM)
+        body = await client.body(_MOST_FORM, headers)
         form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         if path == "/budget/login":
             if not self._access.is_token(form.get("token")):

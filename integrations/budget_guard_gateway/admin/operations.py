@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from difflib import get_close_matches
-from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 from budget_guard import Budget
 from budget_guard.calls.decision import Action
@@ -32,6 +32,7 @@ from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
+T = TypeVar("T")
 Answer: TypeAlias = "tuple[int, Any]"
 """The status, and the document."""
 
@@ -88,7 +89,6 @@ class Operations:
         self._gateway = gateway
         self._settings = gateway.settings
         self._authority = gateway.authority
-        self._keys = asyncio.Lock()  # of the file: it is read, changed and written
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -177,6 +177,8 @@ class Operations:
         window = _number(asked.query, "window", 0, -10_000, 0)
         try:
             found = await self._authority.asnapshot(kind, id, window=window)
+        except ValueError as error:  # none of its windows begins anew
+            raise _refused(str(error)) from None
         except KeyError:
             raise Refused(problem("not_found", f"There is no run {_shown(id)}.")) from None
         return 200, snapshot_document(found)
@@ -275,7 +277,7 @@ class Operations:
 
     async def keys(self, asked: Asked) -> Answer:
         """Who has a key."""
-        entries = await asyncio.to_thread(read_keys, self._file())
+        entries = await self._with_keys(lambda: read_keys(self._file()))
         return 200, {"keys": [key_document(Principal.of(name, entry)) for name, entry in entries.items()]}
 
     async def add_key(self, asked: Asked) -> Answer:
@@ -292,22 +294,30 @@ class Operations:
             if given.get("run_budget") is not None:
                 parse_usd(given["run_budget"], "run_budget")
             check_principals([Principal.of(name, given)], self._settings.ceiled_kinds)
-            async with self._keys:
-                key = await asyncio.to_thread(lambda: add_key(path, name, **given))
         except ValueError as error:
             raise _refused(str(error)) from None
+        key = await self._with_keys(lambda: add_key(path, name, **given))
         _noted("the key %s was made", name)
         return 201, {"name": name, "key": key}
 
     async def revoke_key(self, asked: Asked) -> Answer:
         """Take a key away, at once."""
         path, name = self._file(), asked.path["name"]
-        async with self._keys:
-            was = await asyncio.to_thread(revoke_key, path, name)
-        if not was:
+        if not await self._with_keys(lambda: revoke_key(path, name)):
             raise Refused(problem("not_found", f"There is no key {_shown(name)}."))
         _noted("the key %s was revoked", name)
         return 200, {"name": name, "revoked": True}
+
+    async def _with_keys(self, act: Callable[[], T]) -> T:
+        """What *act* gives, which reads or changes the file of keys."""
+        try:
+            return await asyncio.to_thread(act)
+        except ValueError as error:
+            raise _refused(str(error)) from None
+        except OSError as error:
+            _log.error("budget_guard admin: the file of keys: %s", error)
+            words = "The file of keys cannot be read or written. The log of the gateway says why."
+            raise Refused(problem("internal", words)) from None
 
     def _file(self) -> str:
         if self._settings.keys is None:
@@ -429,10 +439,11 @@ def _when(query: Mapping[str, str], name: str) -> When | None:
     try:
         if len(text) == len("2026-11-01"):
             return date.fromisoformat(text)
-        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+        read = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        at = None if read.tzinfo is None else read.astimezone(timezone.utc)
+    except (ValueError, OverflowError):  # in UTC it may be before the first year
         at = None
-    if at is None or at.tzinfo is None:
+    if at is None:
         raise _refused(
             f"{name}={_shown(text)} must be a day in UTC or a moment with its zone, such as 2026-11-01 or "
             "2026-11-01T09:00:00Z"

@@ -33,7 +33,7 @@ async def serve_decision(
         await _answer(gateway, client, Answer(200, openapi()))
         return
     operation, names = operation_at(OPERATIONS, scope["method"], path)
-    body = body_of(operation.body, await client.body(gateway.settings.max_body))
+    body = body_of(operation.body, await client.body(gateway.settings.max_body, headers))
     service = DecisionService(gateway)
     try:
         answer = await operation.perform(service, Asked(who, names, headers, body))

@@ -313,6 +313,13 @@ def test_keys_are_made_listed_and_revoked(provider: LocalProvider, tmp_path: Pat
             assert status == 400 and words in said
         assert told(http.delete("/budget/keys/bob")) == {"name": "bob", "revoked": True}
         assert refusal(http.delete("/budget/keys/bob"))[0] == 404
+        file.write_text("[keys", "utf-8")
+        for method, path in (("GET", "/budget/keys"), ("DELETE", "/budget/keys/alice")):
+            status, _, said = refusal(http.request(method, path))
+            assert status == 400 and "is no TOML" in said
+        file.unlink()
+        status, _, said = refusal(http.get("/budget/keys"))
+        assert status == 500 and "The file of keys cannot be read" in said
 
 
 # What it refuses
@@ -339,6 +346,9 @@ def test_keys_are_made_listed_and_revoked(provider: LocalProvider, tmp_path: Pat
         ("GET", "/budget/decisions?before=x", None, 400, "no decision's id"),
         ("GET", "/budget/decisions/01a228e4ba66-ddcf2e1b497f-1", None, 404, "no longer kept"),
         ("GET", "/budget/user/u1?window=1", None, 400, "from -10000 to 0"),
+        ("GET", "/budget/key/k1?window=-1", None, 400, "no window that begins anew"),
+        ("GET", "/budget/usage?kind=user&since=0001-01-01T00:00:00%2B01:00", None, 400, "such as 2026-11-01"),
+        ("GET", "/budget/top?kind=user&until=9999-12-31T23:59:59-01:00", None, 400, "such as 2026-11-01"),
         ("GET", "/budget/keys", None, 404, "no file of keys"),
         ("PUT", "/budget/ceilings/run/r1", {"max_cost_usd": 1}, 400, "budget that it was started with"),
         ("PUT", "/budget/ceilings/user/u1", {}, 400, "limit"),

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from budget_guard_gateway import messages
 from budget_guard_gateway.command import main, settings_of
 from budget_guard_gateway.routes import Router
 from budget_guard_gateway.state import keys_of
-from tests.integrations.gateway.support import PRICES, TOKEN, Asking, asked, gateway
+from tests.integrations.gateway.support import PRICES, TOKEN, Asking, asked, gateway, serving
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
@@ -141,6 +142,29 @@ def test_a_file_of_keys_that_makes_no_sense_is_refused_with_its_reason(keys: Pat
         read_keys(keys)
 
 
+def test_names_of_any_kind_are_kept_in_the_file(keys: Path) -> None:
+    odd = ("\U0001f600", 'x"]\n[keys.admin]', "\x00\x1f\x7f\x85\u2028\u202e", "a\\u0041", "\r\n\t#")
+    for n, user in enumerate(odd):
+        add_key(keys, f"k{n}", user=user, models=[user])
+        assert read_keys(keys)[f"k{n}"]["user"] == read_keys(keys)[f"k{n}"]["models"][0] == user
+    with pytest.raises(ValueError, match="user must be a text"):
+        add_key(keys, "half", user="half \ud83d")
+    assert len(read_keys(keys)) == 5
+
+
+def test_many_who_change_the_file_at_once_take_back_nothing_of_each_other(keys: Path) -> None:
+    for n in range(20):
+        add_key(keys, f"old{n}")
+
+    def change(n: int) -> None:
+        add_key(keys, f"new{n}")
+        assert revoke_key(keys, f"old{n}")
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(change, range(20)))
+    assert sorted(read_keys(keys)) == sorted(f"new{n}" for n in range(20))
+
+
 def test_a_name_is_given_once(keys: Path) -> None:
     add_key(keys, "alice")
     with pytest.raises(ValueError, match="there already"):
@@ -175,7 +199,58 @@ def test_a_page_that_is_named_may(provider: LocalProvider) -> None:
     with gateway(provider, allowed_origins=["https://app.example"], allowed_hosts=["gw.internal"]) as asking:
         path, body = asked("chat")
         headers = {**TOKEN, "origin": "https://app.example", "host": "gw.internal"}
-        assert asking.http.post(path, json=body, headers=headers).status_code == 200
+        answer = asking.http.post(path, json=body, headers=headers)
+        assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert (answer.headers["access-control-expose-headers"], answer.headers["vary"]) == ("*", "origin")
+        refused = asking.http.post(path, json={**body, "model": "unknown"}, headers=headers)
+        assert refused.status_code == 422  # which a page may read as well
+        assert refused.headers["access-control-allow-origin"] == "https://app.example"
+
+
+def test_a_browser_that_asks_for_a_page_beforehand_is_told_without_a_key(provider: LocalProvider) -> None:
+    asks = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-run-id",
+        "access-control-request-private-network": "true",
+    }
+    path = "/v1/chat/completions"
+    with gateway(provider, allowed_origins=["https://app.example"]) as asking:
+        told = asking.http.options(path, headers={**asks, "origin": "https://app.example"})
+        assert told.status_code == 200 and told.content == b""
+        assert {name: value for name, value in told.headers.items() if name.startswith("access-control-")} == {
+            "access-control-allow-origin": "https://app.example",
+            "access-control-allow-methods": "POST",
+            "access-control-allow-headers": "authorization,content-type,x-run-id",
+            "access-control-allow-private-network": "true",
+            "access-control-expose-headers": "*",
+            "access-control-max-age": "600",
+        }
+        for origin in ("https://evil.example", "https://app.example.evil.example", "null"):
+            other = asking.http.options(path, headers={**asks, "origin": origin})
+            assert refusal(other) == (403, "browser_refused")
+            assert "access-control-allow-origin" not in other.headers
+        assert asking.http.options(path, headers=asks).status_code == 401  # no browser
+    assert provider.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_provider_says_to_browsers_is_not_said_twice(stream: bool) -> None:
+    async def upstream(scope: Any, receive: Any, sending: Any) -> None:
+        said = [(b"Access-Control-Allow-Origin", b"*"), (b"access-control-allow-credentials", b"true")]
+        kind = (b"content-type", b"text/event-stream" if stream else b"application/json")
+        await receive()
+        await sending({"type": "http.response.start", "status": 200, "headers": [*said, kind]})
+        await sending({"type": "http.response.body", "body": b"{}"})
+
+    path, body = asked("chat", stream=stream)
+    with serving(upstream, lifespan="off") as server:
+        named = [Upstream(name="openai", url=server.url)]
+        with gateway(None, upstreams=named, allowed_origins=["https://app.example"]) as asking:
+            page = asking.http.post(path, json=body, headers={**TOKEN, "origin": "https://app.example"})
+            assert page.headers.get_list("access-control-allow-origin") == ["https://app.example"]
+            assert "access-control-allow-credentials" not in page.headers
+            other = asking.http.post(path, json=body, headers=TOKEN)
+            assert other.headers["access-control-allow-origin"] == "*"  # no browser asks: it is as the provider said
 
 
 @pytest.mark.parametrize("run", ["../../x", "a b", "", "x" * 129, "a/b", "caf\u00e9", "a..b", "-a"])
@@ -389,6 +464,9 @@ def test_neither_keys_nor_prompts_are_logged(asking: Asking, caplog: pytest.LogC
         ({"exceeded_status": 200}, "exceeded_status"),
         ({"on_disconnect": "x"}, "on_disconnect"),
         ({"max_body": 0}, "max_body"),
+        ({"allowed_origins": ["*"]}, "allowed_origins"),
+        ({"allowed_origins": ["https://app.example/"]}, "without a path"),
+        ({"allowed_origins": ["https://App.example"]}, "small letters"),
         ({"upstreams": [Upstream(name="a", url="http://a"), Upstream(name="a", url="http://b")]}, "same name"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import socket
 import socketserver
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from decimal import Decimal
@@ -35,6 +37,7 @@ JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" + b"".join(
     [b"%x\r\n%b\r\n" % (len(event), event) for event in (*EVENTS, b"")]
 )
+PACKED = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(WHOLE)
 Answer = Callable[[socket.socket, bytes], None]
 """Answers a request, given its body, and says what it likes."""
 
@@ -140,6 +143,8 @@ def test_wherever_a_provider_breaks_off_the_bound_is_booked_and_nothing_stays_he
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, "0.1"),
         (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 8\r\n\r\nnonsense", 200, "0.1"),
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nplain", 502, "0.1"),
+        (PACKED[:-9], 502, "0.1"),
+        (PACKED.replace(b"gzip", b"GZip"), 200, "0.05"),
         (JSON.replace(b'"total_tokens": 13', b'"total_tokens": -1'), 200, "0.1"),
     ],
 )
@@ -151,6 +156,33 @@ def test_whatever_a_provider_answers_is_settled(answer: bytes, status: int, book
         assert wild.hung_up.acquire(timeout=10)
         wild.says(JSON)
         assert got(asking) == (200, WHOLE, True)  # and nothing of it is taken for the next answer
+
+
+def test_an_answer_that_is_packed_in_a_way_that_nobody_here_knows_is_passed_on_as_it_is() -> None:
+    unreadable = b"\x0b\x02\x80packed\x03"
+    with wild_provider() as (wild, asking):
+        for n, encoding in enumerate((b"br", b"zstd", b"gzip, br", b"br")):
+            kind = b"application/json" if n else b"text/event-stream"
+            path, body = asked("chat", stream=not n)
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-encoding: %b\r\n\r\n" % (kind, encoding)
+            wild.says(head + unreadable)
+            with asking.http.stream("POST", path, json=body, headers={**TOKEN, "x-run-id": f"r{n}"}) as answer:
+                assert b"".join(answer.iter_raw()) == unreadable
+            assert answer.status_code == 200 and answer.headers["content-encoding"] == encoding.decode()
+            assert asking.booked(f"r{n}") == ("0.1", "0")  # it is paid for, and nobody can see how much
+        models = asking.http.get("/v1/models", headers=TOKEN)  # httpx shows what it cannot read as it is
+        assert (models.content, models.headers["content-encoding"]) == (unreadable, "br")
+
+
+def test_a_stream_that_is_packed_is_passed_on_unpacked() -> None:
+    much = b": " + b"x" * 3_000_000 + b"\n\n"  # which is packed in few bytes
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: deflate\r\n\r\n"
+    with wild_provider() as (wild, asking):
+        for run, bits in (("r1", 15), ("r2", -15)):  # some servers leave out the header of deflate
+            packer = zlib.compressobj(wbits=bits)
+            wild.says(head + packer.compress(much + b"".join(EVENTS)) + packer.flush())
+            assert got(asking, stream=True, run=run) == (200, much + b"".join(EVENTS), True)
+            assert asking.booked(run) == ("0.05", "0")
 
 
 def test_a_stream_that_falls_silent_is_cut_and_its_bound_is_booked() -> None:

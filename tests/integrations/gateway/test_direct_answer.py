@@ -26,7 +26,7 @@ HEADERS = [(b"Content-Type", b"text/plain"), (b"x-odd", b'caf\xe9 \t; a="b"'), (
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Answers as its path says."""
     client = Client(receive, send, scope.get("extensions", {}).get(DIRECT_ANSWER))
-    await client.body(1_000)
+    await client.body(1_000, {})
     if scope["path"] == "/whole":
         await client.answer(200, list(HEADERS), b"all of it")
     elif scope["path"] == "/empty":
