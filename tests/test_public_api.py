@@ -1,7 +1,8 @@
 """What `import budget_guard` gives, and what it leaves alone.
 
 Where a name, an argument or a default is meant to be another one now, write `public_names.txt` anew:
-``python -m tests.public_names``.
+``python -m tests.public_names``; and `constants.txt` where a number, a pattern or a table is: ``python -m
+tests.constants``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 
 import budget_guard
+from tests import constants
 from tests.public_names import FILE, lines
 
 FOREIGN = [
@@ -35,6 +37,10 @@ def test_all_is_every_public_name(name: str) -> None:
 
 def test_names_arguments_and_defaults_are_those_that_users_rely_on() -> None:
     assert set(FILE.read_text("utf-8").splitlines()) - set(lines()) == set()  # what is new breaks nobody
+
+
+def test_constants_and_defaults_are_those_that_somebody_decided_on() -> None:
+    assert set(constants.written()) - set(constants.lines()) == set()  # what is new hides no change
 
 
 def test_every_public_name_is_documented() -> None:
