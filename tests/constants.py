@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,11 +24,9 @@ from types import ModuleType
 from typing import Any, cast
 
 FILE = Path(__file__).with_name("constants.txt")
-_ROOT = FILE.parent.parent
-_FOLDERS = ("budget_guard", "integrations/budget_guard_gateway", "integrations/budget_guard_langchain")
-_ALSO = ("integrations/budget_guard_openai_agents",)
-_LEFT_OUT = ("budget_guard/testing/", "budget_guard/integrations/", "__main__.py")
-"""What is made for tests, the faces of adapters, and programs."""
+_PACKAGES = ("budget_guard", "budget_guard_gateway", "budget_guard_langchain", "budget_guard_openai_agents")
+_LEFT_OUT = ("budget_guard.testing.", "budget_guard.integrations.")
+"""What is made for tests, and the faces of adapters."""
 _FEW = 4
 """A table of more has a line for each."""
 _LONG = 1_000
@@ -42,21 +41,22 @@ def lines() -> list[str]:
 
 def written() -> list[str]:
     """What was set when somebody looked, in the same modules."""
-    elsewhere = tuple(f"{name}." for name in _modules() if _imported(name) is None)
+    missing = [name for name in (*_PACKAGES, *_modules()) if _imported(name) is None]
+    elsewhere = tuple(f"{name}." for name in missing)
     return [line for line in FILE.read_text("utf-8").splitlines() if not line.startswith(elsewhere)]
 
 
 @cache
 def _modules() -> Sequence[str]:
-    """The names of all modules."""
+    """The names of all modules that are installed here."""
     found: list[str] = []
-    for folder in (*_FOLDERS, *_ALSO):
-        for path in sorted((_ROOT / folder).rglob("*.py")):
-            place = path.relative_to(_ROOT).as_posix()
-            if not place.startswith(_LEFT_OUT) and not place.endswith(_LEFT_OUT):
-                name = place.removeprefix("integrations/").removesuffix(".py").removesuffix("/__init__")
-                found.append(name.replace("/", "."))
-    return found
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            folder = Path(spec.origin).parent
+            names = [path.relative_to(folder).with_suffix("").as_posix() for path in sorted(folder.rglob("*.py"))]
+            found += [f"{package}.{name}".replace("/", ".").removesuffix(".__init__") for name in names]
+    return [name for name in found if not f"{name}.".startswith(_LEFT_OUT) and not name.endswith(".__main__")]
 
 
 def _imported(name: str) -> ModuleType | None:
