@@ -19,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -98,6 +99,23 @@ def stopped(hook: WebhookSink, **options: Any) -> Session:
     run.authorize(call())
     run.authorize(call())
     return run
+
+
+def test_a_sink_has_one_thread_and_starts_none_once_it_is_closed(tmp_path: Path) -> None:
+    run = session("$5")
+    sinks = [WebhookSink("https://hooks.example", secret=SECRET, path=tmp_path / f"{n}.db") for n in range(2)]
+    sinks[1].close()
+    with mock.patch.object(threading, "Thread") as started:
+        for each in sinks:
+            run.subscribe(each)
+        for reason in ("once", "twice"):
+            run.revoke(reason)
+            run.raise_limits(max_cost_usd=6)
+    assert len(started.call_args_list) == 1
+    assert [each.waiting for each in sinks] == [2, 2]
+    sinks[0]._worker = None  # none was started
+    for each in sinks:
+        each.close()
 
 
 def test_a_message_is_signed_so_that_the_reference_library_takes_it(receiver: Receiver, tmp_path: Path) -> None:
