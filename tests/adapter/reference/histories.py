@@ -32,10 +32,11 @@ from budget_guard.adapter import Attempt, Attempts, GuardedCall, attempts, count
 from budget_guard.adapter.priced_request import PricedRequest
 from budget_guard.testing import FakeClock
 from budget_guard.wire import endpoint
+from tests.adapter.reference.guards import guards, parts
 from tests.builders import call, session
 from tests.reference_text import plain, without_ids
 
-HISTORIES = 600
+HISTORIES = 450
 GROUPS = 6
 """So many tests tell them."""
 _MODELS = ("large", "large", "large", "small", "endless", "searcher", "dime", "unheard-of", "prod")
@@ -368,13 +369,14 @@ def _priced() -> Iterator[str]:
         yield f"{number} {path} {way}: {stop and plain(stop.error)} {run.spent_usd} {run.reserved_usd} {history.told}"
 
 
-NAMES = (*(f"histories {group}" for group in range(GROUPS)), "priced requests")
+_TABLES = {"priced requests": _priced, "guarded models": guards, "parts": parts}
+NAMES = (*(f"histories {group}" for group in range(GROUPS)), *_TABLES)
 
 
 def lines_of(name: str) -> Iterator[str]:
     """Every line of that group."""
-    if name == "priced requests":
-        yield from (f"{name}: {without_ids(line)}" for line in _priced())
+    if name in _TABLES:
+        yield from (f"{name}: {without_ids(line)}" for line in _TABLES[name]())
         return
     for number in range(int(name.split()[1]), HISTORIES, GROUPS):
         yield from (f"{name}: {number}: {line}" for line in _of_history(number))

@@ -122,7 +122,7 @@ def _of_names() -> Iterator[str]:
     plain, own = _tables()
     for name in _names():
         yield f"{name!r}: {_told(plain.find, name, at=_NOW)}"
-        for _ in range(3):
+        for _ in range(2):
             given = _asked(chance)
             table = chance.choice([plain, own])
             shown = [str(each) for each in given.values() if each is not None]
@@ -134,7 +134,7 @@ def _of_several() -> Iterator[str]:
     chance = random.Random(2)
     plain, own = _tables()
     likely = [name for name in _names() if _told(plain.find, name, at=_NOW).startswith("[")]
-    for _ in range(300):
+    for _ in range(150):
         names = tuple(chance.choice(likely) for _ in range(chance.choice([1, 2, 2, 3])))
         given = {**_asked(chance), "provider": None, "region": None}
         table = chance.choice([plain, own])
