@@ -439,7 +439,7 @@ class Coverage:
             here = [lines[each] for each in known if each in lines]
             found = set(lines.get(were.get(mutant.line, 0), ())) or set().union(*here)
             outside = self._outside(mutant)
-            if not known or "" in found or outside:  # it is new, or run while no test was
+            if not found or "" in found or outside:  # it is new, or run while no test was, or in a forked process
                 users = self._users(mutant, outside)
                 found = users if outside else found | users  # who imports it in a process of its own is no user
                 more = set().union(*lines.values())
@@ -487,11 +487,12 @@ class Coverage:
             were, tests = self._were(mutant.path), self._lines(mutant.path)
             inside = range(outside.body[0].lineno, (outside.end_lineno or 0) + 1)
             return set().union(*(tests.get(were.get(line, 0), ()) for line in inside)) - {""}
-        lines = (ROOT / mutant.path).read_text("utf-8").splitlines()
+        if outside is None:
+            return set()
         if isinstance(outside, ast.ClassDef):
             name: str = outside.name
         else:
-            found_name = _SET.match(lines[(outside.lineno if outside else mutant.line) - 1])
+            found_name = _SET.match((ROOT / mutant.path).read_text("utf-8").splitlines()[outside.lineno - 1])
             if found_name is None:
                 return set()
             name = found_name[1]

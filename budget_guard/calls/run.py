@@ -180,8 +180,16 @@ class Run:
         return False
 
     def balance(self) -> Balance:
-        """The run's own counters."""
-        return self.ledger.balances((self.scope,))[0]
+        """The run's own counters; what this session knows by itself where it was opened without its ledger, and has
+        made no call since that opens it there."""
+        try:
+            return self.ledger.balances((self.scope,))[0]
+        except KeyError:
+            return self.known_here()
+
+    def known_here(self) -> Balance:
+        """What this session knows by itself of the run's counters."""
+        return Balance(self.scope, self.limits, self.recorder.total(), NOTHING, 0, None)
 
     def labels_of(self, name: str, agent: str | None, is_model: bool) -> Labels:
         """The labels in the usage history for a call of *name*, a model or a tool, by *agent*."""
@@ -212,8 +220,8 @@ class Run:
                 balances: Sequence[Balance] = yield "balances", ((self.scope, *above),)
             except KeyError:  # one of them is opened with the next call
                 balances = yield "balances", ((self.scope,),)
-        except LedgerUnavailable:  # what this session knows by itself
-            balances = [Balance(self.scope, self.limits, recorder.total(), NOTHING, 0, None)]
+        except (LedgerUnavailable, KeyError):  # it is out of reach, or was when the session was opened
+            balances = [self.known_here()]
         balance = balances[0]
         budget = {name: value for name, value in asdict(self.budget).items() if value is not None}
         latest = timeline.described(most_events)

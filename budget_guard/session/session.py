@@ -236,8 +236,11 @@ class Session:
 
     async def aspent_usd(self) -> Decimal:
         """As `spent_usd`, without blocking an event loop where the ledger lives elsewhere."""
-        balances = await self._ledger.aio.balances((self._scope,))
-        return to_usd(balances[0].committed.cost)
+        try:
+            (balance,) = await self._ledger.aio.balances((self._scope,))
+        except KeyError:  # it was opened without its ledger
+            balance = self._run.known_here()
+        return to_usd(balance.committed.cost)
 
     @property
     def reserved_usd(self) -> Decimal:
@@ -251,11 +254,17 @@ class Session:
 
     def least_remaining_usd(self) -> Decimal | None:
         """Dollars left in the tightest of its scopes, the ceilings above it among them; None without a dollar limit."""
-        return _maybe_usd(least_cost_left(self._ledger.balances(self._run.scopes)))
+        return _maybe_usd(least_cost_left(drive(self._balances(), self._ledger)))
 
     async def aleast_remaining_usd(self) -> Decimal | None:
         """As `least_remaining_usd`."""
-        return _maybe_usd(least_cost_left(await self._ledger.aio.balances(self._run.scopes)))
+        return _maybe_usd(least_cost_left(await adrive(self._balances(), self._ledger.aio)))
+
+    def _balances(self) -> Flow[Sequence[Balance]]:
+        """The counters of all its scopes, which are open then."""
+        yield from _opened(self._run)
+        found: Sequence[Balance] = yield "balances", (self._run.scopes,)
+        return found
 
     @property
     def terminated_by(self) -> str | None:
@@ -275,7 +284,7 @@ class Session:
     @property
     def spent_fraction(self) -> float:
         """The largest spent share of any dollar or token limit, of all scopes; what downgrades go by."""
-        return spent_fraction(self._ledger.balances(self._run.scopes))
+        return spent_fraction(drive(self._balances(), self._ledger))
 
     @property
     def committed(self) -> Amounts:
@@ -611,9 +620,7 @@ class Session:
     def _opened_authorizer(self, agent: str | None) -> Steps[Authorizer]:
         """Who decides on the calls of *agent*; its scopes are open then, and have counters to look at."""
         authorizer = self._authorizer_of(agent) if self._has_parts else self._authorizer
-        for each in authorizer.run.keepalives:
-            if isinstance(each, DeferredOpening):
-                yield from each.keep()
+        yield from _opened(authorizer.run)
         return authorizer
 
     def _past_runs(self, records: Iterable[RunRecord] | None) -> PastRuns | None:
@@ -1124,6 +1131,13 @@ def _read_message(message: object) -> Answer:
 
 def _maybe_usd(nano: int | None) -> Decimal | None:
     return None if nano is None else to_usd(nano)
+
+
+def _opened(run: Run) -> Flow[None]:
+    """Open the scopes of a run that was opened without its ledger."""
+    for each in run.keepalives:
+        if isinstance(each, DeferredOpening):
+            yield from each.keep()
 
 
 def _on_a_loop() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import multiprocessing
@@ -39,8 +40,8 @@ from budget_guard.ledger.reconcile import areconcile, reconcile
 from budget_guard.ledger.verbs import LedgerWrapper
 from budget_guard.policy.budget import Mode
 from budget_guard.testing import FakeClock
-from budget_guard.units.amounts import MOST, Amounts, Limits
-from tests.builders import PRICES, Way, call
+from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
+from tests.builders import PRICES, ZERO, Way, call
 
 DIME = 100_000_000
 USER = Scope("user", "u1")
@@ -111,6 +112,44 @@ def error_of(way: Way, run: Session) -> Any:
 
 
 # The gate
+
+
+def test_a_session_that_was_opened_without_its_ledger_tells_of_nothing_until_it_calls(
+    way: Way, open_session: Callable[..., Session], network: Network
+) -> None:
+    network.down = True
+    run = open_session("advisory_estimate")
+    network.down = False
+    reports = (run.report(), asyncio.run(run.areport()))
+    five = Decimal(5)
+    assert [(each.total_spent, each.reserved, each.remaining) for each in reports] == [(ZERO, ZERO, five)] * 2
+    assert (run.spent_usd, asyncio.run(run.aspent_usd()), run.reserved_usd, run.remaining_usd) == (
+        ZERO,
+        ZERO,
+        ZERO,
+        five,
+    )
+    assert (run.near_limit, run.committed) == (False, NOTHING)
+    run.close()
+    way.pay(run, call())
+    assert (run.spent_usd, run.report().total_spent) == (Decimal("0.1"), Decimal("0.1"))
+
+
+def test_what_is_left_of_a_session_that_was_opened_without_its_ledger_is_looked_up_once_it_is_there(
+    open_session: Callable[..., Session], network: Network
+) -> None:
+    asked: list[Callable[[Session], object]] = [
+        lambda run: run.least_remaining_usd(),
+        lambda run: asyncio.run(run.aleast_remaining_usd()),
+        lambda run: 5 - int(run.spent_fraction),
+    ]
+    for number, ask in enumerate(asked):
+        network.down = True
+        run = open_session("advisory_estimate", f"run-{number}")
+        with pytest.raises(LedgerUnavailable):
+            ask(run)
+        network.down = False
+        assert ask(run) == 5
 
 
 @pytest.mark.parametrize("mode", ["hard_gate", "soft_gate"])
@@ -782,6 +821,30 @@ def test_spend_of_an_outage_longer_than_ids_live_is_booked_once_or_put_aside(
     aside = path.with_name("outbox.jsonl.rejected")
     assert aside.exists() is (booked == 0)
     assert Outbox(path).entries() == [] and path.stat().st_size == 0
+
+
+@pytest.mark.parametrize("error", [LedgerAmbiguous, KeyboardInterrupt])
+def test_a_charge_that_is_sent_instead_of_an_id_that_is_too_old_is_booked_once_whoever_sends_it_again(
+    clock: FakeClock, path: Path, error: type[BaseException]
+) -> None:
+    network = Network(clock, retain=1)
+    for name in ("u1", "busy"):
+        network.set_limits(Scope("user", name), Limits())
+    Outbox(path).add(
+        new_entry("commit", hold_id(clock.now_ms(), "old"), (USER,), Amounts(cost=DIME), fresh=True, ambiguous=False)
+    )
+    clock.advance(86_400)
+    for number in range(5):
+        clock.advance(1)
+        network.charge(hold_id(clock.now_ms(), f"b{number}"), (Scope("user", "busy"),), Amounts(cost=1))
+    network.loses = ("charge", error)
+    with contextlib.suppress(error):
+        replay(Outbox(path), network)
+    assert (network.committed(), network.loses) == (DIME, None)
+    clock.advance(1)
+    replay(Outbox(path), network)  # as the next process
+    assert network.committed() == DIME
+    assert Outbox(path).entries() == [] and not path.with_name("outbox.jsonl.rejected").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no permissions here")

@@ -27,8 +27,9 @@ from budget_guard import (
     current_session,
     track_tool,
 )
+from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
-from tests.builders import ZERO, session
+from tests.builders import ZERO, apart, call, session
 
 
 class NotFound(Exception):
@@ -151,6 +152,22 @@ async def test_of_a_hundred_tasks_exactly_as_many_bodies_run_as_fit() -> None:
     found = await asyncio.gather(*(search() for _ in range(100)), return_exceptions=True)
     assert found.count(True) == 10
     assert state(run) == (Decimal("0.10"), ZERO, 10)
+
+
+@pytest.mark.parametrize("on_a_loop", [False, True])
+def test_a_plain_tool_waits_for_room_but_not_where_an_event_loop_would_stand_still(on_a_loop: bool) -> None:
+    clock = FakeClock()
+    run = session(Budget("$0.11", max_wait_s=30), clock=clock)
+    apart(run.authorize, call()).require()
+    tool = run.track_tool(cost="0.02", tool="t")(lambda: 1)
+
+    async def within() -> None:
+        tool()
+
+    began = clock.monotonic()
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(within()) if on_a_loop else apart(tool)
+    assert clock.monotonic() - began == (0 if on_a_loop else 30)
 
 
 def test_the_estimate_of_the_arguments_is_held_and_the_cost_of_the_result_is_booked() -> None:

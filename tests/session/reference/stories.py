@@ -62,12 +62,15 @@ def _named(error: Any) -> str:
 class Story:
     """One session with its budget and ceilings, all by chance."""
 
-    def __init__(self, number: int) -> None:
+    def _begin(self, number: int) -> None:
         self.chance = random.Random(number)
         self.clock = FakeClock()
         self.open: list[Any] = []
         self.children: list[Session] = []
         self.told: list[str] = []
+
+    def __init__(self, number: int) -> None:
+        self._begin(number)
         options: dict[str, Any] = {"pricing": PRICES, "clock": self.clock}
         thresholds: dict[str, Any] = {
             name: self._hear(name) for name in ("on_soft_limit", "on_hard_limit", "on_loop_detected", "on_downgrade")
