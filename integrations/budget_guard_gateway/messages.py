@@ -131,7 +131,7 @@ class Client:
             raise Refused(_too_large(most))
         return body
 
-    def watch(self, task: asyncio.Task[Any]) -> None:
+    def watch(self, task: asyncio.Task[Any] | None) -> None:
         """Notice from now on when the client goes: within `_WATCHED_AFTER_S`, so that a short call is not watched.
 
         Args:

@@ -15,7 +15,7 @@ from budget_guard import ModelCall, ToolCall, weigh
 from budget_guard import Usage as CoreUsage
 from budget_guard.calls.decision_json import prompt_of_tokens
 from budget_guard.protocol import problem
-from budget_guard.units.money import nano_of, parse_usd
+from budget_guard.units.money import nano_of, usd_text
 from budget_guard.units.printable import printable
 from budget_guard_gateway.messages import Refused
 from budget_guard_gateway.runs import is_run_id
@@ -37,8 +37,7 @@ _USD_PATTERN = r"\d+(\.\d{1,9})?"
 def _usd(value: str | int | Decimal) -> str:
     if isinstance(value, str) and not re.fullmatch(_USD_PATTERN, value, re.ASCII):
         raise PydanticCustomError("usd", _NO_USD)
-    parse_usd(str(value), "amount")
-    return str(value)
+    return usd_text(nano_of(str(value), "amount"))  # the same for 0.1 and "0.10", which are the same to their caller
 
 
 def _run_id(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 
@@ -36,7 +37,8 @@ async def serve_decision(
     body = body_of(operation.body, await client.body(gateway.settings.max_body, headers))
     service = DecisionService(gateway)
     try:
-        answer = await operation.perform(service, Asked(who, names, headers, body))
+        client.watch(asyncio.current_task())
+        answer = await operation.perform(service, Asked(who, names, headers, body, client))
     except BudgetError as error:
         run_id = getattr(body, "run_id", None)
         refusal = problem_of(error, run_id=run_id, exceeded_status=gateway.settings.exceeded_status)

@@ -22,6 +22,7 @@ from budget_guard import (
     LedgerUnavailable,
     ModelCall,
     ReservationConflict,
+    ReservationError,
     Scope,
     Session,
     ToolCall,
@@ -45,7 +46,7 @@ from budget_guard_gateway.decision_service.bodies import (
 )
 from budget_guard_gateway.decisions import is_decision_id, owner_of
 from budget_guard_gateway.keys import Principal
-from budget_guard_gateway.messages import Refused
+from budget_guard_gateway.messages import Client, Refused
 from budget_guard_gateway.runs import OpenRun, checked_run_id, is_run_id
 from budget_guard_gateway.state import GatewayState
 
@@ -62,6 +63,7 @@ class Asked(NamedTuple):
     """The names in the path."""
     headers: Mapping[bytes, bytes]
     body: Any
+    client: Client
 
 
 class Answer(NamedTuple):
@@ -134,7 +136,9 @@ class DecisionService:
         try:
             if body.dry_run:
                 return await self._foresee(run, call)
+            asked.client.may_stop = key is None  # with a key, who asks again gets what is decided
             decision = await run.session.aauthorize(call, idempotency_key=key, hold_ttl_s=_HOLD_TTL_S)
+            asked.client.may_stop = False
             if isinstance(decision.error, ReservationConflict):
                 words = "Idempotency-Key was sent with another body before. Nothing is held: use a new key."
                 return _refused(problem("conflict", words), decision, run)
@@ -183,10 +187,19 @@ class DecisionService:
                 settled: Mapping[str, Any] | None = json.loads(kept or "{}").get("settled")
                 if settled is not None:
                     return settled
+                if not is_new and not await self._is_held_on(decision.id):
+                    raise Refused(_not_held(decision.id))
         if is_new:
             self._gateway.metrics.decided(decision)
         await self._gateway.decisions.write(decision, run.who)
         return None
+
+    async def _is_held_on(self, id: str) -> bool:
+        """Whether a hold is still there. If so it is kept for as long as a new one."""
+        try:
+            return await self._ledger.extend(id, _HOLD_TTL_S)
+        except ReservationError:
+            return False
 
     async def _foresee(self, run: OpenRun, call: ModelCall | ToolCall) -> Answer:
         estimate = await run.session.aestimate(call)
@@ -220,7 +233,10 @@ class DecisionService:
         async with self._held(asked) as held:
             if held.settled is not None:
                 return held.answer(held.settled)
-            await self._ledger.forward(held.id)
+            try:
+                await self._ledger.forward(held.id)
+            except ReservationConflict:
+                raise Refused(_not_held(held.id)) from None
             return held.answer(_settlement(held.id, "forwarded"))
 
     async def commit(self, asked: Asked) -> Answer:
@@ -419,6 +435,11 @@ def _refused(refusal: Problem, decision: Decision, run: OpenRun) -> Answer:
 
 def _other_amounts(id: str) -> Problem:
     return problem("conflict", f"The reservation {id} was committed with other amounts. Those are booked.")
+
+
+def _not_held(id: str) -> Problem:
+    words = f"Nothing is held any more by the reservation {id}: its time was up, or it was released."
+    return problem("conflict", f"{words} Do not make the call: ask for another decision, with another Idempotency-Key.")
 
 
 def _own_part(report: BudgetReport, shared_kinds: Collection[str]) -> dict[str, Any]:

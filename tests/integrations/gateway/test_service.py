@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import httpx
 import jsonschema
 
 from budget_guard import Budget, LedgerUnavailable
+from budget_guard.calls import idempotency
 from budget_guard.testing import LocalProvider
 from budget_guard_gateway.decision_service import operations
 from budget_guard_gateway.decision_service.openapi import openapi
@@ -26,6 +28,7 @@ from budget_guard_gateway.decision_service.operations import OPERATIONS
 from budget_guard_gateway.keys import add_key
 from budget_guard_gateway.settings import Upstream
 from tests.integrations.gateway.support import MESSAGES, Asking, gateway
+from tests.integrations.gateway.test_gone import until
 from tests.ledger.redis_server import BINARY, RedisServer
 
 DIME: dict[str, Any] = {"run_id": "r1", "model": "dime", "messages": MESSAGES, "max_output_tokens": 16}
@@ -376,6 +379,49 @@ def test_a_reservation_in_memory_that_nobody_settles_expires(service: Service, m
     monkeypatch.setattr(operations, "_HOLD_TTL_S", 1e-6)
     for _ in range(12):  # on a budget for ten
         assert service.decide().status_code == 200
+
+
+def test_what_has_expired_is_not_told_to_be_held(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = service.decide(idempotency_key="held").json()
+    again = service.decide(idempotency_key="held").json()
+    assert (again["decision_id"], again["state"]) == (held["decision_id"], "reserved")
+    monkeypatch.setattr(operations, "_HOLD_TTL_S", 1e-6)
+    monkeypatch.setattr(idempotency, "HOLD_TTL_S", 1e-6)
+    expired = service.decide(idempotency_key="k").json()["decision_id"], service.decide().json()["decision_id"]
+    service.asking.gateway.authority.ledger.sweep()
+    for refused in (service.decide(idempotency_key="k"), *(service.settle(id, "forward") for id in expired)):
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+        assert "Nothing is held any more" in refused.json()["detail"]
+    assert [service.settle(id, "commit", USED).status_code for id in expired] == [200, 200]  # it was made all the same
+    assert service.decide(idempotency_key="k").json()["state"] == "committed"
+    assert service.asking.booked() == ("0.2", "0.1")
+
+
+def test_amounts_that_are_the_same_are_the_same_with_a_key_and_when_they_are_committed(service: Service) -> None:
+    ids = set()
+    for amount in ('"0.10"', "0.10", "0.1", "1e-1", '"0.100000000"'):
+        body = b'{"run_id": "r1", "tool": "search", "cost_usd": %b}' % amount.encode()
+        sent = {"authorization": "Bearer anybody", "idempotency-key": "k"}
+        decided = service.asking.http.post("/budget/decisions", content=body, headers=sent)
+        ids.add(decided.json()["decision_id"])
+        done = service.settle(*ids, "commit", {"cost_usd": json.loads(amount)})
+        assert (done.status_code, done.json()["cost_usd"]) == (200, "0.1")
+    assert service.asking.booked() == ("0.1", "0")
+
+
+def test_who_goes_while_a_decision_waits_for_room_takes_none() -> None:
+    with gateway(None, Budget("$0.10"), upstreams=NOWHERE) as asking:
+        service = Service(asking)
+        id = service.decide().json()["decision_id"]
+        host, _, port = asking.url.removeprefix("http://").partition(":")
+        data = json.dumps(DIME).encode()
+        head = "POST /budget/decisions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer anybody\r\n"
+        with socket.create_connection((host, int(port))) as waiting:
+            waiting.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+            until(lambda: asking.gateway.under_way)
+        until(lambda: not asking.gateway.under_way)  # long before its 30 seconds are over
+        assert service.settle(id, "release").status_code == 200
+        assert asking.booked() == ("0", "0")
 
 
 def test_a_ledger_that_is_down_is_a_503_and_holds_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
