@@ -122,6 +122,7 @@ class Metrics:
         self._under_way = under_way
         self._counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._models = Names()
+        self._providers = Names()  # which callers of the decision service name as they like
         self._noted: deque[Decision] = deque(maxlen=_MOST_NOTED)
         self._open: deque[Decision] = deque(maxlen=_MOST_NOTED)
         self.note = self._noted.append
@@ -176,7 +177,7 @@ class Metrics:
             return False
         posting = held.posting
         if posting is not None:
-            labels = (self._models.bounded(posting.name), _provider_of(decision))
+            labels = (self._models.bounded(posting.name), self._providers.bounded(_provider_of(decision)))
             self._add("budget_guard_cost_usd_total", posting.amounts.cost, labels)
             if posting.uncertain:
                 self._add("budget_guard_uncertain_usd_total", posting.amounts.cost)

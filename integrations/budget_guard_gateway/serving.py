@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Generator
@@ -53,6 +54,7 @@ def serve(settings: GatewaySettings) -> None:
     for stopped_by in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has stopped
         signal.signal(stopped_by, asked)
     if settings.workers == 1:
+        _stop_on_hangup()
         gateway = _made(settings, None)
         admin = None if admin_listener is None else _admin(gateway)
         server = _Beside(server_config(settings, gateway), asked, admin, admin_listener)
@@ -171,12 +173,24 @@ class _Asked:
         self.to_stop = True
 
 
+def _stop_on_hangup() -> None:
+    """Let SIGHUP stop this process as SIGTERM does: by default it is killed, and the calls under way with it."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+
+
+def _ignore_hangup() -> None:
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def _made(settings: GatewaySettings, shared: SharedNumbers | None) -> Gateway:
     """The gateway of one process, with what takes long done before the first request."""
     encoding = encoding_of("gpt-4o") if is_installed() else None
     if encoding is not None:
         count(encoding, "warm", None)
     if settings.workers > 1 and (parent := multiprocessing.parent_process()) is not None:
+        _ignore_hangup()  # whoever started it has it stopped, and another one started
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget_guard-parent", daemon=True).start()
     made = Gateway(settings, shared=shared)
     gc.collect()

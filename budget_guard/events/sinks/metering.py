@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from budget_guard.events.model import CallAdmitted, CallReleased, Event, UsageEvent
+from budget_guard.units.printable import printable
 
 _MOST_NAMES = 200
 """Names that are told apart; a program that makes up names is summed under `_REST` beyond that."""
@@ -16,15 +17,16 @@ class Names:
     """The names that are told apart, so that a label has an end."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        self._known: dict[str, str] = {}
 
     def bounded(self, name: str) -> str:
-        """*name*, or the name of the rest."""
-        if name not in self._known:
+        """*name*, so that it can be printed, for not every reader of numbers takes a NUL; or the name of the rest."""
+        known = self._known.get(name)
+        if known is None:
             if len(self._known) >= _MOST_NAMES:
                 return _REST
-            self._known.add(name)
-        return name
+            known = self._known[name] = printable(name)
+        return known
 
 
 class HeldNow:

@@ -16,7 +16,9 @@ pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
 from budget_guard import Budget, LedgerUnavailable
+from budget_guard.events.sinks import metering
 from budget_guard.testing import LocalProvider, Reply
+from budget_guard.units.printable import printable
 from budget_guard_gateway.metrics import BUCKETS_S, FRESH_S, Metrics, SharedNumbers, Snapshot, Times, exposition
 from tests.integrations.gateway.support import MESSAGES, TOKEN, Asking, administered, asked, gateway
 from tests.integrations.gateway.test_gone import send, until
@@ -146,14 +148,27 @@ def test_names_of_models_are_text_and_have_an_end(asking: Asking) -> None:
     held = decision.reservation
     assert held is not None and held.posting is not None
     metrics = Metrics("hard_gate", ())
-    odd = 'a"b\\c\nd'
+    odd = 'a"b\\c\nd\x00e\u2028\ud800'
     for name in (odd, *(f"m{n}" for n in range(300))):
         held.posting = held.posting._replace(name=name)
         metrics.note(decision)
         metrics.snapshot()
     found = read(exposition([metrics.snapshot()]))["cost_usd_total"]
-    assert found[odd, "openai"] == 0.1 and len(found) == 201
+    assert found[printable(odd), "openai"] == 0.1 and len(found) == 201
     assert round(found["(others)", "openai"], 9) == 10.1
+
+
+def test_names_of_providers_are_text_and_have_an_end(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "_MOST_NAMES", 3)
+    body = {"model": "dime", "input_tokens": 5, "max_output_tokens": 16}
+    odd = 'a"b\\c\nd\x00e'
+    with gateway(provider, **ADMIN) as asking, administered(asking) as http:
+        for named in (odd, "p1", "p2", "p3", "p4"):  # as a caller likes
+            decided = asking.http.post("/budget/decisions", json={**body, "provider": named}, headers=TOKEN).json()
+            used = f"/budget/reservations/{decided['decision_id']}/commit"
+            assert asking.http.post(used, json={"usage": {"output": 16}}, headers=TOKEN).status_code == 200
+        found = numbers(http)["cost_usd_total"]
+    assert found == {("dime", named): 0.1 for named in (printable(odd), "p1", "p2")} | {("dime", "(others)"): 0.2}
 
 
 def test_a_request_in_many_dialects_is_one_decision(provider: LocalProvider) -> None:

@@ -106,6 +106,24 @@ def test_a_gateway_that_is_stopped_while_it_starts_ends(tmp_path: Path, workers:
         assert process.wait(30) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
+def test_no_call_is_lost_where_the_terminal_hangs_up(tmp_path: Path) -> None:
+    ledger = f"sqlite:///{tmp_path / 'budget.db'}"
+    with LocalProvider(Reply(output_tokens=16), prices=RATES) as provider:
+        provider.pause()
+        with served(provider, ledger) as (process, url):
+            answers: list[list[int]] = []
+            asking = threading.Thread(target=lambda: answers.append(asyncio.run(ask_all(url, 3))))
+            asking.start()
+            provider.wait_for_calls(3)
+            process.send_signal(signal.SIGHUP)
+            provider.resume()
+            asking.join(30)
+            assert answers == [[200, 200, 200]]
+            assert process.wait(30) in (0, -signal.SIGTERM)
+        assert BudgetAuthority(ledger).snapshot("run", "r1").spent_usd == provider.bill_usd == Decimal("0.3")
+
+
 def test_what_a_killed_gateway_had_sent_stays_counted_until_it_is_reconciled(tmp_path: Path) -> None:
     file = tmp_path / "budget.db"
     with LocalProvider(Reply(output_tokens=16), prices=RATES) as provider:
@@ -130,6 +148,13 @@ def test_what_a_killed_gateway_had_sent_stays_counted_until_it_is_reconciled(tmp
         assert len(reconcile.reconcile(later)) == 4
         assert BudgetAuthority(later).snapshot("run", "r1").spent_usd == Decimal("0.4") >= provider.bill_usd
         later.close()
+
+
+def _ignores_hangup(pid: int) -> bool:
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return bool(int(status.partition("SigIgn:")[2].split()[0], 16) & 1)
+    return False
 
 
 def _children(pid: int) -> set[int]:
@@ -157,6 +182,12 @@ def test_workers_whose_parent_is_killed_finish_their_calls_and_end(tmp_path: Pat
         with served(provider, ledger, "--workers", "2") as (process, url):
             workers = _children(process.pid)
             assert len(workers) >= 2
+            for _ in range(1_200):  # one of them may be starting still
+                if sum(map(_ignores_hangup, _children(process.pid))) == 2:  # whoever started them stops them
+                    break
+                threading.Event().wait(0.05)
+            else:
+                raise AssertionError("a terminal that hangs up kills a process, and the calls in it")
             answers: list[list[int]] = []
             asking = threading.Thread(target=lambda: answers.append(asyncio.run(ask_all(url, 4))))
             asking.start()

@@ -398,13 +398,14 @@ def test_what_has_expired_is_not_told_to_be_held(service: Service, monkeypatch: 
 
 
 def test_amounts_that_are_the_same_are_the_same_with_a_key_and_when_they_are_committed(service: Service) -> None:
-    ids = set()
+    ids: set[str] = set()
     for amount in ('"0.10"', "0.10", "0.1", "1e-1", '"0.100000000"'):
         body = b'{"run_id": "r1", "tool": "search", "cost_usd": %b}' % amount.encode()
         sent = {"authorization": "Bearer anybody", "idempotency-key": "k"}
         decided = service.asking.http.post("/budget/decisions", content=body, headers=sent)
         ids.add(decided.json()["decision_id"])
-        done = service.settle(*ids, "commit", {"cost_usd": json.loads(amount)})
+        (only,) = ids
+        done = service.settle(only, "commit", {"cost_usd": json.loads(amount)})
         assert (done.status_code, done.json()["cost_usd"]) == (200, "0.1")
     assert service.asking.booked() == ("0.1", "0")
 
