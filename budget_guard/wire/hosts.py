@@ -14,22 +14,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from budget_guard.pricing.model_names import base_of_fine_tune, provider_at
 
 _MORE_HOSTS = {
-    "api.perplexity.ai": "perplexity",
-    "api.moonshot.ai": "moonshotai",
-    "api.moonshot.cn": "moonshotai",
-    "api.cohere.com": "cohere",
-    "api.cohere.ai": "cohere",
     "api.together.ai": "together",
     "api.minimax.io": "minimax",
     "api.voyageai.com": "voyageai",
 }
 """Hosts that `budget_guard.pricing.model_names` does not know yet."""
 _SUFFIXES = (
-    (".openai.azure.com", "azure"),
-    (".services.ai.azure.com", "azure"),
     (".cognitiveservices.azure.com", "azure"),
     (".openai.azure.us", "azure"),
-    ("-aiplatform.googleapis.com", "google"),
 )
 _OPENAI_REGION = re.compile(r"([a-z]{2,3})\.api\.openai\.com")
 """Regional hosts: https://developers.openai.com/api/docs/guides/data-residency."""
@@ -131,10 +123,4 @@ def provider_of_host(host: str) -> str | None:
         return known
     if host in _MORE_HOSTS:
         return _MORE_HOSTS[host]
-    if _OPENAI_REGION.fullmatch(host):
-        return "openai"
-    if host == "aiplatform.googleapis.com":
-        return "google"
-    if _BEDROCK_HOST.fullmatch(host):
-        return "aws"
     return next((provider for suffix, provider in _SUFFIXES if host.endswith(suffix)), None)

@@ -17,7 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from budget_guard.ledger.history import QUANTITIES, Labels, UsageLine, line_of, quantities
 from budget_guard.ledger.hold_id import hold_id
@@ -76,18 +76,6 @@ def new_entry(
     return Entry(uuid.uuid4().hex, verb, id, tuple(scopes), amounts, uncertain, owner, fresh, ambiguous, tuple(lines))
 
 
-class _Store(Protocol):
-    def append(self, records: Sequence[Record]) -> None: ...
-    def read(self) -> list[Record]: ...
-    def empty(self) -> None:
-        """Forget everything, unless there is something left to deliver."""
-        ...
-
-    def claim(self) -> Generator[bool, None, None]:
-        """Hold the right to deliver, unless another has it."""
-        ...
-
-
 class Outbox:
     """Keeps what could not be delivered to a ledger. Safe to use from any thread.
 
@@ -100,7 +88,7 @@ class Outbox:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._store: _Store = _Memory() if path is None else _File(os.fspath(path))
+        self._store: _Memory | _File = _Memory() if path is None else _File(os.fspath(path))
         self._rejected = None if path is None else _File(f"{os.fspath(path)}.rejected")
         self._spare = _Memory()
         """For the moment where the disk fails as well."""
@@ -376,9 +364,6 @@ class _File:
             os.fsync(file)
             if not size and os.name == "posix":
                 _fsync_folder(self.path)
-
-    def read(self) -> list[Record]:
-        return self.read_lines().records
 
     def read_lines(self) -> _Lines:
         """What is in the file, with what cannot be read."""

@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextvars import Context
+from datetime import timedelta
 from typing import Any
 
-from budget_guard import Budget, BudgetAuthority, BudgetError, MemoryLedger, Session, ToolCall
+from budget_guard import Budget, BudgetAuthority, BudgetError, MemoryLedger, ModelCall, Session, ToolCall, Usage
 from budget_guard.calls.decision_json import decision_text
 from budget_guard.calls.enclosing import holds_around
 from budget_guard.calls.idempotency import IdempotencyKey
+from budget_guard.calls.seen import Seen
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.verbs import LedgerWrapper
@@ -27,7 +29,7 @@ from tests.reference_text import plain, without_ids
 from tests.session.reference.accounts import Account
 from tests.session.reference.stories import logged
 
-PLATFORMS = 240
+PLATFORMS = 280
 GROUPS = 8
 """So many tests tell them."""
 _FIRST = 50_000
@@ -124,7 +126,41 @@ class Platform(Account):
     def _hear(self, name: str) -> Callable[[Any], None]:
         return lambda report: self.told.append(f"  {name} {plain(report.total_spent)}")
 
+    def _model_call(self) -> ModelCall:
+        """A call as of stories, and with all that other calls may have."""
+        asked, chance = super()._model_call(), self.chance
+        more: dict[str, Any] = {
+            "tool_fees": (("web_search", 5_000_000), ("ocr", 30)) if chance.random() < 0.1 else (),
+            "kinds": self._maybe(
+                0.15, frozenset(chance.choice([[], ["input_audio"], ["input_audio", "output_image"]]))
+            ),
+            "provider": self._maybe(0.1, chance.choice(["openai", "anthropic"])),
+            "region": self._maybe(0.1, "eu"),
+            "search_context": self._maybe(0.1, "high"),
+            "started_by": ("Other",) if chance.random() < 0.1 else (),
+        }
+        if more["tool_fees"]:
+            more["hosted_tools"] = ("web_search", "ocr")
+        return asked._replace(**{name: value for name, value in more.items() if value is not None and value != ()})
+
+    def _usage(self) -> Usage | None:
+        usage, chance = super()._usage(), self.chance
+        if usage is None or chance.random() < 0.8:
+            return usage
+        kinds = ("input_audio", "cache_audio", "input_image", "output_audio", "output_image", "cache_write_1h")
+        more: dict[str, Any] = {name: chance.choice([0, 0, 20]) for name in kinds}
+        units = [(), (("ocr", 2),), (("ocr", 1), ("unexplained_tokens", 30)), (("input_video_tokens", 9),)]
+        return usage._replace(**more, other=chance.choice(units))
+
     # Steps
+
+    def estimate(self) -> str:
+        """Give an answer up, of which more or less was seen."""
+        hold, chance = self.open.pop(0), self.chance
+        self.over.append(hold)
+        text = chance.choice(["", "x" * 40, "word " * 900])
+        seen = self._maybe(0.8, Seen(text, self._usage(), chance.choice([None, True, False])))
+        return f"{self.do(hold, 'commit_estimate', 'timed out', seen)} {plain(hold.posting)}"
 
     def open_one(self) -> str:
         """Open another session, or one run again."""
@@ -268,12 +304,19 @@ class Platform(Account):
         """Make an exception of a user, or give one a plan."""
         chance, authority = self.chance, self.authority
         kind, id = chance.choice([("user", "u1"), ("user", "u2"), ("org", "o1"), ("team", "t9")])
-        look = chance.choice(["set", "own", "assign", "report", "cut off", "give back"])
+        look = chance.choice(["set", "own", "assign", "report", "cut off", "give back", "earlier", "since"])
         if look == "set":
             given = [None, self._budget(plain=True), [Budget("$1", window="day"), Budget("$2", window="month")]]
             self.do(authority, "set_ceiling", kind, id, chance.choice(given))
         elif look == "own":
             return plain([each.limits for each in self.do(authority, "own_ceiling", kind, id) or ()])
+        elif look == "earlier":
+            return plain(self.do(authority, "snapshot", kind, id, window=-chance.choice([1, 2])))
+        elif look == "since":
+            now = self.clock.now()
+            since, until = chance.choice([(None, now), (now.date(), None), (now - timedelta(hours=30), now)])
+            rows = self.do(authority, "usage", kind, id, since=since, until=until, by=("hour", "day", "month"))
+            return f"{plain(rows)} {plain(self.do(authority, 'top', kind, 2, since=since, until=until))}"
         elif look == "assign":
             self.do(authority, "assign", kind, id, chance.choice([None, *self.plans]))
         elif look == "report":
@@ -288,6 +331,11 @@ class Platform(Account):
         """Go on from what was spent elsewhere."""
         self.session.carry_over(self.session.committed.plus(self.session.committed))
         return plain(self.session.committed)
+
+    def much_later(self) -> str:
+        """Three months later what happened by the hour is known by the day, or in all."""
+        self.clock.advance(95 * 86_400)
+        return f"{self.clock.now():%d %H:%M:%S}"
 
     def figures(self) -> str:
         """What can be asked of a session, in the other of the two ways as well."""
