@@ -218,6 +218,27 @@ def test_what_is_remembered_has_an_end_and_the_latest_is_in_it(name: str, monkey
             assert len(memory.inside()) == n % MOST + 1
 
 
+def test_loops_that_were_told_of_are_known_up_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budget_guard.calls.loops._KEPT", MOST)
+    detector = LoopDetector(LoopPolicy(max_repeats=2))
+    for n in range(FED):
+        for _ in range(2):
+            detector.saw("r", f"t{n}", b"", "same", 0.0)
+        told = detector.ask("r", f"t{n}", b"", 0.0)
+        assert told is not None and told.is_new
+        again = detector.ask("r", f"t{n}", b"", 0.0)
+        assert again is not None and not again.is_new
+        assert len(detector._trails["r"].told) <= MOST + 1
+
+
+def test_holds_to_give_back_are_known_up_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budget_guard.ledger.outbox.store._MOST_RELEASES", MOST)
+    outbox = Outbox()
+    for n in range(FED):
+        outbox.releases.append((hold_id(1, f"h{n}"), ()))
+    assert [id for id, _ in outbox.releases] == [hold_id(1, f"h{n}") for n in range(FED - MOST, FED)]
+
+
 def test_tools_that_were_claimed_are_known_while_they_are_called() -> None:
     tools = session()
     run = tools._run

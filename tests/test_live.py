@@ -25,6 +25,8 @@ from budget_guard.events import Event
 from budget_guard.live import Standing, spend_board, spend_line
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
+from tests import live_lines
+from tests.reference_text import kept
 
 pytest.importorskip("rich")
 from rich.console import Console
@@ -155,6 +157,12 @@ def standing(**fields: Any) -> Standing:
 
 def line(at: Standing, width: int | None = None) -> str:
     return "".join(piece.text for piece in live.fitted(lambda bar: live.parts_of(at, bar), width))
+
+
+def test_lines_and_boards_are_on_screens_of_any_width_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a difference is meant: ``python -m tests.live_lines``."""
+    monkeypatch.setattr(live, "_takes_unicode", lambda: True)
+    assert list(live_lines.lines()) == kept(live_lines.FILE)
 
 
 def test_the_bar_has_marks_at_the_soft_limit_and_at_the_switch() -> None:

@@ -19,9 +19,7 @@ def explain_refusal(added: Sequence[str], status: int, body: object) -> str | No
     """
     if status not in (400, 422) or not added:
         return None
-    text = body if isinstance(body, str) else json.dumps(body, default=str)
-    if isinstance(body, (bytes, bytearray)):
-        text = body.decode("utf-8", "replace")
+    text = body.decode("utf-8", "replace") if isinstance(body, (bytes, bytearray)) else json.dumps(body, default=str)
     for field in added:
         outer, _, inner = field.partition(".")
         if outer in text or (inner and inner in text):

@@ -91,6 +91,56 @@ def test_what_is_settled_deep_inside_takes_no_room_for_ever() -> None:
     Context().run(story)
 
 
+class Counted(Hold):
+    """A hold that counts how often it is asked whether it is settled, and is settled after so many times."""
+
+    asked = 0
+    after = 10**9
+
+    @property
+    def settled(self) -> bool:
+        type(self).asked += 1
+        self.looks += 1
+        return self.is_settled or self.looks > self.after
+
+    @settled.setter
+    def settled(self, settled: bool) -> None:
+        self.is_settled = settled
+        self.looks = 0
+
+
+def test_open_holds_are_looked_through_ever_more_seldom() -> None:
+    def story() -> None:
+        entered: list[Counted] = []
+        for _ in range(2_000):
+            entered.append(Counted())
+            enter(entered[-1])
+        assert Counted.asked < 8 * 2_000
+        for each in entered[1_000:]:
+            each.settled = True
+        before = Counted.asked
+        for _ in range(3_000):
+            entered.append(Counted())
+            enter(entered[-1])
+        assert len(links()) < 4_500 and Counted.asked - before < 8 * 4_000
+        assert len(holds_around(())) == 4_000
+
+    Counted.asked = 0
+    Context().run(story)
+
+
+def test_holds_that_are_all_settled_while_they_are_looked_through_leave_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def story() -> None:
+        last = Counted()
+        last.after = 1  # another thread settles it after the first look
+        enter(last)
+        enter(Hold())
+        assert [link[2] for link in links()] == [1]
+
+    monkeypatch.setattr(enclosing, "_FEW", 1)
+    Context().run(story)
+
+
 def test_a_hold_brings_those_that_its_session_is_inside_of_each_once() -> None:
     def story() -> None:
         parents, over = Hold(), Hold()

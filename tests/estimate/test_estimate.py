@@ -292,3 +292,23 @@ def test_the_names_of_fields_are_weighed_too() -> None:
 def test_a_message_that_is_more_than_text_is_so_without_anybody_who_looks_into_it(kind: str) -> None:
     assert weigh(messages=[{"type": kind, "id": "x"}]).unweighed
     assert not weigh(messages=[{"type": "message", "id": "x"}]).unweighed
+
+
+@pytest.mark.parametrize("tools", [False, True])
+@pytest.mark.parametrize("schema", [False, True])
+@pytest.mark.parametrize("reasoning", [False, True])
+@pytest.mark.parametrize("carried", [(), ("an image",), ("audio",), ("a file",), ("an image", "audio", "a video")])
+def test_a_call_needs_what_its_request_offers_asks_for_and_carries(
+    tools: bool, schema: bool, reasoning: bool, carried: tuple[str, ...]
+) -> None:
+    prompt = Prompt(1, 1, (), 0, dict(enumerate(carried)))
+    expected = {
+        *(["tools"] if tools else []),
+        *(["json_schema"] if schema else []),
+        *(["reasoning"] if reasoning else []),
+        *(["vision"] if "an image" in carried else []),
+        *(["audio"] if "audio" in carried else []),
+    }
+    assert prompt.needs(tools=tools, schema=schema, reasoning=reasoning) == expected
+    if not reasoning:
+        assert prompt.needs(tools=tools, schema=schema) == expected

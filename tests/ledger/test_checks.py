@@ -106,3 +106,27 @@ def test_a_name_has_one_to_as_many_characters_as_an_id() -> None:
     for each in unfit:
         with pytest.raises(ValueError, match="must be a text of 1 to"):
             checks.check_place(each)
+
+
+@pytest.mark.parametrize(
+    ("id", "taken"),
+    [
+        ("0123456789ab-x", True),
+        ("0123456789ab-" + "x" * (MOST_LENGTH - 13), True),
+        ("0123456789ab-" + "x" * (MOST_LENGTH - 12), False),
+        ("0123456789ab", False),
+        ("0123456789abx", False),
+        ("0123456789AB-x", False),
+        ("0123456789a-xx", False),
+        ("0123456789ab-\ud800", False),
+        ("", False),
+        (None, False),
+        (b"0123456789ab-x", False),
+    ],
+)
+def test_an_id_is_a_time_and_a_name(id: Any, taken: bool) -> None:
+    if taken:
+        checks.check_id(id)
+    else:
+        with pytest.raises(ValueError, match="hold_id="):
+            checks.check_id(id)

@@ -266,6 +266,30 @@ def test_the_key_of_a_process_that_died_is_decided_on_when_its_claim_lapses() ->
     assert run.reserved_usd == Decimal("0.10")
 
 
+@pytest.mark.parametrize("may_wait", [True, False])
+def test_what_another_process_decides_on_is_waited_for_where_one_can_wait(may_wait: bool) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    ledger = MemoryLedger(clock=clock)
+    run, other = (session(Budget("$1", max_wait_s=5), ledger=ledger, run_id="r1", clock=clock) for _ in range(2))
+    swap = ledger.swap
+
+    def dies(name: str, expected: str | None, text: str | None, ttl_s: float) -> str | None:
+        if expected is not None:
+            raise KeyboardInterrupt
+        return swap(name, expected, text, 1_000)  # its claim stands for longer than anybody waits
+
+    ledger.swap = dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        decide(run)
+    ledger.swap = swap  # type: ignore[method-assign]
+    started = clock.monotonic()
+    decision = other.authorize(call(), idempotency_key="k", may_wait=may_wait)
+    assert isinstance(decision.error, LedgerUnavailable) and "is being decided on: try again" in str(decision.error)
+    waited = clock.monotonic() - started
+    assert 35 <= waited < 36 if may_wait else waited == 0
+    assert other.reserved_usd == 0
+
+
 def test_a_decider_that_was_too_slow_gives_back_what_it_holds() -> None:
     clock = FakeClock(datetime.now(timezone.utc))
     ledger = MemoryLedger(clock=clock)

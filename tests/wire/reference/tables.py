@@ -159,6 +159,16 @@ def _places() -> Iterator[str]:
     yield f"GET: {dialect_at(endpoint('GET', 'api.openai.com', '/v1/chat/completions'))}"
 
 
+def _asked_there() -> Iterator[str]:
+    """What each request asks for by the host that it goes to."""
+    for asked in REQUESTS:
+        for host in _HOSTS:
+            found = asked._replace(where=endpoint("POST", host, asked.where.path)).read(asked.body)
+            weights = (found.prompt.base, found.prompt.text, found.prompt.opaque)
+            terms = (found.provider, found.region, found.tier, found.model, found.hosted_tools, found.caps)
+            yield f"{asked.name} {host}: {terms} {weights} {sorted(found.needs)}"
+
+
 _KINDS = (
     "web_search web_search_preview_2025_03_11 google_search googleSearch x_search web_fetch_20250910 url_context "
     "urlContext googleMaps file_search fileSearch collections_search retrieval code_interpreter "
@@ -362,6 +372,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "pictures": _pictures,
     "failures": _failures,
     "places": _places,
+    "requests by their host": _asked_there,
     "tools": _tools,
     "costs": _costs,
     "costs by who answers": _stated,
