@@ -77,6 +77,7 @@ MOST_AT_ONCE = (
     *("tests/session/test_stories.py", "tests/wire/test_reference.py"),
     *("tests/ledger/test_reference.py", "tests/reporting/test_reference.py"),
     *("tests/test_architecture.py::test_values_are", "tests/test_public_api.py::test_names_arguments"),
+    *("tests/test_public_api.py::test_constants_and", "tests/test_live.py::test_lines_and_boards"),
 )
 """What compares the most at once with what it was: before others, though many are faster."""
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))

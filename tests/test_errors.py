@@ -151,3 +151,86 @@ def test_an_unknown_model_is_allowed_by_the_line_that_its_error_shows() -> None:
 
 def test_an_invalid_downgrade_is_a_value_error_too() -> None:
     assert issubclass(InvalidDowngradeError, ValueError)
+
+
+def _exceeded(**more: Any) -> BudgetExceeded:
+    given: dict[str, Any] = {"dimension": "max_requests", "limit": 5, "actual": 4, "scope": "run:r"}
+    return BudgetExceeded(**given | more)
+
+
+LOOP = (
+    "with the same results. Where that is right, as for a tool that waits for a job, exempt it with "
+    "LoopPolicy(exempt=('t',)), or only be warned with LoopPolicy(on_loop='warn')."
+)
+WORDS: list[tuple[BudgetError, str]] = [
+    (_exceeded(), "max_requests=5 of run:r is passed: 4 is spent or held."),
+    (
+        _exceeded(estimate=2, remedy="Raise it."),
+        "max_requests=5 of run:r would be passed: 4 is spent or held, and this call may take up to 2. Raise it.",
+    ),
+    (_exceeded(detail="it was cut off"), "max_requests=5 of run:r: it was cut off."),
+    (_exceeded(detail="it was cut off", estimate=2), "max_requests=5 of run:r: it was cut off."),
+    (
+        _exceeded(dimension="max_cost_usd", limit=Decimal("1"), actual=Decimal("0.9"), estimate=Decimal("0.25")),
+        "max_cost_usd=$1.00 of run:r would be passed: $0.90 is spent or held, and this call may take up to $0.25.",
+    ),
+    (
+        _exceeded(dimension="max_duration_s", limit=60.0, actual=61.5),
+        "max_duration_s=60.0 of run:r is passed: 61.5 is spent or held.",
+    ),
+    (
+        BudgetRevoked(scope="user:u", reason="stolen", at=NOON),
+        "user:u was revoked at 2026-03-01T12:00:00+00:00: stolen",
+    ),
+    (
+        LoopDetected(tool="t", repeats=6, period=1, scope="run:r"),
+        f"run:r is in a loop: 't' was called with the same arguments 6 times in a row, {LOOP}",
+    ),
+    (
+        LoopDetected(tool="t", repeats=6, period=0, scope="run:r", agent="A"),
+        f"run:r is in a loop: 't' was called by 'A' with the same arguments 6 times between other calls, {LOOP}",
+    ),
+    (
+        LoopDetected(tool="t", repeats=6, period=2, scope="run:r"),
+        f"run:r is in a loop: the same 2 tool calls, 't' among them, were made 6 times in a row, {LOOP}",
+    ),
+    (
+        LoopDetected(tool="t", repeats=6, period=3, scope="run:r", agent="A"),
+        f"run:r is in a loop: the same 3 tool calls, 't' among them, were made by 'A' 6 times in a row, {LOOP}",
+    ),
+    (
+        UnknownPriceError(model="m"),
+        """No price is known for model 'm'. To allow it, give its price, dollars per token: """
+        """pricing={"m": (2.5e-6, 10e-6)}.""",
+    ),
+    (
+        UnknownPriceError(model="m", provider="p", missing="web_search", suggestions=["n", "o"], remedy="say so"),
+        "No price is known for web_search of model 'm' at p. Nearest known: n, o. To allow it, say so.",
+    ),
+    (
+        UnknownPriceError(model="m", suggestions=lambda: ["n"], remedy=lambda: "say so"),
+        "No price is known for model 'm'. Nearest known: n. To allow it, say so.",
+    ),
+    (
+        UnboundedCallError(model="m", reason="an image", remedy="Say what."),
+        "Nothing bounds the cost of a call to 'm': an image. Say what.",
+    ),
+    (
+        InvalidDowngradeError(model="m", target="n", reason="'n' is dearer", remedy="Name another."),
+        "Cannot downgrade 'm' to 'n': 'n' is dearer. Name another.",
+    ),
+    (
+        InvalidDowngradeError(model="*", target="n", reason="it is unknown", remedy="Name another."),
+        "Cannot downgrade to 'n': it is unknown. Name another.",
+    ),
+    (ReservationConflict(reservation_id="i", detail="holds 5"), "Reservation 'i': holds 5"),
+    (ForeignRun(scope="run:r"), "run:r was opened by another principal: use a run_id of your own, or none"),
+    (LedgerAmbiguous(detail="no answer"), "The ledger is not available: no answer"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), WORDS)
+def test_an_error_says_what_it_is_in_these_words(error: BudgetError, words: str) -> None:
+    assert str(error) == words
+    assert str(pickle.loads(pickle.dumps(error))) == words
+    assert str(error.recast(type(error))) == words

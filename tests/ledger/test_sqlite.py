@@ -461,15 +461,19 @@ def test_a_verb_that_fails_leaves_the_rest_of_its_batch_alone(
         lambda: aio.sweep(wrong),
         lambda: aio.balances((Scope("user", "\ud800"),)),
         lambda: aio.revoke(USER, "\ud800"),
+        lambda: aio.adjust(new_id(), RUN, cost(1), "\ud800"),
+        lambda: aio.swap("\ud800", None, "x", 60),
+        lambda: aio.swap("place", None, "\ud800", 60),
+        lambda: aio.swap("place", None, "x", 0),
         lambda: aio.reserve(new_id(), BOTH, cost(1), cost(1)),
     ]
     answers = in_one_batch(ledger, other_process, verbs)
     kinds = [HELD if answer == HELD else type(answer) for answer in answers]
     assert kinds[:7] == [HELD, KeyError, Refused, ReservationConflict, UnknownReservation, ValueError, ValueError]
-    assert kinds[7:12] == [ValueError] * 5
-    blamed = [re.split(r"[=(]", str(answer))[0] for answer in answers[7:12]]
-    assert blamed == ["scope", "scope", "sweep", "scope", "reason"]
-    assert kinds[12] is HELD
+    assert kinds[7:16] == [ValueError] * 9
+    blamed = [re.split(r"[=(]", str(answer))[0] for answer in answers[7:16]]
+    assert blamed == ["scope", "scope", "sweep", "scope", "reason", "reason", "name", "text", "ttl_s"]
+    assert kinds[16] is HELD
     assert [balance[2:5] for balance in ledger.balances(BOTH)] == [(cost(10), cost(2), 2)] * 2
 
 
