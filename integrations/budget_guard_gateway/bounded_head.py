@@ -157,5 +157,6 @@ class BoundedHead(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is at its end."""
         self._in_head = True
-        self._head_is_there()  # the rest of what was answered before its end
+        if self._late is not None:  # the rest was awaited of what was answered before its end
+            self._head_is_there()
         super().on_message_complete()

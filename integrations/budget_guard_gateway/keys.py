@@ -196,7 +196,7 @@ def read_keys(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """
     try:
         read: dict[str, Any] = tomllib.loads(Path(path).read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
     entries: object = read.get("keys", {})
     if set(read) - {"keys"} or not isinstance(entries, dict):

@@ -366,6 +366,22 @@ def test_a_lease_in_use_lives_on_and_one_that_nobody_uses_is_given_back(
     assert shared.money(busy.scope)[1] > 0
 
 
+def test_a_lease_is_given_back_by_a_sweep_where_no_call_comes_any_more(
+    way: Way, shared: Shared, leased: LeasedLedger, clock: FakeClock
+) -> None:
+    run = run_of(leased, clock)
+    way.pay(run, call())
+    leased.sweep()
+    assert shared.money()[1] > 0
+    for _ in range(2):
+        clock.advance(60)
+        leased.sweep()
+    assert shared.money() == (DIME, 0)
+    way.pay(run, call())
+    leased.settle()
+    assert shared.money() == (2 * DIME, 0)
+
+
 def test_a_lease_that_is_taken_right_after_a_heartbeat_is_not_forgotten(
     way: Way, shared: Shared, clock: FakeClock
 ) -> None:

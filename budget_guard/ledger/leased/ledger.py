@@ -48,7 +48,8 @@ class LeasedLedger(LedgerWrapper):
         shared: The ledger that others use as well. Close it by closing this one.
         lease_ttl_s: Seconds after which a lease is suspended whose process is not heard of any more.
         heartbeat_s: Seconds between two looks at the shared counters, made by whatever call comes next. A revocation
-            by another process is seen by then at the latest, and a lease that is not used is given back.
+            by another process is seen by then at the latest, and a lease that is not used is given back. Where no call
+            comes, `sweep` does it: call it from time to time.
         outbox: Where to keep what was spent while the shared ledger could not be reached; in memory by default.
         clock: Where time comes from.
 
@@ -86,6 +87,7 @@ class LeasedLedger(LedgerWrapper):
             "balances": self._balances,
             "revoke": self._revoke,
             "restore": self._restore,
+            "sweep": self._sweep,
             "close": self._close,
         }
 
@@ -215,6 +217,12 @@ class LeasedLedger(LedgerWrapper):
         restored: bool = yield "restore", (scope,)
         yield from self._pool.look(affected)
         return restored
+
+    def _sweep(self, most: int) -> Flow[int]:
+        """Where no call comes any more, what was leased for some is given back as well."""
+        yield from self._pool.beat()
+        swept: int = yield "sweep", (most,)
+        return swept
 
     def _close(self) -> Flow[None]:
         yield from self._pool.close_all()

@@ -134,6 +134,7 @@ def test_the_file_has_hashes_alone_and_a_change_of_it_counts_at_once(keys: Path)
         ('[keys.a]\nsha256 = "' + "0" * 64 + '"\nrun_budget = "lots"', "run_budget"),
         ("[keys.a]\nsha256 = '" + "0" * 64 + "'\n[keys.b]\nsha256 = '" + "0" * 64 + "'", "same key"),
         ("[[", "TOML"),
+        ("a = " + "[" * 100_000, "TOML"),
     ],
 )
 def test_a_file_of_keys_that_makes_no_sense_is_refused_with_its_reason(keys: Path, text: str, told: str) -> None:

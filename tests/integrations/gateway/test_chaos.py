@@ -170,6 +170,12 @@ def test_an_answer_that_is_packed_in_a_way_that_nobody_here_knows_is_passed_on_a
                 assert b"".join(answer.iter_raw()) == unreadable
             assert answer.status_code == 200 and answer.headers["content-encoding"] == encoding.decode()
             assert asking.booked(f"r{n}") == ("0.1", "0")  # it is paid for, and nobody can see how much
+        for status, booked in ((429, "0"), (500, "0.1"), (503, "0.1")):  # whose is that?
+            wild.says(head.replace(b"200 OK", b"%d Odd" % status) + unreadable)
+            odd = asking.http.post(path, json=body, headers={**TOKEN, "x-run-id": f"s{status}"})
+            assert (odd.status_code, odd.content, odd.headers["content-encoding"]) == (status, unreadable, "br")
+            assert asking.booked(f"s{status}") == (booked, "0")
+        wild.says(head + unreadable)
         models = asking.http.get("/v1/models", headers=TOKEN)  # httpx shows what it cannot read as it is
         assert (models.content, models.headers["content-encoding"]) == (unreadable, "br")
 
