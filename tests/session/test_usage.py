@@ -362,3 +362,32 @@ def test_so_it_is_on_redis(tmp_path: Path) -> None:
         assert platform.killed(server.url, 2) > 0
     finally:
         server.stop()
+
+
+def test_what_is_kept_as_one_sum_is_of_no_hour_day_or_month(clock: FakeClock) -> None:
+    ledger = MemoryLedger(clock=clock, history=Kept(hours=24, days=32, run_days=32))
+    authority = BudgetAuthority(ledger, {"user": Budget("$20")}, clock=clock, pricing=PRICES)
+    session = opened(authority)
+    session.charge("serp", "0.03")
+    clock.advance(40 * 86_400)
+    session.charge("serp", "0.01")
+    rows = authority.usage("user", "u1", by=("hour", "day", "month"))
+    now = clock.now().replace(minute=0, second=0, microsecond=0)
+    assert [(row.hour, row.day, row.month, row.cost_usd) for row in rows] == [
+        (None, None, None, Decimal("0.03")),
+        (now, now.date(), now.date().replace(day=1), Decimal("0.01")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "on_error", "passes"),
+    [
+        ("hard_gate", None, False),
+        ("hard_gate", "open", True),
+        ("advisory_estimate", None, True),
+        ("advisory_estimate", "closed", False),
+    ],
+)
+def test_an_authority_says_whether_calls_pass_without_its_ledger(mode: Any, on_error: Any, passes: bool) -> None:
+    authority = BudgetAuthority(on_ledger_error=on_error)
+    assert authority.passes_without_ledger(Budget("$1", mode=mode)) is passes

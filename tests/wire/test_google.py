@@ -10,6 +10,7 @@ import pytest
 from budget_guard.units.usage import Usage
 from budget_guard.wire import GENERATE_CONTENT as GOOGLE
 from budget_guard.wire import Answer, Request, endpoint
+from budget_guard.wire.reader import EventReader
 
 HOST = "generativelanguage.googleapis.com"
 FLASH = endpoint("POST", HOST, "/v1beta/models/gemini-2.5-flash:generateContent")
@@ -333,3 +334,22 @@ def test_an_error_within_a_stream_is_one() -> None:
 
     assert found.failed and "secret" not in str(found)
     assert GOOGLE.read_answer({"error": {"code": 400}}, None).failed
+
+
+@pytest.mark.parametrize("name", ["systemInstruction", "system_instruction"])
+def test_a_system_prompt_of_texts_is_weighed_and_one_of_other_parts_has_no_bound(name: str) -> None:
+    of_text = request(**{name: {"parts": [{"text": "Be kind"}, {"text": "and brief"}]}})
+    of_more = request(**{name: {"parts": [{"text": "Be kind"}, {"fileData": {"fileUri": "gs://x"}}]}})
+    assert of_text.prompt.opaque == ()
+    assert of_more.prompt.opaque == ("a system prompt of parts that are not text",)
+    assert of_text.prompt.base > request().prompt.base
+
+
+def test_a_prompt_that_is_blocked_ends_its_stream() -> None:
+    reader = GOOGLE.stream(request())
+    assert isinstance(reader, EventReader)
+    usage = {"promptTokenCount": 9, "totalTokenCount": 9}
+    event = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": usage}
+    reader.feed(f"data: {json.dumps(event)}\r\n\r\n".encode())
+    assert reader.finished
+    assert reader.close().usage == Usage(input=9)

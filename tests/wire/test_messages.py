@@ -377,3 +377,8 @@ def test_the_form_that_an_answer_is_asked_for_is_weighed(field: str) -> None:
     found = request(**asked)
     assert found.prompt.base >= request().prompt.base + 500
     assert "json_schema" in found.needs
+
+
+def test_a_thread_is_history_that_the_provider_keeps() -> None:
+    assert request(thread={"id": "thread_1"}).prompt.opaque == ("history kept by the provider",)
+    assert request(thread=None).prompt.opaque == ()

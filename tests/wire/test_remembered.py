@@ -141,3 +141,9 @@ def test_a_request_and_its_call_with_another_prompt_differ_in_nothing_else() -> 
     prompt = weigh(messages=["Hi"])
     assert request.with_prompt(prompt) == request._replace(prompt=prompt)
     assert call.with_prompt(prompt, "somebody") == call._replace(prompt=prompt, agent="somebody")
+
+
+def test_a_request_with_what_is_not_plain_in_it_is_read_each_time() -> None:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "metadata": {"x": object()}}
+    found = remembered.read_request(CHAT_COMPLETIONS, OPENAI, body, {})
+    assert found == CHAT_COMPLETIONS.read_request(OPENAI, body, {})

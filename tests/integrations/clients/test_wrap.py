@@ -408,3 +408,40 @@ def test_a_session_of_another_kind_is_not_touched(provider: LocalProvider) -> No
     one.wrap(answer), other.wrap(answer)
     agree(provider, one, other)
     assert isinstance(one, Session)
+
+
+def _response(content: bytes, path: str = "/v1/chat/completions", status: int = 200, **headers: str) -> httpx.Response:
+    request = httpx.Request("POST", f"https://llm.example{path}")
+    return httpx.Response(status, content=content, request=request, headers=headers)
+
+
+def test_a_response_of_an_http_library_that_is_no_answer_is_refused() -> None:
+    session = Budget("$1").session()
+    with pytest.raises(TypeError, match="cannot be read as JSON: JSONDecodeError"):
+        session.wrap(_response(b"{"))
+    with pytest.raises(TypeError, match="endpoint that no model answers at"):
+        session.wrap(_response(b'{"odd": 1}', "/v1/odd"))
+    assert session.spent_usd == 0
+
+
+class _Dumps:
+    """An object whose `model_dump` takes no arguments."""
+
+    def model_dump(self) -> dict[str, Any]:
+        return {
+            "object": "chat.completion",
+            "id": "chatcmpl-1",
+            "model": GPT,
+            "choices": [{"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "index": 0}],
+            "usage": {"prompt_tokens": 1_000, "completion_tokens": 10, "total_tokens": 1_010},
+        }
+
+
+def test_an_object_with_a_dump_of_its_own_and_embeddings_without_usage_are_read() -> None:
+    session = Budget("$1").session()
+    session.wrap(_Dumps())
+    assert session.report().breakdown.llm.calls == 1 and session.spent_usd > 0
+    vectors = {"object": "list", "model": EMBEDDING, "data": [{"object": "embedding", "embedding": [0.5], "index": 0}]}
+    with pytest.raises(UnknownPriceError):
+        session.wrap(vectors)
+    assert session.report().unpriced_calls == 1

@@ -130,7 +130,7 @@ class Platform(Account):
         """A call as of stories, and with all that other calls may have."""
         asked, chance = super()._model_call(), self.chance
         more: dict[str, Any] = {
-            "tool_fees": (("web_search", 5_000_000), ("ocr", 30)) if chance.random() < 0.1 else (),
+            "tool_fees": self._maybe(0.1, chance.choice([(("web_search", 5_000_000), ("ocr", 30)), (("ocr", 30),)])),
             "kinds": self._maybe(
                 0.15, frozenset(chance.choice([[], ["input_audio"], ["input_audio", "output_image"]]))
             ),
