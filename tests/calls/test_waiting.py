@@ -19,6 +19,7 @@ import pytest
 from budget_guard import Budget, BudgetAuthority, BudgetExceeded, MemoryLedger, Session, ToolCall, Usage
 from budget_guard.calls import enclosing as inside
 from budget_guard.calls import queue
+from budget_guard.calls.authorizer import _Place
 from budget_guard.calls.queue import Ticket, WaitingQueue, queue_of
 from budget_guard.clock import SYSTEM_CLOCK
 from budget_guard.ledger.base import Balance
@@ -459,6 +460,18 @@ def test_a_call_is_behind_those_that_stand_in_the_queue_and_not_behind_itself_or
     queue.join(Ticket(FakeClock(), (here,), (), True))
     assert queue.awaited((here, there)) == {here}
     assert queue.awaited((here, there), but=own) == frozenset()
+
+
+def test_of_two_calls_that_look_at_once_the_second_one_sees_what_the_first_one_is_inside_of() -> None:
+    run = session("$0.05")
+    holds = [apart(run.authorize, call("large", tokens=0, cap=2_000)).require() for _ in range(2)]
+    places = [_Place(run._run, [hold]) for hold in holds]
+    balances = run.ledger.balances(run._run.scopes)
+    left = [place.later(balances).cost for place in places]
+    assert left == [30_000_000, 10_000_000]
+    for place in places:
+        place.leave()
+    assert not run._run.queue.tickets
 
 
 class SettledMeanwhile(MemoryLedger):

@@ -358,6 +358,14 @@ def test_keys_are_those_that_earlier_versions_wrote() -> None:
     assert Keys("\u00fc" * 60).tenant == b"budget:{%-02743ba3060c6d06bbd7fd86898616c0f5e4b2ad}:tenant"
 
 
+def test_a_window_that_is_none_is_refused_and_of_no_scopes_there_are_no_counters(server: RedisServer) -> None:
+    ledger = opened(server.url, FakeClock())
+    odd: Any = "fortnight"
+    with pytest.raises(ValueError, match="window='fortnight' of run:r1 must be one of none, minute"):
+        ledger.set_limits(RUN, Limits(), odd)
+    assert ledger.balances(()) == []
+
+
 @pytest.mark.parametrize(
     ("by", "rows"), [((), 1), (("day",), 2), (("hour",), 30), (("hour", "model"), 30), (("id",), 1)]
 )
