@@ -93,6 +93,11 @@ def test_a_decision_id_given_later_travels_too(error: BudgetError) -> None:
     assert pickle.loads(pickle.dumps(late)).decision_id == "r1-8"
 
 
+def test_an_error_without_fields_survives_pickling_as_well() -> None:
+    again = pickle.loads(pickle.dumps(BudgetError("no more")))
+    assert type(again) is BudgetError and again.args == ("no more",)
+
+
 def test_every_error_has_a_sample_here() -> None:
     leaves = {c for c in classes().values() if not any(issubclass(o, c) and o is not c for o in classes().values())}
     assert leaves == {type(error) for error in SAMPLES}

@@ -254,3 +254,9 @@ def test_a_tokenizer_that_counts_nonsense_is_not_used(
     assert "bounded by their bytes" in caplog.text
     kept = [given for record in caplog.records for given in record.args or ()]
     assert not [given for given in kept if isinstance(given, BaseException)], "with all frames that it has passed"
+
+
+def test_texts_of_equal_weight_are_equal_and_hash_alike(counted: list[str]) -> None:
+    one, same, other = (weigh(messages=[say(text)]).texts for text in ("hello", "hello", "goodbye"))
+    assert one == same and hash(one) == hash(same)
+    assert one != other and hash(one) != hash(other) and one != "hello"

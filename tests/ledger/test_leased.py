@@ -28,7 +28,7 @@ from budget_guard import (
     ToolCall,
     Usage,
 )
-from budget_guard.ledger.base import Held
+from budget_guard.ledger.base import HELD, Held
 from budget_guard.ledger.flow import Flow, Verb
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.leased.lease import RunLeases
@@ -667,3 +667,18 @@ def test_a_lease_is_what_many_calls_take_and_no_more_than_a_fair_part(left: int,
     assert run.share(Amounts(cost=130, requests=1)).cost == leased
     run.take(Amounts(cost=30))
     assert run.left.cost == left - 30
+
+
+def test_a_hold_with_a_time_of_its_own_is_the_shared_ledgers_to_extend(
+    shared: Shared, leased: LeasedLedger, clock: FakeClock
+) -> None:
+    leased.set_limits(USER, Limits(cost=100))
+    own = hold_id(clock.now_ms(), "own")
+    assert leased.reserve(own, (USER,), Amounts(cost=5), None, 10) == HELD
+    clock.advance(9)
+    assert leased.extend(own, 10) is True
+    clock.advance(9)
+    shared.memory.sweep()
+    assert shared.money() == (0, 5)
+    leased.release(own, (USER,))
+    assert leased.extend(own, 10) is False

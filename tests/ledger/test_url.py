@@ -194,3 +194,14 @@ def test_what_is_true_or_false_may_be_said_in_three_ways(text: str, monkeypatch:
 def test_a_value_that_is_no_secret_is_told_with_what_is_wrong_with_it(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         open_ledger(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0?wait_replicas=2", "valkeys://127.0.0.1:1?wait_replicas=2&tenant=t"]
+)
+def test_a_number_of_replicas_is_read_from_a_url(url: str) -> None:
+    pytest.importorskip("redis")
+    ledger: Any = open_ledger(url)
+    assert ledger._runner._wait_replicas == 2
+    with pytest.raises(ValueError, match="wait_replicas='2x' must be a whole number from 0 on"):
+        open_ledger(url.replace("=2", "=2x"))
