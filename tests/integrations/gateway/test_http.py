@@ -78,6 +78,7 @@ def test_what_was_asked_before_is_answered_and_then_nothing_more(asking: Asking,
     asked_before = POST + KEY + LENGTH + b"\r\n" + BODY
     answers = said(asking, asked_before, asked_before, b"nonsense\r\n\r\n", asked_before)
     assert answers.count(b"HTTP/1.1 200 OK") == answers.count(b"HTTP/1.1 ") == 2
+    assert answers.count(b"connection: close\r\n") == 1  # which the last one says
     assert asking.booked() == ("0.2", "0") and provider.bill_usd * 10 == 2
 
 
@@ -115,11 +116,23 @@ def test_what_comes_beside_a_body_has_an_end(asking: Asking, monkeypatch: pytest
                 assert (b"HTTP/1.1 431" in all_of(connection)) is bool(key)  # there is one answer
 
 
+def test_a_body_is_as_long_as_it_may_be_however_little_may_come_beside_it(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_head, "_MOST_BESIDE", 600_000)  # more than is read at once
+    chunk = b"7d0\r\n" + b" " * 2_000 + b"\r\n"
+    for framing, spaces, body in (
+        (b"content-length: %d\r\n" % (900_000 + len(BODY)), b" " * 900_000, BODY),
+        (CHUNKED, chunk * 450, IN_CHUNKS + b"\r\n"),
+    ):
+        assert said(asking, POST, KEY, BYE, framing, b"\r\n", spaces, body).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_body_for_which_nobody_waits_has_an_end(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_head, "HEAD_WITHIN_S", 0.02)
     with connected(asking) as connection:
         connection.sendall(POST + b"content-length: 9\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 401"
+        monkeypatch.setattr(bounded_head, "HEAD_WITHIN_S", 0.02)
         connection.sendall(b"x")
         all_of(connection)  # to the end
     monkeypatch.undo()
