@@ -103,14 +103,14 @@ async def _both(*, quiet: bool) -> tuple[Outcome, Outcome, BudgetReport]:
     with LocalProvider(
         Reply(tool_calls=[ToolCall("search", {"query": "the answer"})], output_tokens=2_000)
     ) as provider:
-        client = AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0)
-        set_default_openai_client(client, use_for_tracing=False)
-        set_tracing_disabled(True)  # tracing would send data to OpenAI
-        say("A stuck agent, without a guard ...")
-        unguarded = await _run(provider, agent, None)
-        say(f"... and with hooks=BudgetGuard(Budget({LIMIT!r}), downgrade_to='gpt-4o-mini')")
-        with spend_line(guard):
-            guarded = await _run(provider, agent, guard)
+        async with AsyncOpenAI(base_url=provider.base_url, api_key="none", max_retries=0) as client:
+            set_default_openai_client(client, use_for_tracing=False)
+            set_tracing_disabled(True)  # tracing would send data to OpenAI
+            say("A stuck agent, without a guard ...")
+            unguarded = await _run(provider, agent, None)
+            say(f"... and with hooks=BudgetGuard(Budget({LIMIT!r}), downgrade_to='gpt-4o-mini')")
+            with spend_line(guard):
+                guarded = await _run(provider, agent, guard)
     return unguarded, guarded, guard.report()
 
 
