@@ -246,6 +246,8 @@ _LEDGER_LINES: tuple[tuple[object, ...], ...] = (
     ("top", "URL", "user", "-n", "2"),
     ("top", "URL", "user", "-n", "0"),
     ("top", "URL", "customer"),
+    ("top", "URL", "key"),
+    ("top", "URL", "run", "--until", "2026-11-03"),
     ("list", "URL", "user", "--prefix", "car"),
     ("list", "URL", "customer"),
     ("show", "URL", "run", "r3"),

@@ -129,6 +129,21 @@ def _of_names() -> Iterator[str]:
             yield f"{name!r} {table is own} {shown}: {_told(table.find, name, **given)}"
 
 
+def _of_days() -> Iterator[str]:
+    """Names whose price is another one from some day on, around each of these days."""
+    plain, own = _tables()
+    for model in (model for each in _known().values() for model in each["models"]):
+        schedules = {None: model["prices"], **model.get("variants", {})}
+        for tier, schedule in schedules.items():
+            for start in sorted({str(start) for start, _ in schedule if isinstance(start, str) and start}):
+                for days in (-2, -1, 0):
+                    at = datetime.fromisoformat(start).replace(tzinfo=timezone.utc) + timedelta(days=days, hours=3)
+                    name = model["names"][0]
+                    told = _told(plain.find, name, service_tier=tier, at=at)
+                    dearest = _told(own.find_dearest, (name, "gpt-4o-mini"), service_tier=tier, at=at)
+                    yield f"{name} {tier} {at.date()}: {told} {dearest}"
+
+
 def _of_several() -> Iterator[str]:
     """The dearest of several models."""
     chance = random.Random(2)
@@ -308,6 +323,7 @@ def _of_words() -> Iterator[str]:
 
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "names": _of_names,
+    "days": _of_days,
     "several": _of_several,
     "usages": _of_usages,
     "prices of one's own": _of_own,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -20,14 +21,16 @@ from langchain_core.messages import (
 )
 from pydantic import BaseModel
 
-from budget_guard import DowngradePolicy, ModelCall, weigh
+from budget_guard import BudgetRevoked, DowngradePolicy, ModelCall, weigh
 from budget_guard.wire import CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT, MESSAGES, RESPONSES
 from budget_guard_langchain import output_cap, request
 from budget_guard_langchain.messages import as_sent, plain, without_kept
 from budget_guard_langchain.response import Reply
 from budget_guard_langchain.steering import SteeredParams, Steering, steering_of
+from tests.integrations.langchain.reference.told import histories
 from tests.wire.reference.corpus import BEDROCK, CHAT, CLAUDE, FUNCTION, GEMINI, PDF, PNG, RESPONSE, WAV
 
+_AT = datetime(2026, 11, 1, tzinfo=timezone.utc)
 _DIALECTS = (CHAT_COMPLETIONS, RESPONSES, MESSAGES, GENERATE_CONTENT, CONVERSE)
 _PICTURE = f"data:image/png;base64,{PNG}"
 
@@ -500,6 +503,15 @@ def _steered() -> Iterator[str]:
             steering.answer(decision)
             lines.append(f"{name} {cap} -> {steering.model} {steering.cap} {steering.decided}")
             lines.append(_call(steering.ask(call)))
+        for kept in ({}, {"keeps_cut": True}, {"keeps_cut": False}):
+            cut = Steering(**{**options, **kept})
+            for stop in (None, BudgetRevoked(scope="user:u1", reason="leaked", at=_AT)):
+                cut.cut = stop
+                try:
+                    cut.raise_if_cut()
+                    lines.append("kept")
+                except BudgetRevoked as error:
+                    lines.append(type(error).__module__)
         params = SteeredParams({"a": 1}, steering)
         lines.append(f"{steering_of(params) is steering} {steering_of(dict(params))} {params}")
         yield f"{list(options.values())}: {'; '.join(lines)}"
@@ -537,4 +549,5 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "caps": _caps,
     "steered calls": _steered,
     "refusals": _refusals,
+    "what a handler is told": histories,
 }

@@ -14,7 +14,10 @@ from agents import (
     FunctionTool,
     ModelSettings,
     OpenAIChatCompletionsModel,
+    OpenAIProvider,
     OpenAIResponsesModel,
+    RunConfig,
+    RunHooks,
 )
 from agents.models.interface import Model
 from openai import AsyncAzureOpenAI, AsyncOpenAI
@@ -22,11 +25,15 @@ from openai.types.responses import ResponseFunctionWebSearch, ResponseOutputMess
 from openai.types.shared import Reasoning
 from pydantic import BaseModel
 
-from budget_guard import Usage
+from budget_guard import Budget, LedgerUnavailable, Usage
+from budget_guard.adapter.stops import Stop
+from budget_guard.integrations.openai_agents import BudgetGuard, CompositeRunHooks
 from budget_guard.wire import Answer
 from budget_guard_openai_agents import translate
 from budget_guard_openai_agents.answer import answer_of, text_of, text_only, usage_of
 from budget_guard_openai_agents.call import explain
+from budget_guard_openai_agents.guarded_run import GuardedRun
+from budget_guard_openai_agents.model import GuardedProvider
 from budget_guard_openai_agents.request import (
     endpoint_for,
     extra_fields,
@@ -35,6 +42,7 @@ from budget_guard_openai_agents.request import (
     reasons,
     tool_as_sent,
 )
+from budget_guard_openai_agents.runner import guarded_config, guards_in
 from tests.wire.reference.corpus import CHAT, RESPONSE
 
 _OPENAI = AsyncOpenAI(api_key="none", base_url="https://api.openai.com/v1")
@@ -329,6 +337,89 @@ def _refusals() -> Iterator[str]:
                     yield f"{added} {status} {words} {sorted(more)}: {told}"
 
 
+def _runs() -> Iterator[str]:
+    """What is known of runs within runs, of their guards, their agents and the names of their models."""
+    chance = random.Random(3)
+    for number in range(120):
+        guards = [_guard(chance) for _ in range(chance.choice([1, 2]))]
+        parts = [each.child(Budget("$0.01", max_requests=1)) for each in guards if chance.random() < 0.3]
+        top = GuardedRun(guards[:1], None, ambient=chance.random() < 0.3)
+        inner = GuardedRun(chance.choice([(), guards[1:], parts]), top, ambient=chance.random() < 0.2)
+        lowest = GuardedRun(guards[:1], inner)
+        runs: tuple[GuardedRun, ...] = (top, inner, lowest)
+        for run in runs:
+            if chance.random() < 0.6:
+                run.note_agent([], chance.choice(["Worker", "Helper"]))
+        lowest = GuardedRun((), lowest)
+        runs = (*runs, lowest)
+        every: list[Any] = [*guards, *parts]
+        for run in runs:
+            known = [every.index(guard) for guard in run.guards]
+            covers = [run.covers(guard) for guard in every]
+            yield f"{number}: {known} {covers} {sorted(run.add_fields)} {run.started_by} {run.agent} {run.ambient}"
+        for _ in range(4):
+            run = chance.choice(runs)
+            session = chance.choice(run.sessions)
+            if chance.random() < 0.3:
+                run.finalize(session)
+            if chance.random() < 0.4:
+                error = LedgerUnavailable(detail="away")
+                run.stop(Stop(session, error))
+            told = [(each.stopped() is not None, each.stopped_itself() is not None, _finals(each)) for each in runs]
+            yield f"{number}: {runs.index(run)} {run.guards.index(run.guard_of(session))} {told}"
+        ids = [f"rs_{chance.randrange(4)}" for _ in range(chance.choice([0, 1, 2]))]
+        chance.choice(runs).note_reasoning(ids)
+        unknown = [[each.unknown_reasoning(of, ["rs_1", "rs_2"]) for of in each.sessions] for each in runs]
+        yield f"{number}: {ids} {unknown}"
+        for guard in every:
+            guard.close()
+    run = GuardedRun((), None)
+    items: Any = ["a"]
+    provider: Any = chance
+    for name in (None, "", "gpt-4o", 3, 0.5, object):
+        model: Any = SimpleNamespace(model=name)
+        before = run.name_of(model), run.provider_of(model)
+        run.note_resolved(model, "asked", provider)
+        yield f"{name}: {before} {run.name_of(model)} {run.provider_of(model) is provider}"
+    for at in range(66):
+        run.note_agent(items if at == 1 else [at], f"agent {at}")
+        yield f"{at}: {run.agent_of(items)} {run.agent_of(['a'])} {run.agent}"
+    for kind, resolved in _models():
+        yield f"{kind}: {None if resolved is None else run.name_of(resolved)}"
+
+
+def _guard(chance: random.Random) -> BudgetGuard:
+    final = chance.random() < 0.5
+    return BudgetGuard(
+        Budget("$1", max_requests=9, finalization_reserve="0.1" if final else None),
+        on_exceeded="finalize" if final else "raise",
+        add_fields=chance.choice([("output_cap", "usage"), ("usage",), ()]),
+    )
+
+
+def _finals(run: GuardedRun) -> list[tuple[bool, bool]]:
+    return [(run.may_finalize(session), run.finalized(session)) for session in run.sessions]
+
+
+def _configs() -> Iterator[str]:
+    """What is run with, by the config that is given and the guards that hold."""
+    guard, other = BudgetGuard(Budget("$1")), BudgetGuard(Budget("$2"))
+    provider = OpenAIProvider(openai_client=_OPENAI)
+    given = RunConfig(model_provider=provider)
+    once = guarded_config(given, guard)
+    for name, config in {"plain": given, "guarded": once, "both": guarded_config(once, other)}.items():
+        for which, added in {"none": None, "guard": guard, "other": other}.items():
+            made = guarded_config(config, added)
+            inner = made.model_provider
+            held = [each is guard for each in inner.guards] if isinstance(inner, GuardedProvider) else None
+            yield f"{name} {which}: {made is config} {held}"
+    for hooks in (None, guard, RunHooks[Any](), CompositeRunHooks(guard, CompositeRunHooks(other, RunHooks[Any]()))):
+        found = guards_in(hooks)
+        yield f"{type(hooks).__name__}: {[each is guard for each in found]}"
+    for number in range(12):
+        yield f"{number}: {GuardedProvider(provider, guard if number % 2 else None).guards == (guard,)}"
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "endpoints": _endpoints,
     "settings": _settings,
@@ -337,4 +428,6 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "requests with tools": _requests,
     "what the SDK says of answers": _answers,
     "refusals": _refusals,
+    "runs within runs": _runs,
+    "configs": _configs,
 }
