@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from budget_guard.wire.values import as_body, listed, read_json, truth, whole
@@ -42,6 +42,8 @@ def no_json(name: str) -> Any:
     raise AssertionError(f"{name} is no JSON")
 
 
+@settings(max_examples=50)
+@example(value={"n": 1e400, "m": [-1e400, {"k": 1e400}]})
 @given(value=st.dictionaries(st.text(st.characters(codec=None), max_size=8), JSON, max_size=4))
 def test_a_body_is_json_and_says_the_same_also_where_a_number_is_beyond_all_floats(value: Any) -> None:
     read = json.loads(as_body(value), parse_constant=no_json, parse_int=lambda n: int(n) if len(n) < 300 else float(n))
