@@ -24,6 +24,10 @@ _TIMES = frozenset({"at_s", "at", "seconds", "started_at", "retry_after_s"})
 _AGENTS = (None, None, "Worker", "Helper")
 
 
+class GraphBubbleUp(Exception):
+    """As LangGraph's, by which a graph is paused. Its name tells."""
+
+
 class _History:
     """A handler, perhaps a child of it, and what they are told."""
 
@@ -152,9 +156,7 @@ class _History:
         elif what == "end":
             handler.on_llm_end(self.result(), run_id=self.open("model"))
         elif what == "error":
-            error = chance.choice(
-                [ValueError("odd"), TimeoutError("late"), asyncio.CancelledError(), KeyboardInterrupt()]
-            )
+            error = chance.choice([ValueError("odd"), TimeoutError("late"), asyncio.CancelledError(), GraphBubbleUp()])
             kind = chance.choice(["llm", "chain", "tool"])
             run = self.open({"llm": "model"}.get(kind, kind))
             getattr(handler, f"on_{kind}_error")(error, run_id=run)
