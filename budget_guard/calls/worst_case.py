@@ -284,9 +284,8 @@ def _fees(budget: BudgetPolicy, call: ModelCall, rung: Rung, left: Limits, tools
     for name in tools:
         if name in named:
             continue
-        usage = Usage(web_search=uses, requests=0) if name == "web_search" else Usage(requests=0, other=((name, uses),))
         try:
-            fees += rung.price.cost(usage)
+            fees += rung.price.cost(Usage(requests=0, other=((name, uses),)))
         except UnknownPriceError:
             if budget.refuses_unpriced(left.cost is not None):
                 raise

@@ -305,6 +305,10 @@ def _errors() -> Iterator[str]:
         {"choices": [{"finish_reason": "max_tokens", "message": {"content": "x", "function_call": {}}}], "usage": {}},
         {"usage": {"inputTokens": 5, "outputTokens": 0}, "output": {"message": {"content": [{"text": "x"}]}}},
         {"usageMetadata": {"promptTokenCount": 5}, "candidates": [{"content": {"parts": [{"text": "x"}]}}]},
+        *(
+            {"usage": {"billed_units": {"input_tokens": 5, "output_tokens": 0}}, "message": said}
+            for said in ({"content": [{"text": "x"}]}, {"tool_calls": [{"id": "1"}]}, {"tool_plan": "x"}, {})
+        ),
     ]
     for asked in REQUESTS:
         empty = asked.read({"model": "m"})
