@@ -22,7 +22,6 @@ from budget_guard_gateway.state import GatewayState
 
 _log = logging.getLogger("budget_guard")
 
-_NO_EXTENSIONS: dict[str, Any] = {}
 _MOST_LEFT_S = 10.0
 """Seconds that calls have to settle in once they are cancelled."""
 
@@ -63,7 +62,8 @@ class Gateway(GatewayState):
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        client = Client(receive, send, scope.get("extensions", _NO_EXTENSIONS).get(DIRECT_ANSWER))
+        # taken out: it refers to what has the scope, and such a circle is left to the garbage collector
+        client = Client(receive, send, scope.get("extensions", {}).pop(DIRECT_ANSWER, None))
         path: str = scope["path"]
         if path.startswith("/health/"):
             await self._health(path, client)
