@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 from budget_guard.adapter import Attempt, Attempts, PricedRequest, Stop, Stops
@@ -320,7 +320,7 @@ class _Streamed:
 
     def __init__(self, guard: Guard, attempt: Attempt, inner: Any, decoder: Decoder | None, request: Any) -> None:
         self._guard = guard
-        self._attempt = attempt
+        self._attempt: Attempt | None = attempt  # until it is closed: a client's response is in a circle of its own
         self._inner = inner
         self._decoder = decoder
         self._plain = type(decoder) is Plain
@@ -331,7 +331,7 @@ class _Streamed:
         """Whether the body is passed on decompressed."""
         return self._decoder is not None and not self._plain
 
-    def _pass_on(self, data: bytes) -> bytes:
+    def _pass_on(self, attempt: Attempt, data: bytes) -> bytes:
         if not self._plain:
             if self._decoder is None:
                 return data  # it cannot be read: what was held is booked
@@ -339,7 +339,7 @@ class _Streamed:
                 data = self._decoder.decode(data)
             except ValueError:
                 raise self._guard.broken(self._request) from None
-        return self._attempt.feed(data)
+        return attempt.feed(data)
 
     def _stopped(self, stop: Stop) -> BudgetError:
         return self._guard.recast(stop.error)
@@ -353,7 +353,9 @@ class _Streamed:
 class _SyncStreamed(_Streamed):
     def __iter__(self) -> Iterator[bytes]:
         attempt = self._attempt
-        feed = attempt.feed if self._plain else self._pass_on
+        if attempt is None:  # it is closed
+            return
+        feed = attempt.feed if self._plain else partial(self._pass_on, attempt)
         try:
             for data in self._inner:
                 passed = feed(data)
@@ -379,13 +381,17 @@ class _SyncStreamed(_Streamed):
         try:
             self._inner.close()
         finally:
-            self._attempt.give_up()
+            if self._attempt is not None:
+                self._attempt.give_up()
+                self._attempt = None
 
 
 class _AsyncStreamed(_Streamed):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
-        feed = attempt.feed if self._plain else self._pass_on
+        if attempt is None:  # it is closed
+            return
+        feed = attempt.feed if self._plain else partial(self._pass_on, attempt)
         try:
             async for data in self._inner:
                 passed = feed(data)
@@ -411,7 +417,9 @@ class _AsyncStreamed(_Streamed):
         try:
             await self._inner.aclose()
         finally:
-            await self._attempt.agive_up()
+            if self._attempt is not None:
+                await self._attempt.agive_up()
+                self._attempt = None
 
 
 @cache  # a class that is made for each call takes longer than the call's own work

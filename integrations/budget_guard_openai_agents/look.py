@@ -202,38 +202,41 @@ class _ReadStream:
 
     def __init__(self, response: Any, attempt: WireAttempt) -> None:
         self._stream = response.stream
-        self._attempt = attempt
+        self._attempt: WireAttempt | None = attempt  # until it is closed: a client's response is in a circle of its own
         self._decode = _decoder(header(response.headers, b"content-encoding"))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
+        if attempt is None:  # it is closed
+            return
         chunks = self._stream.__aiter__()
         while True:
             try:
                 data = await anext(chunks, None)
                 if data is None:
                     break
-                self._read(data)
+                self._read(attempt, data)
             except BaseException as error:
                 await attempt.afail(error)
                 raise
             yield data
         await attempt.aend(complete=self._decode is not None)
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, attempt: WireAttempt, data: bytes) -> None:
         """Take *data* in. It is passed on as it came: the client decompresses it by itself."""
         if self._decode is None:
             return  # what cannot be read is booked as held
         try:
-            self._attempt.feed(self._decode(data))
+            attempt.feed(self._decode(data))
         except zlib.error:
             self._decode = None
 
     async def aclose(self) -> None:
         try:
-            if not self._attempt.settled:
+            if self._attempt is not None and not self._attempt.settled:
                 await self._attempt.agive_up()
         finally:
+            self._attempt = None
             await self._stream.aclose()
 
 

@@ -20,6 +20,7 @@ import openai
 
 from budget_guard import Budget, BudgetRevoked, Session
 from budget_guard.testing import LocalProvider, Reply
+from tests.circles import left_to_the_collector
 from tests.integrations.clients.support import (
     CLAUDE,
     GPT,
@@ -290,3 +291,26 @@ def test_a_cache_that_has_read_its_answer_from_a_socket_serves_it_again(provider
             assert (text if stream else said.choices[0].message.content) == "Hello there"
     provider.wait_until_idle()
     assert session.spent_usd == 2 * provider.bill_usd and session.reserved_usd == 0
+
+
+async def test_a_stream_that_is_over_leaves_nothing_of_a_call_to_the_garbage_collector(provider: LocalProvider) -> None:
+    """A response of httpx refers to itself, so what it refers to besides is there until that comes round."""
+    session = Budget("$1000").session()
+    guarded = session.guard(open_ai(provider))
+    awaited: Any = session.guard(async_open_ai(provider))
+
+    async def calls(*, to_the_end: bool) -> None:
+        with ask(guarded, stream=True) as stream:
+            for _ in stream:
+                if not to_the_end:
+                    break
+        async with await ask(awaited, stream=True) as stream:
+            async for _ in stream:
+                if not to_the_end:
+                    break
+
+    for to_the_end in (True, False):
+        await calls(to_the_end=to_the_end)  # connections are made, and modules imported
+        with left_to_the_collector() as left:
+            await calls(to_the_end=to_the_end)
+        assert left <= {"GuardedStream", "AsyncGuardedStream", "Plain"}

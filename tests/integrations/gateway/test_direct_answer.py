@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable
 from types import MappingProxyType, SimpleNamespace
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from budget_guard_gateway.bounded_head import BoundedHead
 from budget_guard_gateway.direct_answer import DirectAnswer, direct_answer
 from budget_guard_gateway.messages import DIRECT_ANSWER, Client
+from tests.circles import left_to_the_collector
 from tests.integrations.gateway.support import Asking, serving
 
 HEADERS = [(b"Content-Type", b"text/plain"), (b"x-odd", b'caf\xe9 \t; a="b"'), (b"x-odd", b"")]
@@ -159,15 +159,7 @@ def test_a_part_waits_where_the_client_is_slow() -> None:
 
 def test_a_request_leaves_nothing_to_the_garbage_collector(asking: Asking) -> None:
     """Else it has to stop all calls again and again, to look for circles."""
-    gc.collect()
-    gc.disable()
-    try:
+    with left_to_the_collector(RequestResponseCycle) as left:
         for stream in (False, True) * 5:
             assert asking.ask("chat", stream=stream).status_code in (200, 402)
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        assert [each for each in gc.garbage if isinstance(each, (RequestResponseCycle, DirectAnswer))] == []
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+    assert left == set()

@@ -18,6 +18,7 @@ from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.testing import LocalProvider, Reply
 from budget_guard_openai_agents.guarded_run import current_run, guarded_already
+from tests.circles import left_to_the_collector
 from tests.integrations.openai_agents.support import (
     BIG,
     Lab,
@@ -138,3 +139,13 @@ async def test_a_guard_that_nobody_holds_is_collected(lab: Lab, mode: str) -> No
     await asyncio.sleep(0)
     gc.collect()
     assert gone() is None
+
+
+async def test_a_run_that_is_over_leaves_nothing_to_the_garbage_collector(lab: Lab) -> None:
+    """A response of httpx refers to itself, so what it refers to besides is there until that comes round."""
+    lab.script(LOOP)
+    agent, guard = agent_named("Worker", BIG, tools=[lookup]), BudgetGuard(Budget("$1.00"))
+    await lab.run("run", agent, hooks=guard)
+    with left_to_the_collector() as left:
+        await lab.run("run", agent, hooks=guard)
+    assert left <= {"ReadStream"}
