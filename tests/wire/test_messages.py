@@ -11,6 +11,7 @@ import pytest
 from budget_guard.units.usage import Usage
 from budget_guard.wire import MESSAGES, Answer, Endpoint, Request, endpoint
 from budget_guard.wire.event_stream import encode_frame
+from budget_guard.wire.price_headers import with_headers
 
 ANTHROPIC = endpoint("POST", "api.anthropic.com", "/v1/messages")
 BEDROCK = endpoint(
@@ -382,3 +383,11 @@ def test_the_form_that_an_answer_is_asked_for_is_weighed(field: str) -> None:
 def test_a_thread_is_history_that_the_provider_keeps() -> None:
     assert request(thread={"id": "thread_1"}).prompt.opaque == ("history kept by the provider",)
     assert request(thread=None).prompt.opaque == ()
+
+
+def test_a_guardrail_in_a_header_has_no_bound_and_nothing_is_learned_of_its_conversation() -> None:
+    plain = request()
+    found = with_headers(plain, {"x-amzn-bedrock-guardrailidentifier": "g1"})
+    assert plain.prompt.conversation != 0
+    assert found == plain.with_prompt(plain.prompt._replace(opaque=("what a guardrail costs",), conversation=0))
+    assert with_headers(plain, {}) == plain

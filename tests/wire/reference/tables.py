@@ -309,6 +309,7 @@ def _errors() -> Iterator[str]:
             {"usage": {"billed_units": {"input_tokens": 5, "output_tokens": 0}}, "message": said}
             for said in ({"content": [{"text": "x"}]}, {"tool_calls": [{"id": "1"}]}, {"tool_plan": "x"}, {})
         ),
+        {"usage": {"billed_units": {"input_tokens": 0, "output_tokens": 5}}, "message": {"content": [{"text": "x"}]}},
     ]
     for asked in REQUESTS:
         empty = asked.read({"model": "m"})
