@@ -18,7 +18,7 @@ from budget_guard.testing import FakeClock
 from tests.builders import PRICES, call, session
 from tests.reference_text import plain, without_ids
 
-HISTORIES = 160
+HISTORIES = 100
 
 
 class _Refused(Exception):

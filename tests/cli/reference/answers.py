@@ -79,7 +79,7 @@ def _prices() -> Iterator[str]:
     lines: list[tuple[object, ...]] = [("prices",), ("prices", *names[:6]), ("prices", "--provider", "azure", "gpt-4o")]
     lines += [("prices", name) for name in names]
     lines += [("prices", "--tier", tier, name) for tier in ("flex", "batch", "odd") for name in names[:3]]
-    for name in names[::2]:
+    for name in names[:2]:
         for read, written, *more in _COUNTS:
             lines.append(("estimate", name, "--input", read, "--output", written, *more))
     with mock.patch.object(PriceTable, "bundled", return_value=table):
