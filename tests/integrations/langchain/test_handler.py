@@ -67,6 +67,14 @@ def test_a_fork_has_the_same_settings_and_a_fresh_budget(lab: Lab) -> None:
     assert fork.for_thread("t").spent_usd == 0
 
 
+def test_a_fork_of_a_child_is_a_child_also_by_another_budget_and_name() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"))
+    child = handler.child(Budget("$0.20"))
+    part = child.fork(budget=Budget("$0.30"), run_id="part")
+    assert (handler.reserved_usd, part.budget.max_cost_usd) == (Decimal("0.50"), Decimal("0.30"))
+    assert part.report().session_id == "part"
+
+
 def test_the_report_says_whose_run_it_was_and_what_it_spent(lab: Lab) -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"), user="u1", key="k1", run_id="r1")
     lab.chat().invoke("hi", configured(handler))
