@@ -207,6 +207,13 @@ def test_the_guards_cap_leaves_room_for_the_fees_of_hosted_tools(way: Way) -> No
     assert (decision.action, decision.output_cap, run.remaining_usd) == ("allow", 500, ZERO)
 
 
+def test_the_fee_of_a_hosted_tool_is_no_second_request(way: Way) -> None:
+    prices: Any = {"searcher": {"input": 0, "output": 0, "requests": "0.05", "web_search": "0.01", "max_output": 9}}
+    run = Session(Budget("$1.00", allowance=Allowance(hosted_tool_calls=3)), pricing=prices)
+    decision = way.authorize(run, call("searcher", hosted_tools=("web_search",)))
+    assert decision.estimate.cost_usd == Decimal("0.08")
+
+
 def test_the_final_call_is_capped_at_all_that_is_left(way: Way) -> None:
     run = session(Budget("$0.0201", finalization_reserve="$0.0101"))
     normal = way.authorize(run, call("large"))
@@ -393,6 +400,14 @@ def test_an_hour_in_a_cache_is_held_only_where_it_may_be_asked_for(
     assert decision.estimate.cost == 100 * per_token + output * 10_000
     if cap is None:  # nobody knows how much it may write
         assert output == 8_192
+
+
+@pytest.mark.parametrize("hourly", [True, False])
+def test_the_share_of_an_answer_is_what_is_left_of_it_beside_the_input(way: Way, hourly: bool) -> None:
+    prices: Any = {"claude": {"input": 2e-6, "output": 10e-6, "cache_write_5m": 2.5e-6, "cache_write_1h": 4e-6}}
+    run = Session(Budget("$0.12", hold_share=0.5), pricing=prices)
+    decision = way.authorize(run, call("claude", tokens=1_000, hour_cache=hourly))
+    assert decision.output_cap == 6_000
 
 
 # --- refused in place of lowered

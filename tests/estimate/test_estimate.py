@@ -96,6 +96,12 @@ def test_every_text_in_a_message_is_weighed_and_messages_differ_by_content(messa
     assert not once.unweighed
 
 
+def test_what_has_no_bound_is_told_once_however_often_it_is_there() -> None:
+    file = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}
+    once, twice = (Calibration()["a model"].bound(weigh(messages=[file] * many)) for many in (1, 2))
+    assert once[1] and once[1] == twice[1]
+
+
 def test_a_single_text_is_a_conversation_of_one_message() -> None:
     assert weigh(messages="hello") == weigh(messages=["hello"])
 

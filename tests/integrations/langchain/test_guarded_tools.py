@@ -116,7 +116,8 @@ def test_a_tool_whose_call_does_not_fit_answers_so(lab: Lab, asynchronous: bool,
         think.coroutine = ask
     agent = create_agent(lab.chat("dime"), [think], middleware=[BudgetMiddleware(handler)])
     messages = run(agent, asynchronous=asynchronous)["messages"]
-    assert [message.status for message in messages if isinstance(message, ToolMessage)] == ["error"]
+    answers = [message for message in messages if isinstance(message, ToolMessage)]
+    assert [(answer.status, answer.name) for answer in answers] == [("error", "think")]
     assert len(lab.calls) == 1
 
 
