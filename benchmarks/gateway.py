@@ -184,7 +184,7 @@ async def ask(http: aiohttp.ClientSession, url: str, asked: Asked, count: int) -
 
 
 class Taken(NamedTuple):
-    """What requests took in one start of the servers, in microseconds: the least of its rounds."""
+    """The cost of one kind of request in one start of the servers, in microseconds: the least of its rounds."""
 
     ratio: float
     """CPU of the gateway beside the bare server's, in the middle of the rounds."""

@@ -188,7 +188,7 @@ class Run:
             return self.known_here()
 
     def known_here(self) -> Balance:
-        """What this session knows by itself of the run's counters."""
+        """The run's counters as far as this session knows them by itself."""
         return Balance(self.scope, self.limits, self.recorder.total(), NOTHING, 0, None)
 
     def labels_of(self, name: str, agent: str | None, is_model: bool) -> Labels:

@@ -81,7 +81,7 @@ class MemoryLedger(LedgerRules[Hold]):
         self._retain = retain
         self._most_settled = retain + min(retain // 100 + 1, _FORGOTTEN_AT_ONCE)
         self.tells_cost_left = False
-        """Whether a commit tells `Settled.cost_left`: for who asks after every call, to whom that is a second look."""
+        """True if a commit tells `Settled.cost_left`. Set it where that is asked for after every call."""
         self._lock = threading.Lock()
         self._waiters = Waiters(clock)
         self._refused = False

@@ -26,7 +26,7 @@ _OF_AN_UPGRADE = (b"upgrade", b"http2-settings")
 
 
 class _Trailers(list[tuple[bytes, bytes]]):
-    """Where fields behind a body go, that uvicorn would add to the headers: nowhere (RFC 9110, section 6.5.1)."""
+    """A list that stays empty: trailers, which uvicorn would add to the headers, are dropped (RFC 9110, 6.5.1)."""
 
     def append(self, object: tuple[bytes, bytes], /) -> None:
         """Forget one."""
@@ -36,7 +36,7 @@ _TRAILERS = _Trailers()
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Refuses a request whose head has no end."""
+    """uvicorn's HTTP protocol with bounds to heads, trailers and unread bodies; upgrades are served as HTTP/1.1."""
 
     _head = 0  # bytes that came since a request began, while its head is not at its end
     _in_head = True

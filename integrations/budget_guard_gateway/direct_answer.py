@@ -23,7 +23,7 @@ _NEEDED = (
     "on_response response_complete response_started scope transport waiting_for_100_continue"
 ).split()
 _known: dict[type[object], bool] = {}
-"""Whether a class of uvicorn's has all that is needed, by what the first one made of it has."""
+"""Classes of uvicorn's request cycle, and whether they have all that is needed: looked up once for each."""
 _names: dict[bytes, bytes] = {}
 """Names of headers that are well-formed, and how they are written."""
 _MOST_NAMES = 1_000

@@ -23,6 +23,8 @@ from budget_guard.units.printable import printable
 from budget_guard.wire.price_headers import PRICE_HEADERS
 from budget_guard.wire.values import read_json
 from budget_guard_gateway.alternatives import alternatives_to
+from budget_guard_gateway.content_encoding import can_be_read
+from budget_guard_gateway.cors import cors_headers, is_preflight, preflight_headers
 from budget_guard_gateway.decision_service.endpoint import PREFIX, serve_decision
 from budget_guard_gateway.direct_request import DirectResponse
 from budget_guard_gateway.keys import Principal
@@ -40,8 +42,6 @@ from budget_guard_gateway.messages import (
     token_of,
 )
 from budget_guard_gateway.network_proxy import network_proxy
-from budget_guard_gateway.packed import unpacks
-from budget_guard_gateway.pages_allowed import answer_to_page, answer_to_preflight, is_preflight
 from budget_guard_gateway.routes import Route
 from budget_guard_gateway.runs import OpenRun, checked_run_id, least_remaining_usd
 from budget_guard_gateway.state import GatewayState
@@ -109,9 +109,9 @@ class Exchange:
         headers = headers_of(scope)
         origin = self._page_of(headers)
         if origin is not None:
-            client.for_page = answer_to_page(origin)
+            client.cors = cors_headers(origin)
             if is_preflight(scope["method"], headers):
-                client.for_page += answer_to_preflight(headers)
+                client.cors += preflight_headers(headers)
                 await client.answer(200, [], b"")
                 return
         query: str = scope["query_string"].decode("latin-1")
@@ -247,8 +247,7 @@ class Exchange:
             self._sent_s = gateway.clock.monotonic()
             answer = await self._send(attempt.endpoint.method, _url(origin + attempt.path), sent, attempt.body)
             kind = answer.headers.get("content-type", "")
-            packed = answer.headers.get("content-encoding")
-            is_read = packed is None or unpacks(answer, packed)
+            is_read = can_be_read(answer)
             if attempt.answered(answer.status, kind, answer.headers) and attempt.streams and is_read:
                 await self._stream(attempt, answer)
                 return
@@ -370,8 +369,7 @@ class Exchange:
         client.may_stop = True
         try:
             answer = await self._send(self._scope["method"], _url(origin + path), sent, body)
-            packed = answer.headers.get("content-encoding")
-            is_read = packed is None or unpacks(answer, packed)
+            is_read = can_be_read(answer)
             try:
                 data = await answer.read()
             finally:

@@ -234,7 +234,7 @@ def _checked(where: str, name: str, given: object) -> dict[str, Any]:
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is a text that a file can hold: no half of a surrogate pair is."""
+    """True for a text that a file can hold. Half of a surrogate pair is none."""
     return isinstance(value, str) and not any("\ud800" <= each <= "\udfff" for each in value)
 
 

@@ -62,8 +62,8 @@ class Client:
     Once it is watched, the task that serves it is cancelled when the client goes, but only while it `may_stop`.
     """
 
-    for_page: Headers | None = None
-    """What the answer says to a browser that asks for a page, in place of what the provider says to it."""
+    cors: Headers | None = None
+    """CORS headers of the answer to a browser's script, in place of the provider's; None where no browser asks."""
 
     def __init__(self, receive: Receive, send: Send, direct: Any = None) -> None:
         self._receive = receive
@@ -161,8 +161,8 @@ class Client:
     async def start(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Send the head of an answer, and the beginning of its body."""
         self.started = True
-        if self.for_page:
-            headers = _to_page(headers, self.for_page)
+        if self.cors:
+            headers = _with_cors(headers, self.cors)
         if self._direct is not None:
             if self._direct.begin(status, headers, body):
                 return
@@ -182,8 +182,8 @@ class Client:
         """Send a whole answer."""
         headers.append((b"content-length", b"%d" % len(body)))
         self.started = True
-        if self.for_page:
-            headers = _to_page(headers, self.for_page)
+        if self.cors:
+            headers = _with_cors(headers, self.cors)
         if self._direct is not None and self._direct.whole(status, headers, body):
             return
         self._direct = None
@@ -196,7 +196,7 @@ class Client:
 
 
 def has_control(text: bytes) -> bool:
-    """Whether *text* has characters in it that no header may have. As a pattern it would take ten times as long."""
+    """True if *text* has a control character, which no header may have. A pattern would take ten times as long."""
     return len(text.translate(None, _CONTROL)) != len(text)
 
 
@@ -247,8 +247,8 @@ def token_of(headers: dict[bytes, bytes]) -> str | None:
     return None
 
 
-def _to_page(headers: Headers, said: Headers) -> Headers:
-    return [header for header in headers if not header[0].lower().startswith(b"access-control-")] + said
+def _with_cors(headers: Headers, cors: Headers) -> Headers:
+    return [header for header in headers if not header[0].lower().startswith(b"access-control-")] + cors
 
 
 def to_send(raw: Headers, credential: tuple[str, str] | None, keeps_credentials: bool) -> Headers:

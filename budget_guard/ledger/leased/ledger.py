@@ -219,7 +219,7 @@ class LeasedLedger(LedgerWrapper):
         return restored
 
     def _sweep(self, most: int) -> Flow[int]:
-        """Where no call comes any more, what was leased for some is given back as well."""
+        """Sweep the shared ledger, and give back leases that are not used: without a call nothing else does."""
         yield from self._pool.beat()
         swept: int = yield "sweep", (most,)
         return swept

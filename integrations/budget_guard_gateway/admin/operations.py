@@ -309,7 +309,11 @@ class Operations:
         return 200, {"name": name, "revoked": True}
 
     async def _with_keys(self, act: Callable[[], T]) -> T:
-        """What *act* gives, which reads or changes the file of keys."""
+        """Run *act*, which reads or changes the file of keys, in a thread, and return its result.
+
+        Raises:
+            Refused: If the file makes no sense, or cannot be read or written.
+        """
         try:
             return await asyncio.to_thread(act)
         except ValueError as error:

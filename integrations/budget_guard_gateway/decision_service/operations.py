@@ -195,7 +195,7 @@ class DecisionService:
         return None
 
     async def _is_held_on(self, id: str) -> bool:
-        """Whether a hold is still there. If so it is kept for as long as a new one."""
+        """Extend a hold to the time of a new one; False if it is not there any more."""
         try:
             return await self._ledger.extend(id, _HOLD_TTL_S)
         except ReservationError:

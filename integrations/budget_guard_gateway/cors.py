@@ -1,4 +1,4 @@
-"""What browsers are told about the pages whose scripts may ask (https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""CORS: headers that let scripts of allowed origins call the gateway (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
 A script sends its key by itself: a cookie opens nothing, so none need be let through.
 """
@@ -14,8 +14,8 @@ _KEPT_S = b"600"
 _METHOD, _HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
 
-def answer_to_page(origin: bytes) -> Headers:
-    """What an answer says besides, so that a page of *origin* may read it, its headers included."""
+def cors_headers(origin: bytes) -> Headers:
+    """The headers with which a script of *origin* may read an answer, its headers included."""
     return [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", b"*"),
@@ -24,12 +24,12 @@ def answer_to_page(origin: bytes) -> Headers:
 
 
 def is_preflight(method: str, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a browser asks for a page, before it sends what the page wants: such a request carries no key."""
+    """True for a preflight request, which a browser sends before a script's own. It carries no key."""
     return method == "OPTIONS" and _METHOD in headers
 
 
-def answer_to_preflight(headers: Mapping[bytes, bytes]) -> Headers:
-    """That the page may send what it wants to. Whether that is served is told when it comes."""
+def preflight_headers(headers: Mapping[bytes, bytes]) -> Headers:
+    """The headers that allow a script's method and headers. The request itself may still be refused when it comes."""
     told = [(b"access-control-allow-methods", headers[_METHOD]), (b"access-control-max-age", _KEPT_S)]
     if (wanted := headers.get(_HEADERS)) is not None:
         told.append((b"access-control-allow-headers", wanted))

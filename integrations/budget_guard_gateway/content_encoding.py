@@ -1,4 +1,4 @@
-"""Answers that a provider compresses although it is asked not to: what is read of them, where that can be done."""
+"""Compressed answers: a provider may send them although it is asked not to. gzip and deflate are unpacked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _MOST = 256 * 1024
 """Bytes that are unpacked at once, however small they are packed."""
 
 
-def unpacks(answer: Any, encoding: str) -> bool:
-    """See to it that what is read of *answer* is unpacked; returns whether that can be done.
+def can_be_read(answer: Any) -> bool:
+    """True if the body of *answer* can be read: it is not compressed, or is unpacked from now on as it is read.
 
     Args:
         answer: An `aiohttp.ClientResponse`, or a `DirectResponse`, of which nothing was read yet.
-        encoding: Its ``Content-Encoding``.
     """
-    encoding = encoding.strip().lower()
+    given = answer.headers.get("content-encoding")
+    if given is None:
+        return True
+    encoding = given.strip().lower()
     if encoding in _KNOWN:
         answer.content = _Unpacked(answer.content)
     return encoding in (*_KNOWN, "identity", "")
@@ -62,7 +64,7 @@ class _Unpacked:
 
     @property
     def _left(self) -> bytes:
-        """What has come, and was not unpacked yet."""
+        """Bytes that have come, and are not unpacked yet."""
         left: bytes = b"" if self._inflater is None else self._inflater.unconsumed_tail
         return left
 
