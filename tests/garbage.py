@@ -1,4 +1,4 @@
-"""What is left to the garbage collector: objects that refer to each other in a circle, and what these refer to."""
+"""Garbage: objects that refer to each other in a circle, and what these refer to, which only the collector frees."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import difflib
 import functools
 import gzip
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +29,19 @@ _LEFT_OUT = frozenset(
 def kept(file: Path) -> list[str]:
     """The lines of a reference as they were made last. They are read once."""
     return gzip.decompress(file.read_bytes()).decode().split("\n") if file.exists() else []
+
+
+def kept_of(name: str, file: Path) -> list[str]:
+    """The lines of one part of a reference as they were made last."""
+    before = [line for line in kept(file) if line.startswith(f"{name}:")]
+    assert len(before) > 10
+    return before
+
+
+def lines_under(name: str, lines: Iterable[str]) -> Iterator[str]:
+    """*lines* with the name of their part of a reference in front of each."""
+    for line in lines:
+        yield from (f"{name}: {part}" for part in line.split("\n"))
 
 
 def keep(lines: list[str], file: Path) -> None:

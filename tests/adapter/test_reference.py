@@ -10,11 +10,9 @@ import pytest
 
 from tests.adapter.reference.histories import NAMES, lines_of
 from tests.adapter.reference.make import FILE
-from tests.reference_text import kept
+from tests.reference_text import kept_of
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_becomes_of_a_request_is_as_it_was(name: str) -> None:
-    before = [line for line in kept(FILE) if line.startswith(f"{name}: ")]
-    assert len(before) > 10
-    assert list(lines_of(name)) == before
+    assert list(lines_of(name)) == kept_of(name, FILE)

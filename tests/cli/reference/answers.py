@@ -35,7 +35,7 @@ from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.reporting import BudgetReport, RunLog, RunRecord
 from budget_guard.testing import FakeClock
 from tests.builders import PRICES, call, session
-from tests.reference_text import without_ids
+from tests.reference_text import lines_under, without_ids
 from tests.reporting.runs import EVIL, run
 
 _START = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -583,5 +583,4 @@ NAMES: Sequence[str] = tuple(TABLES)
 
 def lines_of(name: str) -> Iterator[str]:
     """The lines of that table."""
-    for line in TABLES[name]():
-        yield from (f"{name}: {part}" for part in line.split("\n"))
+    yield from lines_under(name, TABLES[name]())

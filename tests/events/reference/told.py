@@ -57,6 +57,7 @@ from budget_guard.reporting.posting import Posting
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts
 from budget_guard.units.usage import Usage
+from tests.reference_text import lines_under
 
 webhook: Any = its_module  # also what it imports, which is replaced here
 _START = datetime(2026, 11, 1, 9, 30, tzinfo=timezone.utc)
@@ -403,4 +404,4 @@ NAMES: Sequence[str] = tuple(TABLES)
 
 def lines_of(name: str) -> Iterator[str]:
     """The lines of that table."""
-    yield from (f"{name}: {line}" for line in TABLES[name]())
+    yield from lines_under(name, TABLES[name]())

@@ -20,7 +20,7 @@ import openai
 
 from budget_guard import Budget, BudgetRevoked, Session
 from budget_guard.testing import LocalProvider, Reply
-from tests.circles import left_to_the_collector
+from tests.garbage import left_to_the_collector
 from tests.integrations.clients.support import (
     CLAUDE,
     GPT,

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from budget_guard_gateway.bounded_head import BoundedHead
 from budget_guard_gateway.direct_answer import DirectAnswer, direct_answer
 from budget_guard_gateway.messages import DIRECT_ANSWER, Client
-from tests.circles import left_to_the_collector
+from tests.garbage import left_to_the_collector
 from tests.integrations.gateway.support import Asking, serving
 
 HEADERS = [(b"Content-Type", b"text/plain"), (b"x-odd", b'caf\xe9 \t; a="b"'), (b"x-odd", b"")]

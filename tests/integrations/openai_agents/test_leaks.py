@@ -18,7 +18,7 @@ from budget_guard import Budget
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.testing import LocalProvider, Reply
 from budget_guard_openai_agents.guarded_run import current_run, guarded_already
-from tests.circles import left_to_the_collector
+from tests.garbage import left_to_the_collector
 from tests.integrations.openai_agents.support import (
     BIG,
     Lab,

@@ -20,6 +20,7 @@ from budget_guard.pricing.model_names import base_of_fine_tune, exact_names, pro
 from budget_guard.pricing.model_price import KINDS, TEXT_ONLY, ModelPrice
 from budget_guard.pricing.rate_card import PriceHours
 from budget_guard.pricing.serving import Serving, region_at
+from tests.reference_text import lines_under
 
 _PATH = Path(__file__).with_name("table.json")
 _NOW = datetime(2026, 11, 24, 9, 30, tzinfo=timezone.utc)
@@ -334,4 +335,4 @@ NAMES: Sequence[str] = tuple(TABLES)
 
 def lines_of(name: str) -> Iterator[str]:
     """The lines of that table."""
-    yield from (f"{name}: {line}" for line in TABLES[name]())
+    yield from lines_under(name, TABLES[name]())

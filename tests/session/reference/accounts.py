@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextvars import Context
 from typing import Any
 
 from budget_guard import BudgetError, ToolCall, Usage
-from tests.reference_text import plain, without_ids
-from tests.session.reference.stories import Story, logged
+from tests.reference_text import plain
+from tests.session.reference.stories import Story, steps_of
 
 ACCOUNTS = 300
 GROUPS = 10
@@ -250,15 +249,6 @@ class Account(Story):
         yield plain(self.session.ledger.audit())
 
 
-def _told_by(number: int) -> list[str]:
-    return list(Account(number).steps())
-
-
 def lines_of(group: int) -> Iterator[str]:
-    """All steps of a group of accounts, with the ids in them left out."""
-    for number in range(group, ACCOUNTS, GROUPS):
-        said: list[str] = []
-        with logged(said):
-            told = Context().run(_told_by, number)  # inside of no hold of others
-        yield f"account {number}"
-        yield from map(without_ids, (*told, *said))
+    """All steps of a group of accounts."""
+    return steps_of("account", lambda number: Account(number).steps(), range(group, ACCOUNTS, GROUPS))

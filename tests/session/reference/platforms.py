@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +26,7 @@ from budget_guard.testing import FakeClock
 from tests.builders import PRICES
 from tests.reference_text import plain, without_ids
 from tests.session.reference.accounts import Account
-from tests.session.reference.stories import logged
+from tests.session.reference.stories import steps_of
 
 PLATFORMS = 280
 GROUPS = 8
@@ -432,15 +431,6 @@ def _called(kind: str, tracked: Callable[[Any], Any], found: str, error: Excepti
     return "".join(tracked(finds)()) if kind == "generator" else asyncio.run(awaiting())
 
 
-def _told_by(number: int) -> list[str]:
-    return list(Platform(number).steps())
-
-
 def lines_of(group: int) -> Iterator[str]:
-    """All steps of a group of platforms, with the ids in them left out."""
-    for number in range(group, PLATFORMS, GROUPS):
-        said: list[str] = []
-        with logged(said):
-            told = Context().run(_told_by, number)  # inside of no hold of others
-        yield f"platform {number}"
-        yield from map(without_ids, (*told, *said))
+    """All steps of a group of platforms."""
+    return steps_of("platform", lambda number: Platform(number).steps(), range(group, PLATFORMS, GROUPS))

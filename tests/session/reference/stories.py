@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, get_args
 
 from budget_guard import (
@@ -350,12 +351,20 @@ def logged(lines: list[str]) -> Iterator[None]:
         log.setLevel(before)
 
 
+def steps_of(kind: str, told_by: Callable[[int], Iterable[str]], numbers: Iterable[int]) -> Iterator[str]:
+    """All steps of made-up runs of one *kind*, by their numbers, with the ids in them left out."""
+
+    def all_of(number: int) -> list[str]:
+        return list(told_by(number))
+
+    for number in numbers:
+        said: list[str] = []
+        with logged(said):
+            told = Context().run(all_of, number)  # inside of no hold of others
+        yield f"{kind} {number}"
+        yield from map(without_ids, (*told, *said))
+
+
 def lines_of(group: int) -> Iterator[str]:
-    """All steps of a group of stories, with the ids in them left out."""
-    for number in range(group, STORIES, GROUPS):
-        told_besides: list[str] = []
-        with logged(told_besides):
-            story = Story(number)
-            told = list(story.steps())
-        yield f"story {number}"
-        yield from map(without_ids, (*told, *told_besides))
+    """All steps of a group of stories."""
+    return steps_of("story", lambda number: Story(number).steps(), range(group, STORIES, GROUPS))
