@@ -81,7 +81,7 @@ MOST_AT_ONCE = (
     *("tests/test_architecture.py::test_values_are", "tests/test_public_api.py::test_names_arguments"),
     *("tests/test_public_api.py::test_constants_and", "tests/test_live.py::test_lines_and_boards"),
 )
-"""What compares the most at once with what it was: before others, though many are faster."""
+"""Tests that compare the most at once. They come before others, though many are faster."""
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
 """Their programs run in processes of their own, where nothing sees which lines they run."""
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider")
