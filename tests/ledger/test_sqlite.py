@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -760,6 +762,62 @@ def test_a_ledger_whose_latest_counts_were_taken_away_refuses_and_counts_nothing
     assert run_of(again, 100) == 10
     assert again.audit() == []
     again.close()
+
+
+def test_what_was_counted_is_kept_by_one_that_lets_go_of_what_was_taken_away_before_another_does(path: Path) -> None:
+    ledger = SqliteLedger(path)
+    assert run_of(ledger, 90) == 90
+    reads = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+print(db.execute("SELECT 1 FROM ledger").fetchone(), flush=True)
+sys.stdin.read()
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", reads, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"(1,)\n"
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink()
+    ledger.close()  # SQLite leaves it to the other one, which is killed
+    other.kill()
+    other.communicate()
+    again = SqliteLedger(path)
+    assert run_of(again, 100) == 10
+    again.close()
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["it ends", "it does not end"])
+def test_what_was_taken_away_is_written_out_when_a_read_ends_that_began_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    ledger = SqliteLedger(path)
+    assert run_of(ledger, 10) == 10
+    reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT 1 FROM ledger").fetchone()
+    assert run_of(ledger, 80) == 80
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink()
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if ends and reader.in_transaction:
+            reader.execute("COMMIT")
+
+    monkeypatch.setattr(sqlite_file_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    ledger.close()
+    assert now[0] == (0.001 if ends else pytest.approx(1, abs=0.0011))
+    if not ends:
+        reader.close()  # it is the last one then
+    alone = sqlite3.connect(shutil.copy(path, path.with_name("alone.db")))
+    assert alone.execute("SELECT committed_cost FROM scope WHERE kind = 'user'").fetchone() == (90,)
+    alone.close()
+    reader.close()
 
 
 @pytest.mark.parametrize("replaced", ["-wal", "-shm"])

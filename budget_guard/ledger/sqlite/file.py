@@ -6,6 +6,7 @@ import ctypes
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.resources import files
@@ -26,6 +27,9 @@ _WHAT_IT_IS = (
     " FROM pragma_application_id, pragma_user_version"
 )
 """In one statement, for another process may be making it."""
+_LONGEST_WAIT_S = 1.0
+_PAUSE_S = 0.001
+"""How long to wait for others who read or write what is to be written out, and between two looks."""
 
 
 class FilesInUse(NamedTuple):
@@ -179,7 +183,37 @@ class LedgerFile:
             if _identity(path) != before:
                 raise LedgerUnavailable(detail=self._taken(path))
 
-    def was_replaced(self, opened: FilesInUse) -> bool:
+    def close(self, db: sqlite3.Connection, opened: FilesInUse) -> None:
+        """Let *db* go, which has the files *opened*, and what it has not committed.
+
+        Raises:
+            sqlite3.Error: If what was counted cannot be written.
+        """
+        if self._replaced(opened):
+            _abandon(db)
+            return
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._write_out(db, opened)
+        finally:
+            db.close()
+
+    def _write_out(self, db: sqlite3.Connection, opened: FilesInUse) -> None:
+        """Write what is in ``-wal`` to the file itself.
+
+        SQLite does so for the last connection that is closed, but two that are closed in the same moment each take the
+        other for the last one. That loses nothing while ``-wal`` is there; if it was taken away, it would lose all.
+        """
+        ends = time.monotonic() + _LONGEST_WAIT_S
+        while True:
+            busy, frames, written = db.execute("PRAGMA wal_checkpoint").fetchone()
+            done = not busy and frames == written
+            if done or opened[1:] == (_identity(self._wal), _identity(self._shm)) or time.monotonic() >= ends:
+                return
+            time.sleep(_PAUSE_S)
+
+    def _replaced(self, opened: FilesInUse) -> bool:
         """Whether others may already count in files that took the place of those which were *opened*."""
         now = (_identity(self._wal), _identity(self._shm))
         return any(is_now not in (None, before) for is_now, before in zip(now, opened[1:], strict=True))
@@ -204,7 +238,7 @@ class LedgerFile:
         return identity
 
 
-def abandon(db: sqlite3.Connection) -> None:
+def _abandon(db: sqlite3.Connection) -> None:
     """Let *db* go without a last word: others use files of the same names, which it must not write to or remove."""
     if sys.version_info >= (3, 12):
         db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)

@@ -28,7 +28,7 @@ from budget_guard.clock import Clock
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable
 from budget_guard.ledger.checks import check_id
 from budget_guard.ledger.history import Kept, UsageQuery, UsageSum
-from budget_guard.ledger.sqlite.file import FilesInUse, LedgerFile, abandon, is_locked, unavailable
+from budget_guard.ledger.sqlite.file import FilesInUse, LedgerFile, is_locked, unavailable
 from budget_guard.ledger.sqlite.transaction import MOST_VERBS, Transaction
 from budget_guard.ledger.sqlite.usage import KnownRows
 from budget_guard.ledger.sqlite.verbs import SqliteVerbs
@@ -166,10 +166,7 @@ class Writer:
         if self._db is not None:
             db, self._db = self._db, None
             with suppress(sqlite3.Error):
-                if self._file.was_replaced(self._files):
-                    abandon(db)
-                else:
-                    db.close()  # the last one to do so writes all that is in ``-wal`` to the file itself
+                self._file.close(db, self._files)
 
     def _leave(self, verb: str, arguments: tuple[Any, ...], future: Future[Answer] | asyncio.Future[Answer]) -> None:
         hold_id = None
