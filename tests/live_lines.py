@@ -18,6 +18,27 @@ from tests.reference_text import keep
 FILE = Path(__file__).with_suffix(".txt.gz")
 _WIDTHS = (None, 150, 100, 72, 50, 34, 20, 9, 1)
 _MANY = (0, 1, 899, 9_999, 10_000, 998_000, 999_500, 12_345_678, 9_999_000_000, 10_000_000_000, 2_000_000_000_000)
+_SECONDS = (
+    0,
+    0.4,
+    89,
+    89.5,
+    90,
+    120,
+    149,
+    150,
+    151,
+    5_369,
+    5_370,
+    5_400,
+    5_430,
+    171_000,
+    172_799,
+    172_800,
+    216_000,
+    10**7,
+)
+_COUNTS = [base + more for base in (10**4, 999 * 10**3, 10**7, 999 * 10**6, 10**10, 999 * 10**9) for more in (-1, 0, 1)]
 _MODELS = ("", "gpt-4o", "gpt-4o-mini", "a\x07bell", "claude-" + "x" * 30)
 
 
@@ -48,6 +69,15 @@ def _shown(line: Sequence[Piece]) -> str:
 
 def lines() -> Iterator[str]:
     """Every line."""
+    for seconds in _SECONDS:  # that are left, at a dollar a second
+        until = Standing(Amounts(), Amounts(), Limits(round(seconds * 10**9)), per_minute=60 * 10**9)
+        yield f"{seconds} s: {_shown(fitted(partial(parts_of, until), None))!r}"
+    for count in _COUNTS:
+        tokens = Standing(Amounts(), Amounts(input_tokens=count), Limits(input_tokens=count + 1))
+        yield f"{count}: {_shown(fitted(partial(parts_of, tokens), None))!r}"
+    for spent in (0, 79, 80, 81, 89, 90, 91, 99, 100, 101):
+        cents = Standing(Amounts(spent * 10**7), Amounts(), Limits(10**9), 0.9, 0.8)
+        yield f"{spent} %: {_shown(fitted(partial(parts_of, cents), None))!r}"
     chance = random.Random(1)
     for number in range(220):
         standing = _standing(chance)

@@ -17,6 +17,7 @@ from budget_guard import (
     MemoryLedger,
     ModelCall,
     Session,
+    ToolCall,
     Usage,
     live,
     weigh,
@@ -249,6 +250,8 @@ def test_a_stop_goes_away_with_the_next_call() -> None:
     call(session)
     session.authorize(ModelCall("gpt-4o", weigh(messages="hello"), max_output_tokens=1_000))
     assert "stopped: max_requests" in shown.draw().plain
+    session.authorize(ToolCall("search")).require().commit_cost("0.01")
+    assert " | stopped: max_requests | held $0.00 | calls 1 of 1 | gpt-4o" in shown.draw().plain
     session.raise_limits(max_requests=2)
     call(session)
     assert "stopped" not in shown.draw().plain

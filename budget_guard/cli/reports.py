@@ -22,7 +22,7 @@ from budget_guard.reporting.advice import advise
 from budget_guard.reporting.posting import Posting
 from budget_guard.reporting.records import RunLog
 from budget_guard.reporting.report import BudgetReport
-from budget_guard.reporting.spend import AgentSpend, RunSpend, TaskSpend, as_plain
+from budget_guard.reporting.spend import RunSpend, TaskSpend, as_plain
 from budget_guard.reporting.totals import Totals
 from budget_guard.session.run_report import report_of
 from budget_guard.units.amounts import Amounts
@@ -140,7 +140,6 @@ def _of_usage(lines: Iterator[Mapping[str, Any]], run: str | None) -> BudgetRepo
         remaining=None,
         breakdown=totals.breakdown(),
         by_agent=totals.by_agent(),
-        by_child=dict[str, AgentSpend](),
         duration_seconds=end_s,
         terminated_by=None,
         unpriced_calls=totals.unpriced_calls,

@@ -288,14 +288,14 @@ def _anew(error: BudgetExceeded) -> str:
 
 def _left(error: BudgetExceeded) -> Decimal | float:
     """What is left of the limit, never less than nothing."""
-    limit, actual = error.limit, error.actual
-    if isinstance(limit, Decimal):
-        return max(Decimal(0), limit - Decimal(actual))
-    return max(0, limit - (float(actual) if isinstance(limit, float) else int(actual)))
+    left = _minus(error.limit, error.actual)
+    return left if left > 0 else _minus(left, left)
 
 
 def _words(amount: Decimal | float) -> str:
-    return format_usd(cost_nano(amount)) if isinstance(amount, Decimal) else f"{amount:g}"
+    if isinstance(amount, Decimal):
+        return format_usd(cost_nano(amount))
+    return f"{amount:,.3f}".rstrip("0").rstrip(".")
 
 
 def _budget_of(error: BudgetError, decision: Decision | None, run_id: str | None) -> dict[str, Any]:

@@ -331,6 +331,7 @@ def test_an_interrupt_before_there_is_a_program_ends_it_all_and_none_is_left_for
     before = signal.getsignal(signal.SIGTERM)
     with KeptSignals() as signals:
         signals.check()
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signals.check()

@@ -141,6 +141,20 @@ def test_the_amounts_of_the_callers_own_run_add_up() -> None:
     assert (budget["limit"], budget["committed"], budget["reserved"], budget["remaining"]) == (50, 47, 3, 0)
 
 
+@pytest.mark.parametrize(
+    ("dimension", "limit", "words"),
+    [
+        ("max_total_tokens", 12_345_678, "The run's limit of 12,345,678 tokens has 12,345,678 left"),
+        ("max_requests", 100, "The run's limit of 100 requests has 100 left"),
+        ("max_duration_s", 90.5, "The run's limit of 90.5 seconds has 90.5 left"),
+        ("max_duration_s", 3_600_000.0, "The run's limit of 3,600,000 seconds has 3,600,000 left"),
+    ],
+)
+def test_quantities_are_written_out(dimension: str, limit: float, words: str) -> None:
+    error = BudgetExceeded(dimension=dimension, limit=limit, actual=0, scope="run:r1")
+    assert told(error)[3]["detail"] == f"{words}."
+
+
 def test_a_limit_that_begins_anew_says_when() -> None:
     _, _, _, document = told(exceeded("team:t1", resets_at=NOW, retry_after_s=61.2))
     assert document["detail"].endswith(" and this call may take up to $0.10. It begins anew at 2026-03-01 12:00 UTC.")

@@ -71,6 +71,7 @@ def test_several_processes_write_at_once(path: Path) -> None:
         writer.join()
 
     log = RunLog(path)
+    assert log.skipped == 0
     assert sorted(int(each.id[1:]) for each in log) == list(range(200))
     assert log.skipped == 0
 

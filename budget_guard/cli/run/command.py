@@ -289,4 +289,4 @@ def _print(text: str) -> None:
     """Print to standard error, if anybody reads that: a program goes on, and has its exit code, if nobody does."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=sys.stderr)
