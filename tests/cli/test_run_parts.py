@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import signal
@@ -215,6 +216,20 @@ def test_the_row_has_no_colours_where_none_are_wanted(screen: Screen, monkeypatc
     row._note()
     row.draw()
     assert screen.shown() == made(24) + drawn(24, "$0.10 of $1 !")
+
+
+@has_terminals
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "━━ $0.10"), ("ascii", "?? $0.10")])
+def test_the_row_is_written_as_the_terminal_reads_it(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    line = Line()
+    line.pieces = [Piece("━━ $0.10", "plain")]
+    row = row_of(line, screen.stderr)
+    row._note()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding))
+    row.draw()
+    assert screen.shown() == made(24) + drawn(24, shown)
 
 
 # --- the program

@@ -291,6 +291,7 @@ def test_an_upstream_that_is_not_known_is_refused(wrong: Wrong) -> None:
     [
         (["--run-id", "../x", "--ledger", "sqlite:///budget.db"], "--run-id '../x' must be letters"),
         (["--run-id", "nightly"], "--run-id goes on with a run that is in a ledger: --ledger sqlite:///"),
+        (["--run-id", "nightly", "--ledger", "sqlite:////not/there/budget.db"], "nothing was started"),
         (["--ceiling", "user"], "--ceiling 'user' must be NAME=VALUE"),
         (["--ceiling", "team=$1"], "give it a team"),
         (["--price", "m=1"], "must be MODEL=IN,OUT"),

@@ -118,6 +118,13 @@ def test_a_sink_has_one_thread_and_starts_none_once_it_is_closed(tmp_path: Path)
         each.close()
 
 
+def test_the_file_of_messages_is_shared_and_written_without_waiting_for_the_disk(tmp_path: Path) -> None:
+    with closing(WebhookSink("https://hooks.example", secret=SECRET, path=tmp_path / "hooks.db")) as hook:
+        db = hook._queue._open()
+        told = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")]
+    assert told == ["wal", 1, 1]  # 1 is NORMAL: a message is lost with the machine's power at most
+
+
 def test_a_message_is_signed_so_that_the_reference_library_takes_it(receiver: Receiver, tmp_path: Path) -> None:
     with sink(receiver, tmp_path, secret=[SECRET, OTHER]) as hook:
         stopped(hook, run_id="r1", tags={"user": "u1"})
