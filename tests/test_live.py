@@ -22,6 +22,7 @@ from budget_guard import (
     live,
     weigh,
 )
+from budget_guard.adapter.handle import SessionHandle
 from budget_guard.events import Event
 from budget_guard.live import Standing, spend_board, spend_line
 from budget_guard.testing import FakeClock
@@ -86,6 +87,15 @@ def test_a_budget_without_a_dollar_limit_has_no_bar() -> None:
 def test_it_draws_on_a_terminal(terminal: Terminal) -> None:
     with spend_line(Budget("$0.10").session()):
         assert "$0.00 of $0.10" in terminal.getvalue()
+
+
+def test_a_handle_is_shown_as_its_session_is(terminal: Terminal) -> None:
+    handle = SessionHandle()
+    handle.session = Budget("$0.10").session()
+    call(handle.session)
+    with spend_line(handle, leave=True):
+        pass
+    assert "$0.0125 of $0.10" in terminal.getvalue()
 
 
 def test_it_is_silent_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -49,6 +51,16 @@ def test_the_demo_stops_one_run_of_two(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert int(small[-1]) > 1
     assert bill > "$0.12"
     assert lines[10:12] == ["They agree to the nano-dollar.", "The bill is within $0.028."]
+
+
+@pytest.mark.parametrize(("terminal", "colors"), [(True, {"\x1b[31m", "\x1b[32m", "\x1b[0m"}), (False, set())])
+def test_the_demos_table_is_in_colours_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, colors: set[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", mock.Mock(isatty=lambda: terminal))
+    outcome = demo.Outcome(Decimal("0.1"), Counter({"gpt-4o": 2}), "an error")
+    table = "\n".join(demo._table(outcome, outcome))
+    assert set(re.findall(r"\x1b\[\d+m", table)) == colors
 
 
 def test_a_board_is_drawn_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

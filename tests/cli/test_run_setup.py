@@ -77,6 +77,7 @@ def test_each_client_finds_its_address_where_it_looks(key: str, target: str, var
         ("https://api.groq.com/openai/v1", "https://api.groq.com", "/openai/v1"),
         ("https://me.openai.azure.com/openai/v1", "https://me.openai.azure.com", "/openai/v1"),
         ("https://api.perplexity.ai", "https://api.perplexity.ai", ""),
+        ("http://localhost\n/v1", "http://localhost\n/v1", ""),
     ],
 )
 def test_an_address_that_is_set_is_where_calls_go_and_its_path_stays_with_the_program(

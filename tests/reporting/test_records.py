@@ -99,13 +99,15 @@ def test_records_that_lie_are_left_out_and_counted(tmp_path: Path, lie: dict[str
 def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     log = RunLog(path)
+    log.add(record(2))
     log.add(record(0))
+    assert path.read_text().count("\n") == 2
     with path.open("a") as file:
         file.write('{"version": 1, "id": "kil')
 
     log.add(record(1))
 
-    assert [each.id for each in log] == ["r0", "r1"]
+    assert [each.id for each in log] == ["r2", "r0", "r1"]
     assert log.skipped == 1
 
 

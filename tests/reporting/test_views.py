@@ -431,6 +431,9 @@ def test_totals_add_up_and_budgets_are_listed() -> None:
 def test_reports_are_summed_up() -> None:
     reports = [run(4, run_id=str(number)).report() for number in range(5)]
     whole = sum(reports)
+    for other in (1, "a report"):
+        with pytest.raises(TypeError):
+            other + reports[0]
     assert isinstance(whole, BudgetReport)
     assert (len(whole.runs), whole.total_spent) == (5, sum(report.total_spent for report in reports))
 

@@ -51,11 +51,11 @@ class Mark(NamedTuple):
 
 
 def course_of(report: SpendValues) -> Course:
-    """What to show of *report*: dollars where they are limited, else what is."""
+    """What to show of *report*, in which something was spent: dollars where they are limited, else what is."""
     name, limit, spent = _limit(report)
     pick, write = _QUANTITIES[name]
     points = [(point.at_s, pick(point)) for point in report.over_time]
-    before = max(0.0, spent - points[-1][1]) if points else 0.0  # by other sessions, or before this one
+    before = max(0.0, spent - points[-1][1])  # by other sessions, or before this one
     points = [(at_s, value + before) for at_s, value in points]
     downgrade: Mapping[str, Any] = report.budget.get("downgrade") or {}
     at = downgrade.get("at")
@@ -66,7 +66,7 @@ def course_of(report: SpendValues) -> Course:
         limit_before=list(_limit_before(report, name)) if limit else [],
         soft_limit=report.budget.get("soft_limit") if limit else None,
         downgrade_at=at if limit else None,
-        end_s=max([report.duration_seconds, *(at_s for at_s, _ in points)], default=0.0) or 1.0,
+        end_s=max(report.duration_seconds, *(at_s for at_s, _ in points)) or 1.0,
         write=write,
     )
 
