@@ -103,8 +103,7 @@ class ModelCalibration:
         """Remember what a call was billed for."""
         if output_tokens > self._all.largest_output:
             self._all.largest_output = output_tokens
-        usual = self.usual_output
-        self.usual_output = output_tokens if output_tokens >= usual else max(output_tokens, usual * 9 // 10)
+        self.usual_output = max(output_tokens, self.usual_output * 9 // 10)
         parts, conversation = prompt[2], prompt[6]
         if not conversation or self._distrusted:
             return

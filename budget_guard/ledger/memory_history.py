@@ -129,10 +129,12 @@ class MemoryHistory:
         for counters, hour, line, sign in steps:
             history = counters.history
             if history is not None:
-                key = self._key(history, hour, self._number(line.labels))
-                place = id(history), key
+                number = self._number(line.labels)
+                place = id(history), hour << _BITS | number
+                if place not in rows_now:  # a row that is to be there is no other one
+                    place = id(history), self._key(history, hour, number)
                 places[place] = history.rows
-                before = rows_now[place] if place in rows_now else history.rows.get(key, 0)
+                before = rows_now[place] if place in rows_now else history.rows.get(place[1], 0)
                 rows_now[place] = before + sign * packed_row(quantities(line))
         self._write(hold, noted, [(places[place], place[1], row) for place, row in rows_now.items()])
 

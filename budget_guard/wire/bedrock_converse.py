@@ -99,7 +99,7 @@ def read_request(endpoint: Endpoint, body: Json, aliases: Aliases = NO_ALIASES) 
         opaque.append("a system prompt of parts that are not text")
     schema = fields(body.get("outputConfig")).get("textFormat")
     weighed = weigh(
-        system="\x1f".join(texts) or None,
+        system="\x1f".join(texts),
         messages=messages,
         tools=tools,
         schema=schema,

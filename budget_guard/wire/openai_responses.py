@@ -349,7 +349,7 @@ class _Stream(EventReader):
 
     def whole(self) -> Answer:
         response = self._response
-        if not items(response.get("output")) and self._items:
+        if not items(response.get("output")):
             response = {**response, "output": self._items}
         return read_answer(response, self._request)
 

@@ -79,7 +79,7 @@ class Request(NamedTuple):
     def prompted(self) -> bool:
         """Whether there is an input at all."""
         prompt = self.prompt
-        return bool(prompt.text or prompt.unweighed or prompt.opaque)
+        return bool(prompt.text or prompt.opaque)  # a message that is more than text has the weight of one
 
     def with_prompt(self, prompt: Prompt) -> Request:
         """The same request with another *prompt*. As `_replace`, in a third of the time."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from budget_guard.errors import BudgetError
 from budget_guard.ledger import Ledger, Refused, Settled
-from budget_guard.ledger.history import BY, Labels, UsageLine, UsageQuery
+from budget_guard.ledger.history import BY, By, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Amounts, Limits
@@ -29,10 +29,12 @@ STEPS = 60
 class History:
     """One history, in which each step is made up without looking at the ledger."""
 
-    def __init__(self, number: int, clock: FakeClock, late: bool) -> None:
+    def __init__(self, number: int, clock: FakeClock, late: bool, crowded: bool, by: Sequence[By]) -> None:
         self.chance = random.Random(number)
         self.clock = clock
         self.late = late
+        self.crowded = crowded
+        self.by = by
         self.ids: list[str] = []
         self.scopes: dict[str, tuple[Scope, ...]] = {}
         """What each id was made for."""
@@ -45,15 +47,18 @@ class History:
         yield "set_limits", (SCOPES[1], Limits(cost=2_000, requests=12), "day")
         for _ in range(STEPS):
             yield self._step()
+        if self.crowded:
+            for by in (("hour", *self.by[3:]), self.by[:1], self.by[2:]):
+                yield "usage", (UsageQuery("user", None, 0, None, tuple(by)),)
 
     def _step(self) -> tuple[str, tuple[Any, ...]]:
         chance = self.chance
         if chance.random() < 0.12:
-            seconds = chance.choice([1, 20, 61, 3_600, 3_600, 7 * 3_600, 86_400, 8 * 86_400])
+            seconds = chance.choice(_PAUSES_OF_MONTHS if self.crowded else _PAUSES)
             self.clock.advance(seconds)
-            if seconds > REMEMBERED_S and not self.late:
-                self.ids.clear()
-        verb = chance.choice(_VERBS)
+            if self.crowded or (seconds > REMEMBERED_S and not self.late):
+                self.ids.clear()  # of the hours before nothing is booked late
+        verb = chance.choice(_MOSTLY_BOOKING if self.crowded else _VERBS)
         scopes = chance.choice(_SETS)
         arguments: dict[str, Callable[[], tuple[Any, ...]]] = {
             "set_limits": lambda: (
@@ -121,8 +126,10 @@ class History:
     def _known(self) -> str:
         return self.chance.choice(self.ids[-6:]) if self.ids else hold_id(self.clock.now_ms(), "none")
 
-    def _amounts(self) -> Amounts:
+    def _amounts(self, of_a_line: bool = False) -> Amounts:
         chance = self.chance
+        if self.crowded and not of_a_line and chance.random() < 0.3:
+            return Amounts(*(chance.choice([0, 1, 2**52, 2**53 - 1]) for _ in Amounts._fields))
         read, written = chance.choice([0, 10, 30]), chance.choice([0, 5, 20])
         return Amounts(chance.choice([0, 7, 100, 400]), read, written, read + written, chance.choice([0, 1]), 0)
 
@@ -137,10 +144,10 @@ class History:
                     chance.choice(["large", "small"]),
                     chance.choice(["", "", "serp"]),
                 ),
-                self._amounts(),
+                self._amounts(of_a_line=True),
                 *(chance.choice([0, 0, 4]) for _ in range(4)),
             )
-            for _ in range(chance.choice([0, 1, 1, 2]))
+            for _ in range(chance.choice([0, 1, 1, 2, 4] if self.crowded else [0, 1, 1, 2]))
         )
 
     def _query(self) -> UsageQuery:
@@ -148,13 +155,15 @@ class History:
         now = self.clock.now_ms() // 3_600_000
         since = chance.choice([0, 0, now - 1, now, now - 24, now - 200])
         until = chance.choice([None, None, now, now + 1, now - 24])
-        by = chance.sample(BY, chance.randint(0, 3))
+        by = chance.sample(self.by, chance.randint(0, 3))
         if "hour" in by and "day" in by:
             by.remove("day")
         kind, id = chance.choice([("run", "r1"), ("user", "u1"), ("user", None), ("team", "t1"), ("run", None)])
         return UsageQuery(kind, id, max(0, since), until, tuple(by))
 
 
+_PAUSES = (1, 20, 61, 3_600, 3_600, 7 * 3_600, 86_400, 8 * 86_400)
+_PAUSES_OF_MONTHS = (3_600, 3_600, 7 * 3_600, 86_400, 86_400, 2 * 86_400, 8 * 86_400, 31 * 86_400)
 _VERBS = (
     *["reserve"] * 7,
     *["commit"] * 5,
@@ -163,6 +172,7 @@ _VERBS = (
     *("set_limits", "set_limits", "forward", "extend", "release", "release", "adjust", "balances", "balances", "names"),
     *("revoke", "restore", "swap", "swap", "sweep", "suspended", "audit"),
 )
+_MOSTLY_BOOKING = (*_VERBS, *["charge"] * 12, *["reserve", "commit"] * 4)
 
 
 def answer_of(ledger: Ledger, verb: str, arguments: tuple[Any, ...], awaits: bool) -> str:
@@ -189,7 +199,14 @@ def answer_of(ledger: Ledger, verb: str, arguments: tuple[Any, ...], awaits: boo
 
 
 def differences(
-    number: int, ledgers: tuple[Ledger, Ledger], clock: FakeClock, *, awaits: bool = False, late: bool = True
+    number: int,
+    ledgers: tuple[Ledger, Ledger],
+    clock: FakeClock,
+    *,
+    awaits: bool = False,
+    late: bool = True,
+    crowded: bool = False,
+    by: Sequence[By] = BY,
 ) -> list[str]:
     """Where the second of the *ledgers* does not answer as the first one does, in history *number*.
 
@@ -199,11 +216,13 @@ def differences(
         clock: It goes on as the history does.
         awaits: Whether the second one is asked by its awaitable verbs.
         late: Whether ids are used that not every ledger remembers any more.
+        by: What may be asked for in the history.
+        crowded: Whether much is booked, for many things, by days and months, and some of it is as large as can be.
     """
     one, other = ledgers
     found: list[str] = []
     before = clock.now()
-    for step, (verb, arguments) in enumerate(History(number, clock, late).steps()):
+    for step, (verb, arguments) in enumerate(History(number, clock, late, crowded, by).steps()):
         if clock.now() != before:  # when a hold that is due is swept is each ledger's own matter
             swept = [sum(iter(ledger.sweep, 0)) for ledger in ledgers]
             if swept[0] != swept[1]:

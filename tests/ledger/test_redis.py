@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from budget_guard.clock import SYSTEM_CLOCK, Clock, SystemClock
 from budget_guard.errors import LedgerAmbiguous, LedgerUnavailable, StaleReservation
 from budget_guard.ledger import HELD, Ledger, MemoryLedger
 from budget_guard.ledger.flow import run
-from budget_guard.ledger.history import By, Labels, UsageLine, UsageQuery
+from budget_guard.ledger.history import BY, By, Kept, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
 from budget_guard.ledger.redis.connection import NoResponse, NotConnected
@@ -877,6 +878,33 @@ def test_it_answers_every_verb_as_the_ledger_in_memory_does(server: RedisServer,
         clock = FakeClock()
         ledgers = MemoryLedger(clock=clock), TimedRedisLedger(server.url, clock)
         assert differences(number, ledgers, clock, awaits=number % 2 == 1, late=False) == []
+
+
+@pytest.mark.parametrize(
+    ("most", "kept", "by"),
+    [
+        (3, Kept(hours=24_000, days=1_000, run_days=1_000), BY),
+        (200, Kept(hours=24, days=32, run_days=2), BY),
+        (3, Kept(hours=24, days=32, run_days=2), ("id", "hour", "day")),  # of a day any three have rows of their own
+    ],
+    ids=["many labels", "old rows", "old rows with many labels"],
+)
+def test_a_history_with_many_labels_or_old_rows_is_that_of_the_ledger_in_memory(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, most: int, kept: Kept, by: tuple[By, ...]
+) -> None:
+    for module in ("history", "memory_history"):
+        monkeypatch.setattr(f"budget_guard.ledger.{module}.MOST_LABELS", most)
+
+    def with_most(name: str) -> Script:
+        names = b"MOST_LABELS, MOST_ROWS, DAY = "
+        text = script(name).text.replace(names + b"200,", names + b"%d," % most)
+        return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+
+    monkeypatch.setattr(script_runner, "script", with_most)
+    for number in range(12):
+        clock = FakeClock()
+        ledgers = MemoryLedger(clock=clock, history=kept), TimedRedisLedger(server.url, clock, history=kept)
+        assert differences(number, ledgers, clock, late=False, crowded=True, by=by) == []
 
 
 def test_who_waits_in_this_process_is_woken_by_every_verb_that_may_give_room(server: RedisServer) -> None:

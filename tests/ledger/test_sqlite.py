@@ -35,7 +35,7 @@ from budget_guard.errors import (
     UnknownReservation,
 )
 from budget_guard.ledger import HELD, Ledger, MemoryLedger, Refused
-from budget_guard.ledger.history import Labels, UsageLine, UsageQuery
+from budget_guard.ledger.history import Kept, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.sqlite import SqliteLedger
 from budget_guard.ledger.sqlite import file as sqlite_file_module
@@ -44,7 +44,7 @@ from budget_guard.ledger.sqlite.transaction import Transaction
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, RUN, USER, LedgerContract, cost, race
 from budget_guard.units.amounts import MOST, NOTHING, Amounts, Limits
-from budget_guard.units.scope import Scope
+from budget_guard.units.scope import Scope, Window
 from tests.builders import call, session
 from tests.ledger.alike import differences
 from tests.ledger.machine import machine
@@ -704,6 +704,23 @@ def test_counters_that_were_tampered_with_are_found(ledger: SqliteLedger, other_
     other_process.execute("UPDATE scope SET committed_cost = committed_cost + 1, open_holds = 0 WHERE kind = 'user'")
 
 
+@pytest.mark.parametrize(("window", "told"), [("none", True), ("hour", True), ("day", True), ("minute", False)])
+def test_a_history_that_was_tampered_with_is_found(path: Path, window: Window, told: bool) -> None:
+    clock, without = FakeClock(), Scope("live", "counted without a history")
+    ledger = SqliteLedger(path, clock=clock)
+    ledger.set_limits(USER, Limits(), window)
+    ledger.set_limits(without, Limits())
+    clock.advance(61)  # so that a minute begins in the middle of an hour
+    for scope in (USER, without):
+        ledger.charge(new_id(clock), (scope,), cost(3))
+    assert ledger.audit() == []
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("UPDATE usage SET cost = cost + 1")
+    other.close()
+    assert [line.split(" ")[0] for line in ledger.audit()] == ["user:u1:"] * told
+    ledger.close()
+
+
 async def _audit(ledger: SqliteLedger) -> Any:
     return await ledger.aio.audit()
 
@@ -917,6 +934,65 @@ def test_permissions_that_make_no_sense_are_refused(path: Path, mode: Any) -> No
 # whose file, and of which version
 
 
+@pytest.mark.parametrize(
+    ("error", "locked"),
+    [
+        (sqlite3.OperationalError("database is locked"), True),
+        (sqlite3.OperationalError("database table is locked: usage"), True),
+        (sqlite3.OperationalError("disk I/O error"), False),
+        (sqlite3.DatabaseError("database is locked"), False),
+        (LedgerUnavailable(detail="locked"), False),
+    ],
+)
+def test_only_what_somebody_else_has_locked_is_tried_again(error: Exception, locked: bool) -> None:
+    assert sqlite_file_module.is_locked(error) is locked
+
+
+@pytest.mark.parametrize(
+    ("error", "committing", "ambiguous"),
+    [
+        (sqlite3.OperationalError("disk I/O error"), True, True),
+        (sqlite3.OperationalError("disk I/O error"), False, False),
+        (sqlite3.OperationalError("database or disk is full"), True, False),
+        (LedgerUnavailable(detail="I/O"), True, False),
+        (LedgerAmbiguous(detail="gone"), False, True),
+    ],
+)
+def test_an_error_of_the_file_says_whether_it_may_have_been_done(
+    error: Exception, committing: bool, ambiguous: bool
+) -> None:
+    found = sqlite_file_module.unavailable(Path("b.db"), error, committing=committing)
+    assert type(found) is (LedgerAmbiguous if ambiguous else LedgerUnavailable)
+    assert found is not error and str(error) in str(found)
+    assert isinstance(error, LedgerUnavailable) or (found.__cause__ is error and "b.db: " in str(found))
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"), [((3, 36, 9), False), ((3, 37, 0), True), ((2, 99, 0), False)], ids=["older", "oldest", "old"]
+)
+def test_a_sqlite_without_strict_tables_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], taken: bool
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    if not taken:
+        with pytest.raises(LedgerUnavailable, match="too old"):
+            SqliteLedger(path)
+        assert not path.exists()
+    else:
+        SqliteLedger(path).close()
+
+
+@pytest.mark.parametrize("mark", ["PRAGMA application_id = 7", "PRAGMA user_version = 1", "CREATE TABLE precious (x)"])
+def test_a_file_that_says_anything_of_another_program_is_refused(path: Path, mark: str) -> None:
+    with sqlite3.connect(path) as theirs:
+        theirs.execute(mark)
+    theirs.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerUnavailable, match="another program"):
+        SqliteLedger(path)
+    assert path.read_bytes() == before
+
+
 def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as theirs:
         theirs.execute("CREATE TABLE precious (x)")
@@ -945,9 +1021,9 @@ def test_a_path_that_names_no_file_is_refused(name: str) -> None:
         SqliteLedger(name)
 
 
-@pytest.mark.parametrize("option", ["retain", "busy_timeout_s"])
-def test_nothing_kept_and_no_wait_are_settings_too(tmp_path: Path, option: str) -> None:
-    options: dict[str, Any] = {option: 0}
+@pytest.mark.parametrize(("option", "value"), [("retain", 0), ("busy_timeout_s", 0), ("hold_ttl_s", 0.001)])
+def test_nothing_kept_and_no_wait_are_settings_too(tmp_path: Path, option: str, value: float) -> None:
+    options: dict[str, Any] = {option: value}
     ledger = SqliteLedger(tmp_path / "b.db", **options)
     ledger.set_limits(RUN, Limits(cost=10))
     ledger.charge(hold_id(SYSTEM_CLOCK.now_ms(), "a"), (RUN,), cost(3))
@@ -956,7 +1032,7 @@ def test_nothing_kept_and_no_wait_are_settings_too(tmp_path: Path, option: str) 
 
 
 @pytest.mark.parametrize("option", ["hold_ttl_s", "retain", "busy_timeout_s"])
-@pytest.mark.parametrize("value", [-1, float("nan")])
+@pytest.mark.parametrize("value", [-1, -0.001, float("nan")])
 def test_an_option_that_is_out_of_range_is_named(path: Path, option: str, value: float) -> None:
     options: dict[str, Any] = {option: value}
     with pytest.raises(ValueError, match=option):
@@ -1102,9 +1178,14 @@ def test_sums_never_become_inexact(ledger: SqliteLedger, other_process: sqlite3.
     assert not any(isinstance(answer, Exception) for answer in answers[:1_024])
     (balance,) = ledger.balances((wide,))
     assert balance.committed.cost == balance.committed.output_tokens == 1_024 * MOST
-    with pytest.raises(OverflowError):
-        ledger.reserve(new_id(), (RUN, wide), most, None)
+    for scopes in ((RUN, wide), (wide, RUN)):
+        with pytest.raises(OverflowError):
+            ledger.reserve(new_id(), scopes, most, None)
     assert ledger.balances((RUN,))[0].open_holds == 0
+    ledger.charge(new_id(), (wide,), cost(1_023))  # which is the most that a row can keep
+    with pytest.raises(OverflowError):
+        ledger.charge(new_id(), (wide,), cost(1))
+    ledger.adjust(new_id(), wide, cost(-1_023), "credit note")
     columns = ["committed_cost", "reserved_cost", "archived_cost", "limit_cost"]
     types = other_process.execute(f"SELECT {', '.join(f'typeof({each})' for each in columns)} FROM scope").fetchall()
     assert set(types) == {("integer",) * 4}
@@ -1346,3 +1427,18 @@ def test_it_answers_every_verb_as_the_ledger_in_memory_does(tmp_path: Path, grou
         clock = FakeClock()
         ledgers = MemoryLedger(clock=clock), SqliteLedger(tmp_path / f"{number}.db", clock=clock)
         assert differences(number, ledgers, clock, awaits=number % 2 == 1) == []
+
+
+def test_a_history_with_many_labels_or_old_rows_is_that_of_the_ledger_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("history", "memory_history", "sqlite.usage"):
+        monkeypatch.setattr(f"budget_guard.ledger.{module}.MOST_LABELS", 3)
+    kept = Kept(hours=24, days=32, run_days=2)
+    for number in range(8):
+        clock = FakeClock()
+        ledgers = (
+            MemoryLedger(clock=clock, history=kept),
+            SqliteLedger(tmp_path / f"{number}.db", clock=clock, history=kept),
+        )
+        assert differences(number, ledgers, clock, crowded=True) == []

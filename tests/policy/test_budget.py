@@ -29,6 +29,7 @@ BAD: list[tuple[str, Any]] = [
     *((name, bad) for name in CHOICES for bad in ["", "sometimes", None, 1, True, ["deny"]]),
     *(("downgrade", bad) for bad in [5, True, ["a", "b"]]),
     *(("task", bad) for bad in ["", "  ", 5, True, ["a"]]),
+    *(("agents", bad) for bad in [{}, 5, "Researcher"]),
     *(("allowance", bad) for bad in [5, True, {"input_tokens": 5}, "lots"]),
 ]
 
@@ -189,10 +190,13 @@ def test_a_downgrade_names_a_model(to: Any) -> None:
         DowngradePolicy(to=to)
 
 
-@pytest.mark.parametrize("circle", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
-def test_a_ladder_that_goes_round_is_refused(circle: dict[str, str]) -> None:
-    with pytest.raises(InvalidDowngradeError, match="circle"):
+@pytest.mark.parametrize(
+    ("circle", "again"), [({"a": "a"}, "a"), ({"a": "b", "b": "a"}, "a"), ({"a": "b", "b": "c", "c": "b"}, "b")]
+)
+def test_a_ladder_that_goes_round_is_refused(circle: dict[str, str], again: str) -> None:
+    with pytest.raises(InvalidDowngradeError, match="circle") as caught:
         DowngradePolicy(to=circle)
+    assert caught.value.target == again
 
 
 def test_a_single_model_is_written_as_it_is() -> None:

@@ -261,6 +261,14 @@ def test_a_sound_tells_its_length() -> None:
     assert wav_seconds(b"RIFF0000WAVEfmt " + struct.pack("<I", 16) + b"\x00" * 16, 100) is None
 
 
+def test_a_sound_of_months_has_no_bound() -> None:
+    rules = media_rules("google", "gemini-2.5-flash")
+    head = b64(b"RIFF0000WAVEfmt " + struct.pack("<IHHII", 16, 1, 1, 1, 1))
+    just = head + "A" * (13_333_330 - len(head))  # ten million bytes, at one a second
+    assert sound_tokens(rules, just) == 10**7 * 32 + 32
+    assert sound_tokens(rules, just + "AA") is None
+
+
 @pytest.mark.parametrize(
     "before", [b"", b"fact" + struct.pack("<I", 3) + b"odd\x00", b"LIST" + struct.pack("<I", 4) + b"even"]
 )

@@ -50,6 +50,11 @@ def test_a_body_is_json_and_says_the_same_also_where_a_number_is_beyond_all_floa
     assert read == value
 
 
+def test_a_body_has_no_spaces_that_nobody_asked_for() -> None:
+    assert as_body({"a": [1, "b c"], "d": "é"}) == '{"a":[1,"b c"],"d":"é"}'.encode()
+    assert as_body({"a": [1, 1e400], "d": "é"}) == f'{{"a":[1,{10**309}],"d":"é"}}'.encode()
+
+
 @pytest.mark.parametrize(
     ("data", "value"),
     [

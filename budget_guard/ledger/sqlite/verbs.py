@@ -157,7 +157,7 @@ class SqliteVerbs(LedgerRules[StoredHold]):
             check_text("text", text)
         check_ttl(ttl_s)
         kept = self._transaction.kept(name)
-        if kept == expected and not (text is None and expected is None):
+        if kept == expected:
             until = min(self._transaction.now + round(ttl_s * 1_000_000), LARGEST)
             self._transaction.keep(name, text, until)
             return text

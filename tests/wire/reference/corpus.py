@@ -94,11 +94,12 @@ class Streamed(NamedTuple):
             reader.feed(raw)
         return reader.close()
 
-    def reader(self) -> EventReader:
+    def reader(self, keeps_text: bool = True) -> EventReader:
         """What reads it."""
         reader = self.to.dialect.stream(self.to.read(self.to.body))
         assert isinstance(reader, EventReader)
-        reader.keeps_text = True
+        if keeps_text:
+            reader.keeps_text = True
         return reader
 
     def sent(self, body: Any) -> list[bytes]:

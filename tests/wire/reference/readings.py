@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, TypeAlias
 
 from budget_guard.estimate.prompt import Prompt
 from budget_guard.wire import Request
 from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, Answered, Asked, Streamed, variants
+from tests.wire.reference.made_up import made_up, more_fields, other_shapes
 from tests.wire.reference.tables import TABLES
 
 Base: TypeAlias = "Asked | Answered | Streamed"
@@ -29,14 +31,19 @@ def lines_of(name: str) -> Iterator[str]:
         yield from (f"{name}: {line}" for line in TABLES[name]())
         return
     base = BASES[name]
-    yield from changes(name, base.read, base.body)
+    dialect = (base if isinstance(base, Asked) else base.to).dialect.name
+    more = more_fields(dialect, base.body), other_shapes(base.body), made_up(name, dialect, base.body)
+    yield from changes(name, base.read, base.body, chain(*more))
 
 
-def changes(name: str, read: Callable[[Any], Any], base: Any) -> Iterator[str]:
-    """What *read* makes of *base*, and of each change of it what it makes otherwise: its fields, or what it raises."""
+def changes(name: str, read: Callable[[Any], Any], base: Any, more: Iterable[tuple[str, Any]] = ()) -> Iterator[str]:
+    """What *read* makes of *base*, and of each change of it what it makes otherwise: its fields, or what it raises.
+
+    The changes are those of `variants`, and *more*.
+    """
     plain = _read(read, base)
     yield f"{name}: {_shown(plain)}"
-    for where, body in variants(base):
+    for where, body in chain(variants(base), more):
         found = _read(read, body)
         changed = {field: value for field, value in found.items() if plain.get(field) != value}
         changed |= dict.fromkeys(plain.keys() - found.keys(), "none")

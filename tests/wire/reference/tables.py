@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from budget_guard.wire import (
+    Answer,
     Counts,
     dialect_at,
     endpoint,
@@ -16,10 +17,16 @@ from budget_guard.wire import (
     read_counts,
 )
 from budget_guard.wire.answer import served_tier
+from budget_guard.wire.conversation import beginning, finished_calls
+from budget_guard.wire.event_stream import encode_frame
 from budget_guard.wire.media import media_rules
+from budget_guard.wire.price_headers import PRICE_HEADERS, with_headers
 from budget_guard.wire.provider_cost import provider_cost
+from budget_guard.wire.repeated import repeated_field
 from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
+from budget_guard.wire.values import read_json
 from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, variants
+from tests.wire.reference.made_up import more_fields
 
 
 def _counts() -> Iterator[str]:
@@ -119,6 +126,8 @@ _HOSTS = (
     "adb.azuredatabricks.net",
     "llm.example:8080",
     "LLM.Example",
+    "me:secret@API.OpenAI.com:443",
+    "[::1]:8080",
 )
 _PLACES = (
     "/v1/chat/completions",
@@ -142,6 +151,15 @@ _PLACES = (
     "/chat",
     "/api/v1/chat/completions",
     "/v1/models",
+    "",
+    "/",
+    "//",
+    "?x=1",
+    "/v1/chat/completions?api-version",
+    "/v1/chat/completions?a=1&a=2#x",
+    "/V1/Chat/Completions",
+    "/x/v1/chat/completions",
+    "/v1/chat/completions/x",
     "/compatibility/v1/chat/completions",
 )
 
@@ -287,6 +305,9 @@ def _refusals() -> Iterator[str]:
             yield f"{status} {body}: {[explain_refusal(each, status, body) for each in added]}"
 
 
+_KEPT_BY_THE_PROVIDER = ("previous_response_id", "conversation", "cachedContent", "promptVariables", "conversation_id")
+
+
 def _errors() -> Iterator[str]:
     """Answers that are errors, or nothing, to requests that are known, empty or not known."""
     bodies: list[dict[str, Any]] = [
@@ -313,8 +334,9 @@ def _errors() -> Iterator[str]:
     ]
     for asked in REQUESTS:
         empty = asked.read({"model": "m"})
+        kept = asked.read({"model": "m", **dict.fromkeys(_KEPT_BY_THE_PROVIDER, "k"), "prompt": {"id": "k"}})
         for body in bodies:
-            found = [asked.dialect.read_answer(body, to) for to in (asked.read(asked.body), empty, None)]
+            found = [asked.dialect.read_answer(body, to) for to in (asked.read(asked.body), empty, kept, None)]
             yield f"{asked.name} {body}: {[(each.usage, each.problem, each.failed, each.cut_off) for each in found]}"
 
 
@@ -332,6 +354,143 @@ def _given_up() -> Iterator[str]:
                 f"{streamed.name} {number}: hides {passed} {told} {answer.usage} {answer.problem} {answer.failed} "
                 f"{answer.output_floor} {None if seen is None else tuple(seen)}"
             )
+
+
+_ODD: Mapping[str, tuple[bytes, ...]] = {
+    "events": (
+        *(b"event: error\ndata: oops\n\n", b'event: error\ndata: {"type": "x"}\n\n', b"event: error\ndata: {}\n\n"),
+        *(b'event: x\ndata: {"type": "error"}\n\n', b"event: error\n\n", b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n"),
+        *(b": a comment\n\n", b"id: 7\nretry: 9\n\n", b"data: \n\n", b"data: 7\n\n", b"data: null\n\n"),
+        *(
+            b"data: [1]\n\n",
+            b"data: {\n\n",
+            b'data: {"a":\ndata: 1}\n\n',
+            b"\n\n",
+            b"data: 7\n",
+            b"data: {}\n",
+            b"data: ",
+        ),
+        b"\xef\xbb\xbf",
+        *(b'data: {"error": {"message": "no"}}\n\n', b'data: {"error": null}\n\n', b'data: {"usage": {}}\n\n'),
+        b'event: error\ndata: {"error": {"type": "overloaded_error"}}\n\n',
+    ),
+    "frames": (
+        encode_frame({":message-type": "exception", ":exception-type": "throttlingException"}, b'{"message": "no"}'),
+        encode_frame({":message-type": "event", ":event-type": "chunk"}, b'{"bytes": "e30="}'),
+        encode_frame({":message-type": "event", ":event-type": "chunk"}, b'{"bytes": "e3"}'),
+        encode_frame({":message-type": "event", ":event-type": "chunk"}, b'{"bytes": 7}'),
+        encode_frame({":message-type": "event"}, b'{"x": 1}'),
+        *(encode_frame({":event-type": "metadata"}, each) for each in (b'{"x": 1}', b"{}", b"[]", b"x", b"")),
+        *(b"\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x00"),
+    ),
+    "lines": (b"{}\n", b"\n", b"  \n", b"null\n", b"{\n", b"7\n", b"[]\n", b'{"event_type": "x"}\n', b"{", b"\r\n"),
+    "array": (b"", b" ", b"[", b"]", b"{}", b",", b"[7]", b"[[]]"),
+}
+"""What a stream may hold as well, sent as its events are."""
+
+
+def _odd_events() -> Iterator[str]:
+    """What each stream comes to with something odd in it, in front of each of its events and at its end."""
+    for streamed in STREAMS:
+        sent = streamed.sent(streamed.body)
+        for odd in _ODD[streamed.framing]:
+            for at in range(len(sent) + 1):
+                reader = streamed.reader(keeps_text=at % 2 == 0)
+                passed = [reader.feed(raw, hide_usage=True) for raw in (*sent[:at], odd, *sent[at:])]
+                told = [reader.finished, reader.ended, reader.failed, reader.is_told, reader.is_final, reader.left]
+                yield f"{streamed.name} {odd!r} {at}: {list(map(len, passed))} {told} {_short_of(reader.close())}"
+
+
+def _told_often() -> Iterator[str]:
+    """What each stream comes to where one of its events comes several times, with other texts in it, and where it
+    breaks off at its end."""
+    for streamed in STREAMS:
+        for at in range(len(streamed.body)):
+            for many in (2, 5):
+                one = [_with_text(streamed.body[at], f"word {number}") for number in range(many)]
+                body = [*streamed.body[:at], *one, *streamed.body[at:]]
+                for to in (streamed.to, streamed.to._replace(body=streamed.to.body | {"n": 1, "candidateCount": 1})):
+                    reader = streamed._replace(to=to).reader(keeps_text=many == 2)
+                    for raw in streamed.sent(body):
+                        reader.feed(raw)
+                    told = [reader.finished, reader.is_final, reader.output_bytes]
+                    yield f"{streamed.name} {at} {many} times: {told} {_short_of(reader.close(complete=False))}"
+
+
+def _with_text(value: Any, words: str) -> Any:
+    """*value* with *words* in the place of the texts in it that a model writes."""
+    if isinstance(value, list):
+        return [_with_text(each, words) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: words if name in ("text", "content", "delta") and isinstance(inner, str) else _with_text(inner, words)
+        for name, inner in value.items()
+    }
+
+
+def _short_of(answer: Answer) -> str:
+    seen = answer.seen
+    usage = None if answer.usage is None else {k: v for k, v in answer.usage._asdict().items() if v}
+    more = (answer.problem, answer.failed, answer.cut_off, answer.output_floor, answer.model, answer.id)
+    return f"{usage} {more} {None if seen is None else tuple(seen)}"
+
+
+def _twice() -> Iterator[str]:
+    """Bodies in which a field stands twice, written by hand."""
+    bodies = [
+        '{"model": "a", "model": "b"}',
+        '{"model": "a", "model": "a"}',
+        '{"x": 1, "x": 2, "model": "a", "y": "\\u006dodel"}',
+        '{"x": 1, "x": 2, "model": "a"}',
+        '{"x": {"model": "a", "model": "b"}, "n": 1}',
+        '{"x": {"model": "a"}, "model": "b"}',
+        '{"\\u006dodel": "a", "model": "b"}',
+        '{"n": 1, "\\u006E": 2}',
+        '{"n": 1, "text": "\\u00e9"}',
+        '{"n": 1, "\\u002f": 1, "\\u002f": 2}',
+        '{"generationConfig": {"maxOutputTokens": 1, "maxOutputTokens": 2}}',
+        '{"generationConfig": {"maxOutputTokens": 1}, "x": {"maxOutputTokens": 2}}',
+        '{"generationConfig": [{"maxOutputTokens": 1}], "maxOutputTokens": 2}',
+        '{"inferenceConfig": {"maxTokens": 1, "x": 1, "x": 2}, "y": "maxTokens"}',
+        '{"model": "\\"model\\"", "n": 1}',
+        '{"messages": [{"content": "\\"messages\\""}]}',
+        '{"tools": [], "functions": [], "tools": [1]}',
+        '{"max_tokens": 1, "max_tokens": 1.0}',
+        "{}",
+    ]
+    for body in bodies:
+        raw = body.encode()
+        yield f"{body}: {repeated_field(raw, read_json(raw))}"
+
+
+def _headers() -> Iterator[str]:
+    """What headers say about the price, beside what the body does."""
+    tiers = ("", " ", "flex", " Flex ", "priority", "default", "standard", "on_demand", "reserved")
+    for asked in REQUESTS:
+        for own in (None, "default", "flex"):
+            request = asked.read(asked.body)._replace(tier=own)
+            for name in sorted(PRICE_HEADERS):
+                for tier in (*tiers, "optimized", "OPTIMIZED "):
+                    found = with_headers(request, {name: tier})
+                    shown = (found.tier, found.unclear, found.prompt.opaque, found.prompt.conversation != 0)
+                    yield f"{asked.name} {own} {name}: {tier!r}: {shown}"
+        for one in tiers:
+            for other in tiers:
+                given = dict(zip(sorted(PRICE_HEADERS)[-2:], (one, other), strict=True))
+                found = with_headers(asked.read(asked.body), given)
+                yield f"{asked.name} {one!r} {other!r}: {(found.tier, found.unclear)}"
+
+
+def _conversations() -> Iterator[str]:
+    """What a conversation is known by, and the tool calls in it that have a result."""
+    for asked in REQUESTS:
+        plain, calls = beginning(asked.body), finished_calls(asked.body)
+        yield f"{asked.name}: {list(map(tuple, calls))}"
+        for where, body in (*variants(asked.body), *more_fields(asked.dialect.name, asked.body)):
+            again, finished = beginning(body) == plain, finished_calls(body)
+            if not again or finished != calls:
+                yield f"{asked.name} {where}: {again} {list(map(tuple, finished))}"
 
 
 class _Response:
@@ -384,5 +543,10 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "rewritten": _rewritten,
     "refusals": _refusals,
     "given up": _given_up,
+    "odd events": _odd_events,
+    "told often": _told_often,
+    "fields twice": _twice,
+    "headers": _headers,
+    "conversations": _conversations,
     "raised": _raised,
 }
