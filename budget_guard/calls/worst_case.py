@@ -80,7 +80,7 @@ def plan_model(
             )
         input_tokens += budget.allowance.input_tokens
 
-    kinds = call.kinds if not call.kinds else _kinds(budget, call, price, left)
+    kinds = call.kinds and _kinds(budget, call, price, left)
     own, cap = output_caps(budget, call, price)
     clamped = waits = False
     hourly = call.hour_cache

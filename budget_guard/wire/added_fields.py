@@ -9,12 +9,12 @@ _SETTING_OF = {"stream_options": "usage"}
 """What `add_fields=` calls a field; everything else that is added is an output cap."""
 
 
-def explain_refusal(added: Sequence[str], status: int, body: object) -> str | None:
+def explain_refusal(added: Sequence[str], status: object, body: object) -> str | None:
     """Who added the field that an endpoint complains of, and how to leave it out; None where it complains of no other.
 
     Args:
         added: The fields that were added, as `Rewritten.added` has them.
-        status: The HTTP status of the refusal.
+        status: The HTTP status of the refusal; None where it has none.
         body: Its body: JSON already read, or bytes or text. Nothing of it is repeated.
     """
     if status not in (400, 422) or not added:

@@ -101,9 +101,9 @@ def added_by(asked: dict[str, Any], sent: dict[str, Any]) -> tuple[str, ...]:
 
 def explain(error: BaseException, added: tuple[str, ...]) -> None:
     """Note in *error*, where an endpoint refuses a field that was added, who added it and how to leave it out."""
-    status: object = getattr(error, "status_code", None)
-    if not added or not isinstance(status, int):
+    if not added:
         return
+    status: object = getattr(error, "status_code", None)
     body: object = getattr(error, "body", None) or getattr(getattr(error, "response", None), "text", "")
     words = explain_refusal(added, status, body)
     if words is not None:
@@ -134,9 +134,11 @@ def _endpoint_of(model: BaseChatModel) -> Endpoint:
     address = next(filter(None, (getattr(model, name, None) for name in ADDRESSES)), None)
     azure = any(cls.__name__ == "AzureChatOpenAI" for cls in type(model).__mro__)
     version: object = getattr(model, "openai_api_version", None)
-    own = "azure" if azure else "openai" if type(model).__name__ == "ChatOpenAI" else None
-    where = endpoint_at(address if isinstance(address, str) else None, own, version if isinstance(version, str) else "")
-    return where._replace(provider="azure") if azure and where.provider is None else where
+    return endpoint_at(
+        address if isinstance(address, str) else None,
+        "azure" if azure else None,
+        version if isinstance(version, str) else "",
+    )
 
 
 def _field(model: BaseChatModel) -> str | None:

@@ -22,14 +22,14 @@ class RunsByTree:
     def __init__(self, records: RunRecords) -> None:
         self.records = records
         self._lock = threading.Lock()
-        self._tallies: dict[UUID, tuple[RunTally, bool]] = {}
+        self._tallies: dict[UUID | None, tuple[RunTally, bool]] = {}
         """By the run's id; and whether the run is the top itself."""
 
     def begin(self, run_id: UUID, parent_run_id: UUID | None) -> None:
         """Note a run. It is at the top where nothing was told of what it is a part of."""
         if run_id in self._tallies:
             return
-        above = None if parent_run_id is None else self._tallies.get(parent_run_id)
+        above = self._tallies.get(parent_run_id)
         around = self.records.here() if above is None else above[0]
         of_run = (self.records.begin(), True) if around is None else (around, False)
         with self._lock:

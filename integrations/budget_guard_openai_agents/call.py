@@ -309,9 +309,7 @@ def asks_for_usage(model: Model, sent: Asked) -> bool:
 
 def explain(error: BaseException, added: tuple[str, ...]) -> None:
     """Let *error* say who added the field that an endpoint complains of."""
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int):
-        return
+    status: object = getattr(error, "status_code", None)
     said = explain_refusal(added, status, getattr(error, "body", None) or str(error))
     if said is not None:
         message = f"{error} ({said})"

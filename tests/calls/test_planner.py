@@ -33,6 +33,7 @@ from budget_guard.calls.ladder import Ladder
 from budget_guard.calls.planner import Planner
 from budget_guard.pricing import PriceTable
 from budget_guard.testing import FakeClock
+from budget_guard.units.amounts import MOST
 from tests.builders import PRICES, ZERO, Way, call, session
 
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
@@ -371,6 +372,17 @@ def test_a_call_that_may_take_more_than_a_ledger_can_hold_is_refused(way: Way, c
     assert isinstance(decision.error, UnboundedCallError)
     assert "more than a ledger can hold" in str(decision.error)
     assert run.reserved_usd == ZERO
+
+
+@pytest.mark.parametrize(
+    ("output", "cap"), [(0, MOST - 100), (1, MOST - 100), (2, (MOST - 101) // 2)], ids=["tokens", "both", "dollars"]
+)
+def test_a_call_may_take_all_that_a_ledger_can_hold_and_not_one_token_more(way: Way, output: int, cap: int) -> None:
+    prices = {"odd": {"input": 1e-9 if output else 0, "output": output * 1e-9}}
+    run, tokens = Session(Budget(max_requests=5), pricing=prices), 101 if output == 2 else 100
+    admitted = way.authorize(run, call("odd", tokens=tokens, cap=cap))
+    assert admitted.error is None and MOST in (admitted.held.total_tokens, admitted.held.cost)
+    assert isinstance(way.authorize(run, call("odd", tokens=tokens, cap=cap + 1)).error, UnboundedCallError)
 
 
 @pytest.mark.parametrize("field", ModelCall._fields)

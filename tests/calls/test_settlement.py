@@ -11,6 +11,7 @@ import pytest
 
 from budget_guard import Allowance, Budget, BudgetExceeded, ReservationConflict, Scope, Session, ToolCall, Usage
 from budget_guard.calls import settlement
+from budget_guard.calls.seen import Seen
 from budget_guard.events import BoundViolated, CallCommitted, CallReleased, OverrunCharged
 from budget_guard.ledger.base import Balance
 from budget_guard.pricing.table import PriceTable
@@ -52,6 +53,26 @@ def test_a_commit_books_the_actual_cost_and_gives_the_rest_back(way: Way) -> Non
     assert run.remaining_usd == 1 - usd(USED_COST)
     spend = run.report().breakdown.llm.by_model["large"]
     assert (spend.input_tokens, spend.output_tokens, spend.calls) == (80, 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("usage", "booked"),
+    [
+        (Usage(input=60, output=5), (60_000 + 50_000, 60, 5)),
+        (Usage(input=0, output=49), (490_000, 0, 49)),
+        (Usage(input=0, output=50), (HELD_COST, 100, 50)),  # as long as it could become
+        (Usage(input=549, output=5), (599_000, 549, 5)),
+        (Usage(input=550, output=5), (HELD_COST, 100, 50)),  # as dear as it could become
+        (Usage(input=700, output=5), (HELD_COST, 100, 50)),
+    ],
+)
+def test_what_was_seen_of_an_answer_given_up_is_booked_where_it_is_less_than_all(
+    usage: Usage, booked: tuple[int, int, int]
+) -> None:
+    reservation = session(on_cancel="seen").authorize(ask()).require()
+    reservation.commit_estimate("gone", Seen("", usage, thinks=False))
+    assert reservation.posting is not None
+    assert reservation.posting.amounts[:3] == booked
 
 
 def test_a_commit_again_changes_nothing(way: Way) -> None:

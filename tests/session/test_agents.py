@@ -247,6 +247,7 @@ def test_an_agent_of_a_session_has_a_ceiling_beside_the_sessions(way: Way) -> No
     run.add_agent("boss-1")  # whose ceiling holds already
     assert [made(way, run, "helper-1"), made(way, run, "helper-1")] == [None, "agent:helper-1"]
     assert [made(way, run, "unknown"), made(way, run, "unknown")] == [None, "agent:boss-1"]  # all of it is the boss's
+    assert way.authorize(run, call(agent="boss-1")).scopes == way.authorize(run, call(agent="unknown")).scopes
     assert authority.snapshot("user", "u1").spent_usd == Decimal("0.20")
     authority.revoke("agent", "helper-1", reason="enough")
     assert isinstance(way.authorize(run, call(agent="helper-1")).error, BudgetRevoked)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -23,6 +24,7 @@ from budget_guard import (
     ScopeSnapshot,
     Session,
 )
+from budget_guard.ledger.outbox.store import Outbox
 from budget_guard.testing import FakeClock
 from budget_guard.units.amounts import Limits
 from tests.builders import PRICES, Way, call
@@ -470,3 +472,10 @@ def test_the_place_of_a_run_is_prolonged_once_and_not_at_each_call(
 def test_a_kind_that_is_no_word_of_its_own_is_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match="is no name for a kind, or is taken"):
         BudgetAuthority(kinds=(kind,))
+
+
+def test_an_outbox_of_ones_own_is_taken_as_it_is_and_a_path_makes_one(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "a")
+    assert BudgetAuthority(outbox=outbox).outbox is outbox
+    assert isinstance(BudgetAuthority(outbox=tmp_path / "b").outbox, Outbox)
+    assert BudgetAuthority().outbox is not BudgetAuthority().outbox

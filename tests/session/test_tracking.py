@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -572,6 +573,17 @@ def module_tool() -> int:
     return 1
 
 
+def test_a_function_that_is_decorated_for_the_session_of_its_caller_runs_as_before() -> None:
+    @track_tool(cost="0.02", tool="doubling", agent="Named")
+    def double(number: int) -> int:
+        return 2 * number
+
+    with session() as run:
+        assert double(3) == 6
+    assert run.report().breakdown.tools.by_tool["doubling"].total == Decimal("0.02")
+    assert run.report().by_agent["Named"].total == Decimal("0.02")
+
+
 def test_a_tool_of_a_module_spends_from_the_session_that_it_is_called_in() -> None:
     with session() as outer:
         module_tool()
@@ -637,6 +649,35 @@ def test_a_revoked_user_runs_no_tool() -> None:
     with pytest.raises(BudgetRevoked, match="compromised"):
         search()
     assert ran == [1]
+
+
+@pytest.mark.parametrize("header", ["x-request-id", "request-id", None])
+def test_a_response_whose_body_names_no_id_is_known_by_that_of_its_request(header: str | None) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}
+    choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "index": 0}
+    body = {"object": "chat.completion", "model": "large", "choices": [choice], "usage": usage}
+
+    def response(ident: str) -> Any:
+        headers = {} if header is None else {header: ident}
+        return SimpleNamespace(status_code=200, url="https://e/v1/chat/completions", headers=headers, json=lambda: body)
+
+    run = session()
+    for ident in ("a", "a", "b"):
+        run.wrap(response(ident))
+    assert run.report().breakdown.llm.calls == (3 if header is None else 2)
+
+
+async def test_an_answer_that_can_be_parsed_and_is_no_raw_response_is_read_as_it_is() -> None:
+    class Parsed(dict[str, Any]):
+        def parse(self) -> Any:
+            raise AssertionError("nobody asked for it")
+
+    usage = {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}
+    choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "index": 0}
+    answer = Parsed(object="chat.completion", model="large", choices=[choice], usage=usage)
+    for spending, wrapped in ((run := session(), run.wrap(answer)), (run := session(), await run.awrap(answer))):
+        assert wrapped is answer
+        assert spending.spent_usd == Decimal("0.00035")
 
 
 def test_an_answer_that_has_to_be_awaited_is_refused_and_leaves_no_warning() -> None:

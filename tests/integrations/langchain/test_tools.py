@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import warnings
 from decimal import Decimal
@@ -18,7 +19,7 @@ from langchain.agents import create_agent
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 
-from budget_guard import Budget, LoopPolicy
+from budget_guard import Budget, BudgetError, LoopPolicy
 from budget_guard.integrations.langchain import (
     BudgetCallbackHandler,
     BudgetExceeded,
@@ -196,6 +197,18 @@ async def test_tools_that_are_cancelled_are_booked(lab: Lab) -> None:
     settled(lab, handler)
 
 
+async def test_a_tool_whose_task_is_over_is_booked_though_nobody_told_how_it_ended() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00"), tool_costs={"lookup": "0.05"})
+
+    async def begin() -> None:
+        handler.on_tool_start({"name": "lookup"}, "a", run_id=uuid4())
+        assert handler.reserved_usd == Decimal("0.05")
+
+    await asyncio.ensure_future(begin())
+    await asyncio.sleep(0)  # the loop tells of the end of a task in its next round
+    assert (handler.reserved_usd, tools_cost(handler)) == (ZERO, (1, Decimal("0.05")))
+
+
 @pytest.mark.parametrize("cost", [lambda result: 1 / 0, lambda result: "-1", lambda result: "cheap"])
 def test_a_cost_function_that_fails_is_told_and_its_tool_is_counted(cost: Any) -> None:
     handler = BudgetCallbackHandler(Budget("$1.00"), tool_costs={"lookup": cost})
@@ -278,3 +291,45 @@ def test_a_tool_that_repeats_itself_is_in_a_loop_however_deep_in_one_run_and_not
     with pytest.raises(LoopDetected):
         RunnableLambda(steps).invoke(6, configured(handler))
     assert handler._trails._roots == {}
+
+
+def test_a_tool_that_is_called_by_itself_again_and_again_is_in_a_loop() -> None:
+    handler = BudgetCallbackHandler(Budget("$1.00", loop=LoopPolicy(max_repeats=2)))
+    for key in "abcabc":
+        lookup.invoke({"key": key}, configured(handler))
+    with pytest.raises(LoopDetected):
+        for _ in range(6):
+            lookup.invoke({"key": "d"}, configured(handler))
+
+
+@pytest.mark.parametrize(("error", "loops"), [(KeyError("a"), True), (BudgetError("no"), False)])
+def test_a_tool_that_fails_alike_again_and_again_is_in_a_loop_where_no_budget_stopped_it(
+    error: Exception, loops: bool
+) -> None:
+    @tool
+    def fail() -> str:
+        """Fail."""
+        raise error
+
+    def steps(times: int, config: RunnableConfig) -> None:
+        for _ in range(times):
+            with contextlib.suppress(type(error)):
+                fail.invoke({}, config)
+
+    handler = BudgetCallbackHandler(Budget("$1.00", loop=LoopPolicy(max_repeats=2)))
+    with pytest.raises(LoopDetected) if loops else contextlib.nullcontext():
+        RunnableLambda(steps).invoke(5, configured(handler))
+
+
+@pytest.mark.parametrize("event", ["on_chain_start", "on_tool_start"])
+def test_the_first_run_or_tool_has_langchain_ask_which_handlers_are_in_force(
+    monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("budget_guard_langchain.scope._registered", False)
+    monkeypatch.setattr(
+        "langchain_core.tracers.context.register_configure_hook", lambda hook, inheritable: asked.append(inheritable)
+    )
+    for _ in range(2):
+        getattr(BudgetCallbackHandler(Budget("$1.00")), event)({"name": "a"}, "a", run_id=uuid4())
+    assert asked == [True]

@@ -9,9 +9,17 @@ import pytest
 
 pytest.importorskip("agents")
 
-from budget_guard import ToolCall
+from budget_guard import Budget, ToolCall
 from budget_guard.adapter import GuardedCall
-from budget_guard_openai_agents.guarded_run import OpenCalls
+from budget_guard.integrations.openai_agents import BudgetGuard
+from budget_guard_openai_agents.guarded_run import (
+    OpenCalls,
+    current_run,
+    leave,
+    may_be_lost,
+    open_calls,
+    without_guard,
+)
 from tests.builders import ZERO, call, session
 
 
@@ -35,6 +43,39 @@ async def test_tools_are_of_another_loop_where_the_running_one_holds_none() -> N
     assert (held.tools(), await look()) == ([tool], (False, True, False))
     held.end(tool)
     assert (held.tools(), await look()) == ([], (False, False, False))
+
+
+async def test_a_run_without_a_guard_and_all_inside_of_it_were_started_by_no_tool_that_begins_later() -> None:
+    run = session()
+    tool, later = GuardedCall([run]), GuardedCall([run])
+    assert may_be_lost()
+    with without_guard():
+        assert not may_be_lost()
+        assert tool.hold(ToolCall("search", 0)) is None
+        open_calls.begin(tool)
+        with without_guard():
+            assert not may_be_lost()
+        assert not may_be_lost()
+    with without_guard():
+        assert may_be_lost()  # the tool may have begun it
+    open_calls.end(tool)
+    assert later.hold(call()) is None
+    open_calls.begin(later)
+    with without_guard():
+        assert not may_be_lost()  # a model's call begins none
+    open_calls.end(later)
+    assert may_be_lost()
+
+
+def test_leaving_a_run_goes_back_to_the_one_around_it_and_from_none_to_none() -> None:
+    leave()
+    assert current_run() is None
+    with BudgetGuard(Budget("$1")):
+        outer = current_run()
+        with BudgetGuard(Budget("$1")):
+            assert current_run() is not outer
+        assert current_run() is outer is not None
+    assert current_run() is None
 
 
 def test_calls_whose_loop_was_closed_are_booked_and_those_of_others_go_on() -> None:

@@ -28,6 +28,7 @@ from openai.types.responses import Response, ResponseCompletedEvent
 from budget_guard import Budget, UnboundedCallError
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.testing import Reply
+from budget_guard_openai_agents.model import discover_models
 from tests.integrations.openai_agents.support import (
     BIG,
     NANO,
@@ -361,6 +362,36 @@ async def test_a_model_whose_class_is_made_after_the_guard_is_guarded_when_it_is
             await ask_by_hand(MadeLater(), stream=False)
     agree(lab.provider, guard)
     assert len(lab.calls) == 1
+
+
+def test_classes_that_were_there_before_any_guard_are_found_down_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Model, "__init_subclass__")  # as before the first guard
+
+    class Kind(Model):
+        async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+            raise NotImplementedError
+
+        def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    class Below(Kind):
+        async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+            raise NotImplementedError
+
+    class Last(Below):
+        def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    written = {cls: dict(vars(cls)) for cls in (Kind, Below, Last)}
+    discover_models()
+    changed = {
+        cls.__name__: sorted(name for name in own if vars(cls)[name] is not own[name]) for cls, own in written.items()
+    }
+    assert changed == {
+        "Kind": ["get_response", "stream_response"],
+        "Below": ["get_response"],
+        "Last": ["stream_response"],
+    }
 
 
 USAGE = {

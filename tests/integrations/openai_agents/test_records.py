@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, OpenAIResponsesModel, RunConfig, Runner, function_tool
+from agents import Agent, OpenAIResponsesModel, RunConfig, Runner, WebSearchTool, function_tool, handoff
 from agents.exceptions import MaxTurnsExceeded
 
-from budget_guard import Budget, BudgetAuthority, BudgetReport
+from budget_guard import Allowance, Budget, BudgetAuthority, BudgetReport
 from budget_guard.integrations.openai_agents import BudgetExceeded, BudgetGuard
 from budget_guard.reporting import RunLog, RunRecord
 from budget_guard.testing import ProviderRequest, Reply, ToolCall
@@ -248,6 +249,26 @@ async def test_a_guard_says_which_model_a_run_would_begin_with_or_what_refuses_i
     assert "max_cost_usd" in str(seen)
     cheaper = BudgetGuard(Budget("$0.05", max_wait_s=0, clamp_output="never"), downgrade_to="gpt-4o-mini")
     assert cheaper.estimate(agent(lab), "go").name == "gpt-4o-mini"
+
+
+async def test_what_a_run_would_hold_counts_its_handoffs_however_they_are_given(lab: Lab) -> None:
+    guard, other = BudgetGuard(Budget("$1")), agent(lab)
+    alone, by_agent, by_handoff = (
+        guard.estimate(agent(lab, handoffs=each), "go").held for each in ([], [other], [handoff(other)])
+    )
+    assert alone.input_tokens < by_agent.input_tokens == by_handoff.input_tokens
+
+
+async def test_what_a_run_would_hold_cannot_be_told_where_a_tool_has_to_be_asked_whether_it_is_there(lab: Lab) -> None:
+    asked = dataclasses.replace(look, is_enabled=lambda context, agent: True)
+    guard = BudgetGuard(Budget("$1"))
+    with pytest.raises(TypeError, match=r"write await guard\.aestimate"):
+        guard.estimate(agent(lab, tools=[look, asked]), "go")
+    with pytest.raises(TypeError, match=r"write await guard\.aestimate"):
+        guard.estimate(agent(lab, tools=[dataclasses.replace(look, is_enabled=False)]), "go")
+    hosted = BudgetGuard(Budget("$1", allowance=Allowance(input_tokens=100, hosted_tool_calls=1)))
+    assert hosted.estimate(agent(lab, tools=[look, WebSearchTool()]), "go").admitted
+    assert (await guard.aestimate(agent(lab, tools=[look, asked]), "go")).admitted
 
 
 async def test_what_has_to_be_awaited_is_awaited(lab: Lab) -> None:

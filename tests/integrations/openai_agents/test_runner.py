@@ -22,6 +22,7 @@ from agents import (
     RunResultStreaming,
     function_tool,
 )
+from agents.models import get_default_model
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 
 from budget_guard import Budget, LoopPolicy
@@ -149,6 +150,15 @@ async def test_behind_a_foreign_runner_a_call_whose_run_is_gone_is_booked_before
     await hooks.reserve(kept, agent, None, [])
     assert (spending.spent_usd, spending.reserved_usd) == (Decimal("0.10"), Decimal("0.10"))
     assert list(hooks.calls) == [id(kept)]
+
+
+async def test_behind_a_foreign_runner_an_agent_without_a_model_has_the_sdks_own() -> None:
+    spending = session(Budget("$5.00", unpriced="allow"))
+    hooks = HooksOnly(spending)
+    with pytest.warns(RuntimeWarning, match="hooks alone"):
+        await hooks.reserve(RunContextWrapper(None), Agent(name="Worker", model_settings=capped(30)), None, [])
+    (decision,) = spending.decisions()
+    assert decision.requested == get_default_model()
 
 
 @modes

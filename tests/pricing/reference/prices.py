@@ -16,10 +16,20 @@ from typing import Any
 
 from budget_guard import BudgetError, Usage
 from budget_guard.pricing import PriceTable
-from budget_guard.pricing.model_names import base_of_fine_tune, exact_names, provider_id, readings, region_of, snapshots
+from budget_guard.pricing.model_names import (
+    base_of_fine_tune,
+    exact_names,
+    provider_at,
+    provider_id,
+    readings,
+    region_of,
+    snapshots,
+)
 from budget_guard.pricing.model_price import KINDS, TEXT_ONLY, ModelPrice
 from budget_guard.pricing.rate_card import PriceHours
 from budget_guard.pricing.serving import Serving, region_at
+from budget_guard.units.amounts import MOST
+from budget_guard.units.usage import UNEXPLAINED
 from tests.reference_text import lines_under
 
 _PATH = Path(__file__).with_name("table.json")
@@ -295,6 +305,58 @@ _ADDRESSES = (
 )
 
 
+_NEAR = (
+    *("https://bedrock.example.com", "https://files.us-east-1.amazonaws.com", "https://bedrock.api.aws", "bedrock"),
+    *("https://my-bedrock.eu-west-1.amazonaws.com", "https://api.openai.com.example", "https://xapi.openai.com"),
+    *("https://me.services.ai.azure.com", "https://openai.azure.com", "https://api.moonshot.cn/v1", "api.together.xyz"),
+    *(
+        "litellm",
+        "LiteLLM",
+        "lite llm",
+        "google genai",
+        "Vertex_AI",
+        " ",
+        "-",
+        "openrouter.ai",
+        "https://openrouter.ai",
+    ),
+    *("https://eu.api.x.ai", "https://user@api.x.ai:8443/v1", "//api.x.ai", "https:///v1", "https://[::1]:1/v1"),
+)
+"""Names and addresses that are nearly known."""
+
+
+def _of_edges() -> Iterator[str]:
+    """Bills of one thing alone, of none and of less than none; sizes at the ends of tiers; and fits to the last one."""
+    _, own = _tables()
+    names = (*_OWN, *(model["names"][0] for each in _known().values() for model in each["models"]))
+    units = (UNEXPLAINED, "cache_image_read_tokens", "input_video_tokens", "output_video_tokens", "code_interpreter")
+    for name in names:
+        try:
+            price = own.find(name, at=_NOW)
+        except BudgetError:
+            continue
+        for bucket in Usage._fields[:-1]:
+            for count in (1, 0, -1, MOST, MOST + 1):
+                counts: dict[str, Any] = {bucket: count}
+                usage = Usage(**counts)
+                yield f"{name} {bucket} {count}: {_or_raises(price.bill_text, usage)} {_or_raises(price.cost, usage)}"
+        for unit in units:
+            for count in (1, 0, -1):
+                usage = Usage(other=((unit, count), ("nobody_knows", 0)))
+                yield f"{name} {unit} {count}: {_or_raises(price.bill_text, usage)} {_or_raises(price.cost, usage)}"
+        for above, _ in price.listed():
+            for size in (max(above - 1, 0), above, above + 1):
+                for kinds in (None, TEXT_ONLY, frozenset({"input_image", "output_image"})):
+                    worst = _or_raises(price.worst, size, 7, kinds=kinds)
+                    line = _or_raises(price.worst_line, 7, kinds=kinds)
+                    shown = None if kinds is None else sorted(kinds)
+                    yield f"{name} at {size} {shown}: {worst} {line} {_or_raises(price.cost, Usage(input=size))}"
+                    if isinstance(worst, int):
+                        left = (worst - 1, worst, worst + 1)
+                        fits = [_or_raises(price.affordable_output, each, size, kinds=kinds) for each in left]
+                        yield f"{name} at {size} {shown} fits {fits}"
+
+
 def _of_words() -> Iterator[str]:
     """How names, providers and addresses are read, and which servings are priced alike."""
     known = _known()
@@ -303,8 +365,9 @@ def _of_words() -> Iterator[str]:
         read = [list(readings(name, each, known)) for each in asked]
         parts = [[tuple(each) for each in snapshots(name, provider)] for provider in ("openai", "aws", "google")]
         yield f"{name!r}: {read} {exact_names(name, known)} {region_of(name)} {base_of_fine_tune(name)} {parts}"
-    for word in (*_PROVIDERS, *_ADDRESSES):
-        yield f"{word!r}: {provider_id(word)} {word and region_at(word)}"
+    for word in (*_PROVIDERS, *_ADDRESSES, *_NEAR):
+        told = word and (region_at(word), provider_at(word), provider_at(word.upper()), provider_at(f"https://{word}"))
+        yield f"{word!r}: {provider_id(word)} {told}"
     chance = random.Random(4)
     for _ in range(250):
         one, other = (
@@ -329,6 +392,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "usages": _of_usages,
     "prices of one's own": _of_own,
     "words": _of_words,
+    "edges": _of_edges,
 }
 NAMES: Sequence[str] = tuple(TABLES)
 

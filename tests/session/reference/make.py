@@ -1,4 +1,4 @@
-"""Make ``stories.txt.gz``, ``accounts.txt.gz`` and ``platforms.txt.gz``: what every step of the made-up runs comes to.
+"""Make the files of each kind of made-up runs, ``stories.txt.gz`` and so on: what every step of them comes to.
 
 Run it from the root of the checkout: ``python -m tests.session.reference.make``. It prints the lines that are others
 than before: look at each of them.
@@ -11,13 +11,14 @@ import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.session.reference import accounts, platforms, stories
+from tests.session.reference import accounts, platforms, singles, stories
 
 FOLDER = Path(__file__).parent
 KINDS: dict[str, tuple[Callable[[int], Iterator[str]], int]] = {
     "stories": (stories.lines_of, stories.GROUPS),
     "accounts": (accounts.lines_of, accounts.GROUPS),
     "platforms": (platforms.lines_of, platforms.GROUPS),
+    "singles": (singles.lines_of, singles.GROUPS),
 }
 """What makes the lines of each group, and how many groups there are."""
 

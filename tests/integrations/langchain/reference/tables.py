@@ -292,6 +292,43 @@ def _asked(asked: request.Asked) -> tuple[Any, ...]:
     )
 
 
+_ODD: Sequence[Any] = (
+    *(None, "", "text", 0, 1, 3, -1, 2.5, True, False, [], ["a"], [None], {}, {"a": 1}, {"text": "a"}),
+    [{"type": "function", "name": "g"}],
+    [{"type": "function", "function": {"name": "g"}}],
+)
+"""Values that stand anywhere at times."""
+
+
+def _one_by_one() -> Iterator[str]:
+    """Calls of each class that say one thing more than a plain one, and that in every way."""
+    settings = {**_CONSTRUCTOR, "api_base": ["https://api.x.ai/v1"], "anthropic_api_url": ["https://proxy.example"]}
+    clients = {"openai-chat": "ChatOpenAI", "azure-openai-chat": "AzureChatOpenAI", "anthropic-chat": "ChatAnthropic"}
+    talk = [HumanMessage("hi")]
+    with _without_clients():
+        for kind in _TYPES:
+            written: Any = {"name": clients.get(kind or ""), "kwargs": {}}
+            plain_params = {"_type": kind, "model": "gpt-4o"}
+            for name, values in settings.items():
+                for value in (*values, *_ODD):
+                    given = {**written, "kwargs": {name: value}}
+                    yield f"{kind} made with {name} {value}: {_told_of(given, talk, {}, plain_params)}"
+            for name, values in _PARAMS.items():
+                listed = name in ("tools", "response_modalities")  # numbers in their place are refused by the client
+                for value in (*values, *(each for each in _ODD if not (listed and isinstance(each, (int, float))))):
+                    params = {**plain_params, name: value}
+                    shown = value if isinstance(value, (int, str)) or value in _ODD else type(value).__name__
+                    yield f"{kind} {name} {shown}: {_told_of(written, talk, {}, params)}"
+            for name, values in _METADATA.items():
+                for value in (*values, *_ODD):
+                    yield f"{kind} of {name} {value}: {_told_of(written, talk, {name: value}, {'_type': kind})}"
+                    yield f"{kind} text of {name} {value}: {_told_of(None, 'hi', {name: value}, {'_type': kind})}"
+
+
+def _told_of(*given: Any) -> Any:
+    return _asked(request.read_call(*given))
+
+
 # Answers
 
 _REASONS = (None, "", "stop", "length", "MAX_TOKENS", "end_turn", 3)
@@ -317,6 +354,74 @@ def _answers() -> Iterator[str]:
         except Exception as error:
             told = type(error).__name__
         yield f"{number}: {told} {more}"
+
+
+def _answers_one_by_one() -> Iterator[str]:
+    """Answers that say one thing more than a plain one, or leave one out, in every dialect."""
+    plain_usage = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
+    counts = (
+        "cache_read",
+        "cache_creation",
+        "ephemeral_5m_input_tokens",
+        "ephemeral_1h_input_tokens",
+        "audio",
+        "image",
+    )
+    usages: list[Any] = [None, {}, *({**plain_usage, name: value} for name in plain_usage for value in _ODD)]
+    for name in (*counts, "reasoning", "flex_reasoning"):
+        for value in (*_ODD, 99, 100, 101, 49, 50, 51):
+            for side in ("input_token_details", "output_token_details"):
+                usages.append({**plain_usage, side: {name: value}})
+    usages += [{**plain_usage, side: value} for side in ("input_token_details", "total_cost") for value in _ODD]
+    usages += [
+        {**plain_usage, "input_token_details": {"cache_read": read, "cache_creation": wrote, counts[2]: short}}
+        for read in (0, 40, 100)
+        for wrote in (0, 60, 61)
+        for short in (0, 60, 70)
+    ]
+    said: list[dict[str, Any]] = [{name: value} for name, values in _SAID.items() for value in (*values, *_ODD)]
+    notes = [[{"type": kind, "url": "u"}] for kind in ("citation", "file_citation", "url_citation", None)]
+    contents = [*_CONTENTS, *([{"type": "text", "text": "a", "annotations": each}] for each in (*notes, *_ODD))]
+    extras = [{name: value} for name in ("refusal", "annotations", "tool_outputs") for value in (*notes, *_ODD)]
+    asked = (None, *(each.read(each.body) for each in (CHAT, RESPONSE, CLAUDE, GEMINI, BEDROCK)))
+    for each_asked in asked:
+
+        def line(what: object, output: Any = None, texts: int = 1, asked: Any = each_asked, **given: Any) -> str:
+            told = None if asked is None else asked.dialect
+            message = SimpleNamespace(
+                **{
+                    **{"id": "msg_1", "content": "Done.", "tool_calls": [], "invalid_tool_calls": []},
+                    **{"additional_kwargs": {}, "response_metadata": {}, "usage_metadata": plain_usage},
+                    **given,
+                }
+            )
+            choices: Any = [SimpleNamespace(text="Done.", message=message, generation_info=None)] * texts
+            result: Any = SimpleNamespace(generations=[choices], llm_output=output)
+            return f"{told} {what}: {_said_by(Reply(result), asked)}"
+
+        yield from (line(each, usage_metadata=each) for each in usages)
+        yield from (line(f"said {each}", response_metadata=each) for each in said)
+        yield from (line(f"put out {each}", each) for each in said)
+        yield from (line(f"put out {each} without usage", each, usage_metadata=None) for each in said)
+        yield from (line(f"said {each} without usage", response_metadata=each, usage_metadata=None) for each in said)
+        yield from (line(f"content {each}", content=each) for each in contents)
+        for raw in _RAW:
+            yield from (line(f"content {each} {raw}", {"token_usage": raw}, content=each) for each in contents)
+            yield from (line(f"{each} {raw}", {"token_usage": raw}, additional_kwargs=each) for each in extras)
+        yield from (line(f"beside it {each}", additional_kwargs=each) for each in extras)
+        for calls in ([], [_CALL]):
+            yield line(f"tool_calls {calls}", tool_calls=calls, content="")
+            yield line(f"invalid_tool_calls {calls}", invalid_tool_calls=calls, content="")
+        yield from (line(f"{each} choices", texts=each) for each in (0, 2))
+        yield from (line(f"id {each}", id=each) for each in _ODD)
+
+
+def _said_by(reply: Reply, asked: Any) -> Any:
+    answer = reply.read(asked)
+    return (
+        *(answer.dialect, None if answer.usage is None else tuple(answer.usage), answer.problem, answer.model),
+        *(answer.tier, answer.id, answer.cost, answer.cut_off, answer.region, reply.was_cached, reply.finish),
+    )
 
 
 _RAW: Sequence[Any] = (
@@ -481,6 +586,41 @@ def _caps() -> Iterator[str]:
             yield f"{given} at {cap}: {told} {asked} {asked is sent} {added}"
 
 
+def _caps_one_by_one() -> Iterator[str]:
+    """Models of each class that have one thing set, at each address, and calls that say one thing more."""
+    addresses = ("https://me.openai.azure.com/", "https://me.example/", "https://api.deepseek.com/v1", "no address")
+    made: Mapping[str, Sequence[Any]] = {
+        **_FIELDS,
+        "openai_api_base": [*_FIELDS["openai_api_base"], *addresses],
+        "azure_endpoint": [*_FIELDS["azure_endpoint"], *addresses],
+        "base_url": addresses,
+    }
+    places = [None, *(("openai_api_base", each) for each in (*_FIELDS["openai_api_base"], *addresses))]
+    with _without_clients():
+        for kind, make in _CLASSES.items():
+            known: dict[str, Any] = {"_use_responses_api": None} if kind in ("claude", "google", "unknown") else {}
+            for place in places if not known else places[:1]:
+                odd = _ODD if place is None else ()
+                here = {**known, "stream_usage": None, **({} if place is None else {place[0]: place[1]})}
+                yield f"{kind} {place}: {_capped(make(**here), {})}"
+                for field, values in made.items():
+                    for value in (*values, *odd):
+                        yield f"{kind} {place} {field} {value}: {_capped(make(**{**here, field: value}), {})}"
+                for field, values in _KWARGS.items():
+                    for value in (*values, *odd):
+                        yield f"{kind} {place} called with {field} {value}: {_capped(make(**here), {field: value})}"
+
+
+def _capped(model: Any, kwargs: Mapping[str, Any]) -> Any:
+    told: list[Any] = [output_cap.can_cap(model), output_cap.cap_set(model, dict(kwargs))]
+    for cap in (1, 45, 2_048):
+        capped, sent = output_cap.with_cap(model, dict(kwargs), cap)
+        changed = {name: value for name, value in vars(capped).items() if vars(model).get(name) != value}
+        told += [changed, sent, output_cap.added_by(dict(kwargs), sent)]
+    asked = output_cap.with_usage(model, dict(kwargs))
+    return (*told, asked, output_cap.added_by(dict(kwargs), asked))
+
+
 def _steered() -> Iterator[str]:
     """What budgets are asked for a steered call, and what it makes of what they decide."""
     chance = random.Random(4)
@@ -545,8 +685,11 @@ def _refusals() -> Iterator[str]:
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "messages": _messages,
     "calls": _calls,
+    "calls one by one": _one_by_one,
     "odd answers": _answers,
+    "odd answers one by one": _answers_one_by_one,
     "caps": _caps,
+    "caps one by one": _caps_one_by_one,
     "steered calls": _steered,
     "refusals": _refusals,
     "what a handler is told": histories,

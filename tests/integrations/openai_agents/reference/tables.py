@@ -182,6 +182,10 @@ def _tools() -> Iterator[str]:
         for made in (cls, below):
             tool = made()
             yield f"{name}: {_sent(tool)}"
+            config: Any
+            for config in (None, {}, "odd"):
+                tool.tool_config = config
+                yield f"{name} set to {config}: {_sent(tool)}"
             tool.tool_config = {"type": "mcp", "server_url": "https://e"}
             tool.text, tool.number, tool.share, tool.entries = "x", 3, 0.5, [1]
             tool.place, tool.function, tool.nothing = {"a": 1}, print, None
