@@ -176,6 +176,13 @@ def test_lines_and_boards_are_on_screens_of_any_width_as_they_were(monkeypatch: 
     assert list(live_lines.lines()) == kept(live_lines.FILE)
 
 
+def test_a_terminal_without_unicode_is_shown_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_takes_unicode", lambda: False)
+    assert "".join(live_lines.lines()).isascii()
+    shown = line(standing(soft_limit=0.75, downgrade_at=0.5, asked="large", model="small"))
+    assert shown.startswith("$0.0250 of $0.10 ######------:-----:----- 25%") and shown.endswith(" | large -> small")
+
+
 def test_the_bar_has_marks_at_the_soft_limit_and_at_the_switch() -> None:
     shown = line(standing(soft_limit=0.75, downgrade_at=0.5))
 

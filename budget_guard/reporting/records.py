@@ -198,7 +198,7 @@ class _SqliteFile:
         self._path = path
 
     def check(self) -> None:
-        if self._path.exists() and self._path.stat().st_size:
+        if self._path.exists():
             try:
                 with closing(self._open()) as db:
                     self._must_be_ours(db)

@@ -75,6 +75,28 @@ def test_names_are_agreed_on_at_the_price_that_is_in_force_last() -> None:
         assert compile_prices.agreed_names(of_both, known) == agreed
 
 
+def test_a_price_that_is_not_listed_agrees_with_none() -> None:
+    cost = type("Cost", (), {"input": None, "output": 4})
+    known: Any = {"m": type("Listed", (), {"cost": cost})}
+    half = genai.ModelPrice(output_mtok=Decimal(4))
+    for prices in (half, price("4")):
+        of_both = provider(models=[genai.ModelInfo(id="m", match=genai.ClauseEquals("m"), prices=prices)])
+        assert compile_prices.agreed_names(of_both, known) == {}
+
+
+@pytest.mark.parametrize(
+    ("stem", "model_id", "forms"),
+    [
+        ("us.nova-pro", "us.amazon.nova-pro", []),
+        ("nova-pro", "amazon.nova-pro", ["nova-pro", "us.nova-pro"]),
+        ("claude-x", "claude-x", ["anthropic.claude-x", *(f"{r}.anthropic.claude-x" for r in compile_prices.REGIONS)]),
+        ("opus-x", "anthropic.opus-x", ["opus-x", *(f"{r}.opus-x" for r in compile_prices.REGIONS)]),
+    ],
+)
+def test_claude_alone_costs_the_same_in_every_region(stem: str, model_id: str, forms: list[str]) -> None:
+    assert compile_prices.bedrock_forms(stem, model_id) == set(forms)
+
+
 @pytest.mark.parametrize("kind", ["units", "variants", "fees", "own_tools"])
 def test_a_correction_that_fits_no_model_is_named(kind: str) -> None:
     entry = {"models": [{"names": ["m"], "prices": [["", {"input": [1]}]]}]}
