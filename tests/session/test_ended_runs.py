@@ -146,7 +146,7 @@ def test_the_cap_of_an_agent_is_kept_as_long_as_its_session_is() -> None:
     budget = Budget("$1", agents={"Writer": Budget("$0.15")})
     run = session(budget, ledger=ledger, clock=clock, run_id="kept")
     run.authorize(call(agent="Writer")).require().commit(Usage())
-    for number in range(20):
+    for number in range(6):
         other = session(budget, ledger=ledger, clock=clock, run_id=f"r{number}")
         other.authorize(call(agent="Writer")).require().commit(Usage())
         other.close()
