@@ -227,7 +227,7 @@ def _document_of(alternative: Alternative) -> dict[str, Any]:
 
 def _told(error: BudgetError) -> tuple[str, str, str, float | None]:
     """The type, the code and the words for *error*, and after how many seconds to try again."""
-    scope = scope_kind(error) or "run"
+    scope = scope_kind(error)
     if isinstance(error, BudgetExceeded):
         return _told_exceeded(error, scope)
     if isinstance(error, BudgetRevoked):
@@ -260,7 +260,7 @@ def _told(error: BudgetError) -> tuple[str, str, str, float | None]:
     return "internal", "internal", "The budget could not be checked.", None
 
 
-def _told_exceeded(error: BudgetExceeded, scope: str) -> tuple[str, str, str, float | None]:
+def _told_exceeded(error: BudgetExceeded, scope: str | None) -> tuple[str, str, str, float | None]:
     if error.dimension == "max_live_runs":
         return "too_many_runs", "too_many_runs", f"The {scope} has as many runs open as are allowed.", 1.0
     if error.dimension == "max_runs":

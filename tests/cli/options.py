@@ -26,6 +26,7 @@ def lines() -> list[str]:
 
 
 def _options(of: argparse.ArgumentParser) -> Iterator[str]:
+    yield f"{of.prog}: {of.description!r} {of.epilog!r}"
     for action in of._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from (f"{of.prog} {each.dest}: {each.help}" for each in action._choices_actions)
