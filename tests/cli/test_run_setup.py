@@ -345,6 +345,7 @@ def test_an_interrupt_before_there_is_a_program_ends_it_all_and_none_is_left_for
 def test_a_signal_that_comes_while_a_program_is_started_is_kept_too() -> None:
     with KeptSignals() as signals:
         with signals.let_through():
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         number, from_keyboard = signals.next()
         assert (number, from_keyboard) == (signal.SIGTERM, False)
