@@ -66,7 +66,10 @@ COPIED = (
     "README.md",
     "Makefile",
 )
-LUA_TESTS = ("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py")
+LUA_TESTS = (
+    *("tests/ledger/test_redis.py", "tests/ledger/test_redis_faults.py"),
+    "tests/test_public_api.py::test_constants_and_defaults",
+)
 _ARGUMENT = re.compile(r"argument (\w+) left out")
 _SET = re.compile(r"\s*(\w+)(?:: [^=]+)? = ")
 _FEW = 50
@@ -77,6 +80,7 @@ MOST_AT_ONCE = (
     *("tests/session/test_stories.py", "tests/wire/test_reference.py"),
     *("tests/ledger/test_reference.py", "tests/reporting/test_reference.py", "tests/adapter/test_reference.py"),
     *("tests/cli/test_reference.py", "tests/events/test_reference.py", "tests/pricing/test_reference.py"),
+    "tests/policy/test_reference.py",
     "tests/protocol/test_reference.py",
     *("tests/integrations/langchain/test_reference.py", "tests/integrations/openai_agents/test_reference.py"),
     *("tests/test_architecture.py::test_values_are", "tests/test_public_api.py::test_names_arguments"),

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import budget_guard
+
 FILE = Path(__file__).with_name("constants.txt")
 _PACKAGES = ("budget_guard", "budget_guard_gateway", "budget_guard_langchain", "budget_guard_openai_agents")
 _LEFT_OUT = ("budget_guard.testing.", "budget_guard.integrations.")
@@ -36,7 +38,15 @@ _PLAIN = (bool, int, float, str, bytes, Decimal, timedelta, date, time, type(Non
 
 def lines() -> list[str]:
     """What is set, as it is now, in the modules that can be imported here."""
-    return [line for module in _modules() for line in _of_module(module)]
+    return [*(line for module in _modules() for line in _of_module(module)), *_of_scripts()]
+
+
+def _of_scripts() -> Iterator[str]:
+    """What the Lua scripts set at their beginning."""
+    for script in sorted(Path(budget_guard.__file__).parent.rglob("*.lua")):
+        for line in script.read_text("utf-8").splitlines():
+            if re.match("local [A-Z]", line):
+                yield f"{script.name}: {line.partition(' -- ')[0]}"
 
 
 def written() -> list[str]:

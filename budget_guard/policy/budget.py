@@ -231,7 +231,7 @@ class BudgetPolicy:
         for name, value in policies.items():
             if name in _LIMITS and value is not None:
                 raise ValueError(f"{name}={value!r} is a limit, and a metered budget has none: use Budget({name}=...)")
-        budget = cls(max_requests=1, **policies)
+        budget = cls(**{**policies, "max_requests": 1})
         object.__setattr__(budget, "max_requests", None)
         return budget
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import cast
 
 from budget_guard.errors import InvalidDowngradeError
 
@@ -27,7 +28,7 @@ class DowngradePolicy:
     def __post_init__(self) -> None:
         if isinstance(self.at, bool) or not isinstance(self.at, (int, float)) or not 0 < self.at <= 1:
             raise ValueError(f"downgrade.at={self.at!r} must be a fraction above 0 and at most 1, for example 0.8")
-        if not self.to:
+        if not _names_models(self.to):
             raise ValueError(f"downgrade.to={self.to!r} names no model: give one, or a mapping of models")
         if not isinstance(self.to, str):
             object.__setattr__(self, "to", dict(self.to))  # the caller may change its own
@@ -70,3 +71,10 @@ class DowngradePolicy:
 
     def __hash__(self) -> int:
         return hash((self.to if isinstance(self.to, str) else frozenset(self.to.items()), self.at))
+
+
+def _names_models(to: object) -> bool:
+    if isinstance(to, Mapping):
+        names = [name for rung in cast("Mapping[object, object]", to).items() for name in rung]
+        return bool(names) and all(isinstance(name, str) and name for name in names)
+    return isinstance(to, str) and bool(to)

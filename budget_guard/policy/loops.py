@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -47,7 +47,7 @@ class LoopPolicy:
             raise ValueError(f"loop.window_s={window!r} must be a number of seconds above zero, or None")
         if isinstance(exempt, str):
             raise ValueError(f"loop.exempt={exempt!r} is a text: give the names of tools, exempt=({exempt!r},)")
-        names = tuple(exempt)
+        names = tuple(exempt) if isinstance(exempt, Iterable) else (None,)
         if not all(isinstance(name, str) and name for name in names):
             raise ValueError(f"loop.exempt={exempt!r} must be the names of tools, for example ('job_status',)")
         if self.on_loop not in get_args(OnLoop):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from budget_guard import Budget, Prompt, Usage, token_bound, weigh
 from budget_guard.estimate.calibration import Calibration
+from budget_guard.estimate.prompt import with_messages
 from tests.builders import Way, call, session
 
 TEXTS = st.text(max_size=60)
@@ -100,6 +101,14 @@ def test_what_has_no_bound_is_told_once_however_often_it_is_there() -> None:
     file = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}
     once, twice = (Calibration()["a model"].bound(weigh(messages=[file] * many)) for many in (1, 2))
     assert once[1] and once[1] == twice[1]
+
+
+def test_conversations_that_begin_with_other_words_of_the_same_weight_are_other_ones() -> None:
+    first, other, later = ({"role": "user", "content": text} for text in ("abc", "xyz", "def"))
+    begun = [weigh(messages=[each, later]) for each in (first, other, first)]
+    assert begun[0].conversation == begun[2].conversation != begun[1].conversation != 0
+    again = [with_messages(weigh(), [each, later], None, ())[0] for each in (first, other, first)]
+    assert [each.conversation for each in again] == [each.conversation for each in begun]
 
 
 def test_a_single_text_is_a_conversation_of_one_message() -> None:

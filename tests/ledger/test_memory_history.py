@@ -22,6 +22,20 @@ def test_numbers_add_up_as_their_rows_do(first: tuple[int, ...], second: tuple[i
     assert unpacked_row(packed_row(as_row(first)) - packed_row(as_row(second))) == plus(first, second, -1)
 
 
+def test_beyond_so_many_rows_of_a_scope_all_is_booked_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budget_guard.ledger.memory_history.MOST_ROWS", 3)
+    clock, run = FakeClock(), Scope("run", "r")
+    ledger = MemoryLedger(clock=clock)
+    ledger.set_limits(run, Limits())
+    for hour in range(2):
+        for number in range(4):
+            lines = (UsageLine(Labels(model=f"m{number}"), Amounts(cost=1)),)
+            ledger.charge(hold_id(clock.now_ms(), f"{hour}-{number}"), (run,), Amounts(cost=1), lines)
+        clock.advance(3_600)
+    found = ledger.usage(UsageQuery("run", "r", 0, None, ("model",)))
+    assert {each.names[0]: each.quantities[0] for each in found} == {"m0": 1, "m1": 1, "m2": 1, OTHERS.model: 5}
+
+
 def test_labels_of_an_earlier_hour_are_told_apart_where_the_latest_has_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -884,8 +884,8 @@ def test_it_answers_every_verb_as_the_ledger_in_memory_does(server: RedisServer,
     ("most", "kept", "by"),
     [
         (3, Kept(hours=24_000, days=1_000, run_days=1_000), BY),
-        (200, Kept(hours=24, days=32, run_days=2), BY),
-        (3, Kept(hours=24, days=32, run_days=2), ("id", "hour", "day")),  # of a day any three have rows of their own
+        (200, Kept(hours=30, days=32, run_days=2), BY),
+        (3, Kept(hours=30, days=32, run_days=2), ("id", "hour", "day")),  # of a day any three have rows of their own
     ],
     ids=["many labels", "old rows", "old rows with many labels"],
 )

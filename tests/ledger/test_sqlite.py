@@ -854,6 +854,21 @@ def test_a_ledger_whose_latest_counts_were_replaced_writes_nothing_over_what_oth
     assert (path.read_bytes(), beside.read_bytes()) == (before, theirs)
 
 
+@pytest.mark.parametrize("version", [(3, 11), (3, 12)], ids=["never closed", "closed without a word"])
+def test_a_file_that_others_count_in_is_let_go_of_without_a_last_word(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int]
+) -> None:
+    told: list[Any] = []
+    db: Any = SimpleNamespace(setconfig=told.append, close=lambda: told.append("closed"))
+    before = sys.getrefcount(db)
+    with monkeypatch.context() as newer:
+        newer.setattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", 1_006, raising=False)
+        newer.setattr(sys, "version_info", version)
+        sqlite_file_module._abandon(db)
+    kept = sys.getrefcount(db) - before
+    assert (told, kept) == (([1_006, "closed"], 0) if version == (3, 12) else ([], 1))
+
+
 def test_files_that_are_gone_by_the_time_of_the_commit_make_it_ambiguous(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1434,8 +1449,8 @@ def test_a_history_with_many_labels_or_old_rows_is_that_of_the_ledger_in_memory(
 ) -> None:
     for module in ("history", "memory_history", "sqlite.usage"):
         monkeypatch.setattr(f"budget_guard.ledger.{module}.MOST_LABELS", 3)
-    kept = Kept(hours=24, days=32, run_days=2)
-    for number in range(8):
+    kept = Kept(hours=30, days=32, run_days=2)
+    for number in range(5):
         clock = FakeClock()
         ledgers = (
             MemoryLedger(clock=clock, history=kept),

@@ -65,6 +65,44 @@ def test_what_is_no_amount_of_money_is_refused_by_name(hostile: Any) -> None:
         parse_usd(hostile, "max_cost_usd")
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("0." + "1" * 1_098, None),  # 1,100 characters
+        ("0." + "1" * 1_099, "more places"),
+        (Decimal("0." + "1" * 1_098), None),
+        (Decimal("0." + "1" * 1_099), "more places"),
+        (Decimal("1e-1100"), None),
+        (Decimal("1e-1101"), "more places"),
+        (5e-324, None),
+        (to_usd(MAX_NANO), None),
+        (to_usd(MAX_NANO + 1), r"more than a ledger can hold \(\$4,611,686,018\)"),
+        (4_611_686_018, None),
+        (4_611_686_019, "more than a ledger"),
+        (10**11, "more than a ledger"),
+        (Decimal("-0"), None),
+        (-5e-324, "negative"),
+        ("-0.0", None),
+        (float("-inf"), "not a finite"),
+        (float("nan"), "not a finite"),
+        ("sNaN", "not an? "),
+        ("five", "not an amount"),
+        (True, "not an amount"),
+        (10**1_000, "=1" + "0" * 79 + r"\.\.\. is more"),
+        (10**1_000 + 1, "=a number of thousands of digits is more"),
+        (Decimal("1" + "0" * 68), r"00'\) is more"),
+        (Decimal("1" + "0" * 70), r"00\.\.\. is more"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_an_amount_at_the_edge_of_what_is_taken_is_taken_or_refused_for_its_own_reason(value: Any, reason: str) -> None:
+    if reason is None:
+        assert parse_usd(value, "x") == Decimal(value if isinstance(value, (str, Decimal, int)) else repr(value))
+    else:
+        with pytest.raises(ValueError, match=reason):
+            parse_usd(value, "x")
+
+
 def test_a_number_too_long_to_write_down_is_refused_by_name_too() -> None:
     with pytest.raises(ValueError, match="max_cost_usd"):
         parse_usd(10**5_000, "max_cost_usd")

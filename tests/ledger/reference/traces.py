@@ -279,6 +279,23 @@ class Leased(Front):
         return f"restored: {memory.restore(USER)}"
 
 
+class Crowded(Leased):
+    """A process with several runs of several users that compete for little, in every dimension."""
+
+    faults: Mapping[str, float] = {"down": 0.02, "lost": 0.02, "stopped behind it": 0.01}
+    runs = (*_RUNS, (Scope("run", "r1"), TEAM), (TEAM,), (USER,), (Scope("run", "r3"), USER))
+    pauses = (1, 1, 19, 30, 60, 120, 199, 200, 201, 400, 600, _TO_MIDNIGHT)
+
+    def arguments(self, verb: str) -> tuple[Any, ...]:
+        if verb != "set_limits":
+            return super().arguments(verb)
+        chance = self.chance
+        limits = [chance.choice([None, None, each, 4 * each, 20 * each]) for each in (300, 40, 30, 60, 4, 2)]
+        return chance.choice([RUN, OTHER, USER, TEAM]), Limits(*limits), chance.choice(["none", "hour", "day"])
+
+    weights: Mapping[str, float] = {**Leased.weights, "set_limits": 4, "extend": 2, "await_room": 2, "restore": 1}
+
+
 class Outboxed(Front):
     """A session whose ledger is often out of reach."""
 
@@ -341,11 +358,10 @@ def _plain(value: Any) -> str:
     return plain(value)
 
 
-_TELLING = (0, 1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 14, 15, 18, 22, 24, 27, 36, 71, 110)
-"""Histories that together notice what most others do."""
 FRONTS: Mapping[str, tuple[type[Front], Iterable[int]]] = {
-    "leased": (Leased, _TELLING),
-    "outbox": (Outboxed, range(24)),
+    "leased": (Leased, (*range(36), 71, 110)),
+    "crowded": (Crowded, range(30)),
+    "outbox": (Outboxed, range(32)),
 }
 """Each kind of ledger, and which of its histories are told."""
 

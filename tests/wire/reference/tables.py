@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,15 +19,19 @@ from budget_guard.wire import (
 )
 from budget_guard.wire.answer import served_tier
 from budget_guard.wire.conversation import beginning, finished_calls
+from budget_guard.wire.document import pdf_pages
 from budget_guard.wire.event_stream import encode_frame
 from budget_guard.wire.media import media_rules
+from budget_guard.wire.picture import picture_size
 from budget_guard.wire.price_headers import PRICE_HEADERS, with_headers
 from budget_guard.wire.provider_cost import provider_cost
 from budget_guard.wire.repeated import repeated_field
+from budget_guard.wire.sound import wav_seconds
 from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
 from budget_guard.wire.values import read_json
 from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, variants
 from tests.wire.reference.made_up import more_fields
+from tests.wire.test_media import gif, jpeg, png, wav, webp
 
 
 def _counts() -> Iterator[str]:
@@ -396,7 +401,8 @@ def _odd_events() -> Iterator[str]:
         for odd in _ODD[streamed.framing]:
             for at in range(len(sent) + 1):
                 reader = streamed.reader(keeps_text=at % 2 == 0)
-                passed = [reader.feed(raw, hide_usage=True) for raw in (*sent[:at], odd, *sent[at:])]
+                again = sent[max(0, at - 1) : at]  # what comes behind it is like what came before
+                passed = [reader.feed(raw, hide_usage=True) for raw in (*sent[:at], odd, *again, *sent[at:])]
                 told = [reader.finished, reader.ended, reader.failed, reader.is_told, reader.is_final, reader.left]
                 yield f"{streamed.name} {odd!r} {at}: {list(map(len, passed))} {told} {_short_of(reader.close())}"
 
@@ -493,6 +499,48 @@ def _conversations() -> Iterator[str]:
                 yield f"{asked.name} {where}: {again} {list(map(tuple, finished))}"
 
 
+_PAGES = b"%PDF-1.7\n5 0 obj << /Type /Pages /Count 2 >> endobj\n<< /Type /Page >>\n<</Type/Page/Parent 1 0 R>>\n"
+_PACKED = b"6 0 obj << /Type /ObjStm /Filter /FlateDecode >>\nstream\n" + zlib.compress(_PAGES[9:]) + b"\nendstream\n"
+_FILES: Mapping[str, bytes] = {
+    "png": png(700, 300),
+    "jpeg": jpeg(700, 300),
+    "jpeg with more": b"\xff\xd8\xff\xfe\x00\x02\xff\xff\xfe\x00\x03c\xff\x01\xff\xd0" + jpeg(700, 300)[2:],
+    "gif": gif(700, 300),
+    "webp": webp(700, 300),
+    "webp without loss": webp(700, 300, b"VP8L"),
+    "webp with loss": webp(700, 300, b"VP8 "),
+    "wav": wav(0.01),
+    "wav with more": wav(0.01)[:12] + b"fact\x03\x00\x00\x00odd\x00LIST\x04\x00\x00\x00even" + wav(0.01)[12:],
+    "pdf": _PAGES,
+    "packed pdf": b"%PDF-1.7\n" + _PACKED + _PACKED,
+}
+
+
+def _files() -> Iterator[str]:
+    """What files tell of their size, whole, in part, and with a byte of theirs changed."""
+    for name, whole in _FILES.items():
+        plain = _sizes(whole)
+        yield f"{name}: {plain}"
+        head = whole[:64]  # what is packed begins behind it
+        changed = {f"{at} bytes": whole[:at] for at in range(len(head))}
+        for at, byte in enumerate(head):
+            for other in {0, 1, 2, 3, 0x7F, 0x80, 0xC4, 0xD8, 0xDA, 0xFF, byte ^ 1, byte ^ 0x20} - {byte}:
+                changed[f"byte {at} is {other}"] = whole[:at] + bytes([other]) + whole[at + 1 :]
+        for said, other in ((b"/Count 2", b"/Count 7"), (b"/ObjStm", b"/Objects"), (b"stream\n", b"stream\r\n")):
+            changed[f"{other!r}"] = whole.replace(said, other)
+            changed[f"first {other!r}"] = whole.replace(said, other, 1)
+        changed["and encrypted"] = whole + b"/Encrypt"
+        for how, data in changed.items():
+            found = _sizes(data)
+            if found != plain:
+                yield f"{name} {how}: {found}"
+
+
+def _sizes(data: bytes) -> list[object]:
+    seconds = wav_seconds(data, 1_000)
+    return [picture_size(data), None if seconds is None else round(seconds, 6), pdf_pages(data)]
+
+
 class _Response:
     """The response that a client's error carries."""
 
@@ -545,6 +593,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "given up": _given_up,
     "odd events": _odd_events,
     "told often": _told_often,
+    "files": _files,
     "fields twice": _twice,
     "headers": _headers,
     "conversations": _conversations,
