@@ -231,7 +231,8 @@ class BudgetPolicy:
         for name, value in policies.items():
             if name in _LIMITS and value is not None:
                 raise ValueError(f"{name}={value!r} is a limit, and a metered budget has none: use Budget({name}=...)")
-        budget = cls(**{**policies, "max_requests": 1})
+        given: dict[str, Any] = {**policies, "max_requests": 1}
+        budget = cls(**given)
         object.__setattr__(budget, "max_requests", None)
         return budget
 

@@ -907,6 +907,19 @@ def test_a_history_with_many_labels_or_old_rows_is_that_of_the_ledger_in_memory(
         assert differences(number, ledgers, clock, late=False, crowded=True, by=by) == []
 
 
+def test_a_hold_makes_a_few_expire_that_are_due_and_leaves_the_rest(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budget_guard.ledger.redis.verbs._SWEPT_AT_ONCE", 2)
+    clock = FakeClock()
+    ledger = opened(server.url, clock)
+    for number in range(5):
+        ledger.reserve(_id(ledger, f"h{number}"), BOTH, cost(1), None, 5)
+    clock.advance(5)
+    assert ledger.reserve(_id(ledger, "new"), BOTH, cost(1), None, 60) == HELD
+    assert ledger.sweep() == 3
+
+
 def test_who_waits_in_this_process_is_woken_by_every_verb_that_may_give_room(server: RedisServer) -> None:
     clock = FakeClock()
     ledger = opened(server.url, clock)

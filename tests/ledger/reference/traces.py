@@ -246,8 +246,8 @@ class Leased(Front):
         **{"balances": 4, "set_limits": 1, "revoke": 0.4, "restore": 2, "await_room": 0.5, "settle": 0.7},
         "elsewhere": 4,
     }
-    runs = (*_RUNS, _RUNS[0], _RUNS[0], _RUNS[0])
-    pauses = (1, 1, 1, 25, 59, 60, 61, 130, 200, 400, 600, 601, 1_300, _TO_MIDNIGHT, _DAY)
+    runs: tuple[tuple[Scope, ...], ...] = (*_RUNS, _RUNS[0], _RUNS[0], _RUNS[0])
+    pauses: tuple[float, ...] = (1, 1, 1, 25, 59, 60, 61, 130, 200, 400, 600, 601, 1_300, _TO_MIDNIGHT, _DAY)
 
     others = 0
     """How many calls another process has made."""
@@ -283,8 +283,14 @@ class Crowded(Leased):
     """A process with several runs of several users that compete for little, in every dimension."""
 
     faults: Mapping[str, float] = {"down": 0.02, "lost": 0.02, "stopped behind it": 0.01}
-    runs = (*_RUNS, (Scope("run", "r1"), TEAM), (TEAM,), (USER,), (Scope("run", "r3"), USER))
-    pauses = (1, 1, 19, 30, 60, 120, 199, 200, 201, 400, 600, _TO_MIDNIGHT)
+    runs: tuple[tuple[Scope, ...], ...] = (
+        *_RUNS,
+        (Scope("run", "r1"), TEAM),
+        (TEAM,),
+        (USER,),
+        (Scope("run", "r3"), USER),
+    )
+    pauses: tuple[float, ...] = (1, 1, 19, 30, 60, 120, 199, 200, 201, 400, 600, _TO_MIDNIGHT)
 
     def arguments(self, verb: str) -> tuple[Any, ...]:
         if verb != "set_limits":

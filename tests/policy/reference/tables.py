@@ -15,7 +15,7 @@ from budget_guard.policy.misspelt import BUDGET_WORDS, meant, unknown_keyword
 from budget_guard.units.amounts import Amounts, Limits, in_unit
 from budget_guard.units.money import cost_nano, format_usd, limit_nano, nano_of, parse_usd, to_usd, usd_text
 from budget_guard.units.printable import escaped, no_formula, printable
-from budget_guard.units.scope import LONGEST_FIRST, Scope, window_end, window_start
+from budget_guard.units.scope import LONGEST_FIRST, Scope, Window, window_end, window_start
 from budget_guard.units.usage import Usage
 
 FIELDS = [each.name for each in dataclasses.fields(Budget)]
@@ -140,7 +140,7 @@ def _policies() -> Iterator[str]:
             yield f"to={shown} at={at}: {told(lambda way: DowngradePolicy(*way), (value, at))}"
         for kind in (LoopPolicy, Allowance):
             for field in dataclasses.fields(kind):
-                yield f"{field.name}={shown}: {told(lambda given, kind=kind: kind(**given), {field.name: value})}"
+                yield f"{field.name}={shown}: {told(_maker(kind), {field.name: value})}"
         for mode in ("hard_gate", "soft_gate", "advisory_estimate", "actuals_only"):
             if value is None or isinstance(value, str):
                 yield f"{mode} {shown}: {told(lambda way: fails_open(*way), (mode, value))}"
@@ -150,9 +150,21 @@ def _policies() -> Iterator[str]:
     ladders: tuple[Any, ...] = ({"a": "b", "b": "c", "c": "d"}, {"a": "d", "b": "d"}, {"x": "a"}, "b")
     for to in ladders:
         for left_out in ("", "a", "b", "c", "d", "ab", "bc", "bd", "abcd"):
-            kept = DowngradePolicy(to=to, at=0.5).only(lambda model, left_out=left_out: model not in left_out)
+            kept = DowngradePolicy(to=to, at=0.5).only(_not_in(left_out))
             rungs = None if kept is None else [kept.ladder(model) for model in "abcdx"]
             yield f"{to} without {left_out!r}: {kept} {rungs}"
+
+
+def _maker(kind: type[Any]) -> Callable[[dict[str, Any]], Any]:
+    return lambda given: kind(**given)
+
+
+def _not_in(names: str) -> Callable[[str], bool]:
+    return lambda name: name not in names
+
+
+def _end_of(window: Window) -> Callable[[datetime], str]:
+    return lambda start: window_end(window, start).isoformat()
 
 
 def _misspelt() -> Iterator[str]:
@@ -193,7 +205,7 @@ def _windows() -> Iterator[str]:
             at = datetime.fromisoformat(f"{day}T00:00:00.000007+00:00") + timedelta(seconds=seconds)
             for window in LONGEST_FIRST:
                 starts = [window_start(window, each) for each in (at, at.astimezone(zone))]
-                ends = told(lambda start, window=window: window_end(window, start).isoformat(), starts[0] or at)
+                ends = told(_end_of(window), starts[0] or at)
                 yield f"{at} {window}: {[None if each is None else each.isoformat() for each in starts]} {ends}"
     for kind in ("user", "user@day", "", "@", "a@b@c"):
         scope = Scope(kind, "u1")
@@ -231,7 +243,7 @@ def _usages() -> Iterator[str]:
         counts = [chance.choice([0, 0, 1, 5, 300]) for _ in range(13)]
         names = ["unexplained_tokens", "output_video_tokens", "input_video_tokens", "cache_image_read_tokens", "pages"]
         other = tuple((each, chance.choice([0, 2, 9])) for each in chance.sample(names, chance.choice([0, 0, 1, 3])))
-        usage = Usage(*counts, other)
+        usage = Usage._make((*counts, other))
         sums = (usage.input_tokens, usage.output_tokens, usage.cached, usage.cache_written, usage.total_tokens)
         one, two = (Amounts(*(chance.randrange(-9, 99) for _ in range(6))) for _ in range(2))
         yield f"{counts} {other}: {sums} {tuple(one.plus(two))} {tuple(one.minus(two))} {Limits(*one[:3])}"

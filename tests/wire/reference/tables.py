@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -190,6 +191,21 @@ def _asked_there() -> Iterator[str]:
             weights = (found.prompt.base, found.prompt.text, found.prompt.opaque)
             terms = (found.provider, found.region, found.tier, found.model, found.hosted_tools, found.caps)
             yield f"{asked.name} {host}: {terms} {weights} {sorted(found.needs)}"
+
+
+def _asked_of() -> Iterator[str]:
+    """What each request asks for by the model that it names, as far as that changes what it may cost."""
+    for asked in REQUESTS:
+        path = asked.where.path
+        for model in _MODELS:
+            there = re.sub(r"(/models?/)[^/:]+", rf"\g<1>{model.replace('/', '.')}", path)
+            body = {**asked.body, "model": model}
+            found = asked._replace(where=endpoint("POST", "openrouter.ai", there)).read(body)
+            call = found.call()
+            prompt = found.prompt
+            weights = (prompt.base, prompt.text, prompt.opaque, sorted(prompt.unweighed.values()), found.sound_tokens)
+            terms = (found.model, found.max_output_tokens, sorted(found.needs), found.unclear, found.hosted_tools)
+            yield f"{asked.name} {model}: {weights} {terms} {call.max_output_tokens} {call.can_cap}"
 
 
 _KINDS = (
@@ -526,9 +542,9 @@ def _files() -> Iterator[str]:
         for at, byte in enumerate(head):
             for other in {0, 1, 2, 3, 0x7F, 0x80, 0xC4, 0xD8, 0xDA, 0xFF, byte ^ 1, byte ^ 0x20} - {byte}:
                 changed[f"byte {at} is {other}"] = whole[:at] + bytes([other]) + whole[at + 1 :]
-        for said, other in ((b"/Count 2", b"/Count 7"), (b"/ObjStm", b"/Objects"), (b"stream\n", b"stream\r\n")):
-            changed[f"{other!r}"] = whole.replace(said, other)
-            changed[f"first {other!r}"] = whole.replace(said, other, 1)
+        for said, instead in ((b"/Count 2", b"/Count 7"), (b"/ObjStm", b"/Objects"), (b"stream\n", b"stream\r\n")):
+            changed[f"{instead!r}"] = whole.replace(said, instead)
+            changed[f"first {instead!r}"] = whole.replace(said, instead, 1)
         changed["and encrypted"] = whole + b"/Encrypt"
         for how, data in changed.items():
             found = _sizes(data)
@@ -585,6 +601,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "failures": _failures,
     "places": _places,
     "requests by their host": _asked_there,
+    "requests by their model": _asked_of,
     "tools": _tools,
     "costs": _costs,
     "costs by who answers": _stated,
