@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -35,6 +35,7 @@ from budget_guard_openai_agents.call import explain
 from budget_guard_openai_agents.guarded_run import GuardedRun
 from budget_guard_openai_agents.model import GuardedProvider
 from budget_guard_openai_agents.request import (
+    Asked,
     endpoint_for,
     extra_fields,
     model_of_prompt,
@@ -138,6 +139,96 @@ def _settings() -> Iterator[str]:
             settings, added = translate.settings_for(model, given, asked=asked, **how)
         told = _shown(_changed(given, settings)), added, settings is given
         yield f"{kind} {name} {_shown(_changed(ModelSettings(), given))} {list(how.values())}: {told}"
+
+
+_ODD: Sequence[Any] = (None, "", "text", 0, 1, 3, -1, 2.5, True, False, [], ["a"], [None], {}, {"a": 1}, {"text": "a"})
+"""Values that stand anywhere at times."""
+_EXTRA: Mapping[str, Sequence[Any]] = {
+    "max_completion_tokens": [70],
+    "max_output_tokens": [50],
+    "max_tokens": [60],
+    "n": [2],
+    "model": ["gpt-4o-mini"],
+    "service_tier": ["flex", "priority"],
+    "tools": [[{"type": "web_search"}], [{"type": "function", "function": {"name": "f"}}]],
+    "functions": [[{"name": "f"}]],
+    "response_format": [{"type": "json_object"}],
+    "text": [{"format": {"type": "json_schema", "name": "s", "schema": {}}}],
+    "messages": [[{"role": "user", "content": "hi"}]],
+    "input": ["else"],
+    "instructions": ["Be brief."],
+    "previous_response_id": ["resp_1"],
+    "conversation": ["conv_1"],
+    "prompt": [{"id": "p"}],
+    "reasoning": [{"effort": "high"}],
+    "reasoning_effort": ["high"],
+    "stream_options": [{"include_usage": False}],
+    "web_search_options": [{"search_context_size": "high"}],
+    "modalities": [["audio"]],
+    "nobody_knows": ["x"],
+}
+
+
+def _one_by_one() -> Iterator[str]:
+    """Requests of every model that say one thing more than a plain one, and what is made of their settings."""
+    named: Mapping[str, Sequence[Any]] = {
+        "max_tokens": [0, 1, 40],
+        "temperature": [0, 0.5],
+        "top_p": [0, 0.5],
+        "frequency_penalty": [0, 0.5],
+        "presence_penalty": [0, 0.5],
+        "reasoning": [Reasoning(), Reasoning(effort="low"), Reasoning(effort="high")],
+        "verbosity": ["low"],
+        "include_usage": [True, False],
+        "tool_choice": ["auto", "none", "required"],
+        "parallel_tool_calls": [True, False],
+        "truncation": ["auto"],
+        "store": [True, False],
+        "extra_headers": [{"a": "b"}],
+        "metadata": [{"a": "b"}],
+    }
+    given = [ModelSettings(), *(ModelSettings(**{name: value}) for name in named for value in named[name])]
+    for name, values in _EXTRA.items():
+        for value in values:
+            given += [ModelSettings(extra_args={name: value}), ModelSettings(extra_body={name: value})]
+    odd = [ModelSettings(extra_args={name: value}) for name in _EXTRA for value in _ODD]
+    keeps: Sequence[dict[str, Any]] = (
+        *({"previous_response_id": "r"}, {"conversation_id": "c"}, {"prompt": {"id": "p"}}, {"prompt": {}}),
+        *({"previous_response_id": ""}, {"conversation_id": ""}),
+    )
+    asks: list[tuple[ModelSettings, dict[str, Any]]] = [(each, {}) for each in given]
+    asks += [(ModelSettings(), each) for each in keeps]
+    asks += [(ModelSettings(extra_body={"model": "o3"}), each) for each in keeps]
+    for kind, model in _models():
+        for name in ("gpt-4o", "gpt-5-mini"):
+            plain_one = name == "gpt-4o" and kind in ("none", "chat of openai", "responses of openai")
+            for settings, kept in (*asks, *((each, {}) for each in odd if plain_one)):
+                made: dict[str, Any] = {
+                    **{"model": model, "name": name, "system_instructions": None, "input": "hi", "settings": settings},
+                    **{"tools": [], "output_schema": None, "handoffs": [], **kept},
+                }
+                asked = read_request(**made)
+                call, request = asked.call(agent=None, can_cap=True, final=False), asked.request
+                prompt = request.prompt
+                told = (
+                    *(asked.keeps_reasoning, sorted(call.needs), call.model, call.max_output_tokens, call.choices),
+                    *(prompt.base, [weight for _, weight in prompt.parts], prompt.opaque, prompt.conversation != 0),
+                    *(request.hosted_tools, request.tier, request.unknown, call.search_context, request.sound_tokens),
+                )
+                yield f"{kind} {name} {_shown(_changed(ModelSettings(), settings))} {kept}: {told}"
+                if model is not None and (settings, kept) in asks:
+                    yield f"  {_settings_told(model, settings, asked)}"
+
+
+def _settings_told(model: Model, settings: ModelSettings, asked: Asked) -> list[str]:
+    told: list[str] = []
+    with mock.patch.object(translate, "get_default_model_settings", _defaults):
+        for called in (asked.request.model, "gpt-4o-mini", "o3"):
+            for cap, usage, final in ((None, False, False), (40, True, False), (None, True, True)):
+                how: dict[str, Any] = {"called": called, "cap": cap, "ask_for_usage": usage, "final": final}
+                after, added = translate.settings_for(model, settings, asked=asked, **how)
+                told.append(f"{_shown(_changed(settings, after))} {added} {after is settings}")
+    return told
 
 
 def _shown(values: Mapping[str, Any]) -> str:
@@ -311,6 +402,9 @@ _RAW: tuple[Any, ...] = (
 )
 
 
+_PLAIN_USAGE: Mapping[str, Any] = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+
+
 def _answers() -> Iterator[str]:
     requests = {"chat": CHAT.read(CHAT.body), "responses": RESPONSE.read(RESPONSE.body)}
     for at, output in enumerate(_OUTPUTS):
@@ -322,6 +416,23 @@ def _answers() -> Iterator[str]:
                     answer = answer_of(told, request)
                     used = None if answer.usage is None else tuple(answer.usage)
                     yield f"{at} {number} {raw} {kind}: {used} {answer.problem} {answer.reasoning_ids}"
+    counts = ("input_tokens", "output_tokens", "total_tokens")
+    details = {
+        "input_tokens_details": ("cached_tokens", "cache_write_tokens"),
+        "output_tokens_details": ("reasoning_tokens",),
+    }
+    for value in (*_ODD, 9, 10, 11, 4, 5, 6):
+        odd: list[Any] = [SimpleNamespace(**{**_PLAIN_USAGE, name: value}) for name in (*counts, *details)]
+        for side, names in details.items():
+            odd += [SimpleNamespace(**{**_PLAIN_USAGE, side: SimpleNamespace(**{name: value})}) for name in names]
+        for number, usage in enumerate(odd):
+            for kind, request in requests.items():
+                answer = answer_of(SimpleNamespace(usage=usage, output=_OUTPUTS[1], raw_usage=None), request)  # type: ignore[arg-type]
+                used = None if answer.usage is None else tuple(answer.usage)
+                yield f"{number} {value} {kind}: {used} {answer.problem}"
+        for name in ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"):
+            raw_told: Any = SimpleNamespace(usage=None, output=_OUTPUTS[1], raw_usage={name: value})
+            yield f"{name} {value}: {answer_of(raw_told, requests['chat']).problem}"
     for found in (None, Usage(input=10, cache_read=3, output=5, reasoning=2)):
         usage = usage_of(Answer("agents", found, None))
         yield f"{found}: {usage.requests} {usage.input_tokens} {usage.output_tokens} {usage.total_tokens}"
@@ -430,6 +541,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "inputs": _inputs,
     "tools": _tools,
     "requests with tools": _requests,
+    "requests one by one": _one_by_one,
     "what the SDK says of answers": _answers,
     "refusals": _refusals,
     "runs within runs": _runs,
