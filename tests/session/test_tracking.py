@@ -9,6 +9,7 @@ import gc
 import inspect
 import threading
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from decimal import Decimal
 from types import SimpleNamespace
@@ -563,6 +564,25 @@ def test_each_call_that_an_adapter_counts_is_claimed_once_and_by_its_name() -> N
     search(), search(), recursive(True)
     above.commit_cost()
     assert run.committed.tool_calls == 4  # the second search, and each of the recursive ones, is a call of its own
+
+
+def test_what_nobody_awaited_by_the_end_of_the_process_is_left_to_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.finalize[..., Any]] = []
+
+    class Noted(weakref.finalize):  # type: ignore[type-arg]
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    async def later() -> int:
+        return 1
+
+    monkeypatch.setattr(weakref, "finalize", Noted)
+    run = session()
+    waiting = run.track_tool(cost="0.01")(lambda: later())()  # no coroutine function, but what returns one
+    assert [each.atexit for each in made if each.alive] == [False]
+    assert asyncio.run(waiting) == 1  # type: ignore[arg-type]
+    assert run.spent_usd == Decimal("0.01")
 
 
 # --- tools of a module

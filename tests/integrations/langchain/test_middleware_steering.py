@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("langchain")
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelRequest
 from langchain.agents.structured_output import ToolStrategy
 from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
@@ -132,6 +132,17 @@ def test_another_providers_model_is_priced_by_its_name_alone(same_provider: bool
     steering = Steering(can_cap=True, cap_set=None, stands_for=("claude-sonnet-4-6", same_provider))
     asked = steering.ask(ModelCall(SMALL, weigh(messages="hi"), "openai"))
     assert (asked.model, asked.provider) == ("claude-sonnet-4-6", provider)
+
+
+def test_a_model_that_takes_anothers_place_says_for_which_and_whether_that_is_the_same_providers(lab: Lab) -> None:
+    request: Any = ModelRequest(model=lab.chat(BIG), messages=[], tools=[])
+    for cheap, same in ((lab.chat(SMALL), True), (lab.claude(), False)):
+        middleware: Any = BudgetMiddleware(Budget("$1"), downgrade_to=cheap)
+        (target,) = middleware._models
+        how = vars(middleware._steered(request, target, False).model)["budget_guard_how"][1]
+        assert (how.stands_for, how.final) == ((BIG, same), False)
+        how = vars(middleware._steered(request, None, True).model)["budget_guard_how"][1]
+        assert (how.stands_for, how.final) == (None, True)
 
 
 def test_a_cheaper_model_that_is_dearer_is_a_mistake(lab: Lab) -> None:

@@ -16,7 +16,7 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from budget_guard import Budget
+from budget_guard import Budget, ModelCall, weigh
 from budget_guard.integrations.langchain import BudgetCallbackHandler, BudgetExceeded, budgeted_model
 from budget_guard_langchain.steered_model import How, name_of, steered
 from tests.builders import ZERO
@@ -105,6 +105,27 @@ def test_it_is_described_as_it_is(lab: Lab, make: Any) -> None:
         assert told == plain._get_invocation_params(stop=stop, **MORE)
         named = model._get_llm_string(stop=stop, **MORE)
         assert named.startswith(plain._get_llm_string(stop=stop, **MORE))
+
+
+@pytest.mark.parametrize("add_fields", [(), ("output_cap",), ("usage",), ("output_cap", "usage")], ids=",".join)
+def test_what_may_be_added_to_a_request_is_added_and_nothing_else(lab: Lab, add_fields: Any) -> None:
+    cheap = lab.chat(SMALL, max_tokens=70)
+    copy: Any = steered(cheap, How(add_fields=frozenset(add_fields), final=True))
+    pair: Any = budgeted_model(lab.chat("gpt-4o", max_tokens=50), cheap, add_fields=add_fields)
+    call = ModelCall("gpt-4o", weigh(messages="hi"), "openai")
+    for model, cap, final in ((copy, 70, True), (pair, 50 if "output_cap" in add_fields else 70, False)):
+        steering = model._steer({})
+        asked = steering.ask(call)
+        assert steering.asks_for_usage is ("usage" in add_fields)
+        assert (asked.can_cap, asked.max_output_tokens) == ("output_cap" in add_fields, cap)
+        assert (asked.final, asked.model, asked.provider) == (final, "gpt-4o", "openai")
+
+
+@pytest.mark.parametrize("same_provider", [True, False])
+def test_a_copy_is_asked_for_in_the_words_of_the_model_that_it_stands_for(lab: Lab, same_provider: bool) -> None:
+    copy: Any = steered(lab.chat(SMALL), How(stands_for=("larger", same_provider), keeps_cut=True))
+    asked = copy._steer({}).ask(ModelCall(SMALL, weigh(messages="hi"), "openai"))
+    assert (asked.model, asked.provider) == ("larger", "openai" if same_provider else None)
 
 
 def test_how_a_copy_is_steered_is_named_and_never_changes() -> None:
