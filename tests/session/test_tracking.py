@@ -580,8 +580,8 @@ def test_what_nobody_awaited_by_the_end_of_the_process_is_left_to_the_ledger(mon
     monkeypatch.setattr(weakref, "finalize", Noted)
     run = session()
     waiting = run.track_tool(cost="0.01")(lambda: later())()  # no coroutine function, but what returns one
-    assert [each.atexit for each in made if each.alive] == [False]
-    assert asyncio.run(waiting) == 1  # type: ignore[arg-type]
+    assert made and not any(each.atexit for each in made)
+    assert asyncio.run(waiting) == 1
     assert run.spent_usd == Decimal("0.01")
 
 
