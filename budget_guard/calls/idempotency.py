@@ -85,7 +85,7 @@ class KeyedDecisions:
         while True:
             claim = json.dumps({"call": print_, "by": run.new_id()})
             try:
-                kept: str | None = yield "swap", (place, None, claim, patience)
+                kept: str = yield "swap", (place, None, claim, patience)
             except LedgerUnavailable as error:
                 return (yield from authorizer.failed(run.new_id(), at_s, call, None, error))
             if kept == claim:
@@ -93,7 +93,7 @@ class KeyedDecisions:
                 if decision is not None:
                     return decision
                 continue
-            found: dict[str, Any] = json.loads(kept or "{}")
+            found: dict[str, Any] = json.loads(kept)
             if found.get("call") != print_:
                 return _conflict(authorizer, at_s, call)
             if "decision" in found:

@@ -673,9 +673,11 @@ class Session:
     def _authorizer_of(self, agent: str | None) -> Authorizer:
         if agent is None:
             agent = self._run.tags.get("agent")
-        found = None if agent is None else self._parts.get(agent)
-        if found is not None or agent is None:
-            return found or self._authorizer
+        if agent is None:
+            return self._authorizer
+        found = self._parts.get(agent)
+        if found is not None:
+            return found
         caps = self.budget.agents or {}
         if agent not in caps and agent not in self._handles:
             return self._authorizer

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from budget_guard import Budget, BudgetExceeded, BudgetRevoked, Usage
+from budget_guard import (
+    Budget,
+    BudgetAuthority,
+    BudgetExceeded,
+    BudgetRevoked,
+    LoopPolicy,
+    MemoryLedger,
+    ToolCall,
+    Usage,
+)
 from budget_guard.testing import FakeClock
-from tests.builders import Way, call, session
+from tests.builders import PRICES, Way, call, session
 
 
 def test_a_hard_gate_admits_no_call_that_might_not_fit(way: Way) -> None:
@@ -145,3 +156,57 @@ def test_every_mode_books_what_was_spent_and_obeys_a_revocation(way: Way, mode: 
     decision = way.authorize(run, call())
     assert isinstance(decision.error, BudgetRevoked)
     assert run.reserved_usd == 0
+
+
+# --- several things at once that are ignored
+
+_IGNORED = ("late", "loop", "cap", "limit", "ceiling", "fast")
+"""What a call may do that an advisory budget tells of: of several, the last one here is told."""
+_TOLD = {
+    "late": "max_duration_s",
+    "loop": "is in a loop",
+    "cap": "call_max_output_tokens",
+    "fast": "max_usd_per_minute",
+    "ceiling": "user:u1",
+    "limit": "run:r1",
+}
+"""The words by which each is known."""
+
+
+@pytest.mark.parametrize("kind", ["model", "tool"])
+def test_of_several_things_that_an_advisory_budget_ignores_the_nearest_to_the_money_is_told(
+    way: Way, kind: str
+) -> None:
+    left_out = {"loop" if kind == "model" else "cap"}
+    may = [each for each in _IGNORED if each not in left_out]
+    for wrong in (frozenset(some) for size in range(6) for some in itertools.combinations(may, size)):
+        clock = FakeClock(datetime.now(timezone.utc))
+        ceilings = {"user": Budget("$0.05" if "ceiling" in wrong else "$9", mode="advisory_estimate")}
+        run = BudgetAuthority(MemoryLedger(clock=clock), ceilings, clock=clock, pricing=PRICES).session(
+            Budget(
+                max_cost_usd="0.05" if "limit" in wrong else None,
+                max_requests=90,
+                mode="advisory_estimate",
+                max_duration_s=10 if "late" in wrong else 99,
+                loop=LoopPolicy(max_repeats=2) if "loop" in wrong else None,
+                clamp_output="reject",
+                call_max_output_tokens=50 if "cap" in wrong else None,
+                max_usd_per_minute="0.05" if "fast" in wrong else "9",
+            ),
+            user="u1",
+            run_id="r1",
+        )
+        asked = call(cap=60) if kind == "model" else run.with_trail(ToolCall("search", 10**8), "a")
+        way.release(way.reserve(run, ToolCall("first")))
+        clock.advance(20)
+        if "fast" in wrong:
+            way.charge(run, "spent", "0.05")
+        for _ in range(7 if "loop" in wrong else 1):
+            decision = way.authorize(run, asked)
+            hold = decision.require()
+            hold.note_result("same")
+            way.release(hold)
+        told = max(wrong, key=_IGNORED.index, default=None)
+        assert (decision.action, decision.error) == ("allow" if told is None else "advisory_warn", None), wrong
+        found = next((name for name, words in _TOLD.items() if words in decision.reason), None)
+        assert found == told, (sorted(wrong), decision.reason)
