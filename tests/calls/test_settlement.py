@@ -75,6 +75,28 @@ def test_what_was_seen_of_an_answer_given_up_is_booked_where_it_is_less_than_all
     assert reservation.posting.amounts[:3] == booked
 
 
+@pytest.mark.parametrize(
+    ("usage", "why"),
+    [
+        (Usage(input=0, output=0), "reports nothing for a call that it answered"),
+        (Usage(input=201, output=101), "reports far more than such a call can take"),
+        (None, "sent no usage"),
+        (Usage(input=200, output=101), ""),  # twice as much of one of them is far, but may be
+        (Usage(input=201, output=100), ""),
+        (Usage(input=1), ""),
+        (Usage(output=1), ""),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_told_with_what_is_wrong_with_it(
+    way: Way, usage: Usage | None, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = session()
+    way.commit(way.reserve(run, ask()), usage)
+    told = [each.getMessage() for each in caplog.records if "booked an estimate" in each.getMessage()]
+    assert [why in each for each in told] == [True] * bool(why)
+    assert (run.report().uncertain == usd(HELD_COST)) is bool(why)
+
+
 def test_a_commit_again_changes_nothing(way: Way) -> None:
     run = session()
     reservation = way.reserve(run, ask())

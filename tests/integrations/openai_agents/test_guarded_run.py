@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from budget_guard.adapter import GuardedCall
 from budget_guard.integrations.openai_agents import BudgetGuard
 from budget_guard_openai_agents.guarded_run import (
     OpenCalls,
+    ToolHolds,
     current_run,
     leave,
     may_be_lost,
@@ -76,6 +80,25 @@ def test_leaving_a_run_goes_back_to_the_one_around_it_and_from_none_to_none() ->
             assert current_run() is not outer
         assert current_run() is outer is not None
     assert current_run() is None
+
+
+async def test_tools_whose_end_no_hook_told_of_are_booked_and_held_no_more() -> None:
+    holds, run, without_id = ToolHolds(), session(), object()
+    contexts: list[Any] = [SimpleNamespace(tool_call_id="a"), SimpleNamespace(tool_call_id="a"), without_id, without_id]
+    calls = [GuardedCall([run]) for _ in contexts]
+    for context, each in zip(contexts, calls, strict=True):
+        assert each.hold(ToolCall("search", 10_000_000)) is None
+        holds.start(context, "search", each)
+    assert [holds.has(each, "search") for each in contexts] == [True, True, False, False]
+    assert not holds.has(contexts[0], "other") and holds.end(contexts[0], "other") is None
+    assert holds.end(without_id, "search") is calls[3]  # of those that nothing tells apart the latest ends first
+    assert holds.end(contexts[0], "search") is calls[1]
+    assert holds.has(contexts[0], "search")
+    assert [each for each in calls if each in open_calls.tools()] == [calls[0], calls[2]]
+    holds.settle()
+    assert holds.end(contexts[0], "search") is None
+    assert [each for each in calls if each in open_calls.tools()] == []
+    assert (run.spent_usd, run.reserved_usd) == (Decimal("0.02"), Decimal("0.02"))
 
 
 def test_calls_whose_loop_was_closed_are_booked_and_those_of_others_go_on() -> None:
