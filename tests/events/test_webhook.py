@@ -481,7 +481,10 @@ def test_no_thread_of_ours_keeps_a_program_from_ending(receiver: Receiver, tmp_p
 
 
 @pytest.mark.parametrize("carries", ["{}", "::ffff:{}", "64:ff9b::{}", "2002:{:hex}::1"])
-@pytest.mark.parametrize(("inner", "is_public"), [("8.8.8.8", True), ("10.0.0.1", False), ("127.0.0.1", False)])
+@pytest.mark.parametrize(
+    ("inner", "is_public"),
+    [("8.8.8.8", True), ("8.10.0.1", True), ("10.0.0.1", False), ("10.8.8.8", False), ("127.0.0.1", False)],
+)
 def test_an_address_that_leads_to_another_one_is_as_public_as_that(carries: str, inner: str, is_public: bool) -> None:
     packed = ipaddress.IPv4Address(inner).packed.hex()
     text = carries.replace("{:hex}", f"{packed[:4]}:{packed[4:]}").format(inner)
