@@ -54,7 +54,7 @@ class _Plan:
 
     def left(self) -> Limits:
         cost = self.maybe(0.8, 0, 1, 999_999, 1_000_000, 10_500_000, 40_000_000, 110_000_000, 1_000_000_000, -5)
-        return Limits(cost, *(self.maybe(0.3, *_LEFT) for _ in range(3)), None, None)
+        return Limits._make([cost, *(self.maybe(0.3, *_LEFT) for _ in range(3)), None, None])
 
     def call(self) -> ModelCall:
         tokens = self.chance.choice([0, 1, 100, 100, 3_000, 50_000])
