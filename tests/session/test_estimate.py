@@ -26,9 +26,14 @@ from budget_guard import (
     UnknownPriceError,
     Usage,
 )
-from budget_guard.calls.call_estimate import CallEstimate
+from budget_guard.calls.call_estimate import CallEstimate, would_hold
+from budget_guard.ledger import HELD
+from budget_guard.ledger.base import Balance, Refused, Revoked
 from budget_guard.reporting import RunLog, RunRecord
 from budget_guard.session.told import Told
+from budget_guard.testing import FakeClock
+from budget_guard.units.amounts import Amounts, Limits
+from budget_guard.units.scope import Scope
 from tests.builders import PRICES, apart, call, session
 
 
@@ -197,3 +202,11 @@ def test_records_that_cannot_be_read_keep_no_estimate(caplog: pytest.LogCaptureF
     seen = session(told=Told(Broken())).estimate(call())
     assert (seen.admitted, seen.past) == (True, None)
     assert "the disk is gone" in caplog.text
+
+
+def test_what_asks_for_no_room_would_be_held_unless_it_was_revoked() -> None:
+    full = Balance(Scope("run", "r"), Limits(cost=1), Amounts(cost=5), Amounts(), 0, None)
+    assert would_hold([full], None) == HELD
+    assert isinstance(would_hold([full], (1, 0, 0, 0, 0, 0)), Refused)
+    revoked = Revoked(full.scope, "leaked", FakeClock().now())
+    assert would_hold([full, full._replace(revoked=revoked)], None) is revoked
