@@ -87,6 +87,8 @@ MOST_AT_ONCE = (
     *("tests/test_public_api.py::test_constants_and", "tests/test_live.py::test_lines_and_boards"),
 )
 """Tests that compare the most at once. They come before others, though many are faster."""
+_FURTHER = re.compile(r"\[\w+-(?:[3-9]|\d\d)\]$")
+"""The further groups of made-up runs of one kind, which are much alike: they come among the others."""
 _IGNORED = tuple(f"--ignore=tests/test_{name}.py" for name in ("readme", "examples", "packaging"))
 """Their programs run in processes of their own, where nothing sees which lines they run."""
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider")
@@ -434,7 +436,7 @@ class Coverage:
         def order(test: str) -> tuple[object, ...]:
             took = round(self.seconds[test] + 0.05, 1)
             known = -noticed.get((mutant.path, test), 0)
-            compares = test.startswith(MOST_AT_ONCE)
+            compares = _compares_most(test)
             return not names_it(test), _distance(mutant, test), not compares, known, took, self.reach.get(test, 0)
 
         more: set[str] = set()
@@ -464,7 +466,7 @@ class Coverage:
             of_near = self._few(near, left / 2 if far else left, chosen)
             left -= sum(self.seconds[test] for test in of_near)
             named = list(filter(names_it, far))
-            compare = [test for test in far if test.startswith(MOST_AT_ONCE)]
+            compare = list(filter(_compares_most, far))
             of_far = self._few(list(dict.fromkeys([*named[:_FEW], *compare, *_by_turns(far)])), left, chosen)
             place = {test: at for at, test in enumerate((*of_near, *of_far))}
             chosen += sorted(place, key=lambda test: (_distance(mutant, test), _server(test), place[test]))
@@ -524,6 +526,10 @@ class Coverage:
                 break
             chosen.append(test)
         return chosen
+
+
+def _compares_most(test: str) -> bool:
+    return test.startswith(MOST_AT_ONCE) and _FURTHER.search(test) is None
 
 
 def _distance(mutant: Mutant, test: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -369,3 +370,24 @@ def test_what_is_sent_at_once_is_held_as_sent_however_it_comes_to_be_held(
     decision = asyncio.run(run.aauthorize(asked, sent=sent)) if awaits else run.authorize(asked, sent=sent)
     assert decision.reservation is not None
     assert held and set(held) == {(0, True, sent)}
+
+
+def test_a_sink_is_told_of_children_too_until_it_is_taken_back() -> None:
+    heard: dict[str, list[str]] = {}
+
+    class Noting:
+        def of_run(self, origin: Any) -> Callable[[Any], None]:
+            return lambda event: heard.setdefault(origin.run_id, []).append(type(event).__name__)
+
+    run, sink = session(run_id="r1"), Noting()
+    stop = run.subscribe(sink)
+    with run.child(Budget("$0.50", max_requests=1), "one") as child:
+        child.authorize(call()).require().release("it was never sent")
+    assert {"r1", child.id} == set(heard)
+    before = {name: list(events) for name, events in heard.items()}
+    for _ in range(2):
+        stop()
+    run.authorize(call()).require().release("it was never sent")
+    with run.child(Budget("$0.20", max_requests=1), "two") as child:
+        child.authorize(call()).require().release("it was never sent")
+    assert heard == before
