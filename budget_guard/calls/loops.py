@@ -168,7 +168,6 @@ class _Trail:
 
 def _cycle(seen: Sequence[_Seen], call: bytes) -> tuple[int, int]:
     """How often the longest run of a cycle was gone through that *call* would go on with, and its period."""
-    best = (0, 0)
     for period in range(1, LONGEST_CYCLE + 1):
         if len(seen) < 2 * period or seen[-period][0] != call:
             continue
@@ -176,11 +175,11 @@ def _cycle(seen: Sequence[_Seen], call: bytes) -> tuple[int, int]:
             continue  # a shorter cycle
         times = 1
         last = seen[-period:]
-        while len(seen) >= (times + 1) * period and (seen[-(times + 1) * period : len(seen) - times * period] == last):
+        while seen[-(times + 1) * period : len(seen) - times * period] == last:
             times += 1
-        if times > 1 and times > best[0]:
-            best = (times, period)
-    return best
+        if times > 1:
+            return times, period  # a longer one has it twice
+    return 0, 0
 
 
 def _scattered(seen: Iterable[_Seen], call: bytes) -> int:

@@ -488,12 +488,12 @@ def interruption(run: Run, held: HeldCall, output_tokens: int) -> BudgetError | 
 
 def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
     """The error for an answer that the guard's own output cap cut off. It names the limit that is the nearest now."""
-    terms = held.terms
-    if not terms.clamped:
+    terms, cap = held.terms, held.terms.output_cap
+    if not terms.clamped or cap is None:  # one that could not be sent has cut nothing off
         return None
     recorder = run.recorder
     recorder.terminated_by = OUTPUT_CAP
-    recorder.timeline.mark(AnswerCutOff(recorder.timeline.at(), held.id, terms.rung.model, terms.output_cap or 0))
+    recorder.timeline.mark(AnswerCutOff(recorder.timeline.at(), held.id, terms.rung.model, cap))
     try:
         balances = run.ledger.balances(run.scopes)
     except LedgerUnavailable:
@@ -503,7 +503,7 @@ def cut_short(run: Run, held: HeldCall) -> BudgetExceeded | None:
         ((_output_left(balance, i, price), i, balance) for balance in balances for i in (0, 2, 3)),
         key=lambda each: each[:2],
     )
-    limit, cap = tightest.limits[i], terms.output_cap or 0
+    limit = tightest.limits[i]
     what = f"the guard's cap of {cap} output tokens cut the answer off"
     if limit is None:
         error = BudgetExceeded(

@@ -246,6 +246,18 @@ def test_where_that_does_not_fit_it_goes_alone_with_all_that_is_left_and_is_warn
     assert decision.estimate.output_tokens == 4_000
 
 
+@pytest.mark.filterwarnings("ignore:Nothing caps the output")
+def test_a_cap_that_could_not_be_sent_has_cut_no_answer_off(way: Way) -> None:
+    run = session("$0.0401")
+    hold = way.reserve(run, call("large", can_cap=False))  # an answer may end at a cap of the provider's all the same
+    assert hold.terms.clamped and hold.cut_short() is None
+    assert run.terminated_by is None
+    way.commit(hold, Usage(input=100, output=1_000))
+    capped = way.reserve(run, call("large"))
+    stop = capped.cut_short()
+    assert isinstance(stop, BudgetExceeded) and f"cap of {capped.terms.output_cap} output tokens" in str(stop)
+
+
 def test_a_budget_may_deny_calls_that_cannot_be_capped(way: Way) -> None:
     run = session(Budget("$0.0401", unbounded="deny"))
     decision = way.authorize(run, call("large", can_cap=False))

@@ -391,3 +391,9 @@ def test_a_sink_is_told_of_children_too_until_it_is_taken_back() -> None:
     with run.child(Budget("$0.20", max_requests=1), "two") as child:
         child.authorize(call()).require().release("it was never sent")
     assert heard == before
+
+
+def test_a_price_is_known_by_the_model_and_who_serves_it() -> None:
+    run = Session(Budget("$1"))
+    asked = (("gpt-4o", None), ("gpt-4o", "openai"), ("gpt-4o", "anthropic"), ("unheard-of", None))
+    assert [run.knows_price_of(model, provider) for model, provider in asked] == [True, True, False, False]

@@ -687,6 +687,14 @@ def test_a_response_whose_body_names_no_id_is_known_by_that_of_its_request(heade
     assert run.report().breakdown.llm.calls == (3 if header is None else 2)
 
 
+@pytest.mark.parametrize(("status", "json"), [(200, {"a": 1}), ("200", dict), (True, dict), (None, dict)])
+def test_what_is_no_response_of_an_http_library_is_no_answer(status: Any, json: Any) -> None:
+    run = session()
+    with pytest.raises(TypeError, match="SimpleNamespace is none that is known"):
+        run.wrap(SimpleNamespace(status_code=status, json=json, url="https://e/v1/chat/completions", headers={}))
+    assert run.report().breakdown.llm.calls == 0
+
+
 async def test_an_answer_that_can_be_parsed_and_is_no_raw_response_is_read_as_it_is() -> None:
     class Parsed(dict[str, Any]):
         def parse(self) -> Any:

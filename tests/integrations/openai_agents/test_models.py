@@ -393,6 +393,12 @@ def test_classes_that_were_there_before_any_guard_are_found_down_to_the_last(mon
         "Last": ["stream_response"],
     }
 
+    async def own(*args: Any, **kwargs: Any) -> ModelResponse:
+        raise NotImplementedError
+
+    later = type("Later", (Kind,), {"get_response": own})
+    assert vars(later)["get_response"] is not own
+
 
 USAGE = {
     "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
