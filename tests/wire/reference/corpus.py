@@ -867,12 +867,13 @@ def _paths(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 
 
 def _changed(body: Any, path: tuple[Any, ...], other: Any, leave_out: bool = False) -> Any:
-    made = copy.deepcopy(body)
-    holder = made
-    for step in path[:-1]:
-        holder = holder[step]
-    if leave_out:
-        del holder[path[-1]]
+    """*body* with something else at the end of *path*, and copied as far as that takes."""
+    made = copy.copy(body)
+    step, *below = path
+    if below:
+        made[step] = _changed(made[step], tuple(below), other, leave_out)
+    elif leave_out:
+        del made[step]
     else:
-        holder[path[-1]] = other
+        made[step] = other
     return made

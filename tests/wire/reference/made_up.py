@@ -104,9 +104,9 @@ _VALUES: tuple[Any, ...] = (
     *(["x"], [{}], [None], {"type": "text", "text": "word"}, [{"type": "text", "text": "word"}], {"x": {"y": [1]}}),
     *([{"type": "image", "source": {"type": "url", "url": "u"}}], {"url": "https://e.example/i"}, {"id": "1"}),
 )
-MADE_UP = 160
+MADE_UP = 110
 """How many are made up of each body."""
-_TRIED = 0.15
+_TRIED = 0.1
 """How much of all fields in all places is tried."""
 
 
@@ -121,7 +121,7 @@ def more_fields(dialect: str, body: Any) -> Iterator[tuple[str, Any]]:
                     value = chance.choice(_VALUES)
                     yield f"{where} + {name} = {value!r}", _with(body, (*path, name), value)
         elif isinstance(here, str) and path and path[-1] in ("type", "role", "service_tier", "ttl", "stop_reason"):
-            for kind in random.Random(where).sample(KINDS, len(KINDS) // 4):
+            for kind in random.Random(where).sample(KINDS, len(KINDS) // 6):
                 yield f"{where} = {kind}", _with(body, path, kind)
 
 
@@ -134,10 +134,10 @@ def other_shapes(body: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{where} {name}", _with(body, path, value)
 
 
-def made_up(name: str, dialect: str, body: Any) -> Iterator[tuple[str, Any]]:
+def made_up(name: str, dialect: str, body: Any, many: int = MADE_UP) -> Iterator[tuple[str, Any]]:
     """*body* with two to five things changed at once."""
     fields = FIELDS[dialect].split()
-    for number in range(MADE_UP):
+    for number in range(many):
         chance = random.Random(f"{name} {number}")
         made = copy.deepcopy(body)
         for _ in range(chance.choice([2, 2, 3, 5])):

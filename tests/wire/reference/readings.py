@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeAlias
 
 from budget_guard.estimate.prompt import Prompt
-from budget_guard.wire import Request
+from budget_guard.wire import Request, endpoint
 from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, Answered, Asked, Streamed, variants
 from tests.wire.reference.made_up import made_up, more_fields, other_shapes
-from tests.wire.reference.tables import TABLES
+from tests.wire.reference.tables import HOSTS, MODELS, TABLES
 
 Base: TypeAlias = "Asked | Answered | Streamed"
 BASES: Mapping[str, Base] = {
@@ -20,6 +21,8 @@ BASES: Mapping[str, Base] = {
 }
 
 
+ELSEWHERE, FEWER = 5, 24
+"""At how many other hosts each is read, and how many are made up of it there."""
 NAMES = (*BASES, *TABLES)
 """All that is read."""
 
@@ -34,6 +37,20 @@ def lines_of(name: str) -> Iterator[str]:
     dialect = (base if isinstance(base, Asked) else base.to).dialect.name
     more = more_fields(dialect, base.body), other_shapes(base.body), made_up(name, dialect, base.body)
     yield from changes(name, base.read, base.body, chain(*more))
+    for number in range(ELSEWHERE):
+        other = _elsewhere(base, random.Random(f"{name} {number}"))
+        plain = _read(other.read, base.body)
+        yield f"{name}: elsewhere {number}: {_shown(plain)}"
+        for where, body in made_up(f"{name} elsewhere {number}", dialect, base.body, FEWER):
+            yield from _line(f"{name}: elsewhere {number}: {where}", plain, _read(other.read, body))
+
+
+def _elsewhere(base: Base, chance: random.Random) -> Base:
+    """The same at another host, and of another model."""
+    host, model = chance.choice(HOSTS), chance.choice(MODELS)
+    asked = base if isinstance(base, Asked) else base.to
+    other = asked._replace(where=endpoint("POST", host, asked.where.path), body={**asked.body, "model": model})
+    return other if isinstance(base, Asked) else base._replace(to=other)
 
 
 def changes(name: str, read: Callable[[Any], Any], base: Any, more: Iterable[tuple[str, Any]] = ()) -> Iterator[str]:
@@ -44,11 +61,14 @@ def changes(name: str, read: Callable[[Any], Any], base: Any, more: Iterable[tup
     plain = _read(read, base)
     yield f"{name}: {_shown(plain)}"
     for where, body in chain(variants(base), more):
-        found = _read(read, body)
-        changed = {field: value for field, value in found.items() if plain.get(field) != value}
-        changed |= dict.fromkeys(plain.keys() - found.keys(), "none")
-        if changed:
-            yield f"{name}: {where}: {_shown(changed)}"
+        yield from _line(f"{name}: {where}", plain, _read(read, body))
+
+
+def _line(name: str, plain: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    changed = {field: value for field, value in found.items() if plain.get(field) != value}
+    changed |= dict.fromkeys(plain.keys() - found.keys(), "none")
+    if changed:
+        yield f"{name}: {_shown(changed)}"
 
 
 def _read(read: Callable[[Any], Any], body: Any) -> Mapping[str, str]:

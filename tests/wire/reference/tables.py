@@ -31,7 +31,7 @@ from budget_guard.wire.sound import wav_seconds
 from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
 from budget_guard.wire.values import read_json
 from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, variants
-from tests.wire.reference.made_up import more_fields
+from tests.wire.reference.made_up import made_up
 from tests.wire.test_media import gif, jpeg, png, wav, webp
 
 
@@ -58,7 +58,7 @@ def _counts() -> Iterator[str]:
         yield f"{given} {list(how.values())}: {problem if usage is None else list(usage)}"
 
 
-_MODELS = (
+MODELS = (
     "gpt-4o gpt-4o-mini gpt-4.1-mini gpt-4.1-nano gpt-5 gpt-5-mini gpt-5-nano gpt-5.1 gpt-5.2 gpt-5.4 gpt-5.4-mini "
     "gpt-5.6 gpt-6 gpt-6-mini o1 o3 o4-mini computer-use-preview gpt-audio ft:gpt-4o:me openai/gpt-4o azure-name "
     "claude-3-5-sonnet claude-sonnet-4-5 claude-opus-4-6 claude-opus-4-7 claude-opus-4-8 claude-next "
@@ -69,7 +69,7 @@ _SIZES = ((1, 1), (28, 28), (384, 384), (385, 20), (512, 513), (768, 768), (1_02
 
 def _pictures() -> Iterator[str]:
     for provider in (None, "openai", "anthropic"):
-        for model in _MODELS:
+        for model in MODELS:
             rules = media_rules(provider, model)
             sizes = [
                 "-" if rules.picture is None else rules.picture(*size, detail)
@@ -110,7 +110,7 @@ def _failure(status: int) -> Iterator[str]:
             yield f"{status} {at} {headers}: {tuple(found)} {[tuple(each) for each in more]}"
 
 
-_HOSTS = (
+HOSTS = (
     "",
     "api.openai.com",
     "eu.api.openai.com",
@@ -171,7 +171,7 @@ _PLACES = (
 
 
 def _places() -> Iterator[str]:
-    for host in _HOSTS:
+    for host in HOSTS:
         for path in _PLACES:
             where = endpoint("POST", host, path)
             dialect = dialect_at(where)
@@ -186,7 +186,7 @@ def _places() -> Iterator[str]:
 def _asked_there() -> Iterator[str]:
     """What each request asks for by the host that it goes to."""
     for asked in REQUESTS:
-        for host in _HOSTS:
+        for host in HOSTS:
             found = asked._replace(where=endpoint("POST", host, asked.where.path)).read(asked.body)
             weights = (found.prompt.base, found.prompt.text, found.prompt.opaque)
             terms = (found.provider, found.region, found.tier, found.model, found.hosted_tools, found.caps)
@@ -197,7 +197,7 @@ def _asked_of() -> Iterator[str]:
     """What each request asks for by the model that it names, as far as that changes what it may cost."""
     for asked in REQUESTS:
         path = asked.where.path
-        for model in _MODELS:
+        for model in MODELS:
             there = re.sub(r"(/models?/)[^/:]+", rf"\g<1>{model.replace('/', '.')}", path)
             body = {**asked.body, "model": model}
             found = asked._replace(where=endpoint("POST", "openrouter.ai", there)).read(body)
@@ -509,7 +509,7 @@ def _conversations() -> Iterator[str]:
     for asked in REQUESTS:
         plain, calls = beginning(asked.body), finished_calls(asked.body)
         yield f"{asked.name}: {list(map(tuple, calls))}"
-        for where, body in (*variants(asked.body), *more_fields(asked.dialect.name, asked.body)):
+        for where, body in made_up("said", asked.dialect.name, asked.body, 400):
             again, finished = beginning(body) == plain, finished_calls(body)
             if not again or finished != calls:
                 yield f"{asked.name} {where}: {again} {list(map(tuple, finished))}"
