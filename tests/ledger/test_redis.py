@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -29,7 +29,7 @@ from budget_guard.ledger.flow import run
 from budget_guard.ledger.history import BY, By, Kept, Labels, UsageLine, UsageQuery
 from budget_guard.ledger.hold_id import hold_id
 from budget_guard.ledger.redis import RedisLedger, script_runner
-from budget_guard.ledger.redis.connection import NoResponse, NotConnected
+from budget_guard.ledger.redis.connection import NoResponse, NotConnected, Server
 from budget_guard.ledger.redis.keys import Keys
 from budget_guard.ledger.redis.script_runner import Script, ScriptRunner, script
 from budget_guard.testing import FakeClock
@@ -612,6 +612,33 @@ def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer) -> N
         client.script_flush()
         asyncio.run(ledger.aio.charge(_id(ledger, f"c{number}"), BOTH, cost(1)))
     assert ledger.balances((RUN,))[0][2:5] == (cost(3), cost(3), 3)
+
+
+@pytest.mark.parametrize("way", ["blocking", "asyncio"])
+@pytest.mark.parametrize(
+    ("url", "kind", "settings"),
+    [
+        (
+            "redis://u:p@h:7/3?decode_responses=true&health_check_interval=9&client_name=x&socket_timeout=99",
+            "Connection",
+            {"host": "h", "port": 7, "db": 3, "username": "u", "password": "p", "client_name": "x"},
+        ),
+        ("rediss://h/1?ssl_cert_reqs=none", "SSLConnection", {"host": "h", "port": 6_379, "db": 1, "password": None}),
+        ("unix:///x.sock?db=4", "UnixDomainSocketConnection", {"path": "/x.sock", "db": 4}),
+    ],
+)
+def test_a_connection_has_the_address_of_its_url_and_settings_of_its_own(
+    way: Literal["blocking", "asyncio"], url: str, kind: str, settings: dict[str, Any]
+) -> None:
+    server = Server(url, 0.25)
+    made = server.connection(None, way)
+    assert (type(made).__name__, "asyncio" in type(made).__module__) == (kind, way == "asyncio")
+    own = {"socket_timeout": 0.25, "socket_connect_timeout": 0.25, "health_check_interval": 0, "protocol": 2}
+    assert {name: getattr(made, name) for name in (*settings, *own)} == {**settings, **own}
+    assert (made.retry._retries, made.encoder.decode_responses) == (0, False)
+    if "port" in settings:
+        other = server.connection(("other", 9), way)
+        assert (other.host, other.port, other.db) == ("other", 9, settings["db"])
 
 
 def test_a_client_is_taken_over_with_its_address(server: RedisServer) -> None:
