@@ -53,7 +53,7 @@ class History:
 
     def _step(self) -> tuple[str, tuple[Any, ...]]:
         chance = self.chance
-        if chance.random() < 0.12:
+        if chance.random() < (0.2 if self.crowded else 0.15):
             seconds = chance.choice(_PAUSES_OF_MONTHS if self.crowded else _PAUSES)
             self.clock.advance(seconds)
             if self.crowded or (seconds > REMEMBERED_S and not self.late):
@@ -162,8 +162,21 @@ class History:
         return UsageQuery(kind, id, max(0, since), until, tuple(by))
 
 
-_PAUSES = (1, 20, 61, 3_600, 3_600, 7 * 3_600, 86_400, 8 * 86_400)
-_PAUSES_OF_MONTHS = (3_600, 3_600, 7 * 3_600, 86_400, 86_400, 2 * 86_400, 8 * 86_400, 31 * 86_400)
+_PAUSES = (1, 5, 20, 61, 95, 100, 3_600, 3_600, 7 * 3_600, 86_400, 8 * 86_400)
+_PAUSES_OF_MONTHS = (
+    5,
+    3_600,
+    3_600,
+    4 * 3_600,
+    5 * 3_600,
+    7 * 3_600,
+    11 * 3_600,
+    86_400,
+    86_400,
+    2 * 86_400,
+    8 * 86_400,
+    31 * 86_400,
+)
 _VERBS = (
     *["reserve"] * 7,
     *["commit"] * 5,

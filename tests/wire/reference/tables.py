@@ -19,6 +19,7 @@ from budget_guard.wire import (
     read_counts,
 )
 from budget_guard.wire.answer import served_tier
+from budget_guard.wire.claude_version import claude_version
 from budget_guard.wire.conversation import beginning, finished_calls
 from budget_guard.wire.document import pdf_pages
 from budget_guard.wire.event_stream import encode_frame
@@ -92,6 +93,16 @@ _BODIES: tuple[Any, ...] = (
     {"detail": "none of its own"},
     "upstream connect error",
 )
+
+
+_CLAUDES = "claude-3-5-sonnet claude-3-haiku claude-4 claude-opus-4 claude-opus-4-1-20250805 claude-sonnet-4-5".split()
+
+
+def _versions() -> Iterator[str]:
+    """Which Claude a name is of."""
+    for name in _CLAUDES:
+        for full in (name, f"anthropic.{name}-v1:0", f"{name}@20250101", f"{name}-20250514", f"{name}.5", name.upper()):
+            yield f"{full}: {claude_version(full)} {claude_version(full.replace('-', '.'))}"
 
 
 def _failures() -> Iterator[str]:
@@ -598,6 +609,7 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "counts": _counts,
     "errors": _errors,
     "pictures": _pictures,
+    "versions": _versions,
     "failures": _failures,
     "places": _places,
     "requests by their host": _asked_there,
