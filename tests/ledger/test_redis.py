@@ -34,7 +34,7 @@ from budget_guard.ledger.redis.keys import Keys
 from budget_guard.ledger.redis.script_runner import Script, ScriptRunner, script
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import BOTH, OTHER, RUN, USER, LedgerContract, cost
-from budget_guard.units.amounts import NOTHING, Limits
+from budget_guard.units.amounts import NOTHING, Amounts, Limits
 from budget_guard.units.scope import Scope, Window, window_start
 from tests.ledger.alike import differences
 from tests.ledger.machine import machine
@@ -932,6 +932,16 @@ def test_a_history_with_many_labels_or_old_rows_is_that_of_the_ledger_in_memory(
         clock = FakeClock()
         ledgers = MemoryLedger(clock=clock, history=kept), TimedRedisLedger(server.url, clock, history=kept)
         assert differences(number, ledgers, clock, late=False, crowded=True, by=by) == []
+
+
+def test_a_row_of_the_history_goes_as_far_as_the_store_can_count_and_no_further(server: RedisServer) -> None:
+    ledger = opened(server.url)
+    for sign, model in ((1, "up"), (-1, "down")):
+        lines = (UsageLine(Labels(model=model), Amounts(cost=sign * (2**53 - 1))),) * 1_030
+        for number in range(2):
+            ledger.charge(_id(ledger, f"{model}{number}"), BOTH, Amounts(), lines)
+    found = {each.names[0]: each.quantities[0] for each in ledger.usage(UsageQuery("user", "u1", 0, None, ("model",)))}
+    assert (found["up"], found["down"]) == (1_021 * (2**53 - 1), -1_021 * (2**53 - 1))
 
 
 def test_a_hold_makes_a_few_expire_that_are_due_and_leaves_the_rest(
