@@ -80,7 +80,7 @@ MOST_AT_ONCE = (
     *("tests/session/test_stories.py", "tests/wire/test_reference.py"),
     *("tests/ledger/test_reference.py", "tests/reporting/test_reference.py", "tests/adapter/test_reference.py"),
     *("tests/cli/test_reference.py", "tests/events/test_reference.py", "tests/pricing/test_reference.py"),
-    "tests/policy/test_reference.py",
+    *("tests/policy/test_reference.py", "tests/session/test_guarded_by_locks.py"),
     *("tests/protocol/test_reference.py", "tests/calls/test_reference.py", "tests/pricing/test_ladders.py"),
     *("tests/integrations/langchain/test_reference.py", "tests/integrations/openai_agents/test_reference.py"),
     *("tests/test_architecture.py::test_values_are", "tests/test_public_api.py::test_names_arguments"),

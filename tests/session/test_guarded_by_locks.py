@@ -435,7 +435,7 @@ def test_the_worker_of_a_webhook(guard: Guard, tmp_path: Path) -> None:
 
 
 def test_the_ledger_in_memory(guard: Guard) -> None:
-    guard.attributes(MemoryLedger, own, "_expiries", "_groups", "_holds", "_scopes", "_users")
+    guard.attributes(MemoryLedger, own, "_expiries", "_groups", "_holds", "_scopes", "_texts", "_users")
     ledger = MemoryLedger(history=Kept())
     ledger.set_limits(RUN, Limits(cost=100))
     ledger.keep_while(RUN, guard)
@@ -455,6 +455,8 @@ def test_the_ledger_in_memory(guard: Guard) -> None:
     ledger.restore(RUN)
     ledger.sweep()
     ledger.suspended()
+    for text in ("one", None):
+        ledger.swap("name", ledger.swap("name", "", None, 60), text, 60)
     assert ledger.audit() == []
 
 

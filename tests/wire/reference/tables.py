@@ -31,8 +31,8 @@ from budget_guard.wire.repeated import repeated_field
 from budget_guard.wire.sound import wav_seconds
 from budget_guard.wire.tools import hosted_tool_named, hosted_tools_of, tool_name_of_type
 from budget_guard.wire.values import read_json
-from tests.wire.reference.corpus import ANSWERS, REQUESTS, STREAMS, variants
-from tests.wire.reference.made_up import made_up
+from tests.wire.reference.corpus import ANSWERS, PDF, PNG, REQUESTS, STREAMS, WAV, variants
+from tests.wire.reference.made_up import KINDS, made_up
 from tests.wire.test_media import gif, jpeg, png, wav, webp
 
 
@@ -63,6 +63,7 @@ MODELS = (
     "gpt-4o gpt-4o-mini gpt-4.1-mini gpt-4.1-nano gpt-5 gpt-5-mini gpt-5-nano gpt-5.1 gpt-5.2 gpt-5.4 gpt-5.4-mini "
     "gpt-5.6 gpt-6 gpt-6-mini o1 o3 o4-mini computer-use-preview gpt-audio ft:gpt-4o:me openai/gpt-4o azure-name "
     "claude-3-5-sonnet claude-sonnet-4-5 claude-opus-4-6 claude-opus-4-7 claude-opus-4-8 claude-next "
+    "gpt-4o-search-preview gpt-4o-mini-search-preview-2025-03-11 gpt-5-search-api x-search-bot sonar "
     "gemini-1.5-pro gemini-2.5-flash models/gemini-2.0-flash gemini-3-flash gemini-3.1-pro llava grok-4"
 ).split()
 _SIZES = ((1, 1), (28, 28), (384, 384), (385, 20), (512, 513), (768, 768), (1_024, 769), (2_048, 2_049), (5_000, 100))
@@ -234,6 +235,8 @@ def _tools() -> Iterator[str]:
         given.append({"type": kind, "environment": {"type": "local"}})
         found = [list(hosted_tools_of([each])) for each in given]
         yield f"{kind!r}: {tool_name_of_type(kind)!r} {hosted_tool_named(kind)!r} {found!r}"
+        several = [[*given, {"type": "web_search"}], [{"name": "f"}, given[0], given[-1], {"type": "mcp"}]]
+        yield f"{kind!r} and more: {[list(hosted_tools_of(each)) for each in several]}"
     yield f"no type: {list(hosted_tools_of([{}, 'x', None, {'type': 3}, {'type': None, 'function': 1}]))}"
 
 
@@ -278,6 +281,50 @@ _STATED: tuple[dict[str, Any], ...] = (
 )
 
 
+_SAID = {
+    "role": "user",
+    "content": "word",
+    "text": "word",
+    "image_url": f"data:image/png;base64,{PNG}",
+    "file_data": f"data:application/pdf;base64,{PDF}",
+    "source": {"type": "base64", "media_type": "image/png", "data": PNG},
+    "input_audio": {"data": WAV, "format": "wav"},
+    "data": WAV,
+    "result": PNG,
+    "id": "1",
+}
+_MESSAGES = {"responses": "input", "generateContent": "contents", "completions": "prompt", "embeddings": "input"}
+_NO_KIND = "no kind"
+
+
+def _one_message() -> Iterator[str]:
+    """What a request with one message asks for, by the kind of this, or of what is in it."""
+    for asked in REQUESTS:
+        field = _MESSAGES.get(asked.dialect.name, "messages")
+        for kind in (*KINDS, _NO_KIND, None, 7):
+            typed: dict[str, Any] = _SAID if kind == _NO_KIND else {**_SAID, "type": kind}
+            bare = {name: typed[name] for name in ("type", "role", "id") if name in typed}
+            inside = [
+                {**typed, "content": [typed]},
+                {"role": "user", "content": [typed]},
+                {"role": "model", "parts": [typed]},
+            ]
+            for message in (typed, bare, *inside, {"role": "user", str(kind): typed}):
+                found = asked.read({"model": "m", field: [message]})
+                prompt = found.prompt
+                weights = (
+                    prompt.base,
+                    prompt.text,
+                    prompt.opaque,
+                    [*prompt.unweighed.values()],
+                    prompt.conversation != 0,
+                )
+                yield (
+                    f"{asked.name} {kind} {[*message]}: {weights} {sorted(found.needs)} {found.reasoning_ids} "
+                    f"{found.sound_tokens} {found.unknown_structures}"
+                )
+
+
 def _stated() -> Iterator[str]:
     """What an answer of each dialect states that it cost, by who gives it."""
     for answered in (*ANSWERS, *STREAMS):
@@ -287,6 +334,27 @@ def _stated() -> Iterator[str]:
                 asked = answered._replace(to=to._replace(body=to.body | {"model": free}))
                 found = [asked.read(_with_usage(answered.body, each)).cost for each in _STATED]
                 yield f"{answered.name} {host} {free}: {found}"
+
+
+def _answered_by() -> Iterator[str]:
+    """What each answer says was used, by the model that gives it and by the one that was asked for it."""
+    for answered in (*ANSWERS, *STREAMS):
+        for model in MODELS:
+            to = answered.to._replace(body={**answered.to.body, "model": model})
+            for body in (answered.body, _with_model(answered.body, model)):
+                found = answered._replace(to=to).read(body)
+                shown = found._replace(usage=None, text="", seen=None)
+                usage = None if found.usage is None else {k: v for k, v in found.usage._asdict().items() if v}
+                yield f"{answered.name} {model} {body is answered.body}: {usage} {[*filter(None, shown)]}"
+
+
+def _with_model(value: Any, model: str) -> Any:
+    if isinstance(value, list):
+        return [_with_model(each, model) for each in value]
+    if not isinstance(value, dict):
+        return value
+    names = ("model", "modelVersion", "invokedModelId")
+    return {name: model if name in names else _with_model(inner, model) for name, inner in value.items()}
 
 
 def _with_usage(value: Any, more: dict[str, Any]) -> Any:
@@ -617,6 +685,8 @@ TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "tools": _tools,
     "costs": _costs,
     "costs by who answers": _stated,
+    "answers by their model": _answered_by,
+    "one message": _one_message,
     "rewritten": _rewritten,
     "refusals": _refusals,
     "given up": _given_up,
