@@ -550,6 +550,7 @@ def test_a_disk_that_fails_leaves_the_spend_in_memory(
     replay(outbox, network)
     assert network.committed() == DIME
     assert not outbox.pending and replay(outbox, network) == 0
+    assert not outbox._spare.used  # what was delivered takes no memory any more
 
 
 def test_an_outbox_without_a_file_keeps_it_in_memory(network: Network) -> None:

@@ -190,6 +190,7 @@ def _shapes(here: Any) -> Iterator[tuple[str, Any]]:
         for name, other in (("and 1", here + 1), ("less 1", here - 1), ("doubled", here * 2), ("as a float", here / 1)):
             yield name, other
         yield "as text", str(here)
+        yield "as one", 1
 
 
 def _places(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:

@@ -303,14 +303,12 @@ def _one_message() -> Iterator[str]:
         field = _MESSAGES.get(asked.dialect.name, "messages")
         for kind in (*KINDS, _NO_KIND, None, 7):
             typed: dict[str, Any] = _SAID if kind == _NO_KIND else {**_SAID, "type": kind}
-            bare = {name: typed[name] for name in ("type", "role", "id") if name in typed}
-            inside = [
-                {**typed, "content": [typed]},
-                {"role": "user", "content": [typed]},
-                {"role": "model", "parts": [typed]},
-            ]
-            for message in (typed, bare, *inside, {"role": "user", str(kind): typed}):
-                found = asked.read({"model": "m", field: [message]})
+            bare: dict[str, Any] = {name: typed[name] for name in ("type", "role", "id") if name in typed}
+            messages: list[dict[str, Any]] = [typed, bare, {**typed, "content": [typed]}]
+            messages += [{"role": "user", "content": [typed]}, {"role": "model", "parts": [typed]}]
+            messages.append({"role": "user", str(kind): typed})
+            for message in messages:
+                found = asked.read({"model": "claude-sonnet-4-5", field: [message]})
                 prompt = found.prompt
                 weights = (
                     prompt.base,
@@ -320,7 +318,7 @@ def _one_message() -> Iterator[str]:
                     prompt.conversation != 0,
                 )
                 yield (
-                    f"{asked.name} {kind} {[*message]}: {weights} {sorted(found.needs)} {found.reasoning_ids} "
+                    f"{asked.name} {kind} {list(message)}: {weights} {sorted(found.needs)} {found.reasoning_ids} "
                     f"{found.sound_tokens} {found.unknown_structures}"
                 )
 
@@ -345,7 +343,7 @@ def _answered_by() -> Iterator[str]:
                 found = answered._replace(to=to).read(body)
                 shown = found._replace(usage=None, text="", seen=None)
                 usage = None if found.usage is None else {k: v for k, v in found.usage._asdict().items() if v}
-                yield f"{answered.name} {model} {body is answered.body}: {usage} {[*filter(None, shown)]}"
+                yield f"{answered.name} {model} {body is answered.body}: {usage} {list(filter(None, shown))}"
 
 
 def _with_model(value: Any, model: str) -> Any:
