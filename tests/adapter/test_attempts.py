@@ -747,6 +747,17 @@ def test_what_one_session_switched_to_is_what_the_others_hold() -> None:
     second.fail(ConnectionRefusedError())
 
 
+@pytest.mark.parametrize("caps", [(300, 700), (700, 300), (300, 300), (None, 300), (300, None), (None, None)])
+def test_of_the_caps_of_all_layers_the_lowest_is_sent(caps: tuple[int | None, int | None]) -> None:
+    outer, own = (session(Budget("$5", call_max_output_tokens=cap)) for cap in caps)
+    with counting(above(outer, model="large", cap=10)):  # more is sent than that: it is held anew
+        attempt = begin(own, body={**BODY, "model": "large"})
+        assert attempt.hold() is None
+    sent = json.loads(attempt.body)
+    found = [sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent]
+    assert found == ([] if caps == (None, None) else [min(cap for cap in caps if cap is not None)])
+
+
 def test_a_cap_of_the_budgets_own_stays_one_where_more_is_sent_than_was_held() -> None:
     run = session("$0.05")
     guarded = GuardedCall([run])

@@ -28,7 +28,8 @@ from budget_guard.adapter import (
     with_prefix_of,
 )
 from budget_guard.adapter.model_guard import on_event_loop
-from tests.builders import ZERO, call, session
+from budget_guard.testing import FakeClock
+from tests.builders import ZERO, apart, call, session
 
 DIME = Decimal("0.10")
 PIECES = ["one", "two", "three"]
@@ -399,6 +400,24 @@ def test_a_tool_that_a_layer_above_has_held_is_no_model_call(both: Both) -> None
     with counting(tool):
         both.make(guard_of(spending), lambda: None)
     assert spending.spent_usd == DIME
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_a_call_waits_for_room_where_that_blocks_no_event_loop(on_loop: bool) -> None:
+    clock = FakeClock(datetime.now(timezone.utc))
+    guard = ModelGuard(session(Budget("$0.15", max_wait_s=30), clock=clock), stops, owner="Guard(...)")
+    first, began = apart(guard.hold, call()), clock.monotonic()
+
+    def second() -> None:
+        with pytest.raises(BudgetExceeded):
+            apart(guard.hold, call())
+
+    async def main() -> None:
+        second()
+
+    asyncio.run(main()) if on_loop else second()
+    assert clock.monotonic() - began == (0 if on_loop else 30)
+    first.commit(Usage())
 
 
 def test_who_blocks_no_event_loop_may_wait() -> None:
