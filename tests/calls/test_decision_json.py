@@ -10,6 +10,7 @@ import pytest
 from budget_guard import Budget, Decision, MemoryLedger, ModelCall, Prompt, Session, ToolCall, Usage
 from budget_guard.calls.decision_json import decision_text, prompt_of_tokens, read_call, written_call
 from budget_guard.testing import FakeClock
+from budget_guard.units.scope import AGENT_IN_RUN, Scope
 from tests.builders import PRICES, apart, call
 
 CALLS: dict[str, ModelCall | ToolCall] = {
@@ -55,6 +56,7 @@ BUDGETS = {
     "too little": Budget("$0.00001", max_tool_calls=0),
     "advice alone": Budget("$0.00001", max_tool_calls=0, mode="advisory_estimate"),
     "revoked": Budget("$5"),
+    "a part for an agent": Budget("$5", agents={"Writer": Budget("$0.15")}),
 }
 
 
@@ -82,7 +84,8 @@ def _settled(asked: ModelCall | ToolCall, budget: str, again: bool) -> Any:
             apart(found.reservation.commit_cost, "0.01")
         else:
             apart(found.reservation.commit, Usage(input=9, output=4))
-    return _said(found), ledger.balances(run._run.scopes), ledger.audit()
+    parts = ledger.balances([Scope(AGENT_IN_RUN, name) for name in ledger.names(AGENT_IN_RUN)])
+    return _said(found), found.scopes, ledger.balances(run._run.scopes), parts, ledger.audit()
 
 
 def _said(decision: Decision) -> Any:

@@ -395,6 +395,7 @@ def test_a_closed_run_calls_only_with_a_place_that_it_takes_again(way: Way, do: 
         ({"max_live_runs": {"users": 2}}, "max_live_runs: the kind 'users'"),
         ({"max_live_runs": {"user": 0}}, r"max_live_runs\['user'\]=0"),
         ({"max_live_runs": {"user": True}}, r"max_live_runs\['user'\]=True"),
+        ({"max_live_runs": {"user": 2**53}}, r"max_live_runs\['user'\]=9007199254740992"),
         ({"run_ttl_s": 0}, "run_ttl_s=0"),
         ({"run_ttl_s": float("nan")}, "run_ttl_s=nan"),
         ({"on_ledger_error": "ajar"}, "on_ledger_error='ajar'"),

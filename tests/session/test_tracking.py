@@ -24,13 +24,16 @@ from budget_guard import (
     BudgetRevoked,
     LoopDetected,
     LoopPolicy,
+    PriceTable,
     Session,
     ToolCall,
+    Usage,
     current_session,
     track_tool,
 )
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
+from budget_guard.units.money import to_usd
 from tests.builders import ZERO, apart, call, session
 
 
@@ -706,6 +709,16 @@ async def test_an_answer_that_can_be_parsed_and_is_no_raw_response_is_read_as_it
     for spending, wrapped in ((run := session(), run.wrap(answer)), (run := session(), await run.awrap(answer))):
         assert wrapped is answer
         assert spending.spent_usd == Decimal("0.00035")
+
+
+@pytest.mark.parametrize("tier", ["default", "priority", "flex"])
+def test_an_answer_that_is_wrapped_costs_what_its_tier_does(tier: str) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}
+    choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "index": 0}
+    run = session()
+    run.wrap({"object": "chat.completion", "model": "gpt-5", "choices": [choice], "usage": usage, "service_tier": tier})
+    price = PriceTable.bundled().find("gpt-5", service_tier=tier)
+    assert run.spent_usd == to_usd(price.cost(Usage(input=50, output=30))) > 0
 
 
 def test_an_answer_that_has_to_be_awaited_is_refused_and_leaves_no_warning() -> None:
