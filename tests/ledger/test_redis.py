@@ -934,6 +934,23 @@ def test_a_history_with_many_labels_or_old_rows_is_that_of_the_ledger_in_memory(
         assert differences(number, ledgers, clock, late=False, crowded=True, by=by) == []
 
 
+@pytest.mark.parametrize("bad", ["", "h", "0" * 12, "zzzzzzzzzzzz-h", "000000000000-" + "x" * 200])
+def test_an_id_that_is_none_is_refused(server: RedisServer, bad: str) -> None:
+    ledger = opened(server.url)
+    verbs: list[Callable[[], object]] = [
+        lambda: ledger.reserve(bad, BOTH, cost(1), None),
+        lambda: ledger.forward(bad),
+        lambda: ledger.extend(bad, 60),
+        lambda: ledger.commit(bad, BOTH, cost(1)),
+        lambda: ledger.release(bad, BOTH),
+        lambda: ledger.charge(bad, BOTH, cost(1)),
+        lambda: ledger.adjust(bad, USER, cost(1), "late"),
+    ]
+    for verb in verbs:
+        with pytest.raises(ValueError, match="hold_id"):
+            verb()
+
+
 def test_a_row_of_the_history_goes_as_far_as_the_store_can_count_and_no_further(server: RedisServer) -> None:
     ledger = opened(server.url)
     for sign, model in ((1, "up"), (-1, "down")):
