@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,23 @@ def test_old_rows_are_those_of_a_day_and_the_oldest_one_for_all(
     assert left == expected
     assert len(set(gone)) == len(gone) > 0 and set(gone) <= set(rows)
     assert all(rows.get(key) != row for key, row in changed.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        *(({"hours": bad}, "hours") for bad in (23, 24.0, True, "24", None, 10**6 + 1)),
+        *(({"days": bad}, "days") for bad in (31, 32.0, True, 10**6 + 1)),
+        *(({"run_days": bad}, "run_days") for bad in (0, 1.0, True, 10**6 + 1)),
+        ({"hours": 25, "run_days": 1}, "hours=25"),
+        ({"hours": 32 * DAY + 1, "days": 32}, "hours=769"),
+    ],
+)
+def test_a_time_to_keep_rows_that_makes_no_sense_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Kept(**given).check()
+
+
+@pytest.mark.parametrize("kept", [Kept(24, 32, 1), Kept(24 * 32, 32, 32), Kept(10**6, 10**6, 10**6)])
+def test_a_time_to_keep_rows_at_the_edge_of_sense_is_taken(kept: Kept) -> None:
+    assert kept.check() == kept

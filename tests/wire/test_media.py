@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from budget_guard.wire import CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT, MESSAGES, RESPONSES, document, endpoint
 from budget_guard.wire.document import pdf_pages
-from budget_guard.wire.media import MediaRules, decode, media_rules, picture_tokens, sound_tokens, split_data_url
+from budget_guard.wire.media import (
+    MediaRules,
+    decode,
+    document_tokens,
+    media_rules,
+    picture_tokens,
+    sound_tokens,
+    split_data_url,
+)
 from budget_guard.wire.picture import picture_size
 from budget_guard.wire.sound import wav_seconds
 
@@ -230,6 +238,13 @@ def compressed_pdf(pages: int) -> bytes:
 )
 def test_a_pdf_tells_its_pages(data: bytes, pages: int | None) -> None:
     assert pdf_pages(data) == pages
+
+
+def test_pages_are_counted_to_the_end_of_a_file_however_long_it_is() -> None:
+    rules = media_rules("anthropic", "claude-sonnet-4-6")
+    assert rules.page is not None
+    long = PAGES + b"%" * 40_000 + b"\n<< /Type /Page >>\n" * 4
+    assert document_tokens(rules, b64(long)) == 7 * rules.page
 
 
 def test_a_page_that_inflates_without_end_is_not_read() -> None:
