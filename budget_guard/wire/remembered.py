@@ -29,7 +29,7 @@ def read_request(dialect: Dialect, where: Endpoint, body: Json, aliases: Aliases
     messages: Any = body.get(plain.field)
     if messages.__class__ is str and plain.takes_text:
         messages = [{"role": "user", "content": messages}]
-    elif messages.__class__ is not list or not messages:
+    elif messages.__class__ is not list:
         return dialect.read_request(where, body, aliases)
     rest = dict(body)
     del rest[plain.field]
