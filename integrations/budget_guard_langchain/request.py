@@ -159,8 +159,8 @@ def _read(
     name: str,
 ) -> Asked:
     """As `read_call`, of a call to *where* by that *name*."""
-    kind = params.get("_type")
-    dialect = _DIALECTS.get(kind) if isinstance(kind, str) else None
+    kind: Any = params.get("_type")
+    dialect = _DIALECTS.get(kind)
     if isinstance(prompt, str):
         dialect = COMPLETIONS
         body = _body_of_any(params, metadata, name)

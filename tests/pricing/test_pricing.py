@@ -874,3 +874,17 @@ def test_a_price_is_listed_by_the_million_tokens_and_by_the_piece_in_each_of_its
         {"input": 2_500_000_000, "cache_read": 300_000_000, "output": 10**10, "requests": 10**7, "web_search": 2},
     )
     assert table.find("m").text_price() == ("2.5e-6", "1e-5")
+
+
+@pytest.mark.parametrize(
+    "per_prompt", [(), ("web_search",), ("google_maps",), ("web_search", "google_maps")], ids=",".join
+)
+@pytest.mark.parametrize(("requests", "once"), [(0, 1), (1, 1), (2, 2), (9, 3)])
+def test_what_is_billed_by_the_prompt_counts_once_for_each_request(
+    per_prompt: tuple[str, ...], requests: int, once: int
+) -> None:
+    card = {unit: [(-1, Fraction(nano))] for unit, nano in {"web_search": 100, "google_maps": 7}.items()}
+    price = ModelPrice(PricedModel("m", None, card, per_prompt=frozenset(per_prompt)))
+    usage = Usage(web_search=3, requests=requests, other=(("google_maps", 3),))
+    counts = {unit: once if unit in per_prompt else 3 for unit in card}
+    assert price.cost(usage) == 100 * counts["web_search"] + 7 * counts["google_maps"]

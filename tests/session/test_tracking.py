@@ -31,6 +31,7 @@ from budget_guard import (
     current_session,
     track_tool,
 )
+from budget_guard.session.answers import KnownAnswers
 from budget_guard.testing import FakeClock
 from budget_guard.testing.ledger_contract import race
 from budget_guard.units.money import to_usd
@@ -690,6 +691,14 @@ def test_a_response_whose_body_names_no_id_is_known_by_that_of_its_request(heade
     assert run.report().breakdown.llm.calls == (3 if header is None else 2)
 
 
+@pytest.mark.parametrize("method", ["__next__", "__anext__", "__aiter__"])
+def test_a_stream_of_any_kind_is_refused_and_counted_as_a_call_of_unknown_cost(method: str) -> None:
+    run, stream = session(), type("Stream", (), {method: lambda self: None})()
+    with pytest.raises(TypeError, match="stream"):
+        run.wrap(stream)
+    assert run.report().unpriced_calls == 1
+
+
 @pytest.mark.parametrize(("status", "json"), [(200, {"a": 1}), ("200", dict), (True, dict), (None, dict)])
 def test_what_is_no_response_of_an_http_library_is_no_answer(status: Any, json: Any) -> None:
     run = session()
@@ -741,3 +750,14 @@ def test_an_answer_that_has_to_be_awaited_is_refused_and_leaves_no_warning() -> 
         gc.collect()
     assert [each for each in warned if "answered_later" in str(each.message)] == []
     assert run.spent_usd == 0
+
+
+def test_an_answer_is_not_taken_for_one_that_was_where_it_is_now() -> None:
+    class Answer:
+        pass
+
+    known, gone, answer = KnownAnswers(), Answer(), Answer()
+    known._objects[id(answer)] = weakref.ref(gone)
+    assert [known.add_object(answer) for _ in range(2)] == [True, False]
+    known.forget(None, answer)
+    assert known.add_object(answer)
