@@ -132,7 +132,7 @@ def ample_plan(
     if rung.price is not None:
         line = rung.price.worst_line(output_tokens, hour_cache=call.hour_cache, kinds=call.kinds)
     # Exact: a hold is small enough if it fits so often into what is left.
-    wants_part = may_clamp(budget, call) and not call.final and (call.can_cap or call.max_output_tokens is not None)
+    wants_part = may_clamp(budget, call) and not call.final and call.can_cap
     times = math.ceil(1 / Fraction(budget.hold_share)) if wants_part else 1
     kept = NOTHING if call.final else budget.kept_back
     terms = Terms(rung, sent, False, bounded)

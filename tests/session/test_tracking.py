@@ -27,6 +27,7 @@ from budget_guard import (
     PriceTable,
     Session,
     ToolCall,
+    UnknownPriceError,
     Usage,
     current_session,
     track_tool,
@@ -761,3 +762,17 @@ def test_an_answer_is_not_taken_for_one_that_was_where_it_is_now() -> None:
     assert [known.add_object(answer) for _ in range(2)] == [True, False]
     known.forget(None, answer)
     assert known.add_object(answer)
+    plain: dict[str, Any] = {}  # nothing can refer to it weakly
+    assert [known.add_object(plain) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(("said", "missing"), [({}, "a part of the usage"), ({"usage": None}, "the usage")])
+def test_an_answer_of_unknown_cost_says_what_of_it_is_missing(said: dict[str, Any], missing: str) -> None:
+    choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", "index": 0}
+    heard = {"prompt_tokens_details": {"audio_tokens": 5}}
+    usage = {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80, **heard}
+    run = session()
+    with pytest.raises(UnknownPriceError) as stop:
+        run.wrap({"object": "chat.completion", "model": "large", "choices": [choice], "usage": usage, **said})
+    assert stop.value.missing == missing
+    assert run.report().unpriced_calls == 1

@@ -35,6 +35,7 @@ from tests.integrations.openai_agents.support import (
     BIG,
     DelegatingModel,
     Lab,
+    NamelessModel,
     agent_named,
     agree,
     by_role,
@@ -159,6 +160,17 @@ async def test_behind_a_foreign_runner_an_agent_without_a_model_has_the_sdks_own
         await hooks.reserve(RunContextWrapper(None), Agent(name="Worker", model_settings=capped(30)), None, [])
     (decision,) = spending.decisions()
     assert decision.requested == get_default_model()
+
+
+async def test_behind_a_foreign_runner_a_model_without_a_name_is_known_by_its_class(lab: Lab) -> None:
+    spending = session(Budget("$5.00", unpriced="allow"))
+    nameless = NamelessModel(lab.responses())
+    with pytest.warns(RuntimeWarning, match="hooks alone"):
+        await HooksOnly(spending).reserve(
+            RunContextWrapper(None), agent_named("Worker", nameless, model_settings=capped(30)), None, []
+        )
+    (decision,) = spending.decisions()
+    assert decision.requested == "NamelessModel"
 
 
 @modes
