@@ -42,7 +42,7 @@ def lines() -> list[str]:
 
 
 def _of_scripts() -> Iterator[str]:
-    """What the Lua scripts set at their beginning."""
+    """The constants of the Lua scripts, a line each."""
     for script in sorted(Path(budget_guard.__file__).parent.rglob("*.lua")):
         for line in script.read_text("utf-8").splitlines():
             if re.match("local [A-Z]", line):

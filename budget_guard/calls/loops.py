@@ -178,7 +178,7 @@ def _cycle(seen: Sequence[_Seen], call: bytes) -> tuple[int, int]:
         while seen[-(times + 1) * period : len(seen) - times * period] == last:
             times += 1
         if times > 1:
-            return times, period  # a longer one has it twice
+            return times, period  # the only one: all calls of a cycle differ, so that *call* is in it once
     return 0, 0
 
 

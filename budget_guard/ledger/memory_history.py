@@ -130,11 +130,12 @@ class MemoryHistory:
             history = counters.history
             if history is not None:
                 number = self._number(line.labels)
-                place = id(history), hour << _BITS | number
-                if place not in rows_now:  # a row that is to be there is no other one
-                    place = id(history), self._key(history, hour, number)
+                key = hour << _BITS | number
+                if (id(history), key) not in rows_now:  # a row of the same booking is there already
+                    key = self._key(history, hour, number)
+                place = id(history), key
                 places[place] = history.rows
-                before = rows_now[place] if place in rows_now else history.rows.get(place[1], 0)
+                before = rows_now[place] if place in rows_now else history.rows.get(key, 0)
                 rows_now[place] = before + sign * packed_row(quantities(line))
         self._write(hold, noted, [(places[place], place[1], row) for place, row in rows_now.items()])
 

@@ -47,8 +47,8 @@ class LoopPolicy:
             raise ValueError(f"loop.window_s={window!r} must be a number of seconds above zero, or None")
         if isinstance(exempt, str):
             raise ValueError(f"loop.exempt={exempt!r} is a text: give the names of tools, exempt=({exempt!r},)")
-        names = tuple(exempt) if isinstance(exempt, Iterable) else (None,)
-        if not all(isinstance(name, str) and name for name in names):
+        names = tuple(exempt) if isinstance(exempt, Iterable) else None
+        if names is None or not all(isinstance(name, str) and name for name in names):
             raise ValueError(f"loop.exempt={exempt!r} must be the names of tools, for example ('job_status',)")
         if self.on_loop not in get_args(OnLoop):
             raise ValueError(f"loop.on_loop={self.on_loop!r} is not known: use 'raise' or 'warn'")

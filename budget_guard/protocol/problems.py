@@ -289,7 +289,7 @@ def _anew(error: BudgetExceeded) -> str:
 def _left(error: BudgetExceeded) -> Decimal | float:
     """What is left of the limit, never less than nothing."""
     left = _minus(error.limit, error.actual)
-    return left if left > 0 else _minus(left, left)
+    return left if left > 0 else _minus(left, left)  # nothing, in the unit of the limit
 
 
 def _words(amount: Decimal | float) -> str:

@@ -112,7 +112,7 @@ class LedgerFile:
         """
         if not self._status().st_size:
             return
-        wal, shm = _identity(self._wal), _identity(self._shm)
+        wal, shm = self._beside()
         if wal is not None and shm is not None:
             return
         # Nobody else may have it open then. SQLite tells: a connection that wants it for itself gets it, or does not.
@@ -170,7 +170,7 @@ class LedgerFile:
 
     def in_use(self) -> FilesInUse:
         """The files that a connection which was just opened has open."""
-        return FilesInUse(self._must_be_the_same(), _identity(self._wal), _identity(self._shm))
+        return FilesInUse(self._must_be_the_same(), *self._beside())
 
     def must_be_there(self, opened: FilesInUse) -> None:
         """Check that the names still are those of the files that were *opened*.
@@ -184,10 +184,14 @@ class LedgerFile:
                 raise LedgerUnavailable(detail=self._taken(path))
 
     def close(self, db: sqlite3.Connection, opened: FilesInUse) -> None:
-        """Let *db* go, which has the files *opened*, and what it has not committed.
+        """Close *db*, without what it has not committed.
+
+        Args:
+            db: The connection.
+            opened: The files that it has open, as `in_use` told.
 
         Raises:
-            sqlite3.Error: If what was counted cannot be written.
+            sqlite3.Error: If what was counted cannot be written to the file. The connection is closed all the same.
         """
         if self._replaced(opened):
             _abandon(db)
@@ -209,14 +213,17 @@ class LedgerFile:
         while True:
             busy, frames, written = db.execute("PRAGMA wal_checkpoint").fetchone()
             done = not busy and frames == written
-            if done or opened[1:] == (_identity(self._wal), _identity(self._shm)) or time.monotonic() >= ends:
+            if done or self._beside() == opened[1:] or time.monotonic() >= ends:
                 return
             time.sleep(_PAUSE_S)
 
     def _replaced(self, opened: FilesInUse) -> bool:
         """Whether others may already count in files that took the place of those which were *opened*."""
-        now = (_identity(self._wal), _identity(self._shm))
-        return any(is_now not in (None, before) for is_now, before in zip(now, opened[1:], strict=True))
+        return any(now not in (None, before) for now, before in zip(self._beside(), opened[1:], strict=True))
+
+    def _beside(self) -> tuple[Identity | None, Identity | None]:
+        """The files that ``-wal`` and ``-shm`` are the names of now."""
+        return _identity(self._wal), _identity(self._shm)
 
     def _taken(self, path: Path) -> str:
         how = "was there and is gone" if _identity(path) is None else "was replaced by another file while it was in use"

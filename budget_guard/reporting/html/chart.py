@@ -51,7 +51,7 @@ class Mark(NamedTuple):
 
 
 def course_of(report: SpendValues) -> Course:
-    """What to show of *report*, in which something was spent: dollars where they are limited, else what is."""
+    """The course of *report*, in which something was spent: of dollars where they are limited, else of what is."""
     name, limit, spent = _limit(report)
     pick, write = _QUANTITIES[name]
     points = [(point.at_s, pick(point)) for point in report.over_time]

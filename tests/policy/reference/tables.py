@@ -61,7 +61,7 @@ def lines_of(name: str) -> Iterator[str]:
 
 
 def told(make: Callable[[Any], Any], given: Any) -> str:
-    """What is made of what is *given*, or what is raised."""
+    """The value that *make* returns for *given*, or the error that it raises, as one line."""
     try:
         made = make(given)
     except Exception as error:

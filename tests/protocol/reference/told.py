@@ -191,5 +191,5 @@ NAMES = tuple(_PARTS)
 
 
 def lines_of(name: str) -> Iterator[str]:
-    """What is said in one part."""
+    """All lines of one part."""
     return lines_under(name, _PARTS[name]())

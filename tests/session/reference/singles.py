@@ -252,7 +252,7 @@ class Single:
             return f"raises {plain(error)}"
 
     def steps(self) -> Iterator[str]:
-        """What each call comes to."""
+        """The lines of the session: its estimates, decisions and settlements."""
         yield self.given
         session, call = self.session, self.call
         for _ in range(self.chance.choice([1, 2, 3])):

@@ -54,7 +54,7 @@ def _elsewhere(base: Base, chance: random.Random) -> Base:
 
 
 def changes(name: str, read: Callable[[Any], Any], base: Any, more: Iterable[tuple[str, Any]] = ()) -> Iterator[str]:
-    """What *read* makes of *base*, and of each change of it what it makes otherwise: its fields, or what it raises.
+    """The fields that *read* makes of *base*, or its error, and the fields that differ for each change of *base*.
 
     The changes are those of `variants`, and *more*.
     """

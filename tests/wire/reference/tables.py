@@ -100,7 +100,7 @@ _CLAUDES = "claude-3-5-sonnet claude-3-haiku claude-4 claude-opus-4 claude-opus-
 
 
 def _versions() -> Iterator[str]:
-    """Which Claude a name is of."""
+    """The version of Claude in many names."""
     for name in _CLAUDES:
         for full in (name, f"anthropic.{name}-v1:0", f"{name}@20250101", f"{name}-20250514", f"{name}.5", name.upper()):
             yield f"{full}: {claude_version(full)} {claude_version(full.replace('-', '.'))}"
@@ -206,7 +206,7 @@ def _asked_there() -> Iterator[str]:
 
 
 def _asked_of() -> Iterator[str]:
-    """What each request asks for by the model that it names, as far as that changes what it may cost."""
+    """The reading of each request for each model, as far as that changes what the call may cost."""
     for asked in REQUESTS:
         path = asked.where.path
         for model in MODELS:
@@ -298,7 +298,7 @@ _NO_KIND = "no kind"
 
 
 def _one_message() -> Iterator[str]:
-    """What a request with one message asks for, by the kind of this, or of what is in it."""
+    """The reading of requests with one message, of each kind, or with a part of each kind in it."""
     for asked in REQUESTS:
         field = _MESSAGES.get(asked.dialect.name, "messages")
         for kind in (*KINDS, _NO_KIND, None, 7):
@@ -335,24 +335,32 @@ def _stated() -> Iterator[str]:
 
 
 def _answered_by() -> Iterator[str]:
-    """What each answer says was used, by the model that gives it and by the one that was asked for it."""
+    """The usage in each answer, for each model that gives it and each that was asked for it."""
     for answered in (*ANSWERS, *STREAMS):
         for model in MODELS:
             to = answered.to._replace(body={**answered.to.body, "model": model})
-            for body in (answered.body, _with_model(answered.body, model)):
+            for body in (answered.body, _with_text(answered.body, _MODEL, model)):
                 found = answered._replace(to=to).read(body)
                 shown = found._replace(usage=None, text="", seen=None)
                 usage = None if found.usage is None else {k: v for k, v in found.usage._asdict().items() if v}
                 yield f"{answered.name} {model} {body is answered.body}: {usage} {list(filter(None, shown))}"
 
 
-def _with_model(value: Any, model: str) -> Any:
+_MODEL = frozenset({"model", "modelVersion", "invokedModelId"})
+_WRITTEN = frozenset({"text", "content", "delta"})
+"""Names of the texts that a model writes."""
+
+
+def _with_text(value: Any, names: frozenset[str], text: str) -> Any:
+    """*value* with *text* in the place of each text in it that has one of *names*."""
     if isinstance(value, list):
-        return [_with_model(each, model) for each in value]
+        return [_with_text(each, names, text) for each in value]
     if not isinstance(value, dict):
         return value
-    names = ("model", "modelVersion", "invokedModelId")
-    return {name: model if name in names else _with_model(inner, model) for name, inner in value.items()}
+    return {
+        name: text if name in names and isinstance(inner, str) else _with_text(inner, names, text)
+        for name, inner in value.items()
+    }
 
 
 def _with_usage(value: Any, more: dict[str, Any]) -> Any:
@@ -506,7 +514,7 @@ def _told_often() -> Iterator[str]:
     for streamed in STREAMS:
         for at in range(len(streamed.body)):
             for many in (2, 5):
-                one = [_with_text(streamed.body[at], f"word {number}") for number in range(many)]
+                one = [_with_text(streamed.body[at], _WRITTEN, f"word {number}") for number in range(many)]
                 body = [*streamed.body[:at], *one, *streamed.body[at:]]
                 for to in (streamed.to, streamed.to._replace(body=streamed.to.body | {"n": 1, "candidateCount": 1})):
                     reader = streamed._replace(to=to).reader(keeps_text=many == 2)
@@ -514,18 +522,6 @@ def _told_often() -> Iterator[str]:
                         reader.feed(raw)
                     told = [reader.finished, reader.is_final, reader.output_bytes]
                     yield f"{streamed.name} {at} {many} times: {told} {_short_of(reader.close(complete=False))}"
-
-
-def _with_text(value: Any, words: str) -> Any:
-    """*value* with *words* in the place of the texts in it that a model writes."""
-    if isinstance(value, list):
-        return [_with_text(each, words) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: words if name in ("text", "content", "delta") and isinstance(inner, str) else _with_text(inner, words)
-        for name, inner in value.items()
-    }
 
 
 def _short_of(answer: Answer) -> str:
